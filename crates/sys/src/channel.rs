@@ -1,0 +1,161 @@
+//! Unix socket pairs, and messages that carry descriptors.
+//!
+//! Responsible for: every descriptor that is made or received here being close-on-exec, and for refusing truncated messages.
+//! Must never: block unless the socket does. Called by: everybody who sends or receives.
+use rustix::io::{Errno, IoSlice, IoSliceMut};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
+};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The most descriptors that one message of ours carries (SCM_MAX_FD is 253).
+pub const MAX_FDS: usize = 251;
+/// The most descriptors that travel with a request or a frame.
+const FEW: usize = 4;
+
+/// A connected pair of SOCK_SEQPACKET sockets: messages keep their borders.
+pub fn packet_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+/// A connected pair of SOCK_STREAM sockets.
+pub fn stream_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+}
+
+/// Makes the sending buffer `bytes` large; beyond the system's limit where the process may (CAP_NET_ADMIN), else up to it.
+pub fn set_send_buffer(fd: impl AsFd, bytes: usize) {
+    if sockopt::set_socket_send_buffer_size_force(&fd, bytes).is_err() {
+        // Without the capability the kernel's own maximum is what there is: fewer requests fit in the queue.
+        let _ = sockopt::set_socket_send_buffer_size(&fd, bytes);
+    }
+}
+
+/// The kernel's number for a socket, unique while the machine runs: tells whether two descriptors are one socket.
+pub fn cookie(fd: impl AsFd) -> Result<u64, Errno> {
+    sockopt::socket_cookie(fd)
+}
+
+/// Sends one message; returns how many bytes the kernel took. Never raises SIGPIPE.
+pub fn send(fd: impl AsFd, parts: &[&[u8]], fds: &[BorrowedFd<'_>], wait: bool) -> Result<usize, Errno> {
+    const PARTS: usize = 8;
+    let mut slices = [IoSlice::new(&[]); PARTS];
+    let mut used = 0;
+    for (slot, part) in slices.iter_mut().zip(parts) {
+        *slot = IoSlice::new(part);
+        used += 1;
+    }
+    if used < parts.len() {
+        return Err(Errno::INVAL);
+    }
+    let slices = slices.get(..used).unwrap_or_default();
+    let flags = if wait { SendFlags::NOSIGNAL } else { SendFlags::NOSIGNAL | SendFlags::DONTWAIT };
+    if fds.len() <= FEW {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FEW))];
+        send_control(fd.as_fd(), slices, &mut space, fds, flags)
+    } else {
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        send_control(fd.as_fd(), slices, &mut space, fds, flags)
+    }
+}
+
+fn send_control(
+    fd: BorrowedFd<'_>,
+    slices: &[IoSlice<'_>],
+    space: &mut [MaybeUninit<u8>],
+    fds: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> Result<usize, Errno> {
+    let mut control = SendAncillaryBuffer::new(space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::INVAL);
+    }
+    loop {
+        match sendmsg(fd, slices, &mut control, flags) {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Receives one message or a piece of a stream: its bytes into `buffer`, its descriptors appended to `fds`. Returns the number
+/// of bytes; 0 is end-of-file. A message that did not fit, or whose descriptors did not, is `Errno::MSGSIZE`, with the
+/// descriptors that came already closed.
+pub fn receive(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<usize, Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FEW))];
+    receive_control(fd.as_fd(), buffer, &mut space, fds, wait)
+}
+
+/// As [`receive`], for messages with up to [`MAX_FDS`] descriptors.
+pub fn receive_many(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<usize, Errno> {
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    receive_control(fd.as_fd(), buffer, &mut space, fds, wait)
+}
+
+fn receive_control(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    space: &mut [MaybeUninit<u8>],
+    fds: &mut Vec<OwnedFd>,
+    wait: bool,
+) -> Result<usize, Errno> {
+    let mut control = RecvAncillaryBuffer::new(space);
+    let flags = if wait { RecvFlags::CMSG_CLOEXEC } else { RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT };
+    let got = loop {
+        match recvmsg(fd, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
+            Err(Errno::INTR) if !wait => {}
+            other => break other?,
+        }
+    };
+    let before = fds.len();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            fds.extend(received);
+        }
+    }
+    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        fds.truncate(before);
+        return Err(Errno::MSGSIZE);
+    }
+    Ok(got.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_travels_and_is_the_same_socket() {
+        let (a, b) = packet_pair().unwrap();
+        let (x, y) = stream_pair().unwrap();
+        send(&a, &[b"he", b"llo"], &[y.as_fd()], true).unwrap();
+        let (mut buffer, mut fds) = ([0u8; 16], Vec::new());
+        assert_eq!(receive(&b, &mut buffer, &mut fds, true).unwrap(), 5);
+        assert_eq!(&buffer[..5], b"hello");
+        assert_eq!(cookie(&fds[0]).unwrap(), cookie(&y).unwrap());
+        assert_ne!(cookie(&x).unwrap(), cookie(&y).unwrap());
+        assert!(rustix::io::fcntl_getfd(&fds[0]).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    fn a_cut_message_is_an_error_and_its_descriptors_are_closed() {
+        let (a, b) = packet_pair().unwrap();
+        let (x, y) = stream_pair().unwrap();
+        send(&a, &[&[1; 100]], &[y.as_fd()], true).unwrap();
+        drop(y);
+        let mut fds = Vec::new();
+        assert_eq!(receive(&b, &mut [0u8; 10], &mut fds, true), Err(Errno::MSGSIZE));
+        assert!(fds.is_empty());
+        assert_eq!(receive(&x, &mut [0u8; 10], &mut fds, true), Ok(0), "the other end was closed");
+    }
+
+    #[test]
+    fn a_full_queue_says_so() {
+        let (a, _b) = packet_pair().unwrap();
+        set_send_buffer(&a, 4096);
+        let full = (0..1000).find_map(|_| send(&a, &[&[0; 1000]], &[], false).err());
+        assert_eq!(full, Some(Errno::AGAIN));
+    }
+}

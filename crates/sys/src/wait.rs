@@ -1,0 +1,60 @@
+//! Waiting for descriptors, with a deadline.
+//!
+//! Responsible for: poll(2) that goes on after a signal until its deadline, and the exclusive epoll set that makes the kernel
+//! the dispatcher. Must never: wait without a limit its caller named. Called by: dispatch, worker, droverd.
+use crate::clock;
+use rustix::event::epoll;
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+
+pub use rustix::event::{PollFd, PollFlags, eventfd, EventfdFlags};
+
+/// Waits until one of `fds` is ready or CLOCK_MONOTONIC reaches `until_ns` (`None`: the caller has a wake-up descriptor among
+/// `fds`). Returns the number of ready descriptors; 0: the time is over.
+pub fn poll_until(fds: &mut [PollFd<'_>], until_ns: Option<u64>) -> Result<usize, Errno> {
+    loop {
+        let left = until_ns.map(|until| clock::timespec(until.saturating_sub(clock::monotonic_ns())));
+        match rustix::event::poll(fds, left.as_ref()) {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Whether `fd` has something to read, or has been closed by the other side, right now.
+pub fn readable_now(fd: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)
+}
+
+/// A set whose wait wakes for a queue shared by many processes such that each message wakes one waiter, the one that
+/// registered first among those waiting (EPOLLEXCLUSIVE): the warmest worker.
+#[derive(Debug)]
+pub struct Exclusive {
+    set: OwnedFd,
+}
+
+impl Exclusive {
+    /// A set that watches `queue` exclusively, and each of `others` in the ordinary way. A ready descriptor is reported by its
+    /// place: 0 the queue, 1… the others.
+    pub fn new(queue: impl AsFd, others: &[&dyn AsFd]) -> Result<Self, Errno> {
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&set, &queue, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE)?;
+        for (place, other) in others.iter().enumerate() {
+            epoll::add(&set, other.as_fd(), epoll::EventData::new_u64(place as u64 + 1), epoll::EventFlags::IN)?;
+        }
+        Ok(Self { set })
+    }
+
+    /// Waits up to `ns` nanoseconds (`None`: until something happens). Returns a bit per ready place; 0: the time is over or a
+    /// signal came.
+    pub fn wait(&self, ns: Option<u64>) -> Result<u64, Errno> {
+        let timeout = ns.map(clock::timespec);
+        let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 8];
+        match epoll::wait(&self.set, &mut events, timeout.as_ref()) {
+            Ok((ready, _)) => Ok(ready.iter().fold(0, |bits, e| bits | 1u64.checked_shl(u32::try_from(e.data.u64()).unwrap_or(63)).unwrap_or(0))),
+            Err(Errno::INTR) => Ok(0),
+            Err(e) => Err(e),
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Frames on the way back, the stream socket that belongs to one request.
+//!
+//! Responsible for: framing both directions and their limits. Must never: buffer (the caller owns the buffer). Called by:
+//! `src/dispatch` and the worker, each reading what the other writes.
+//!
+//! A frame is a header of [`HEADER`] bytes (payload length 4, request number 4, kind 1, flags 1, code 2) and its payload.
+//! The END frame that the worker sends carries, as SCM_RIGHTS, the worker's end of the socket back to httpd, which uses the
+//! pair again for its next request to the same group; so while a request runs httpd holds no copy of that end, and sees
+//! end-of-file at once when the worker dies.
+use crate::codec::{Reader, WireError};
+
+/// Bytes before a frame's payload.
+pub const HEADER: usize = 12;
+/// The largest LOG payload.
+pub const MAX_LOG: usize = 64 * 1024;
+/// The largest FAIL payload.
+pub const MAX_FAIL: usize = 8 * 1024;
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Worker → httpd: status and headers ([`crate::head`]).
+    Head = 1,
+    /// Both: bytes of a body.
+    Body = 2,
+    /// Both: the body is complete. Worker → httpd: the request is over and the socket may be used again.
+    End = 3,
+    /// Worker → httpd: the request has failed; `code` is a [`Failure`], the payload one line for the log.
+    /// httpd → worker: the rest of the body will not come; `code` is a [`BodyFailure`].
+    Fail = 4,
+    /// Worker → httpd: text for the error log; `code` is httpd's log level.
+    Log = 5,
+    /// Worker → httpd: the application wants the body that httpd holds back ([`crate::request::BODY_ON_DEMAND`]).
+    Want = 6,
+}
+
+impl Kind {
+    fn decode(byte: u8) -> Result<Self, WireError> {
+        Ok(match byte {
+            1 => Self::Head,
+            2 => Self::Body,
+            3 => Self::End,
+            4 => Self::Fail,
+            5 => Self::Log,
+            6 => Self::Want,
+            _ => return Err(WireError::Bad("frame kind")),
+        })
+    }
+
+    const fn limit(self) -> usize {
+        match self {
+            Self::Head => crate::head::MAX_HEAD,
+            Self::Body => u32::MAX as usize,
+            Self::Fail => MAX_FAIL,
+            Self::Log => MAX_LOG,
+            Self::End | Self::Want => 0,
+        }
+    }
+}
+
+/// Why a request has failed in the worker (or in droverd, which answers for a group that cannot start).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Failure {
+    /// The application raised an exception.
+    Exception = 1,
+    /// The script could not be imported.
+    Import = 2,
+    /// The script is not there.
+    ScriptMissing = 3,
+    /// The script has no such callable.
+    NoCallable = 4,
+    /// The application raised SystemExit.
+    SystemExit = 5,
+    /// The application broke PEP 3333's rules (no start_response, bad header, …).
+    BadResponse = 6,
+    /// The request was interrupted because it ran too long.
+    Timeout = 7,
+    /// Nobody took the request in time.
+    Expired = 8,
+    /// The group's processes cannot start.
+    CannotStart = 9,
+    /// The worker is going and could not run the request.
+    Stopping = 10,
+    /// The client went away or its body broke off; nobody is there to answer.
+    ClientGone = 11,
+    /// Something inside the worker went wrong that is not the application's fault.
+    Internal = 12,
+}
+
+impl Failure {
+    /// The failure with this number; unknown numbers are [`Failure::Internal`].
+    #[must_use]
+    pub const fn from_code(code: u16) -> Self {
+        match code {
+            1 => Self::Exception,
+            2 => Self::Import,
+            3 => Self::ScriptMissing,
+            4 => Self::NoCallable,
+            5 => Self::SystemExit,
+            6 => Self::BadResponse,
+            7 => Self::Timeout,
+            8 => Self::Expired,
+            9 => Self::CannotStart,
+            10 => Self::Stopping,
+            11 => Self::ClientGone,
+            _ => Self::Internal,
+        }
+    }
+}
+
+/// Why the rest of a request's body will not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum BodyFailure {
+    /// The client closed the connection.
+    ClientGone = 1,
+    /// The client was too slow.
+    Timeout = 2,
+    /// The body is larger than LimitRequestBody.
+    TooLarge = 3,
+    /// The body is malformed (a bad chunk).
+    Malformed = 4,
+}
+
+impl BodyFailure {
+    /// The failure with this number.
+    #[must_use]
+    pub const fn from_code(code: u16) -> Self {
+        match code {
+            2 => Self::Timeout,
+            3 => Self::TooLarge,
+            4 => Self::Malformed,
+            _ => Self::ClientGone,
+        }
+    }
+}
+
+/// The header of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Bytes that follow.
+    pub len: u32,
+    /// The request's number.
+    pub number: u32,
+    /// What it is.
+    pub kind: Kind,
+    /// [`Failure`], [`BodyFailure`] or log level, by kind; else 0.
+    pub code: u16,
+}
+
+impl Header {
+    /// The header as bytes.
+    #[must_use]
+    pub const fn encode(&self) -> [u8; HEADER] {
+        let [a, b, c, d] = self.len.to_ne_bytes();
+        let [e, f, g, h] = self.number.to_ne_bytes();
+        let [i, j] = self.code.to_ne_bytes();
+        [a, b, c, d, e, f, g, h, self.kind as u8, 0, i, j]
+    }
+
+    fn decode(bytes: &[u8; HEADER]) -> Result<Self, WireError> {
+        let mut r = Reader::new(bytes);
+        let (len, number) = (r.u32("length")?, r.u32("number")?);
+        let kind = Kind::decode(r.u8("kind")?)?;
+        r.u8("flags")?;
+        let code = r.u16("code")?;
+        if len as usize > kind.limit() {
+            return Err(WireError::TooLarge("frame"));
+        }
+        Ok(Self { len, number, kind, code })
+    }
+}
+
+/// One step of reading.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A frame other than BODY, whole.
+    Frame(Header, &'a [u8]),
+    /// Some bytes of a body. A large BODY frame comes in as many pieces as the caller's buffer makes of it.
+    Body(&'a [u8]),
+}
+
+/// Splits a stream of bytes into frames. It holds no bytes: the caller gives it everything received and not yet consumed.
+#[derive(Debug, Default)]
+pub struct Deframer {
+    /// The number every frame must carry.
+    number: u32,
+    /// Bytes of the present BODY frame that have not been handed out; only a BODY frame is ever handed out in pieces.
+    body_left: usize,
+}
+
+impl Deframer {
+    /// Reads frames of request `number`.
+    #[must_use]
+    pub const fn new(number: u32) -> Self {
+        Self { number, body_left: 0 }
+    }
+
+    /// Looks at the bytes received and not consumed. `Ok(None)`: more are needed. `Ok(Some((event, n)))`: the event uses the
+    /// first `n` bytes. After an error the stream is of no use any more.
+    pub fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Event<'a>, usize)>, WireError> {
+        if self.body_left > 0 {
+            let n = self.body_left.min(bytes.len());
+            let Some(piece) = bytes.get(..n).filter(|p| !p.is_empty()) else { return Ok(None) };
+            self.body_left -= n;
+            return Ok(Some((Event::Body(piece), n)));
+        }
+        let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
+        let header = Header::decode(header)?;
+        if header.number != self.number {
+            return Err(WireError::Bad("request number"));
+        }
+        let len = header.len as usize;
+        if header.kind == Kind::Body {
+            let n = len.min(rest.len());
+            let Some(piece) = rest.get(..n) else { return Ok(None) };
+            self.body_left = len - n;
+            return Ok(Some((Event::Body(piece), HEADER + n)));
+        }
+        Ok(rest.get(..len).map(|payload| (Event::Frame(header, payload), HEADER + len)))
+    }
+
+    /// How large the caller's buffer must be to hold the frame that begins with these bytes (BODY frames need only their header).
+    #[must_use]
+    pub fn wanted(&self, bytes: &[u8]) -> usize {
+        match bytes.first_chunk::<HEADER>().map(Header::decode) {
+            Some(Ok(h)) if self.body_left == 0 && h.kind != Kind::Body => HEADER + h.len as usize,
+            _ => HEADER,
+        }
+    }
+
+    /// True when the last BODY frame is complete: the only state in which a stream may end.
+    #[must_use]
+    pub const fn at_boundary(&self) -> bool {
+        self.body_left == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame(kind: Kind, number: u32, code: u16, payload: &[u8]) -> Vec<u8> {
+        let mut v = Header { len: payload.len() as u32, number, kind, code }.encode().to_vec();
+        v.extend_from_slice(payload);
+        v
+    }
+
+    #[test]
+    fn wrong_number_is_refused() {
+        assert_eq!(Deframer::new(1).next(&frame(Kind::End, 2, 0, b"")), Err(WireError::Bad("request number")));
+    }
+
+    #[test]
+    fn limits_hold() {
+        let h = Header { len: MAX_LOG as u32 + 1, number: 1, kind: Kind::Log, code: 3 }.encode();
+        assert_eq!(Deframer::new(1).next(&h), Err(WireError::TooLarge("frame")));
+        let h = Header { len: 1, number: 1, kind: Kind::End, code: 0 }.encode();
+        assert_eq!(Deframer::new(1).next(&h), Err(WireError::TooLarge("frame")));
+    }
+
+    proptest! {
+        /// However the stream is cut, the same frames come out.
+        #[test]
+        fn any_cut(bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..500), 0..6), cuts in proptest::collection::vec(1usize..200, 1..40)) {
+            let mut stream = frame(Kind::Head, 7, 0, b"head");
+            for b in &bodies { stream.extend(frame(Kind::Body, 7, 0, b)); }
+            stream.extend(frame(Kind::Log, 7, 3, b"line"));
+            stream.extend(frame(Kind::End, 7, 0, b""));
+            let (mut d, mut buffer, mut body, mut kinds, mut fed) = (Deframer::new(7), Vec::new(), Vec::new(), Vec::new(), 0);
+            let mut cuts = cuts.iter().cycle();
+            loop {
+                match d.next(&buffer).unwrap() {
+                    Some((Event::Body(b), n)) => { body.extend_from_slice(b); buffer.drain(..n); }
+                    Some((Event::Frame(h, p), n)) => { kinds.push((h.kind, p.to_vec())); buffer.drain(..n); }
+                    None => {
+                        if fed == stream.len() { break; }
+                        let n = (*cuts.next().unwrap()).min(stream.len() - fed);
+                        buffer.extend_from_slice(&stream[fed..fed + n]);
+                        fed += n;
+                    }
+                }
+            }
+            prop_assert!(buffer.is_empty() && d.at_boundary());
+            prop_assert_eq!(body, bodies.concat());
+            prop_assert_eq!(kinds, vec![(Kind::Head, b"head".to_vec()), (Kind::Log, b"line".to_vec()), (Kind::End, vec![])]);
+        }
+
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300), number in 0u32..3) {
+            let mut d = Deframer::new(number);
+            let mut rest = &bytes[..];
+            while let Ok(Some((_, n))) = d.next(rest) { if n == 0 { break; } rest = &rest[n..]; }
+        }
+    }
+}

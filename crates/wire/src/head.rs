@@ -1,0 +1,139 @@
+//! Status and header fields inside a HEAD frame.
+//!
+//! Responsible for: the layout, and the rule of what a header may hold (RFC 9110 §5.5, PEP 3333). Must never: know HTTP's
+//! meaning of a field. Called by: the worker (encode), `src/handler/response.rs` (decode).
+use crate::codec::{Reader, WireError, put_long, put_short};
+
+/// The largest HEAD frame that httpd accepts.
+pub const MAX_HEAD: usize = 1024 * 1024;
+
+/// A head, decoded.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// 100..=999 as PEP 3333 has it; httpd refuses 1xx.
+    pub status: u16,
+    /// What stands behind the status code; may be empty.
+    pub reason: &'a [u8],
+    /// The fields, to be walked with [`Fields`].
+    pub fields: Fields<'a>,
+}
+
+/// Begins a head in `out`.
+pub fn begin(out: &mut Vec<u8>, status: u16, reason: &[u8], fields: u16) -> Result<(), WireError> {
+    out.extend_from_slice(&status.to_ne_bytes());
+    out.extend_from_slice(&fields.to_ne_bytes());
+    put_short(out, reason, "reason phrase")
+}
+
+/// Adds one field.
+pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), WireError> {
+    put_short(out, name, "header name")?;
+    put_long(out, value, "header value")
+}
+
+impl<'a> Head<'a> {
+    /// Reads a head. Names and values are checked one by one as [`Fields`] is walked.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(bytes);
+        let status = r.u16("status")?;
+        let left = r.u16("number of fields")?;
+        let reason = r.short_bytes("reason phrase")?;
+        if !(100..=999).contains(&status) {
+            return Err(WireError::Bad("status"));
+        }
+        if !is_field_value(reason) {
+            return Err(WireError::Bad("reason phrase"));
+        }
+        Ok(Self { status, reason, fields: Fields { reader: r, left } })
+    }
+}
+
+/// Walks the fields of a head.
+#[derive(Debug, Clone, Copy)]
+pub struct Fields<'a> {
+    reader: Reader<'a>,
+    left: u16,
+}
+
+impl<'a> Fields<'a> {
+    fn step(&mut self) -> Result<(&'a [u8], &'a [u8]), WireError> {
+        let name = self.reader.short_bytes("header name")?;
+        let value = self.reader.long_bytes("header value")?;
+        if !is_field_name(name) {
+            return Err(WireError::Bad("header name"));
+        }
+        if !is_field_value(value) {
+            return Err(WireError::Bad("header value"));
+        }
+        Ok((name, value))
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(&'a [u8], &'a [u8]), WireError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        self.left -= 1;
+        let item = self.step();
+        if item.is_err() {
+            self.left = 0;
+        }
+        Some(item)
+    }
+}
+
+/// True for a token of RFC 9110 §5.6.2.
+#[must_use]
+pub fn is_field_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+}
+
+/// True when no byte of it could end or fold a header line: no CR, LF, NUL or other control but TAB (RFC 9110 §5.5).
+#[must_use]
+pub fn is_field_value(value: &[u8]) -> bool {
+    value.iter().all(|&b| b == b'\t' || (b >= 0x20 && b != 0x7f))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn response_splitting_is_refused() {
+        for bad in [&b"a\r\nSet-Cookie: x"[..], b"a\nb", b"a\0b", b"\x7f"] {
+            let mut out = Vec::new();
+            begin(&mut out, 200, b"OK", 1).unwrap();
+            field(&mut out, b"X-A", bad).unwrap();
+            assert_eq!(Head::decode(&out).unwrap().fields.next(), Some(Err(WireError::Bad("header value"))));
+        }
+        for bad in [&b""[..], b"A B", b"A:", b"A\n", b"\xe9"] {
+            let mut out = Vec::new();
+            begin(&mut out, 200, b"OK", 1).unwrap();
+            field(&mut out, bad, b"x").unwrap();
+            assert_eq!(Head::decode(&out).unwrap().fields.next(), Some(Err(WireError::Bad("header name"))));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(status in 100u16..=999, reason in "[ -~]{0,30}", fields in proptest::collection::vec(("[A-Za-z-]{1,20}", "[ -~]{0,80}"), 0..40)) {
+            let mut out = Vec::new();
+            begin(&mut out, status, reason.as_bytes(), fields.len() as u16).unwrap();
+            for (n, v) in &fields { field(&mut out, n.as_bytes(), v.as_bytes()).unwrap(); }
+            let head = Head::decode(&out).unwrap();
+            prop_assert_eq!(head.status, status);
+            prop_assert_eq!(head.reason, reason.as_bytes());
+            let back: Vec<_> = head.fields.collect::<Result<_, _>>().unwrap();
+            prop_assert_eq!(back, fields.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(h) = Head::decode(&bytes) { h.fields.for_each(drop); }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The words that httpd's children, droverd and the workers exchange.
+//!
+//! Responsible for: the layout of every message, its limits, its version. Must never: do I/O, read a clock, hold a
+//! descriptor, panic on any input. Called by: the module (`src/`), droverd (`crates/supervisor`), the worker
+//! (`crates/worker`) and the fuzz targets.
+//!
+//! * [`request`]: one request, one SEQPACKET message on a queue.
+//! * [`frame`]: the way back, both directions, on a stream socket.
+//! * [`head`]: the status line and header fields inside a HEAD frame.
+//! * [`control`]: configuration, opening of queues, life of workers.
+#![forbid(unsafe_code)]
+
+mod codec;
+pub mod control;
+pub mod frame;
+pub mod head;
+pub mod request;
+
+pub use codec::{Reader, WireError};
+
+/// Number of the protocol; the first field of every message. Raised at each incompatible change.
+pub const PROTOCOL: u16 = 1;
+
+/// Version of the product. The parts of one installation carry the same one, and refuse each other otherwise.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

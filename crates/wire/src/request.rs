@@ -1,0 +1,286 @@
+//! One request as one message on the group's queue.
+//!
+//! Responsible for: the layout of the request message. Must never: know how it is sent. Called by: `src/dispatch`
+//! (encode), `crates/worker` and `crates/supervisor` (decode).
+//!
+//! The message is a fixed prefix of [`PREFIX`] bytes, then script, callable, the environment as pairs of (2-byte length, key),
+//! (4-byte length, value), then the part of the body that rides inside. Descriptor 0 that comes with it is the worker's end of
+//! the way back. When [`EXTERNAL`] is set, everything behind the prefix is in descriptor 1, a sealed memory file.
+use crate::codec::{Reader, WireError, put_long, put_short};
+
+/// First four bytes of every request message.
+pub const MAGIC: u32 = u32::from_ne_bytes(*b"DRVQ");
+/// Bytes of the fixed part.
+pub const PREFIX: usize = 68;
+/// The largest message that is sent as one datagram; anything larger goes through a memory file ([`EXTERNAL`]).
+pub const MAX_INLINE: usize = 160 * 1024;
+/// The largest part of a body that rides inside the message.
+pub const MAX_INLINE_BODY: usize = 64 * 1024;
+/// The largest environment (script and callable included) that is accepted at all.
+pub const MAX_ENVIRONMENT: usize = 16 * 1024 * 1024;
+
+/// More of the body follows as BODY frames on the way back.
+pub const BODY_FOLLOWS: u16 = 1;
+/// httpd has not read the body yet; it begins when the worker sends a WANT frame (`Expect: 100-continue`).
+pub const BODY_ON_DEMAND: u16 = 1 << 1;
+/// Everything behind the prefix is in the memory file that came as the second descriptor.
+pub const EXTERNAL: u16 = 1 << 2;
+/// HEAD is to be answered as it is asked; without this flag the worker may be told GET for HEAD (WSGIMapHEADToGET).
+pub const HEAD_ONLY: u16 = 1 << 3;
+
+/// The fixed part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Prefix {
+    /// Any of the flags of this module.
+    pub flags: u16,
+    /// Number of the request; every frame on its way back carries it.
+    pub number: u32,
+    /// CLOCK_MONOTONIC nanoseconds after which nobody waits for the request to be *taken*; 0: no limit.
+    pub take_by: u64,
+    /// CLOCK_MONOTONIC nanoseconds after which nobody waits for the *answer*; 0: no limit.
+    pub answer_by: u64,
+    /// CLOCK_MONOTONIC nanoseconds at which the request was put on the queue.
+    pub queued_at: u64,
+    /// Microseconds since 1970 at which httpd began the request (`r->request_time`).
+    pub started_us: u64,
+    /// Script's modification time in microseconds since 1970 as httpd saw it; 0: do not compare (WSGIScriptReloading Off).
+    pub script_mtime_us: u64,
+    /// httpd's LogLevel for this request (0 emerg … 7 debug, 15 trace8).
+    pub log_level: u8,
+    /// Number of pairs in the environment.
+    pub pairs: u16,
+    /// Bytes of script, callable and environment.
+    pub env_len: u32,
+    /// Bytes of body behind the environment.
+    pub body_len: u32,
+}
+
+impl Prefix {
+    /// The fixed part as bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; PREFIX] {
+        let mut out = [0u8; PREFIX];
+        let mut at = out.as_mut_slice();
+        let mut put = |bytes: &[u8]| {
+            if let Some((head, tail)) = std::mem::take(&mut at).split_at_mut_checked(bytes.len()) {
+                head.copy_from_slice(bytes);
+                at = tail;
+            }
+        };
+        put(&MAGIC.to_ne_bytes());
+        put(&crate::PROTOCOL.to_ne_bytes());
+        put(&self.flags.to_ne_bytes());
+        put(&self.number.to_ne_bytes());
+        put(&u32::from(self.log_level).to_ne_bytes());
+        put(&self.take_by.to_ne_bytes());
+        put(&self.answer_by.to_ne_bytes());
+        put(&self.queued_at.to_ne_bytes());
+        put(&self.started_us.to_ne_bytes());
+        put(&self.script_mtime_us.to_ne_bytes());
+        put(&u32::from(self.pairs).to_ne_bytes());
+        put(&self.env_len.to_ne_bytes());
+        put(&self.body_len.to_ne_bytes());
+        out
+    }
+
+    /// Reads the fixed part; says which protocol the sender speaks if it is not ours.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(bytes);
+        if r.u32("magic")? != MAGIC {
+            return Err(WireError::NotOurs);
+        }
+        let protocol = r.u16("protocol")?;
+        if protocol != crate::PROTOCOL {
+            return Err(WireError::Protocol(protocol));
+        }
+        let flags = r.u16("flags")?;
+        let number = r.u32("number")?;
+        let log_level = u8::try_from(r.u32("log level")?).map_err(|_| WireError::Bad("log level"))?;
+        let (take_by, answer_by, queued_at) = (r.u64("take_by")?, r.u64("answer_by")?, r.u64("queued_at")?);
+        let (started_us, script_mtime_us) = (r.u64("started")?, r.u64("mtime")?);
+        let pairs = u16::try_from(r.u32("pairs")?).map_err(|_| WireError::Bad("number of pairs"))?;
+        let (env_len, body_len) = (r.u32("env length")?, r.u32("body length")?);
+        if env_len as usize > MAX_ENVIRONMENT {
+            return Err(WireError::TooLarge("environment"));
+        }
+        if body_len as usize > MAX_INLINE_BODY {
+            return Err(WireError::TooLarge("inline body"));
+        }
+        let prefix =
+            Self { flags, number, take_by, answer_by, queued_at, started_us, script_mtime_us, log_level, pairs, env_len, body_len };
+        Ok(prefix)
+    }
+
+    /// Bytes behind the prefix.
+    #[must_use]
+    pub const fn payload_len(&self) -> usize {
+        self.env_len as usize + self.body_len as usize
+    }
+}
+
+/// Collects a request's environment behind room for its prefix; reused from request to request.
+#[derive(Debug, Default)]
+pub struct Builder {
+    out: Vec<u8>,
+    pairs: u16,
+    env_len: usize,
+}
+
+impl Builder {
+    /// Begins a request: drops what was there, writes the script's path and the callable's name.
+    pub fn begin(&mut self, script: &[u8], callable: &[u8]) -> Result<(), WireError> {
+        self.out.clear();
+        self.out.resize(PREFIX, 0);
+        self.pairs = 0;
+        self.env_len = 0;
+        put_short(&mut self.out, script, "script")?;
+        put_short(&mut self.out, callable, "callable")
+    }
+
+    /// Adds one environment variable. A later one with the same key wins.
+    pub fn pair(&mut self, key: &[u8], value: &[u8]) -> Result<(), WireError> {
+        self.pairs = self.pairs.checked_add(1).ok_or(WireError::TooLarge("number of variables"))?;
+        put_short(&mut self.out, key, "variable's name")?;
+        put_long(&mut self.out, value, "variable's value")?;
+        if self.out.len() > PREFIX + MAX_ENVIRONMENT { Err(WireError::TooLarge("environment")) } else { Ok(()) }
+    }
+
+    /// Ends the environment and appends the part of the body that rides inside (at most [`MAX_INLINE_BODY`] bytes),
+    /// then fills in the prefix. Returns the whole message, prefix first.
+    pub fn finish(&mut self, mut prefix: Prefix, body: &[u8]) -> Result<&[u8], WireError> {
+        if body.len() > MAX_INLINE_BODY {
+            return Err(WireError::TooLarge("inline body"));
+        }
+        self.env_len = self.out.len().saturating_sub(PREFIX);
+        prefix.pairs = self.pairs;
+        prefix.env_len = u32::try_from(self.env_len).map_err(|_| WireError::TooLarge("environment"))?;
+        prefix.body_len = u32::try_from(body.len()).map_err(|_| WireError::TooLarge("inline body"))?;
+        if self.out.len() + body.len() > MAX_INLINE {
+            prefix.flags |= EXTERNAL;
+        }
+        self.out.extend_from_slice(body);
+        if let Some(place) = self.out.get_mut(..PREFIX) {
+            place.copy_from_slice(&prefix.encode());
+        }
+        Ok(&self.out)
+    }
+}
+
+/// The part behind the prefix, decoded.
+#[derive(Debug, Clone, Copy)]
+pub struct Payload<'a> {
+    /// The script's path in the filesystem.
+    pub script: &'a [u8],
+    /// Name of the object in the script.
+    pub callable: &'a [u8],
+    /// The pairs, to be walked with [`Pairs`].
+    pub environment: Pairs<'a>,
+    /// The part of the body that came inside.
+    pub body: &'a [u8],
+}
+
+impl<'a> Payload<'a> {
+    /// Splits what stands behind the prefix, which `prefix` describes. The bytes must be exactly [`Prefix::payload_len`].
+    pub fn decode(prefix: &Prefix, bytes: &'a [u8]) -> Result<Self, WireError> {
+        if bytes.len() != prefix.payload_len() {
+            return Err(WireError::Short("request"));
+        }
+        let (env, body) = bytes.split_at_checked(prefix.env_len as usize).ok_or(WireError::Short("environment"))?;
+        let mut r = Reader::new(env);
+        let script = r.short_bytes("script")?;
+        let callable = r.short_bytes("callable")?;
+        Ok(Self { script, callable, environment: Pairs { reader: r, left: prefix.pairs }, body })
+    }
+}
+
+/// Walks the pairs of an environment; ends with an error if it is cut short or has something behind its last pair.
+#[derive(Debug, Clone, Copy)]
+pub struct Pairs<'a> {
+    reader: Reader<'a>,
+    left: u16,
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = Result<(&'a [u8], &'a [u8]), WireError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            if self.reader.rest().is_empty() {
+                return None;
+            }
+            self.reader = Reader::new(&[]);
+            return Some(Err(WireError::Bad("bytes behind the environment")));
+        }
+        self.left -= 1;
+        let pair = self.reader.short_bytes("variable's name").and_then(|k| Ok((k, self.reader.long_bytes("variable's value")?)));
+        if pair.is_err() {
+            self.left = 0;
+            self.reader = Reader::new(&[]);
+        }
+        Some(pair)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(usize::from(self.left) + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn prefix_fills_its_bytes() {
+        let p = Prefix { body_len: 0x0102_0304, ..Prefix::default() };
+        let e = p.encode();
+        assert_eq!(u32::from_ne_bytes(e[PREFIX - 4..].try_into().unwrap()), 0x0102_0304);
+    }
+
+    #[test]
+    fn other_protocol_is_named() {
+        let mut e = Prefix::default().encode();
+        e[4] = 0x77;
+        e[5] = 0;
+        assert_eq!(Prefix::decode(&e), Err(WireError::Protocol(0x77)));
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(script in ".{0,40}", pairs in proptest::collection::vec(("[A-Z_]{0,20}", proptest::collection::vec(any::<u8>(), 0..300)), 0..30),
+                      body in proptest::collection::vec(any::<u8>(), 0..2000), number in any::<u32>()) {
+            let mut b = Builder::default();
+            b.begin(script.as_bytes(), b"application").unwrap();
+            for (k, v) in &pairs { b.pair(k.as_bytes(), v).unwrap(); }
+            let message = b.finish(Prefix { number, ..Prefix::default() }, &body).unwrap();
+            let p = Prefix::decode(message).unwrap();
+            prop_assert_eq!(p.number, number);
+            let payload = Payload::decode(&p, &message[PREFIX..]).unwrap();
+            prop_assert_eq!(payload.script, script.as_bytes());
+            prop_assert_eq!(payload.callable, b"application");
+            prop_assert_eq!(payload.body, &body[..]);
+            let back: Vec<_> = payload.environment.collect::<Result<_, _>>().unwrap();
+            prop_assert_eq!(back.len(), pairs.len());
+            for ((k, v), (a, b)) in pairs.iter().zip(back) { prop_assert_eq!(k.as_bytes(), a); prop_assert_eq!(&v[..], b); }
+        }
+
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            if let Ok(p) = Prefix::decode(&bytes) {
+                if let Some(rest) = bytes.get(PREFIX..) {
+                    if let Ok(payload) = Payload::decode(&p, rest) { payload.environment.for_each(drop); }
+                }
+            }
+        }
+
+        #[test]
+        fn cut_is_an_error(cut in 1usize..60) {
+            let mut b = Builder::default();
+            b.begin(b"/srv/a.wsgi", b"application").unwrap();
+            b.pair(b"A", b"1234567890123456789012345678901234567890").unwrap();
+            let m = b.finish(Prefix::default(), b"").unwrap().to_vec();
+            let p = Prefix::decode(&m).unwrap();
+            prop_assert!(Payload::decode(&p, &m[PREFIX..m.len() - cut]).is_err());
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! mod_drover.so.
+#![deny(unsafe_code)]
