@@ -6,5 +6,17 @@
 
 pub mod channel;
 pub mod clock;
+pub mod localtime;
 pub mod memfile;
+pub mod shared;
+pub mod users;
+pub mod peek;
+pub mod signals;
+pub mod spawn;
 pub mod wait;
+pub use rustix::io::Errno;
+
+/// write(2), once; returns how much the kernel took. Async-signal-safe.
+pub fn write_once(fd: impl std::os::fd::AsFd, bytes: &[u8]) -> Result<usize, Errno> {
+    rustix::io::write(fd, bytes)
+}

@@ -58,3 +58,13 @@ impl Exclusive {
         }
     }
 }
+
+/// Waits until process `pid` has ended, at most `limit`. It need not be a child; a child is left to be reaped.
+pub fn process_end(pid: i32, limit: std::time::Duration) {
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
+    let Ok(handle) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
+    let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+    let until = clock::monotonic_ns().saturating_add(limit);
+    // An error means that there is nothing to wait for.
+    let _ = poll_until(&mut [PollFd::new(&handle, PollFlags::IN)], Some(until));
+}

@@ -119,6 +119,8 @@ pub struct GroupSpec {
     pub cpu_priority: Option<i32>,
     /// What the worker itself has to know.
     pub worker: WorkerOptions,
+    /// The same for application groups that have settings of their own (`<WSGIInterpreterOptions application-group=…>`).
+    pub application_options: Vec<(Bytes, WorkerOptions)>,
     /// Limit of application groups in this group.
     pub max_application_groups: u32,
     /// Time for a worker from its start until it is ready; `None`: no limit.

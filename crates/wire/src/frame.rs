@@ -33,6 +33,9 @@ pub enum Kind {
     Log = 5,
     /// Worker → httpd: the application wants the body that httpd holds back ([`crate::request::BODY_ON_DEMAND`]).
     Want = 6,
+    /// Worker → httpd: the request runs, although nothing of its answer has been sent. Sent only when the time by which it had
+    /// to be taken ([`crate::request::Prefix::take_by`]) comes near, so that httpd can tell a slow request from a waiting one.
+    Taken = 7,
 }
 
 impl Kind {
@@ -44,6 +47,7 @@ impl Kind {
             4 => Self::Fail,
             5 => Self::Log,
             6 => Self::Want,
+            7 => Self::Taken,
             _ => return Err(WireError::Bad("frame kind")),
         })
     }
@@ -54,7 +58,7 @@ impl Kind {
             Self::Body => u32::MAX as usize,
             Self::Fail => MAX_FAIL,
             Self::Log => MAX_LOG,
-            Self::End | Self::Want => 0,
+            Self::End | Self::Want | Self::Taken => 0,
         }
     }
 }

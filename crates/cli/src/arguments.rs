@@ -1,0 +1,205 @@
+//! The command line.
+//!
+//! Responsible for: turning words into [`Command`], and the help text. Must never: look at the system. Called by: `main.rs`.
+use crate::error::Error;
+use lexopt::prelude::*;
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+pub const HELP: &str = "\
+drover: serves WSGI applications with Apache httpd and mod_drover
+
+Usage:
+  drover serve  APPLICATION [options]   run httpd in the foreground on a private configuration; Ctrl-C ends it
+  drover config APPLICATION [options]   print that configuration
+  drover check  [options]               say which parts of the installation are found, with their versions
+  drover --version | --help
+
+APPLICATION is a WSGI script file (site.wsgi), or package.module:callable (the callable is `application` if left out).
+
+Options:
+  --host ADDRESS             listen on this address                              [127.0.0.1]
+  --port PORT                listen on this port                                 [8000]
+  --processes N              worker processes                                    [1]
+  --threads N                threads of each process                             [5]
+  --mpm NAME                 prefork, worker or event                            [event, if httpd has it]
+  --python FILE              the interpreter, also a virtualenv's bin/python     [python3]
+  --working-directory DIR    directory of the workers, first in sys.path         [the script's; for a module, this one]
+  --url-alias URL=PATH       serve the files of PATH under URL; may be repeated
+  --user NAME, --group NAME  run the workers as these (only when drover runs as root)
+  --log-level LEVEL          httpd's LogLevel                                    [notice]
+  --access-log FILE          write httpd's access log (common format) to FILE
+  --include FILE             read more httpd directives from FILE; may be repeated
+  --httpd FILE               the httpd program to run
+";
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    Help,
+    Version,
+    Serve(Options),
+    Config(Options),
+    Check(Options),
+}
+
+/// The options, as given.
+#[derive(Debug, PartialEq)]
+pub struct Options {
+    pub application: OsString,
+    pub host: IpAddr,
+    pub port: u16,
+    pub processes: u16,
+    pub threads: u16,
+    pub mpm: Option<String>,
+    pub python: Option<PathBuf>,
+    pub working_directory: Option<PathBuf>,
+    pub aliases: Vec<(String, PathBuf)>,
+    pub user: Option<String>,
+    pub group: Option<String>,
+    pub log_level: String,
+    pub access_log: Option<PathBuf>,
+    pub includes: Vec<PathBuf>,
+    pub httpd: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            application: OsString::new(),
+            host: IpAddr::from([127, 0, 0, 1]),
+            port: 8000,
+            processes: 1,
+            threads: 5,
+            mpm: None,
+            python: None,
+            working_directory: None,
+            aliases: Vec::new(),
+            user: None,
+            group: None,
+            log_level: "notice".into(),
+            access_log: None,
+            includes: Vec::new(),
+            httpd: None,
+        }
+    }
+}
+
+/// Parses the whole command line, the program's name first.
+pub fn parse<I>(words: I) -> Result<Command, Error>
+where
+    I: IntoIterator<Item = OsString>,
+    I::IntoIter: 'static,
+{
+    let mut parser = lexopt::Parser::from_iter(words);
+    let make: fn(Options) -> Command = match parser.next()? {
+        Some(Long("help") | Short('h')) | None => return Ok(Command::Help),
+        Some(Long("version") | Short('V')) => return Ok(Command::Version),
+        Some(Value(word)) => match word.to_str() {
+            Some("serve") => Command::Serve,
+            Some("config") => Command::Config,
+            Some("check") => Command::Check,
+            Some("help") => return Ok(Command::Help),
+            _ => return Err(Error::Usage(format!("there is no command {word:?}"))),
+        },
+        Some(other) => return Err(other.unexpected().into()),
+    };
+    let mut o = Options::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("help") | Short('h') => return Ok(Command::Help),
+            Long("host") => o.host = parser.value()?.parse()?,
+            Long("port") | Short('p') => o.port = parser.value()?.parse()?,
+            Long("processes") => o.processes = parser.value()?.parse()?,
+            Long("threads") => o.threads = parser.value()?.parse()?,
+            Long("mpm") => o.mpm = Some(one_of(parser.value()?.string()?, &["event", "worker", "prefork"])?),
+            Long("python") => o.python = Some(parser.value()?.into()),
+            Long("working-directory") => o.working_directory = Some(parser.value()?.into()),
+            Long("url-alias") => o.aliases.push(alias(&parser.value()?.string()?)?),
+            Long("user") => o.user = Some(parser.value()?.string()?),
+            Long("group") => o.group = Some(parser.value()?.string()?),
+            Long("log-level") => o.log_level = parser.value()?.string()?,
+            Long("access-log") => o.access_log = Some(parser.value()?.into()),
+            Long("include") => o.includes.push(parser.value()?.into()),
+            Long("httpd") => o.httpd = Some(parser.value()?.into()),
+            Value(word) if o.application.is_empty() => o.application = word,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let command = make(o);
+    match &command {
+        Command::Serve(o) | Command::Config(o) => o.validate()?,
+        _ => {}
+    }
+    Ok(command)
+}
+
+impl Options {
+    fn validate(&self) -> Result<(), Error> {
+        if self.application.is_empty() {
+            return Err(Error::Usage("which application? Give a WSGI script file, or package.module:callable".into()));
+        }
+        for (name, value) in [("--port", self.port), ("--processes", self.processes), ("--threads", self.threads)] {
+            if value == 0 {
+                return Err(Error::Usage(format!("{name} must be 1 or more")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn one_of(word: String, valid: &[&str]) -> Result<String, Error> {
+    if valid.contains(&word.as_str()) { Ok(word) } else { Err(Error::Usage(format!("{word:?} is not one of {}", valid.join(", ")))) }
+}
+
+fn alias(word: &str) -> Result<(String, PathBuf), Error> {
+    match word.split_once('=') {
+        Some((url, path)) if url.starts_with('/') && !path.is_empty() => Ok((url.into(), path.into())),
+        _ => Err(Error::Usage(format!("--url-alias {word:?}: write URL=PATH, with a URL that begins with /"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Result<Command, Error> {
+        parse(line.split(' ').map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options_are_read() {
+        let Ok(Command::Serve(o)) = words("drover serve a.wsgi --port 81 --mpm=worker --url-alias /s=/srv/s") else { panic!() };
+        assert_eq!((o.application.to_str(), o.port, o.mpm.as_deref()), (Some("a.wsgi"), 81, Some("worker")));
+        assert_eq!(o.aliases, [("/s".to_string(), PathBuf::from("/srv/s"))]);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "drover fly",
+            "drover serve",
+            "drover serve a b",
+            "drover serve a --port 0",
+            "drover serve a --mpm x",
+            "drover serve a --url-alias s=/x",
+        ] {
+            assert!(matches!(words(line), Err(Error::Usage(_))), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_option_is_in_the_help() {
+        for option in HELP.split_whitespace().filter(|w| w.starts_with("--")) {
+            let option = option.trim_end_matches(',');
+            let value = match option {
+                "--host" => "::1",
+                "--url-alias" => "/x=/y",
+                "--mpm" => "event",
+                _ => "7",
+            };
+            assert!(words(&format!("drover serve a {option} {value}")).is_ok() || option == "--version", "{option}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! How many workers may import their applications at once.
+//!
+//! Responsible for: a start-up of many groups not choking the machine; first come, first served. A worker that has not come up
+//! after a while no longer counts: it waits for something that is not the processor, and must not hold up other groups. Must
+//! never: read a clock. Called by: the launcher.
+#![forbid(unsafe_code)]
+use crate::pool::Now;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// So long a worker counts as importing.
+const COUNTS: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub struct Gate<K> {
+    limit: usize,
+    inside: BTreeMap<K, Now>,
+    waiting: VecDeque<K>,
+}
+
+impl<K: Ord + Copy> Gate<K> {
+    pub const fn new(limit: usize) -> Self {
+        Self { limit, inside: BTreeMap::new(), waiting: VecDeque::new() }
+    }
+
+    pub fn arrive(&mut self, key: K) {
+        self.waiting.push_back(key);
+    }
+
+    /// `key` is up, or dead, or not wanted any more.
+    pub fn leave(&mut self, key: K) {
+        if self.inside.remove(&key).is_none() {
+            self.waiting.retain(|k| *k != key);
+        }
+    }
+
+    /// The next that may start.
+    pub fn next(&mut self, now: Now) -> Option<K> {
+        self.inside.retain(|_, since| *since + COUNTS > now);
+        if self.inside.len() >= self.limit {
+            return None;
+        }
+        let key = self.waiting.pop_front()?;
+        self.inside.insert(key, now);
+        Some(key)
+    }
+
+    /// When [`Gate::next`] should be asked again although nothing has happened.
+    pub fn deadline(&self) -> Option<Now> {
+        if self.waiting.is_empty() { None } else { self.inside.values().min().map(|since| *since + COUNTS) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_at_a_time_in_order() {
+        let mut g = Gate::new(2);
+        let at = Duration::from_secs;
+        (1..=5).for_each(|k| g.arrive(k));
+        assert_eq!((g.next(at(0)), g.next(at(1)), g.next(at(1))), (Some(1), Some(2), None));
+        g.leave(3);
+        g.leave(1);
+        assert_eq!((g.next(at(2)), g.next(at(2))), (Some(4), None));
+        assert_eq!(g.deadline(), Some(at(11)));
+        assert_eq!((g.next(at(11)), g.deadline()), (Some(5), None), "2 hangs and no longer counts");
+    }
+}

@@ -1,0 +1,270 @@
+//! The life of a generation: it is begun, its workers come up, it takes over or it fails.
+//!
+//! Responsible for: the old generation serving until the new one does, and new processes never being started faster than the
+//! back-off allows. Must never: end an old worker before a new one serves. Called by: [`crate::pool`].
+#![forbid(unsafe_code)]
+use crate::messages::Code;
+use crate::pool::{Action, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A slot is filled at most once in this time.
+const SLOT_PAUSE: Duration = Duration::from_secs(1);
+/// How long the old generation waits for the last of the new one's workers after the first, when startup-timeout is off.
+const RISING_CAP: Duration = Duration::from_secs(60);
+
+impl Pool {
+    pub(crate) fn configure(&mut self, limits: Limits, now: Now, out: &mut Vec<Action>) {
+        self.limits = limits;
+        match self.phase {
+            Phase::Idle | Phase::Retired { .. } => {}
+            Phase::Stopped { active: false } => self.phase = Phase::Idle,
+            _ => {
+                self.backoff.reset();
+                self.begin(Reason::Configure, now, out);
+            }
+        }
+    }
+
+    /// Starts a new generation. One that is rising is given up.
+    pub(crate) fn begin(&mut self, reason: Reason, now: Now, out: &mut Vec<Action>) {
+        self.end_unready(now, out);
+        if matches!(self.phase, Phase::Rising(_)) {
+            let older = self.workers.values().any(|w| matches!(w.state, State::Serving { .. }) && w.generation < self.generation);
+            if older {
+                self.drain_where(|w, newest| w.generation == newest, now, out);
+            }
+        }
+        self.generation += 1;
+        self.last_begin = Some(now);
+        self.next_begin = None;
+        self.slots = vec![Now::ZERO; self.limits.processes];
+        let rising = Rising { reason, first_up: None, probe: self.backoff.waiting(), failed: None, broken: BTreeSet::new() };
+        self.phase = Phase::Rising(rising);
+        self.fill(now, out);
+    }
+
+    /// Whether a worker may be wanted for this slot, its pause left aside.
+    pub(crate) fn may_fill(&self, slot: usize) -> bool {
+        match &self.phase {
+            Phase::Rising(r) if r.first_up.is_none() && (r.failed.is_some() || (r.probe && slot > 0)) => return false,
+            Phase::Rising(_) | Phase::Steady => {}
+            _ => return false,
+        }
+        !self.workers.values().any(|w| {
+            let occupies = matches!(w.state, State::Queued | State::Starting { .. } | State::Serving { leaving: false });
+            w.generation == self.generation && w.slot == slot && occupies
+        })
+    }
+
+    /// Starts a worker for each empty slot whose pause is over.
+    pub(crate) fn fill(&mut self, now: Now, out: &mut Vec<Action>) {
+        for slot in 0..self.slots.len() {
+            if self.slots.get(slot).is_none_or(|at| *at > now) || !self.may_fill(slot) {
+                continue;
+            }
+            if let Some(at) = self.slots.get_mut(slot) {
+                *at = now + SLOT_PAUSE;
+            }
+            let worker = self.next_worker;
+            self.next_worker = self.next_worker.wrapping_add(1);
+            let generation = self.generation;
+            self.workers.insert(worker, Worker { generation, slot, state: State::Queued, lost_kill_at: None });
+            out.push(Action::Start { worker, generation });
+        }
+    }
+
+    /// A worker has tried all scripts.
+    pub(crate) fn loaded(&mut self, worker: Number, failures: Vec<ScriptFailure>, now: Now, out: &mut Vec<Action>) {
+        let Some(w) = self.workers.get(&worker).filter(|w| matches!(w.state, State::Starting { .. })).cloned() else { return };
+        let failed: BTreeSet<Path> = failures.iter().map(|f| f.path.clone()).collect();
+        let others = self.any_serving();
+        // Some(true): it serves; Some(false): this worker is at fault; None: its generation is.
+        let verdict = match &self.phase {
+            Phase::Rising(r) if r.first_up.is_none() => {
+                let worse = !failed.is_subset(&self.broken);
+                let no_gain = r.reason == Reason::Degraded && !self.broken.is_empty() && failed.is_superset(&self.broken);
+                if others && (worse || no_gain) { None } else { Some(true) }
+            }
+            Phase::Rising(r) => Some(failed.is_subset(&r.broken)),
+            Phase::Steady => Some(!others || failed.is_subset(&self.broken)),
+            _ => Some(false),
+        };
+        let news = matches!(&self.phase, Phase::Rising(r) if r.first_up.is_none()) || verdict != Some(true) || !others;
+        if news {
+            for f in &failures {
+                log(out, Code::ScriptFailed, Some(worker), [String::from_utf8_lossy(&f.path).into_owned(), f.text.clone()]);
+            }
+        }
+        let summary = || failures.iter().map(|f| format!("{}: {}", String::from_utf8_lossy(&f.path), last_line(&f.text))).collect::<Vec<_>>().join("; ");
+        match verdict {
+            None => {
+                self.drain(worker, now, out);
+                self.fail(summary(), &failures, now, out);
+            }
+            Some(false) => {
+                self.drain(worker, now, out);
+                self.start_failed(&w, summary(), now, out);
+            }
+            Some(true) => self.up(worker, &w, failed, others, now, out),
+        }
+    }
+
+    fn up(&mut self, worker: Number, w: &Worker, failed: BTreeSet<Path>, others: bool, now: Now, out: &mut Vec<Action>) {
+        if let Some(w) = self.workers.get_mut(&worker) {
+            w.state = State::Serving { leaving: false };
+        }
+        out.push(Action::Serve(worker));
+        log(out, Code::WorkerUp, Some(worker), [w.generation.to_string()]);
+        self.failing = None;
+        self.refill.reset();
+        let slot = w.slot;
+        self.drain_where(|o, newest| o.generation == newest && o.slot == slot && o.state == State::Serving { leaving: true }, now, out);
+        match &mut self.phase {
+            Phase::Rising(r) => {
+                if r.first_up.is_none() {
+                    r.first_up = Some(now);
+                    r.broken = failed;
+                }
+                self.fill(now, out);
+                let up = |slot| {
+                    let newest = self.generation;
+                    self.workers.values().any(|w| w.generation == newest && w.slot == slot && matches!(w.state, State::Serving { .. }))
+                };
+                if !others || (0..self.slots.len()).all(up) {
+                    self.take_over(now, out);
+                }
+            }
+            _ if !others => {
+                self.broken = failed;
+                self.plan_after_success(now, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// The new generation serves alone from now on.
+    fn take_over(&mut self, now: Now, out: &mut Vec<Action>) {
+        let Phase::Rising(rising) = std::mem::replace(&mut self.phase, Phase::Steady) else { return };
+        self.drain_where(|w, newest| w.generation < newest, now, out);
+        self.broken = rising.broken;
+        self.kept.clear();
+        log(out, Code::GenerationUp, None, [self.generation.to_string()]);
+        self.plan_after_success(now, out);
+        if self.next_begin.is_none_or(|(_, reason)| reason != Reason::Changed) {
+            self.changed.clear();
+        }
+        self.release(out);
+    }
+
+    fn plan_after_success(&mut self, now: Now, out: &mut Vec<Action>) {
+        let touched = self.next_begin.filter(|(_, reason)| *reason == Reason::Changed);
+        if self.broken.is_empty() {
+            self.backoff.reset();
+            self.next_begin = touched;
+        } else if touched.is_none() {
+            let pause = self.backoff.pause();
+            self.next_begin = Some((now + pause, Reason::Degraded));
+            log(out, Code::Degraded, None, [seconds(pause)]);
+        }
+    }
+
+    /// The time for the last workers of the new generation is over: it takes over with those it has, or has failed.
+    pub(crate) fn end_of_rising(&mut self, now: Now, out: &mut Vec<Action>) {
+        let newest = self.generation;
+        if self.workers.values().any(|w| w.generation == newest && matches!(w.state, State::Serving { .. })) {
+            self.take_over(now, out);
+        } else {
+            self.fail("its processes do not stay up".to_owned(), &[], now, out);
+        }
+    }
+
+    pub(crate) fn rising_cap(&self) -> Duration {
+        self.limits.startup.unwrap_or(RISING_CAP)
+    }
+
+    /// A worker did not come up. It is gone from the pool already, or ending.
+    pub(crate) fn start_failed(&mut self, w: &Worker, reason: String, now: Now, out: &mut Vec<Action>) {
+        if w.generation != self.generation {
+            return;
+        }
+        let newest = self.generation;
+        let unready = |w: &Worker| w.generation == newest && matches!(w.state, State::Queued | State::Starting { .. });
+        match &mut self.phase {
+            Phase::Rising(r) if r.first_up.is_none() => {
+                r.failed = Some(reason.clone());
+                self.cancel_queued(out);
+                if !self.workers.values().any(unready) {
+                    self.fail(reason, &[], now, out);
+                }
+            }
+            Phase::Steady if !self.any_serving() && !self.workers.values().any(unready) => self.fail(reason, &[], now, out),
+            Phase::Rising(_) | Phase::Steady => {
+                let pause = self.refill.pause();
+                if let Some(at) = self.slots.get_mut(w.slot) {
+                    *at = now + pause;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The newest generation has failed: an older one keeps serving, or requests are answered with the reason.
+    fn fail(&mut self, reason: String, failures: &[ScriptFailure], now: Now, out: &mut Vec<Action>) {
+        let why = match &self.phase {
+            Phase::Rising(r) => r.reason,
+            _ => Reason::Wanted,
+        };
+        self.end_unready(now, out);
+        self.phase = Phase::Waiting;
+        let mut mended = false;
+        for (path, mtime_us) in std::mem::take(&mut self.changed) {
+            // The file may have been written again after the new workers had read it: that is not known to fail.
+            if failures.iter().any(|f| f.path == path && f.mtime_us != mtime_us && f.mtime_us != 0) {
+                mended = true;
+            } else {
+                self.kept.insert(path, mtime_us);
+            }
+        }
+        self.kept.extend(failures.iter().map(|f| (f.path.clone(), f.mtime_us)));
+        let serving: Vec<Number> = self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| *n).collect();
+        for worker in &serving {
+            let keep = |(path, mtime_us): (&Path, &u64)| Action::Keep { worker: *worker, path: path.clone(), mtime_us: *mtime_us };
+            out.extend(self.kept.iter().map(keep));
+        }
+        let touched = mended || self.next_begin.is_some_and(|(_, reason)| reason == Reason::Changed);
+        let pause = if touched { Duration::from_secs(1) } else { self.backoff.pause() };
+        self.next_begin = Some((now + pause, if touched { Reason::Changed } else { why }));
+        let code = if serving.is_empty() { Code::CannotStart } else { Code::GenerationFailed };
+        log(out, code, None, [seconds(pause), reason.clone()]);
+        self.failing = Some(reason);
+        self.release(out);
+    }
+
+    /// A process has ended.
+    pub(crate) fn exited(&mut self, worker: Number, how: String, now: Now, out: &mut Vec<Action>) {
+        let Some(w) = self.workers.get(&worker).cloned() else { return };
+        let failed = matches!(w.state, State::Starting { .. } | State::Queued);
+        let code = match w.state {
+            _ if failed => Code::StartFailed,
+            State::Serving { leaving: false } if !self.is_retired() => Code::Crashed,
+            _ => Code::Ended,
+        };
+        log(out, code, Some(worker), [how.clone()]);
+        self.workers.remove(&worker);
+        if failed {
+            self.start_failed(&w, format!("a process {how} before it was ready"), now, out);
+        }
+        self.fill(now, out);
+    }
+}
+
+/// A pause as the log has it.
+fn seconds(pause: Duration) -> String {
+    format!("{:.0}", pause.as_secs_f64())
+}
+
+/// The line of a traceback that says what is wrong.
+fn last_line(text: &str) -> &str {
+    text.trim_end().rsplit('\n').next().unwrap_or_default()
+}

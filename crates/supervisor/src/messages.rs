@@ -1,0 +1,175 @@
+//! The stable codes of droverd's log lines (DROVER0200–0399), each with its level, its text and what to do.
+//!
+//! Responsible for: each code standing in one place. Must never: change a code's meaning. Called by: everything that logs;
+//! `docs/operations.md` carries the same table. In a text, `{pid}` is the process the line is about and each `{}` the next of
+//! the words given.
+#![forbid(unsafe_code)]
+use std::fmt;
+
+/// httpd's log levels, as far as droverd uses them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    Error = 3,
+    Warn = 4,
+    Notice = 5,
+    Info = 6,
+    Debug = 7,
+}
+
+impl Level {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Notice => "notice",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $level:ident, $text:literal;)+) => {
+        /// A message's code.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u16)]
+        pub enum Code { $($(#[doc = $doc])+ $name = $number),+ }
+
+        impl Code {
+            /// Every code with its documentation.
+            #[cfg(test)]
+            pub const ALL: &[(Self, &str)] = &[$((Self::$name, concat!($($doc),+))),+];
+
+            pub const fn level(self) -> Level {
+                match self { $(Self::$name => Level::$level),+ }
+            }
+
+            const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text),+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// droverd runs. Nothing to do.
+    Running = 200, Info, "droverd {} runs for httpd process {}";
+    /// The module and droverd are of two versions: an upgrade replaced the files under a running httpd. Stop and start httpd (graceful and restart keep the old module).
+    VersionMismatch = 201, Error, "droverd is version {}, mod_drover.so is version {}: stop and start httpd, so that both parts are the same";
+    /// droverd was started by hand or by something that is not mod_drover.
+    BadArguments = 202, Error, "droverd is started by mod_drover.so, not by hand: {}";
+    /// httpd's parent process ended without stopping its groups (it was killed). All workers are ended with it.
+    ParentGone = 203, Warn, "httpd's parent process {} is gone, ending all workers";
+    /// httpd stops or restarts; the workers are told to finish.
+    Stopping = 204, Info, "ending all workers";
+    /// The configuration that httpd sent could not be read. The groups go on as they were. Please report the line.
+    BadConfiguration = 205, Error, "cannot read the configuration from httpd, the groups go on as they were: {}";
+    /// The system refused something that droverd needs: descriptors, memory, processes. The line has its reason.
+    System = 206, Error, "{}: {}";
+    /// Queues cannot be kept for a new droverd: if droverd is killed, requests that wait at that moment are lost.
+    Store = 207, Warn, "cannot keep the queue of group '{}' for a new droverd: {}";
+    /// droverd was started again (it had been killed) and took over the queues with the requests in them. Look for what killed it.
+    TakenOver = 208, Notice, "took over {} queues of an earlier droverd";
+    /// A message on a socket was not understood. Parts of two versions may run together: stop and start httpd.
+    BadMessage = 209, Warn, "message from {} not understood: {}";
+    /// A configuration was received.
+    Configured = 210, Debug, "configuration {} with {} groups";
+
+    /// The worker's program could not be run. The line names the option of WSGIDaemonProcess and the system's reason.
+    SpawnFailed = 220, Error, "{}";
+    /// A worker ended before it was ready. Its own messages stand above.
+    StartFailed = 221, Error, "worker {pid} could not start: {}";
+    /// The application could not be imported within startup-timeout. The Python stacks of the worker stand near.
+    StartTimeout = 222, Error, "worker {pid} was not ready within startup-timeout ({} s)";
+    /// The worker extension is of another version: an upgrade is half done. Install all parts, then stop and start httpd.
+    WorkerVersion = 223, Error, "worker {pid} is version {}, droverd is version {}: install all parts of one version, then stop and start httpd";
+    /// A script raised an exception while it was imported; the traceback follows.
+    ScriptFailed = 225, Error, "worker {pid} cannot load {}: {}";
+    /// The new code cannot start. Requests go on being served by the old processes. Correct the script; touching it tries again at once.
+    GenerationFailed = 226, Error, "the new processes cannot start, the old ones go on serving; next try in {} s: {}";
+    /// The group's processes cannot start and there are no older ones. Requests get 503 at once. The reason stands in the line and above.
+    CannotStart = 227, Error, "no process can start, requests are answered with 503; next try in {} s: {}";
+    /// Some scripts of the group cannot be loaded; the others are served.
+    Degraded = 228, Warn, "serving without the scripts that cannot be loaded; next try in {} s";
+
+    /// A worker is ready.
+    WorkerUp = 230, Info, "worker {pid} is ready (generation {})";
+    /// All processes of a generation are ready.
+    GenerationUp = 231, Info, "generation {} serves";
+    /// A worker died while it served. Its requests got 502 (or were given to another one). A signal 11 or 6 is a crash in C code: look at extension modules.
+    Crashed = 232, Error, "worker {pid} {} while serving; it is replaced";
+    /// A worker goes on its own account: maximum-requests, or somebody sent it SIGTERM.
+    Leaving = 233, Info, "worker {pid} leaves: {}";
+    /// A request ran longer than request-timeout. The worker is replaced; what it was doing stands in the line.
+    Stuck = 234, Error, "worker {pid} is stuck and is replaced: {}";
+    /// A worker did not finish its requests within graceful-timeout; it was sent SIGTERM.
+    SlowToEnd = 235, Warn, "worker {pid} did not finish within graceful-timeout, sending SIGTERM";
+    /// A worker did not end in time and was killed.
+    Killed = 236, Warn, "worker {pid} did not end in time, sending SIGKILL";
+    /// A worker ended as it should.
+    Ended = 237, Debug, "worker {pid} {}";
+    /// A script's file changed; new processes are started.
+    Changed = 238, Info, "{} has changed, starting new processes";
+    /// A worker was started.
+    Started = 239, Debug, "worker {pid} started";
+    /// A worker closed its control socket without ending, which the application must have done (closing all descriptors). It is killed.
+    Lost = 241, Warn, "worker {pid} closed its connection to droverd, killing it unless it ends";
+    /// Requests waited for the new processes longer than they could be held.
+    HeldTooLong = 242, Warn, "a request handed back by a worker could not be queued again, answering 503";
+
+    /// Lines for this log were thrown away because it took none for a while. If it is a piped log, its program is slow.
+    LogFull = 250, Warn, "{} lines were lost because this log took no more";
+    /// A child of httpd was refused a queue; the line says why.
+    Refused = 260, Warn, "queue refused: {}";
+}
+
+impl Code {
+    /// The line's text: the template filled in.
+    pub fn fill(self, pid: Option<u32>, words: &[String]) -> String {
+        let mut out = format!("{self}: ");
+        let (mut rest, mut words) = (self.text(), words.iter());
+        while let Some((before, after)) = rest.split_once('{') {
+            out.push_str(before);
+            let Some((name, behind)) = after.split_once('}') else { break };
+            match (name, pid) {
+                ("pid", Some(pid)) => out.push_str(&pid.to_string()),
+                ("pid", None) => out.push('?'),
+                _ => out.push_str(words.next().map_or("?", String::as_str)),
+            }
+            rest = behind;
+        }
+        out.push_str(rest);
+        out
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DROVER{:04}", *self as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_once_and_in_our_range() {
+        let mut numbers: Vec<u16> = Code::ALL.iter().map(|(c, _)| *c as u16).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), Code::ALL.len());
+        assert!(numbers.iter().all(|n| (200..400).contains(n)));
+        assert!(Code::ALL.iter().all(|(_, doc)| doc.len() > 10));
+    }
+
+    #[test]
+    fn templates_are_filled() {
+        assert_eq!(
+            Code::Crashed.fill(Some(7), &["was killed by signal 11".into()]),
+            "DROVER0232: worker 7 was killed by signal 11 while serving; it is replaced"
+        );
+        assert_eq!(Code::System.fill(None, &["a {x}".into()]), "DROVER0206: a {x}: ?");
+    }
+}

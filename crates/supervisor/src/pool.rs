@@ -1,0 +1,445 @@
+//! One pool: the workers of one application group in one daemon group, as a state machine.
+//!
+//! Responsible for: every decision about when a worker starts, serves, drains and is killed, and about handed-back requests.
+//! Must never: do I/O, read a clock, know a process id. Called by: the supervisor, which turns descriptors into [`Event`]s and
+//! carries out [`Action`]s. `generation.rs` has the life of a generation, `ending.rs` that of workers which have to go.
+//!
+//! Phases: `Idle` until somebody wants the pool. `Rising`: a new generation is being started, an older one may serve meanwhile.
+//! `Steady`: the newest generation serves. `Waiting`: the last try failed; an older generation may serve; the next try has its
+//! time. `Stopped`: httpd stops or restarts. `Retired`: the group is in the configuration no more.
+#![forbid(unsafe_code)]
+use crate::backoff::Backoff;
+use crate::messages::Code;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// CLOCK_MONOTONIC.
+pub type Now = Duration;
+/// Names a request that a worker has handed back.
+pub type Token = u64;
+/// A worker's number in its pool; never used again.
+pub type Number = u32;
+/// Path of a script.
+pub type Path = Vec<u8>;
+
+/// So many handed-back requests wait for a new generation; with more, the old one serves them.
+pub const MAX_HELD: usize = 64;
+/// So long a handed-back request waits for a new generation; then the old one serves it.
+pub const HOLD: Duration = Duration::from_secs(10);
+/// So long it is tried to put a request on a full queue again.
+pub const RESEND_FOR: Duration = Duration::from_secs(10);
+const RESEND_EVERY: Duration = Duration::from_millis(20);
+
+/// What of the group's configuration the pool goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub processes: usize,
+    pub startup: Option<Duration>,
+    pub graceful: Option<Duration>,
+    pub shutdown: Duration,
+}
+
+/// A script that a worker could not load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptFailure {
+    pub path: Path,
+    pub mtime_us: u64,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A request or a preload needs the pool.
+    Wanted,
+    /// A configuration that has the group: a new generation is due.
+    Configure(Limits),
+    /// The worker was forked.
+    Started(Number),
+    /// The worker could not be forked; there is no process.
+    Unstarted { worker: Number, reason: String },
+    /// The process runs but is of no use; it has to be ended.
+    Unfit { worker: Number, reason: String },
+    Loaded { worker: Number, failures: Vec<ScriptFailure> },
+    /// The process has ended; `how` reads as in "worker 12 was killed by signal 9".
+    Exited { worker: Number, how: String },
+    /// Its control socket is closed.
+    Lost(Number),
+    Changed { worker: Number, path: Path, mtime_us: u64, request: Option<Token> },
+    Leaving { worker: Number, signalled: bool },
+    Stuck { worker: Number, what: String },
+    /// The queue was full when the request should have been put on it again.
+    Full(Token),
+    /// httpd stops or restarts; `within` shortens the shutdown-timeout.
+    Stop { within: Option<Duration> },
+    /// The group is not in the configuration any more.
+    Retire,
+    Tick,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Start a process when there is room; answered by `Started` or `Unstarted`.
+    Start { worker: Number, generation: u64 },
+    /// Forget a `Start` that was not answered yet.
+    Cancel(Number),
+    Serve(Number),
+    Drain(Number),
+    Keep { worker: Number, path: Path, mtime_us: u64 },
+    Dump(Number),
+    Terminate(Number),
+    Kill(Number),
+    /// Put the request on the queue again; answered by `Full` if there is no room.
+    Resend(Token),
+    /// Answer the request: nobody can run it.
+    Answer(Token),
+    Log { code: Code, worker: Option<Number>, words: Vec<String> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Waits for its turn to be forked.
+    Queued,
+    Starting {
+        until: Option<Now>,
+    },
+    Serving {
+        /// It goes when its replacement is up.
+        leaving: bool,
+    },
+    /// It has been told to go.
+    Ending {
+        term_at: Option<Now>,
+        kill_at: Option<Now>,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Worker {
+    pub generation: u64,
+    pub slot: usize,
+    pub state: State,
+    /// Set when its control socket was closed.
+    pub lost_kill_at: Option<Now>,
+}
+
+/// Why a generation is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Wanted,
+    Configure,
+    Changed,
+    /// Some scripts cannot be loaded in the generation that serves.
+    Degraded,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Rising {
+    pub reason: Reason,
+    pub first_up: Option<Now>,
+    /// After a failure one worker shows the way before the others are started.
+    pub probe: bool,
+    /// The last start that failed.
+    pub failed: Option<String>,
+    /// Scripts that its workers could not load.
+    pub broken: BTreeSet<Path>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Phase {
+    Idle,
+    Rising(Rising),
+    Steady,
+    Waiting,
+    Stopped { active: bool },
+    Retired { until: Option<Now> },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub token: Token,
+    pub path: Path,
+    pub mtime_us: u64,
+    pub until: Now,
+}
+
+/// The state; see the head of this file.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    pub(crate) limits: Limits,
+    pub(crate) phase: Phase,
+    pub(crate) workers: BTreeMap<Number, Worker>,
+    pub(crate) next_worker: Number,
+    /// The newest generation's number.
+    pub(crate) generation: u64,
+    /// Per slot of the newest generation: not to be filled before.
+    pub(crate) slots: Vec<Now>,
+    pub(crate) backoff: Backoff,
+    pub(crate) refill: Backoff,
+    /// Why the last try failed; while no worker serves, this is what requests are answered with.
+    pub(crate) failing: Option<String>,
+    /// When the next generation is to be started, and why.
+    pub(crate) next_begin: Option<(Now, Reason)>,
+    pub(crate) last_begin: Option<Now>,
+    pub(crate) held: VecDeque<Held>,
+    /// Requests that found the queue full: until when it is tried.
+    pub(crate) full: Vec<(Token, Now)>,
+    pub(crate) resend_at: Option<Now>,
+    /// Files known to have changed since the last generation was started.
+    pub(crate) changed: BTreeMap<Path, u64>,
+    /// Files known to fail, which the old generation was told not to mind.
+    pub(crate) kept: BTreeMap<Path, u64>,
+    /// Scripts that the generation that serves could not load.
+    pub(crate) broken: BTreeSet<Path>,
+    /// When the requests being resent began to be.
+    pub(crate) resending: BTreeMap<Token, Now>,
+}
+
+impl Pool {
+    /// A pool that nobody has asked for yet. `seed` makes its pauses differ from other pools'.
+    pub fn new(limits: Limits, seed: u64) -> Self {
+        Self {
+            limits,
+            phase: Phase::Idle,
+            workers: BTreeMap::new(),
+            next_worker: 0,
+            generation: 0,
+            slots: Vec::new(),
+            backoff: Backoff::new(seed),
+            refill: Backoff::new(seed ^ 0x5555),
+            failing: None,
+            next_begin: None,
+            last_begin: None,
+            held: VecDeque::new(),
+            full: Vec::new(),
+            resend_at: None,
+            changed: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            broken: BTreeSet::new(),
+            resending: BTreeMap::new(),
+        }
+    }
+
+    /// No process is left.
+    pub fn is_empty(&self) -> bool {
+        self.workers.is_empty()
+    }
+
+    pub const fn is_retired(&self) -> bool {
+        matches!(self.phase, Phase::Retired { .. })
+    }
+
+    /// The text to answer queued requests with at once, when nobody can serve them.
+    pub fn refusal(&self) -> Option<&str> {
+        self.failing.as_deref().filter(|_| !self.any_serving() && !matches!(self.phase, Phase::Stopped { .. }))
+    }
+
+    /// Takes one event; appends what is to be done.
+    pub fn step(&mut self, event: Event, now: Now, out: &mut Vec<Action>) {
+        match event {
+            Event::Wanted => match &mut self.phase {
+                Phase::Idle => self.begin(Reason::Wanted, now, out),
+                Phase::Stopped { active } => *active = true,
+                _ => {}
+            },
+            Event::Configure(limits) => self.configure(limits, now, out),
+            Event::Started(number) => {
+                let until = self.limits.startup.map(|s| now + s);
+                if let Some(w) = self.workers.get_mut(&number).filter(|w| w.state == State::Queued) {
+                    w.state = State::Starting { until };
+                    log(out, Code::Started, Some(number), []);
+                }
+            }
+            Event::Unstarted { worker, reason } => {
+                if let Some(w) = self.workers.remove(&worker) {
+                    self.start_failed(&w, reason, now, out);
+                }
+            }
+            Event::Unfit { worker, reason } => {
+                if let Some(w) = self.workers.get(&worker).filter(|w| matches!(w.state, State::Starting { .. })).cloned() {
+                    self.terminate(worker, now, out);
+                    self.start_failed(&w, reason, now, out);
+                }
+            }
+            Event::Loaded { worker, failures } => self.loaded(worker, failures, now, out),
+            Event::Exited { worker, how } => self.exited(worker, how, now, out),
+            Event::Lost(worker) => {
+                let kill_at = now + self.limits.shutdown;
+                if let Some(w) = self.workers.get_mut(&worker) {
+                    w.lost_kill_at.get_or_insert(kill_at);
+                }
+            }
+            Event::Changed { worker, path, mtime_us, request } => self.changed(worker, path, mtime_us, request, now, out),
+            Event::Leaving { worker, signalled } => self.leaving(worker, signalled, now, out),
+            Event::Stuck { worker, what } => {
+                if self.is_serving(worker) {
+                    log(out, Code::Stuck, Some(worker), [what]);
+                    out.push(Action::Dump(worker));
+                    self.drain(worker, now, out);
+                    self.fill(now, out);
+                }
+            }
+            Event::Full(token) => self.queue_was_full(token, now, out),
+            Event::Stop { within } => self.stop(within, now, out),
+            Event::Retire => self.retire(now, out),
+            Event::Tick => self.tick(now, out),
+        }
+    }
+
+    /// When [`Event::Tick`] is due.
+    pub fn deadline(&self) -> Option<Now> {
+        let workers = self.workers.values().flat_map(|w| {
+            let (a, b) = match w.state {
+                State::Starting { until } => (until, None),
+                State::Ending { term_at, kill_at } => (term_at, kill_at),
+                _ => (None, None),
+            };
+            [a, b, w.lost_kill_at]
+        });
+        let (phase, begin) = match &self.phase {
+            Phase::Rising(r) => (r.first_up.map(|up| up + self.rising_cap()), None),
+            Phase::Retired { until } => (*until, None),
+            _ => (None, self.next_begin.map(|(at, _)| at)),
+        };
+        let slots = (0..self.slots.len()).filter(|slot| self.may_fill(*slot)).filter_map(|slot| self.slots.get(slot).copied());
+        let held = self.held.front().map(|h| h.until);
+        workers.flatten().chain(phase).chain(begin).chain(slots).chain(held).chain(self.resend_at).min()
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.time_out_workers(now, out);
+        match &self.phase {
+            Phase::Rising(r) => {
+                if r.first_up.is_some_and(|up| up + self.rising_cap() <= now) {
+                    self.end_of_rising(now, out);
+                }
+            }
+            Phase::Retired { until } => {
+                if until.is_some_and(|at| at <= now) {
+                    self.phase = Phase::Retired { until: None };
+                    self.end_all(Some(self.limits.shutdown), now, out);
+                }
+            }
+            _ => {}
+        }
+        if !matches!(self.phase, Phase::Rising(_)) {
+            if let Some((_, reason)) = self.next_begin.filter(|(at, _)| *at <= now) {
+                self.begin(reason, now, out);
+            }
+        }
+        self.fill(now, out);
+        while self.held.front().is_some_and(|h| h.until <= now) {
+            if let Some(h) = self.held.pop_front() {
+                self.serve_with_old_code(h, out);
+            }
+        }
+        if self.resend_at.is_some_and(|at| at <= now) {
+            self.resend_at = None;
+            for (token, until) in std::mem::take(&mut self.full) {
+                self.resending.insert(token, until);
+                out.push(Action::Resend(token));
+            }
+        }
+    }
+
+    fn changed(&mut self, worker: Number, path: Path, mtime_us: u64, request: Option<Token>, now: Now, out: &mut Vec<Action>) {
+        let Some(w) = self.workers.get(&worker) else {
+            out.extend(request.map(Action::Resend));
+            return;
+        };
+        let (newest, ending) = (w.generation == self.generation, matches!(w.state, State::Ending { .. }));
+        match self.phase {
+            Phase::Stopped { .. } | Phase::Retired { .. } | Phase::Idle => {
+                out.extend(request.map(Action::Answer));
+                return;
+            }
+            _ if self.kept.get(&path) == Some(&mtime_us) => {
+                // It had not read our word yet when it handed the request back.
+                out.push(Action::Keep { worker, path, mtime_us });
+                out.extend(request.map(Action::Resend));
+                return;
+            }
+            // It had not read yet that it should take no more; the new generation is there or on its way.
+            Phase::Steady | Phase::Waiting if ending => {
+                out.extend(request.map(Action::Resend));
+                return;
+            }
+            Phase::Rising(_) if !newest || ending => {}
+            _ => {
+                if self.changed.get(&path) != Some(&mtime_us) {
+                    log(out, Code::Changed, None, [String::from_utf8_lossy(&path).into_owned()]);
+                }
+                // At most one generation a second, however often the file is touched.
+                let at = self.last_begin.map_or(now, |last| now.max(last + Duration::from_secs(1)));
+                let at = self.next_begin.map_or(at, |(then, _)| then.min(at));
+                self.next_begin = Some((at, Reason::Changed));
+                self.backoff.reset();
+            }
+        }
+        self.changed.insert(path.clone(), mtime_us);
+        if let Some(token) = request {
+            let held = Held { token, path, mtime_us, until: now + HOLD };
+            if self.held.len() >= MAX_HELD { self.serve_with_old_code(held, out) } else { self.held.push_back(held) }
+        }
+        if !matches!(self.phase, Phase::Rising(_)) && self.next_begin.is_some_and(|(at, _)| at <= now) {
+            self.begin(Reason::Changed, now, out);
+        }
+    }
+
+    fn leaving(&mut self, worker: Number, signalled: bool, now: Now, out: &mut Vec<Action>) {
+        if !self.is_serving(worker) {
+            return;
+        }
+        let why = if signalled { "it was sent a signal" } else { "maximum-requests" };
+        log(out, Code::Leaving, Some(worker), [why.to_owned()]);
+        if signalled {
+            self.drain(worker, now, out);
+        } else if let Some(w) = self.workers.get_mut(&worker) {
+            w.state = State::Serving { leaving: true };
+        }
+        self.fill(now, out);
+    }
+
+    /// A request has waited for the new generation too long, or too many do: whoever serves shall not mind the file's time.
+    fn serve_with_old_code(&mut self, held: Held, out: &mut Vec<Action>) {
+        let Held { token, path, mtime_us, .. } = held;
+        for (number, _) in self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })) {
+            out.push(Action::Keep { worker: *number, path: path.clone(), mtime_us });
+        }
+        out.push(Action::Resend(token));
+    }
+
+    fn queue_was_full(&mut self, token: Token, now: Now, out: &mut Vec<Action>) {
+        let until = self.resending.remove(&token).unwrap_or(now + RESEND_FOR);
+        if until <= now || matches!(self.phase, Phase::Stopped { .. } | Phase::Retired { .. }) {
+            log(out, Code::HeldTooLong, None, []);
+            out.push(Action::Answer(token));
+            return;
+        }
+        self.full.push((token, until));
+        self.resend_at.get_or_insert(now + RESEND_EVERY);
+    }
+
+    /// The new generation serves or has failed: handed-back requests go on the queue again.
+    pub(crate) fn release(&mut self, out: &mut Vec<Action>) {
+        out.extend(self.held.drain(..).map(|h| Action::Resend(h.token)));
+    }
+
+    /// Nobody will run them.
+    pub(crate) fn answer_held(&mut self, out: &mut Vec<Action>) {
+        out.extend(self.held.drain(..).map(|h| Action::Answer(h.token)));
+        out.extend(self.full.drain(..).map(|(token, _)| Action::Answer(token)));
+        self.resend_at = None;
+    }
+
+    pub(crate) fn is_serving(&self, worker: Number) -> bool {
+        self.workers.get(&worker).is_some_and(|w| matches!(w.state, State::Serving { .. }))
+    }
+
+    pub(crate) fn any_serving(&self) -> bool {
+        self.workers.values().any(|w| matches!(w.state, State::Serving { .. }))
+    }
+}
+
+pub(crate) fn log<const N: usize>(out: &mut Vec<Action>, code: Code, worker: Option<Number>, words: [String; N]) {
+    out.push(Action::Log { code, worker, words: words.into() });
+}

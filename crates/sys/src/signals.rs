@@ -1,0 +1,92 @@
+//! Signals as a descriptor.
+//!
+//! Responsible for: signals being blocked and read, never handled asynchronously. Called by: droverd's main, before anything
+//! else.
+#![allow(unsafe_code)]
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// A child has ended.
+pub const CHILD: i32 = libc::SIGCHLD;
+/// End.
+pub const TERMINATE: i32 = libc::SIGTERM;
+/// End, from a terminal.
+pub const INTERRUPT: i32 = libc::SIGINT;
+/// The terminal is gone.
+pub const HANGUP: i32 = libc::SIGHUP;
+/// Written to a socket nobody reads.
+pub const PIPE: i32 = libc::SIGPIPE;
+/// httpd's graceful restart.
+pub const USER1: i32 = libc::SIGUSR1;
+
+/// A set of blocked signals, read one by one.
+#[derive(Debug)]
+pub struct Signals {
+    fd: OwnedFd,
+}
+
+fn last() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+}
+
+impl Signals {
+    /// Blocks `signals` (and nothing else) and gives them as a descriptor.
+    pub fn block(signals: &[i32]) -> Result<Self, Errno> {
+        // SAFETY: a sigset_t of zeros is a valid one, and sigemptyset makes it so on every system.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointers are to the local above; the calls write nothing else.
+        let fd = unsafe {
+            libc::sigemptyset(&raw mut set);
+            for signal in signals {
+                libc::sigaddset(&raw mut set, *signal);
+            }
+            if libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) < 0 {
+                return Err(last());
+            }
+            libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+        };
+        if fd < 0 {
+            return Err(last());
+        }
+        // SAFETY: signalfd has just made it and nobody else knows it.
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// The next signal that has come, if any.
+    #[must_use]
+    pub fn next(&self) -> Option<i32> {
+        let mut record = [0u8; size_of::<libc::signalfd_siginfo>()];
+        match rustix::io::read(&self.fd, &mut record) {
+            // The number is the record's first field (signalfd(2)).
+            Ok(n) if n == record.len() => record.first_chunk::<4>().and_then(|b| i32::try_from(u32::from_ne_bytes(*b)).ok()),
+            _ => None,
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Ignores a signal from now on.
+pub fn ignore(signal: i32) {
+    // SAFETY: SIG_IGN installs no function.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_read() {
+        let signals = Signals::block(&[USER1]).unwrap();
+        assert_eq!(signals.next(), None);
+        // SAFETY: the signal is blocked in this thread, so it waits there for the descriptor.
+        unsafe { libc::raise(USER1) };
+        assert_eq!(signals.next(), Some(USER1));
+        assert_eq!(signals.next(), None);
+    }
+}

@@ -1,0 +1,354 @@
+//! Fork and exec of a worker: user, groups, directory, descriptors.
+//!
+//! Responsible for: everything between fork(2) and execve(2), and for telling the parent which step failed. Must never:
+//! allocate, take a lock or read a configuration in the child; keep a descriptor open in it beyond those named. Called by:
+//! droverd, which has one thread.
+#![allow(unsafe_code)]
+use rustix::io::Errno;
+use rustix::process::Pid;
+use std::ffi::{CStr, CString, c_char, c_int, c_uint};
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+/// User and groups of the child.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// Where the child starts.
+#[derive(Debug, Clone)]
+pub enum Directory {
+    /// This one, or the start fails.
+    Must(CString),
+    /// This one, or `/` when it cannot be entered (system users' homes often do not exist).
+    Try(CString),
+}
+
+/// All that is needed to start a child, prepared.
+#[derive(Debug)]
+pub struct Command<'a> {
+    /// The executable, as execve(2) takes it.
+    pub program: CString,
+    /// Arguments, the name of the program first.
+    pub arguments: Vec<CString>,
+    /// `NAME=value`.
+    pub environment: Vec<CString>,
+    /// `None`: stays who it is.
+    pub credentials: Option<Credentials>,
+    /// Directory for chroot(2).
+    pub chroot: Option<CString>,
+    /// Working directory.
+    pub directory: Directory,
+    /// File mode creation mask.
+    pub umask: Option<u32>,
+    /// Nice value.
+    pub nice: Option<i32>,
+    /// Soft limit of open descriptors, if it is to be another than the parent's.
+    pub open_files: Option<u64>,
+    /// Standard input, output, error.
+    pub standard: [BorrowedFd<'a>; 3],
+    /// Descriptors that stay open, under their own numbers.
+    pub keep: &'a [BorrowedFd<'a>],
+}
+
+/// What failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Step {
+    /// fork(2), or the pipe before it.
+    Fork = 1,
+    /// setpriority(2).
+    Priority = 2,
+    /// chroot(2).
+    Chroot = 3,
+    /// setgid(2) or setgroups(2).
+    Groups = 4,
+    /// setuid(2).
+    User = 5,
+    /// chdir(2).
+    Directory = 6,
+    /// Standard streams and the descriptors to be kept.
+    Descriptors = 7,
+    /// execve(2).
+    Exec = 8,
+}
+
+impl Step {
+    const fn from_number(number: u32) -> Self {
+        match number {
+            2 => Self::Priority,
+            3 => Self::Chroot,
+            4 => Self::Groups,
+            5 => Self::User,
+            6 => Self::Directory,
+            7 => Self::Descriptors,
+            8 => Self::Exec,
+            _ => Self::Fork,
+        }
+    }
+}
+
+/// A step that failed, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failed {
+    /// The step.
+    pub step: Step,
+    /// The system's reason.
+    pub errno: Errno,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.step, self.errno)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+/// A child that was forked. It may not have reached its program: [`Child::failure`] knows once it has ended.
+#[derive(Debug)]
+pub struct Child {
+    /// Its process id.
+    pub pid: Pid,
+    report: OwnedFd,
+}
+
+impl Child {
+    /// The step that failed before the program ran. Does not wait: ask after the child has ended.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failed> {
+        let mut bytes = [0u8; 8];
+        match rustix::io::read(&self.report, &mut bytes) {
+            Ok(8) => {
+                let [a, b, c, d, e, f, g, h] = bytes;
+                let step = Step::from_number(u32::from_ne_bytes([a, b, c, d]));
+                Some(Failed { step, errno: Errno::from_raw_os_error(i32::from_ne_bytes([e, f, g, h])) })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The groups that the system's group database gives a user, its primary one included.
+pub fn supplementary_groups(user: &CStr, gid: u32) -> Vec<u32> {
+    let mut room: c_int = 64;
+    // The loop ends: the second call is told the size it asked for; a database that grows meanwhile gets a few more tries.
+    for _ in 0..4 {
+        let mut groups = vec![0 as libc::gid_t; usize::try_from(room).unwrap_or(64)];
+        // SAFETY: `user` is NUL-terminated, `groups` has room for `room` ids, and the call writes at most that many.
+        let found = unsafe { libc::getgrouplist(user.as_ptr(), gid, groups.as_mut_ptr(), &raw mut room) };
+        if found >= 0 {
+            groups.truncate(usize::try_from(found).unwrap_or(0));
+            return groups;
+        }
+        room = room.max(1);
+    }
+    vec![gid]
+}
+
+/// The process's environment pointers and argument pointers, ended by NULL.
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+}
+
+/// Everything the child reads, laid out before the fork.
+struct Prepared<'a> {
+    command: &'a Command<'a>,
+    arguments: Vec<*const c_char>,
+    environment: Vec<*const c_char>,
+    standard: [RawFd; 3],
+    keep: Vec<RawFd>,
+    report: RawFd,
+}
+
+/// Starts a child. The calling process must have one thread; its signals may be blocked, the child's are not.
+pub fn spawn(command: &Command<'_>) -> Result<Child, Failed> {
+    let before = |errno| Failed { step: Step::Fork, errno };
+    let (report, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(before)?;
+    let [input, output, error] = command.standard;
+    let prepared = Prepared {
+        command,
+        arguments: pointers(&command.arguments),
+        environment: pointers(&command.environment),
+        standard: [input.as_raw_fd(), output.as_raw_fd(), error.as_raw_fd()],
+        keep: command.keep.iter().map(AsRawFd::as_raw_fd).collect(),
+        report: writer.as_fd().as_raw_fd(),
+    };
+    rustix::fs::fcntl_setfl(&report, rustix::fs::OFlags::NONBLOCK).map_err(before)?;
+    // SAFETY: droverd has one thread, so no lock can be held by another at the fork; the child calls only async-signal-safe
+    // functions on memory prepared above and ends in execve or _exit, never returning into Rust code that owns anything.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => Err(before(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::AGAIN))),
+        // SAFETY: this is the child of the fork above.
+        0 => unsafe { child(&prepared) },
+        pid => {
+            drop(writer);
+            Pid::from_raw(pid).map(|pid| Child { pid, report }).ok_or_else(|| before(Errno::SRCH))
+        }
+    }
+}
+
+/// Runs in the child until execve, or reports the step that failed.
+///
+/// # Safety
+/// Only to be called in the child of a fork of a process with one thread.
+unsafe fn child(prepared: &Prepared<'_>) -> ! {
+    let mut step = Step::Descriptors;
+    // SAFETY: the caller's promise is passed on.
+    unsafe { become_worker(prepared, &mut step) };
+    // SAFETY: __errno_location is always valid in the calling thread; write and _exit are async-signal-safe; the buffer is a
+    // local of 8 bytes. A pipe takes 8 bytes at once, and a reader that is gone needs no answer.
+    unsafe {
+        let errno: c_int = *libc::__errno_location();
+        let [a, b, c, d] = (step as u32).to_ne_bytes();
+        let [e, f, g, h] = errno.to_ne_bytes();
+        let bytes = [a, b, c, d, e, f, g, h];
+        libc::write(prepared.report, bytes.as_ptr().cast(), bytes.len());
+        libc::_exit(127)
+    }
+}
+
+/// Returns only when a step has failed; `step` says which, errno why.
+///
+/// # Safety
+/// As [`child`].
+unsafe fn become_worker(prepared: &Prepared<'_>, step: &mut Step) {
+    let c = prepared.command;
+    // SAFETY: every call is async-signal-safe (setgroups, setgid, setuid are plain system calls when there is one thread, which
+    // is so in the child of a fork); every pointer is to memory prepared before the fork and unchanged since.
+    unsafe {
+        libc::setpgid(0, 0);
+        let mut default: libc::sigaction = std::mem::zeroed();
+        default.sa_sigaction = libc::SIG_DFL;
+        for signal in 1..65 {
+            // KILL, STOP and the two that libc keeps for itself are refused, rightly.
+            libc::sigaction(signal, &raw const default, std::ptr::null_mut());
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+
+        for (at, fd) in (0..).zip(prepared.standard) {
+            if libc::dup2(fd, at) < 0 {
+                return;
+            }
+        }
+        // Whatever a library has left open is closed at exec; an old kernel without the call has only our own, close-on-exec.
+        libc::syscall(libc::SYS_close_range, 3 as c_uint, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        for fd in &prepared.keep {
+            if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
+                return;
+            }
+        }
+        if let Some(soft) = c.open_files {
+            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+                limit.rlim_cur = soft;
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            }
+        }
+
+        *step = Step::Priority;
+        if let Some(nice) = c.nice {
+            if libc::setpriority(libc::PRIO_PROCESS, 0, nice) < 0 {
+                return;
+            }
+        }
+        *step = Step::Chroot;
+        if let Some(root) = &c.chroot {
+            if libc::chroot(root.as_ptr()) < 0 || libc::chdir(c"/".as_ptr()) < 0 {
+                return;
+            }
+        }
+        if let Some(who) = &c.credentials {
+            *step = Step::Groups;
+            if libc::setgid(who.gid) < 0 || libc::setgroups(who.groups.len(), who.groups.as_ptr()) < 0 {
+                return;
+            }
+            *step = Step::User;
+            if libc::setuid(who.uid) < 0 {
+                return;
+            }
+        }
+        *step = Step::Directory;
+        match &c.directory {
+            Directory::Must(path) => {
+                if libc::chdir(path.as_ptr()) < 0 {
+                    return;
+                }
+            }
+            Directory::Try(path) => {
+                if libc::chdir(path.as_ptr()) < 0 && libc::chdir(c"/".as_ptr()) < 0 {
+                    return;
+                }
+            }
+        }
+        if let Some(mask) = c.umask {
+            libc::umask(mask);
+        }
+        *step = Step::Exec;
+        libc::execve(c.program.as_ptr(), prepared.arguments.as_ptr(), prepared.environment.as_ptr());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cstring(text: &str) -> CString {
+        CString::new(text).unwrap()
+    }
+
+    fn run(program: &str, arguments: &[&str], directory: Directory, umask: Option<u32>) -> (String, Option<Failed>) {
+        let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).unwrap();
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let command = Command {
+            program: cstring(program),
+            arguments: arguments.iter().map(|a| cstring(a)).collect(),
+            environment: vec![cstring("A=1")],
+            credentials: None,
+            chroot: None,
+            directory,
+            umask,
+            nice: None,
+            open_files: None,
+            standard: [null.as_fd(), writer.as_fd(), writer.as_fd()],
+            keep: &[],
+        };
+        // The test harness has several threads; the child touches nothing of theirs.
+        let child = spawn(&command).unwrap();
+        drop(writer);
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut std::fs::File::from(reader), &mut text).unwrap();
+        rustix::process::waitpid(Some(child.pid), rustix::process::WaitOptions::empty()).unwrap();
+        (text, child.failure())
+    }
+
+    #[test]
+    fn a_child_has_what_it_was_given_and_nothing_else() {
+        let script = "echo $A $HOME; pwd; umask; ls /proc/self/fd | tr '\\n' ' '";
+        let (text, failed) = run("/bin/sh", &["sh", "-c", script], Directory::Must(cstring("/usr")), Some(0o027));
+        assert_eq!(failed, None);
+        assert_eq!(text, "1\n/usr\n0027\n0 1 2 3 ", "3 is ls's own");
+    }
+
+    #[test]
+    fn the_failed_step_is_named() {
+        let (_, failed) = run("/no/such/python", &["x"], Directory::Try(cstring("/nonexistent")), None);
+        assert_eq!(failed, Some(Failed { step: Step::Exec, errno: Errno::NOENT }));
+        let (_, failed) = run("/bin/true", &["x"], Directory::Must(cstring("/nonexistent")), None);
+        assert_eq!(failed, Some(Failed { step: Step::Directory, errno: Errno::NOENT }));
+    }
+
+    #[test]
+    fn groups_of_root() {
+        assert!(supplementary_groups(c"root", 0).contains(&0));
+    }
+}

@@ -1,0 +1,61 @@
+#!/bin/sh
+# Installs what is missing: `provision.sh build` for building and running, `provision.sh tests` for the tests too.
+#
+# It installs apache2-bin, which has httpd and its modules but no service: so nothing is started, and a system httpd that runs is left alone.
+set -eu
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+what=${1:-build}
+say() { echo "provision: $*" >&2; }
+
+command -v cargo >/dev/null || { say "Rust is missing: install it from https://rustup.rs"; exit 1; }
+
+need="apache2-bin apache2-dev gcc libc6-dev make libclang-dev python3 python3-venv ca-certificates"
+[ "$what" != tests ] || need="$need python3-dev curl openssl procps"
+
+if command -v dpkg-query >/dev/null; then
+    missing=
+    for package in $need; do
+        case $(dpkg-query -W -f='${Status}' "$package" 2>/dev/null || true) in
+        'install ok installed') ;;
+        *) missing="$missing $package" ;;
+        esac
+    done
+    if [ -n "$missing" ]; then
+        say "installing:$missing"
+        as_root=
+        [ "$(id -u)" = 0 ] || as_root=sudo
+        export DEBIAN_FRONTEND=noninteractive
+        $as_root apt-get update -q >&2 </dev/null
+        # shellcheck disable=SC2086
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing >&2 </dev/null
+    fi
+else
+    for program in apxs gcc python3; do
+        command -v "$program" >/dev/null || {
+            say "$program is missing. This is not Debian: install httpd with its headers (apxs), gcc, libclang and Python 3.9 or newer yourself."
+            exit 1
+        }
+    done
+fi
+
+[ "$what" = tests ] || exit 0
+
+shared=$(sh "$here/shared-dir.sh")
+mkdir -p "$shared"
+[ "$(stat -c %u "$shared")" = "$(id -u)" ] || { say "$shared belongs to somebody else: set DROVER_SHARED to a directory of your own"; exit 1; }
+chmod go-w "$shared"
+
+# A virtualenv of Debian's Python with pinned packages; made anew when the pins change.
+venv() {
+    dir=$1 pins=$2
+    stamp=$(cksum <"$pins")
+    [ "$(cat "$dir/.stamp" 2>/dev/null || true)" != "$stamp" ] || return 0
+    say "making $dir"
+    rm -rf "$dir"
+    /usr/bin/python3 -m venv "$dir"
+    "$dir/bin/pip" install -q --disable-pip-version-check -r "$pins" >&2 </dev/null
+    echo "$stamp" >"$dir/.stamp"
+}
+umask 022
+venv "$shared/theirs" "$here/../tests/requirements-theirs.txt"
+venv "$shared/venvs/apps" "$here/../tests/requirements-apps.txt"

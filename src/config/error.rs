@@ -1,0 +1,162 @@
+//! What can be wrong with a line of configuration, told to the administrator.
+//!
+//! Responsible for the wording of every configuration error: what was found, what would have been accepted, what to do. Must never lose the
+//! offending bytes and never print them raw (control characters are escaped). httpd puts file and line in front. Made by `set`, `options` and
+//! `table`, shown by `httpd::commands`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// A refused directive. `Display` is the text for `apachectl -t`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    pub directive: &'static str,
+    /// The arguments the directive takes, for the message about their number.
+    pub synopsis: &'static str,
+    pub problem: Problem,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// Too many or too few arguments: "takes one argument".
+    Arguments(&'static str),
+    /// A value that its option, or the directive itself (`option` empty), does not accept.
+    Value { option: &'static str, value: Vec<u8>, expected: Cow<'static, str> },
+    /// A word that should have been `name=value`.
+    NotAnOption { word: Vec<u8>, accepted: Accepted },
+    /// An option nobody knows.
+    UnknownOption { option: Vec<u8>, nearest: Option<&'static str>, accepted: Accepted },
+    /// An option that must be there.
+    MissingOption(&'static str),
+    /// Two options that exclude each other.
+    Exclusive(&'static str, &'static str),
+    /// The option of the opening tag stands there twice.
+    Repeated(&'static str),
+    /// Not allowed at this place: "cannot occur within …", as httpd words it, and what to do.
+    Misplaced(&'static str),
+    /// The name of a daemon group is taken.
+    DuplicateGroup(Vec<u8>),
+    /// A group that has to be defined above is not.
+    UndefinedGroup { name: Vec<u8>, nearest: Option<Vec<u8>> },
+    /// A directive of mod_wsgi that this version does not have.
+    NotAvailable { lacking: &'static str, advice: &'static str },
+}
+
+/// How to find the accepted options: all of them when they are few, where they are listed when they are many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    These(&'static [&'static str]),
+    Listed(&'static str),
+}
+
+impl Problem {
+    /// An error about the value of the directive itself.
+    pub fn value(value: &[u8], expected: impl Into<Cow<'static, str>>) -> Self {
+        Self::option("", value, expected)
+    }
+
+    /// An error about the value of an option of the directive.
+    pub fn option(option: &'static str, value: &[u8], expected: impl Into<Cow<'static, str>>) -> Self {
+        Self::Value { option, value: value.to_vec(), expected: expected.into() }
+    }
+}
+
+/// Bytes of the configuration as text: lossy where they are not UTF-8, control characters escaped.
+pub struct Shown<'a>(pub &'a [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in String::from_utf8_lossy(self.0).chars() {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Accepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::These(names) => write!(f, "accepted are {}", names.join(", ")),
+            Self::Listed(place) => write!(f, "{place} lists the accepted ones"),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.directive;
+        match &self.problem {
+            Problem::Arguments(count) => write!(f, "{name} {count}: {name} {}", self.synopsis),
+            Problem::Value { option: "", value, expected } => write!(f, "{name}: '{}': expected {expected}", Shown(value)),
+            Problem::Value { option, value, expected } => write!(f, "{name}: {option}='{}': expected {expected}", Shown(value)),
+            Problem::NotAnOption { word, accepted } => {
+                write!(f, "{name}: '{}': expected an option of the form name=value; {accepted}", Shown(word))
+            }
+            Problem::UnknownOption { option, nearest, accepted } => {
+                write!(f, "{name}: unknown option '{}'", Shown(option))?;
+                if let Some(nearest) = nearest {
+                    write!(f, ", did you mean '{nearest}'?")?;
+                } else {
+                    write!(f, ";")?;
+                }
+                write!(f, " {accepted}")
+            }
+            Problem::MissingOption(option) => write!(f, "{name}: the option {option}= is required: {name} {}", self.synopsis),
+            Problem::Exclusive(one, other) => write!(f, "{name}: only one of {one}= and {other}= may be given"),
+            Problem::Repeated(option) => write!(f, "{name}: {option}= given more than once"),
+            Problem::Misplaced(rule) => write!(f, "{name} {rule}"),
+            Problem::DuplicateGroup(group) => write!(
+                f,
+                "{name}: the name '{}' duplicates a previous WSGI daemon definition; names are unique in the whole server, also across virtual hosts",
+                Shown(group)
+            ),
+            Problem::UndefinedGroup { name: group, nearest } => {
+                write!(f, "{name}: process group '{}' is not yet configured", Shown(group))?;
+                if let Some(nearest) = nearest {
+                    write!(f, ", did you mean '{}'?", Shown(nearest))?;
+                }
+                write!(f, " A script that is loaded in advance needs its WSGIDaemonProcess above this line")
+            }
+            Problem::NotAvailable { lacking, advice } => write!(f, "{name} is not available yet: {lacking}. {advice}"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(problem: Problem) -> String {
+        ConfigError { directive: "WSGIDaemonProcess", synopsis: "name [option=value ...]", problem }.to_string()
+    }
+
+    #[test]
+    fn messages_name_what_is_accepted() {
+        assert_eq!(
+            shown(Problem::option("threads", b"abc", "a whole number from 0 to 65533")),
+            "WSGIDaemonProcess: threads='abc': expected a whole number from 0 to 65533"
+        );
+        assert_eq!(
+            shown(Problem::Arguments("requires a name")),
+            "WSGIDaemonProcess requires a name: WSGIDaemonProcess name [option=value ...]"
+        );
+        let unknown = Problem::UnknownOption {
+            option: b"thread".to_vec(),
+            nearest: Some("threads"),
+            accepted: Accepted::Listed("docs/directives.md"),
+        };
+        assert_eq!(
+            shown(unknown),
+            "WSGIDaemonProcess: unknown option 'thread', did you mean 'threads'? docs/directives.md lists the accepted ones"
+        );
+        let unknown = Problem::UnknownOption { option: b"zzz".to_vec(), nearest: None, accepted: Accepted::These(&["a", "b"]) };
+        assert_eq!(shown(unknown), "WSGIDaemonProcess: unknown option 'zzz'; accepted are a, b");
+    }
+
+    #[test]
+    fn hostile_bytes_are_shown_escaped() {
+        assert_eq!(Shown(b"a\x1b[2J\n\xff\xc3\xa9").to_string(), "a\\u{1b}[2J\\n\u{fffd}é");
+    }
+}

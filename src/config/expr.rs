@@ -1,0 +1,284 @@
+//! Names that may depend on the request: `%{GLOBAL}`, `%{RESOURCE}`, `%{SERVER}`, `%{HOST}`, `%{ENV:name}`.
+//!
+//! Responsible for the meaning of a process group, application group or callable name as mod_wsgi gives it (wsgi_config.c). Must never ask the
+//! request for anything it does not need, nor keep anything between requests. Parsed by `set`, evaluated by `handler` for each request.
+
+/// A name as configured. Only a text that is a `%{…}` from beginning to end is expanded; everything else is taken literally.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expr {
+    Literal(Vec<u8>),
+    Global,
+    Resource,
+    Server,
+    Host,
+    Env(Vec<u8>),
+}
+
+/// What an expression may ask about the request.
+pub trait RequestNames {
+    /// ServerName of the virtual host.
+    fn server_name(&self) -> &[u8];
+    /// The host the client asked for; `None` or empty when it did not say.
+    fn host_name(&self) -> Option<&[u8]>;
+    /// The port as `ap_get_server_port` gives it.
+    fn port(&self) -> u16;
+    /// SCRIPT_NAME as `script_name` below makes it.
+    fn script_name(&self) -> Vec<u8>;
+    /// A variable: from the request's notes, else its subprocess environment, else the process environment.
+    fn env(&self, name: &[u8]) -> Option<Vec<u8>>;
+}
+
+/// Which daemon group a request goes to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum GroupChoice {
+    /// None was named (`%{GLOBAL}` or nothing): embedded mode in mod_wsgi, the group that needs no definition here.
+    Implicit,
+    Named(Vec<u8>),
+}
+
+impl GroupChoice {
+    pub fn from_name(name: &[u8]) -> Self {
+        if name.is_empty() { Self::Implicit } else { Self::Named(name.to_vec()) }
+    }
+}
+
+/// What a script's callable is called when nobody says otherwise.
+pub const DEFAULT_CALLABLE: &[u8] = b"application";
+
+impl Expr {
+    pub fn parse(text: &[u8]) -> Self {
+        match text {
+            b"%{GLOBAL}" => Self::Global,
+            b"%{RESOURCE}" => Self::Resource,
+            b"%{SERVER}" => Self::Server,
+            b"%{HOST}" => Self::Host,
+            _ => match text.strip_prefix(b"%{ENV:").and_then(|rest| rest.strip_suffix(b"}")) {
+                Some(name) => Self::Env(name.to_vec()),
+                None => Self::Literal(text.to_vec()),
+            },
+        }
+    }
+
+    /// The text it was parsed from.
+    pub fn source(&self) -> Vec<u8> {
+        match self {
+            Self::Literal(text) => text.clone(),
+            Self::Global => b"%{GLOBAL}".to_vec(),
+            Self::Resource => b"%{RESOURCE}".to_vec(),
+            Self::Server => b"%{SERVER}".to_vec(),
+            Self::Host => b"%{HOST}".to_vec(),
+            Self::Env(name) => [b"%{ENV:", name.as_slice(), b"}"].concat(),
+        }
+    }
+
+    /// The value if it is the same for every request; the global group is the empty name.
+    pub fn fixed(&self) -> Option<&[u8]> {
+        match self {
+            Self::Global => Some(b""),
+            Self::Literal(text) if !text.windows(2).any(|pair| pair == b"%{") => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The name of a process group or application group for this request; the global one is the empty name.
+    ///
+    /// The value of a variable may itself be one of the expressions, but not another variable. A variable that is not set leaves the text of the
+    /// expression, which then is the name of a group that does not exist.
+    pub fn evaluate(&self, names: &dyn RequestNames) -> Vec<u8> {
+        match self {
+            Self::Literal(text) => text.clone(),
+            Self::Global => Vec::new(),
+            Self::Resource => [with_port(names.server_name(), names.port()).as_slice(), b"|", &names.script_name()].concat(),
+            Self::Server => with_port(names.server_name(), names.port()),
+            Self::Host => {
+                let host = names.host_name().filter(|host| !host.is_empty()).unwrap_or_else(|| names.server_name());
+                with_port(host, names.port())
+            }
+            Self::Env(name) => match names.env(name) {
+                None => self.source(),
+                Some(value) => match Self::parse(&value) {
+                    Self::Env(_) | Self::Literal(_) => value,
+                    inner => inner.evaluate(names),
+                },
+            },
+        }
+    }
+}
+
+/// The process group of a request; nothing configured is the implicit group.
+pub fn process_group(expr: Option<&Expr>, names: &dyn RequestNames) -> GroupChoice {
+    expr.map_or(GroupChoice::Implicit, |expr| GroupChoice::from_name(&expr.evaluate(names)))
+}
+
+/// The application group of a request; nothing configured is `%{RESOURCE}`.
+pub fn application_group(expr: Option<&Expr>, names: &dyn RequestNames) -> Vec<u8> {
+    expr.unwrap_or(&Expr::Resource).evaluate(names)
+}
+
+/// The name of the callable. Only `%{ENV:name}` is expanded here, and whatever else begins with `%` is the default name, as in mod_wsgi.
+pub fn callable_object(expr: Option<&Expr>, names: &dyn RequestNames) -> Vec<u8> {
+    match expr {
+        Some(Expr::Literal(name)) if !name.starts_with(b"%") => name.clone(),
+        Some(Expr::Env(variable)) => names.env(variable).unwrap_or_else(|| DEFAULT_CALLABLE.to_vec()),
+        _ => DEFAULT_CALLABLE.to_vec(),
+    }
+}
+
+/// `host` or `host:port`; both default ports are left out whatever the scheme, so that one site has one name under http and https.
+fn with_port(host: &[u8], port: u16) -> Vec<u8> {
+    match port {
+        80 | 443 => host.to_vec(),
+        _ => [host, b":", port.to_string().as_bytes()].concat(),
+    }
+}
+
+/// The part of the URI before PATH_INFO, repeated slashes collapsed, in small letters when WSGICaseSensitivity is Off.
+///
+/// PATH_INFO has its slashes collapsed by httpd already, so the two are compared from the end with every run of slashes counting as one.
+pub fn script_name(uri: &[u8], path_info: &[u8], case_sensitive: bool) -> Vec<u8> {
+    let mut head = uri;
+    let mut info = path_info;
+    while let (Some((a, rest)), Some((b, shorter))) = (head.split_last(), info.split_last()) {
+        if a != b {
+            break;
+        }
+        head = rest;
+        info = shorter;
+        if *b == b'/' {
+            while let [rest @ .., b'/'] = head {
+                head = rest;
+            }
+        }
+    }
+    // A PATH_INFO that is no suffix of the URI (after a rewrite) ends inside a segment: that segment belongs to the script whole.
+    let end = match path_info {
+        [] => uri.len(),
+        _ => {
+            let last = head.len().saturating_sub(1);
+            last + uri.iter().skip(last).take_while(|&&byte| byte != b'/').count()
+        }
+    };
+    let mut name: Vec<u8> = Vec::with_capacity(end);
+    for &byte in uri.iter().take(end) {
+        if byte != b'/' || name.last() != Some(&b'/') {
+            name.push(if case_sensitive { byte } else { byte.to_ascii_lowercase() });
+        }
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Names {
+        host: Option<&'static [u8]>,
+        port: u16,
+        env: &'static [(&'static str, &'static str)],
+    }
+
+    impl RequestNames for Names {
+        fn server_name(&self) -> &[u8] {
+            b"srv"
+        }
+        fn host_name(&self) -> Option<&[u8]> {
+            self.host
+        }
+        fn port(&self) -> u16 {
+            self.port
+        }
+        fn script_name(&self) -> Vec<u8> {
+            b"/app".to_vec()
+        }
+        fn env(&self, name: &[u8]) -> Option<Vec<u8>> {
+            self.env.iter().find(|(n, _)| n.as_bytes() == name).map(|(_, v)| v.as_bytes().to_vec())
+        }
+    }
+
+    const ENV: &[(&str, &str)] =
+        &[("g", "plain"), ("res", "%{RESOURCE}"), ("glob", "%{GLOBAL}"), ("env", "%{ENV:g}"), ("odd", "%{X}"), ("empty", "")];
+
+    #[test]
+    fn expressions_have_their_mod_wsgi_meaning() {
+        let table = [
+            ("plain", 80, "plain"),
+            ("%{GLOBAL}", 80, ""),
+            ("%{RESOURCE}", 80, "srv|/app"),
+            ("%{RESOURCE}", 443, "srv|/app"),
+            ("%{RESOURCE}", 8000, "srv:8000|/app"),
+            ("%{SERVER}", 8000, "srv:8000"),
+            ("%{SERVER}", 80, "srv"),
+            ("%{HOST}", 80, "example.com"),
+            ("%{HOST}", 81, "example.com:81"),
+            ("%{ENV:g}", 80, "plain"),
+            ("%{ENV:res}", 80, "srv|/app"),
+            ("%{ENV:glob}", 80, ""),
+            ("%{ENV:env}", 80, "%{ENV:g}"),
+            ("%{ENV:odd}", 80, "%{X}"),
+            ("%{ENV:empty}", 80, ""),
+            ("%{ENV:unset}", 80, "%{ENV:unset}"),
+            ("%{ENV:}", 80, "%{ENV:}"),
+            ("%{ENV:g", 80, "%{ENV:g"),
+            ("%{global}", 80, "%{global}"),
+            ("a%{GLOBAL}", 80, "a%{GLOBAL}"),
+            ("%", 80, "%"),
+        ];
+        for (text, port, want) in table {
+            let names = Names { host: Some(b"example.com"), port, env: ENV };
+            let expr = Expr::parse(text.as_bytes());
+            assert_eq!(String::from_utf8(expr.evaluate(&names)).unwrap(), want, "{text}");
+            assert_eq!(expr.source(), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn host_falls_back_to_the_server_name() {
+        for host in [None, Some(b"".as_slice())] {
+            assert_eq!(Expr::Host.evaluate(&Names { host, port: 80, env: &[] }), b"srv");
+        }
+    }
+
+    #[test]
+    fn only_fixed_names_can_be_preloaded() {
+        for (text, want) in
+            [("x", Some("x")), ("%{GLOBAL}", Some("")), ("%{HOST}", None), ("%{ENV:x}", None), ("a%{b}", None), ("50%", Some("50%"))]
+        {
+            assert_eq!(Expr::parse(text.as_bytes()).fixed(), want.map(str::as_bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn unset_names_have_defaults() {
+        let names = Names { host: None, port: 80, env: ENV };
+        assert_eq!(process_group(None, &names), GroupChoice::Implicit);
+        assert_eq!(process_group(Some(&Expr::Global), &names), GroupChoice::Implicit);
+        assert_eq!(process_group(Some(&Expr::parse(b"%{ENV:g}")), &names), GroupChoice::Named(b"plain".to_vec()));
+        assert_eq!(application_group(None, &names), b"srv|/app");
+        for (text, want) in
+            [("app", "app"), ("%{ENV:g}", "plain"), ("%{ENV:env}", "%{ENV:g}"), ("%{ENV:no}", "application"), ("%{HOST}", "application")]
+        {
+            assert_eq!(callable_object(Some(&Expr::parse(text.as_bytes())), &names), want.as_bytes(), "{text}");
+        }
+        assert_eq!(callable_object(None, &names), b"application");
+    }
+
+    #[test]
+    fn script_names_end_where_path_info_begins() {
+        let table = [
+            ("/app", "", "/app"),
+            ("/app/x/y", "/x/y", "/app"),
+            ("//app//x//y", "/x/y", "/app"),
+            ("/x/y", "/x/y", ""),
+            ("/app/", "/", "/app"),
+            ("/APP/x", "/x", "/APP"),
+            ("/app/other", "/x", "/app/other"),
+            ("/a/x", "/bx", "/a"),
+            ("//x", "/x", ""),
+            ("", "/x", ""),
+        ];
+        for (uri, info, want) in table {
+            assert_eq!(String::from_utf8(script_name(uri.as_bytes(), info.as_bytes(), true)).unwrap(), want, "{uri} {info}");
+        }
+        assert_eq!(script_name(b"/APP/x", b"/x", false), b"/app");
+    }
+}

@@ -1,0 +1,265 @@
+//! A group of daemon processes as WSGIDaemonProcess describes it.
+//!
+//! Responsible for the typed options and their defaults, which are mod_wsgi's (wsgi_daemon.c), and for which virtual host may use a group. Must
+//! never look a user, a group or a path up: that is the business of whoever starts the processes. Filled by `options`, read by
+//! `httpd::lifecycle`, which hands it to the supervisor.
+
+use super::error::Problem;
+use super::scalar::Parsed;
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// The name of the group that runs what no WSGIProcessGroup claims; one that is defined under this name for the whole server takes its place.
+pub const IMPLICIT_GROUP: &[u8] = b"default";
+
+/// `user=name` or `user=#uid`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UserSpec {
+    Name(Vec<u8>),
+    Id(u32),
+}
+
+/// `group=name` or `group=#gid`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupSpec {
+    Name(Vec<u8>),
+    Id(u32),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DaemonGroup {
+    pub name: Vec<u8>,
+    /// Defined inside a `<VirtualHost>`, hence for virtual hosts of its ServerName only.
+    pub in_vhost: bool,
+    /// That ServerName, which is known only when the whole configuration has been read; the caller fills it in.
+    pub server_name_of_vhost: Option<Vec<u8>>,
+    pub options: GroupOptions,
+}
+
+/// Where an option is an `Option`, `None` is "off" or "as the server has it"; times of 0 in the configuration are `None` unless the field says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupOptions {
+    pub user: Option<UserSpec>,
+    pub group: Option<GroupSpec>,
+    /// `None`: the groups the system has for the user. `Some`: the primary group and these, possibly none, and no others.
+    pub supplementary_groups: Option<Vec<GroupSpec>>,
+    pub processes: u32,
+    /// Writing `processes=`, even `processes=1`, makes wsgi.multiprocess true.
+    pub processes_given: bool,
+    /// 0: no request threads, for a process that only runs its WSGIImportScript.
+    pub threads: u32,
+    pub umask: Option<u32>,
+    pub chroot: Option<Vec<u8>>,
+    pub home: Option<Vec<u8>>,
+    pub lang: Option<Vec<u8>>,
+    pub locale: Option<Vec<u8>>,
+    pub python: Option<Vec<u8>>,
+    pub python_home: Option<Vec<u8>>,
+    pub python_path: Vec<Vec<u8>>,
+    pub python_eggs: Option<Vec<u8>>,
+    pub switch_interval: Option<Duration>,
+    pub stack_size: Option<u64>,
+    pub maximum_requests: Option<u32>,
+    pub startup_timeout: Option<Duration>,
+    /// Zero: no waiting.
+    pub shutdown_timeout: Duration,
+    pub deadlock_timeout: Option<Duration>,
+    pub inactivity_timeout: Option<Duration>,
+    pub request_timeout: Option<Duration>,
+    pub interrupt_timeout: Option<Duration>,
+    /// Zero: no waiting.
+    pub graceful_timeout: Duration,
+    /// `None`: the graceful timeout.
+    pub eviction_timeout: Option<Duration>,
+    pub restart_interval: Option<Duration>,
+    /// `None`: the server's `Timeout`.
+    pub socket_timeout: Option<Duration>,
+    /// `None`: the socket timeout.
+    pub response_socket_timeout: Option<Duration>,
+    pub queue_timeout: Option<Duration>,
+    pub listen_backlog: u32,
+    pub display_name: Option<Vec<u8>>,
+    pub header_buffer_size: u64,
+    pub response_buffer_size: u64,
+    pub script_user: Option<UserSpec>,
+    pub script_group: Option<GroupSpec>,
+    pub cpu_time_limit: Option<Duration>,
+    pub cpu_priority: i32,
+    pub memory_limit: Option<u64>,
+    pub virtual_memory_limit: Option<u64>,
+    pub server_metrics: bool,
+    /// How many application groups may have processes of their own in this group.
+    pub max_application_groups: u32,
+}
+
+impl Default for GroupOptions {
+    fn default() -> Self {
+        Self {
+            user: None,
+            group: None,
+            supplementary_groups: None,
+            processes: 1,
+            processes_given: false,
+            threads: 15,
+            umask: None,
+            chroot: None,
+            home: None,
+            lang: None,
+            locale: None,
+            python: None,
+            python_home: None,
+            python_path: Vec::new(),
+            python_eggs: None,
+            switch_interval: None,
+            stack_size: None,
+            maximum_requests: None,
+            startup_timeout: None,
+            shutdown_timeout: Duration::from_secs(5),
+            deadlock_timeout: Some(Duration::from_secs(300)),
+            inactivity_timeout: None,
+            request_timeout: None,
+            interrupt_timeout: None,
+            graceful_timeout: Duration::from_secs(15),
+            eviction_timeout: None,
+            restart_interval: None,
+            socket_timeout: None,
+            response_socket_timeout: None,
+            queue_timeout: None,
+            listen_backlog: 100,
+            display_name: None,
+            header_buffer_size: 32_768,
+            response_buffer_size: 8 << 20,
+            script_user: None,
+            script_group: None,
+            cpu_time_limit: None,
+            cpu_priority: 0,
+            memory_limit: None,
+            virtual_memory_limit: None,
+            server_metrics: false,
+            max_application_groups: 32,
+        }
+    }
+}
+
+impl GroupOptions {
+    /// The interpreter to run: `python=`, else `bin/python3` of `python-home=`, else of the server's WSGIPythonHome, else nobody said.
+    pub fn interpreter(&self, server_home: Option<&[u8]>) -> Option<Vec<u8>> {
+        let of_home = |home: &[u8]| [home.strip_suffix(b"/").unwrap_or(home), b"/bin/python3"].concat();
+        self.python.clone().or_else(|| self.python_home.as_deref().or(server_home).map(of_home))
+    }
+}
+
+impl DaemonGroup {
+    /// A group defined in a virtual host serves the virtual hosts of the same ServerName only; any other serves all.
+    pub fn visible_to(&self, server_name: Option<&[u8]>) -> bool {
+        !self.in_vhost || self.server_name_of_vhost.as_deref() == server_name
+    }
+
+    /// What `ps` shows for its processes, if anything was asked for; `%{GROUP}` stands for `(wsgi:name)`.
+    pub fn display_name(&self) -> Option<Vec<u8>> {
+        match self.options.display_name.as_deref()? {
+            b"%{GROUP}" => Some([b"(wsgi:", self.name.as_slice(), b")"].concat()),
+            name => Some(name.to_vec()),
+        }
+    }
+}
+
+/// Group names are unique in the whole server, virtual hosts included. `defined` are the names so far.
+pub fn check_unique(name: &[u8], defined: &[Vec<u8>]) -> Result<(), Problem> {
+    if defined.iter().any(|other| other == name) { Err(Problem::DuplicateGroup(name.to_vec())) } else { Ok(()) }
+}
+
+/// `name` or `#number`.
+fn name_or_id<T>(value: &[u8], name: fn(Vec<u8>) -> T, id: fn(u32) -> T, expected: &'static str) -> Parsed<T> {
+    let parsed = match value.strip_prefix(b"#") {
+        // The last number is -1, which to the system calls means "leave as it is".
+        Some(digits) if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
+            str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).filter(|&number| number != u32::MAX).map(id)
+        }
+        Some(_) => None,
+        None if value.is_empty() => None,
+        None => Some(name(value.to_vec())),
+    };
+    parsed.ok_or(Cow::Borrowed(expected))
+}
+
+/// The user that processes run as; root is refused, by name and by number here and once more by whoever looks the name up.
+pub fn run_as(value: &[u8]) -> Parsed<UserSpec> {
+    const EXPECTED: &str = "the name of a user or #uid, and not root: a web application must not run as root";
+    match user(value)? {
+        UserSpec::Id(0) => Err(Cow::Borrowed(EXPECTED)),
+        UserSpec::Name(name) if name == b"root" => Err(Cow::Borrowed(EXPECTED)),
+        other => Ok(other),
+    }
+}
+
+pub fn user(value: &[u8]) -> Parsed<UserSpec> {
+    name_or_id(value, UserSpec::Name, UserSpec::Id, "the name of a user or #uid")
+}
+
+pub fn group(value: &[u8]) -> Parsed<GroupSpec> {
+    name_or_id(value, GroupSpec::Name, GroupSpec::Id, "the name of a group or #gid")
+}
+
+/// Groups separated by commas; the empty list is a list.
+pub fn groups(value: &[u8]) -> Parsed<Vec<GroupSpec>> {
+    if value.is_empty() {
+        return Ok(Vec::new());
+    }
+    value.split(|&b| b == b',').map(|item| group(item).map_err(|_| Cow::Borrowed("names of groups or #gid, separated by commas"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_and_groups() {
+        assert_eq!(run_as(b"www-data"), Ok(UserSpec::Name(b"www-data".to_vec())));
+        assert_eq!(run_as(b"#33"), Ok(UserSpec::Id(33)));
+        for bad in ["", "root", "#0", "#00", "#", "#-1", "#x", "#4294967295", "#99999999999"] {
+            assert!(run_as(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert_eq!(user(b"root"), Ok(UserSpec::Name(b"root".to_vec())), "a script may belong to root");
+        assert_eq!(groups(b"a,#5"), Ok(vec![GroupSpec::Name(b"a".to_vec()), GroupSpec::Id(5)]));
+        assert_eq!(groups(b""), Ok(vec![]));
+        assert!(groups(b"a,,b").is_err() && groups(b",").is_err());
+    }
+
+    #[test]
+    fn defaults_are_those_of_mod_wsgi() {
+        let options = GroupOptions::default();
+        assert_eq!((options.processes, options.processes_given, options.threads), (1, false, 15));
+        assert_eq!(options.shutdown_timeout, Duration::from_secs(5));
+        assert_eq!(options.deadlock_timeout, Some(Duration::from_secs(300)));
+        assert_eq!(options.graceful_timeout, Duration::from_secs(15));
+        assert_eq!((options.listen_backlog, options.header_buffer_size, options.response_buffer_size), (100, 32768, 8388608));
+        assert_eq!(options.max_application_groups, 32);
+    }
+
+    #[test]
+    fn the_interpreter_comes_from_the_nearest_setting() {
+        let mut options = GroupOptions::default();
+        assert_eq!(options.interpreter(None), None);
+        assert_eq!(options.interpreter(Some(b"/venv/")).unwrap(), b"/venv/bin/python3");
+        options.python_home = Some(b"/own".to_vec());
+        assert_eq!(options.interpreter(Some(b"/venv")).unwrap(), b"/own/bin/python3");
+        options.python = Some(b"/opt/python3.12".to_vec());
+        assert_eq!(options.interpreter(Some(b"/venv")).unwrap(), b"/opt/python3.12");
+    }
+
+    #[test]
+    fn groups_of_a_virtual_host_stay_there() {
+        let mut group = DaemonGroup { name: b"g".to_vec(), in_vhost: false, server_name_of_vhost: None, options: GroupOptions::default() };
+        assert!(group.visible_to(None) && group.visible_to(Some(b"a")));
+        group.in_vhost = true;
+        group.server_name_of_vhost = Some(b"a".to_vec());
+        assert!(group.visible_to(Some(b"a")) && !group.visible_to(Some(b"b")) && !group.visible_to(None));
+        assert!(check_unique(b"g", &[b"x".to_vec()]).is_ok() && check_unique(b"x", &[b"x".to_vec()]).is_err());
+        assert_eq!(group.display_name(), None);
+        group.options.display_name = Some(b"%{GROUP}".to_vec());
+        assert_eq!(group.display_name().unwrap(), b"(wsgi:g)");
+        group.options.display_name = Some(b"x %{GROUP}".to_vec());
+        assert_eq!(group.display_name().unwrap(), b"x %{GROUP}");
+    }
+}

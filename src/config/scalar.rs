@@ -1,0 +1,125 @@
+//! One value of the configuration: a switch, a number, a time, a path.
+//!
+//! Responsible for what a single value may look like; every function answers with the value or with the words that follow "expected" in the
+//! error. Must never accept the beginning of a value and drop the rest (mod_wsgi reads numbers with atoi, where `5x` is 5 and `x` is 0). Called
+//! by `set` and `options`.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// A value, or what would have been accepted ("a whole number from 0 to 10").
+pub type Parsed<T> = Result<T, Cow<'static, str>>;
+
+/// `On` or `Off`, in any case of letters.
+pub fn flag(value: &[u8]) -> Parsed<bool> {
+    if value.eq_ignore_ascii_case(b"on") {
+        Ok(true)
+    } else if value.eq_ignore_ascii_case(b"off") {
+        Ok(false)
+    } else {
+        Err(Cow::Borrowed("On or Off"))
+    }
+}
+
+/// The words for a range of whole numbers, shared by the error and the documentation.
+pub fn range(min: i64, max: i64) -> String {
+    format!("a whole number from {min} to {max}")
+}
+
+/// A decimal number in a range: digits, with a sign only where negative numbers are accepted.
+pub fn whole(value: &[u8], min: i64, max: i64) -> Parsed<i64> {
+    let digits = match value {
+        [b'-', digits @ ..] if min < 0 => digits,
+        _ => value,
+    };
+    let number = if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) { None } else { str::from_utf8(value).ok() };
+    match number.and_then(|text| text.parse::<i64>().ok()) {
+        Some(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(Cow::Owned(range(min, max))),
+    }
+}
+
+/// The permission bits of a umask, in octal.
+pub fn umask(value: &[u8]) -> Parsed<u32> {
+    let octal = !value.is_empty() && value.iter().all(|b| (b'0'..=b'7').contains(b));
+    match str::from_utf8(value).ok().filter(|_| octal).and_then(|text| u32::from_str_radix(text, 8).ok()) {
+        Some(mask) if mask <= 0o777 => Ok(mask),
+        _ => Err(Cow::Borrowed("an octal number from 0 to 0777")),
+    }
+}
+
+/// A positive number of seconds with a fraction, as `sys.setswitchinterval()` takes it.
+pub fn fractional_seconds(value: &[u8], min: f64, expected: &'static str) -> Parsed<Duration> {
+    let plain = value.iter().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'-' | b'+'));
+    str::from_utf8(value)
+        .ok()
+        .filter(|_| plain)
+        .and_then(|text| text.parse::<f64>().ok())
+        .filter(|seconds| *seconds >= min)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or(Cow::Borrowed(expected))
+}
+
+/// What `sys.setswitchinterval()` accepts and can tell from zero.
+pub fn switch_interval(value: &[u8]) -> Parsed<Duration> {
+    fractional_seconds(value, 1e-6, "a positive number of seconds, such as 0.005")
+}
+
+/// A path that does not depend on where httpd happened to be started.
+pub fn absolute_path(value: &[u8]) -> Parsed<Vec<u8>> {
+    if value.starts_with(b"/") { Ok(value.to_vec()) } else { Err(Cow::Borrowed("an absolute path")) }
+}
+
+/// A list of directories separated by colons; empty ones are left out, for to Python they would mean the current directory.
+pub fn path_list(value: &[u8]) -> Vec<Vec<u8>> {
+    value.split(|&b| b == b':').filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags() {
+        for (text, want) in [("On", Some(true)), ("oFF", Some(false)), ("", None), ("1", None), ("yes", None), ("on ", None)] {
+            assert_eq!(flag(text.as_bytes()).ok(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers() {
+        let table = [("0", Some(0)), ("007", Some(7)), ("100", Some(100)), ("101", None), ("-1", None), ("+1", None), ("5x", None)];
+        for (text, want) in table {
+            assert_eq!(whole(text.as_bytes(), 0, 100).ok(), want, "{text}");
+        }
+        assert_eq!(whole(b"", 0, 100), Err("a whole number from 0 to 100".into()));
+        assert_eq!(whole(b"99999999999999999999", 0, i64::MAX).ok(), None);
+        assert_eq!(whole(b"-5", -20, 20), Ok(-5));
+        assert_eq!(whole(b"-", -20, 20).ok(), None);
+    }
+
+    #[test]
+    fn umasks() {
+        for (text, want) in
+            [("022", Some(0o22)), ("0", Some(0)), ("0777", Some(0o777)), ("1777", None), ("8", None), ("", None), ("-1", None)]
+        {
+            assert_eq!(umask(text.as_bytes()).ok(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_with_a_fraction() {
+        assert_eq!(switch_interval(b"0.005"), Ok(Duration::from_millis(5)));
+        assert_eq!(switch_interval(b"2e-3"), Ok(Duration::from_millis(2)));
+        for bad in ["0", "-1", "", "nan", "inf", "0x1", "1s", "1e300", "1e-9"] {
+            assert!(switch_interval(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn paths() {
+        assert!(absolute_path(b"/srv").is_ok() && absolute_path(b"srv").is_err() && absolute_path(b"").is_err());
+        assert_eq!(path_list(b"/a b::/c:"), [b"/a b".to_vec(), b"/c".to_vec()]);
+        assert!(path_list(b"").is_empty());
+    }
+}

@@ -1,0 +1,314 @@
+//! What each directive does with its arguments.
+//!
+//! Responsible for reading the arguments of a directive into the target. Must never decide whether the directive may stand where it stands
+//! (`table` does that first) and must leave the target alone when it fails. Named only in the rows of `table`.
+
+use super::alias::{AliasPattern, ImportScript, ScriptAlias};
+use super::error::{Accepted, Problem};
+use super::expr::{Expr, GroupChoice};
+use super::group::{DaemonGroup, GroupOptions, check_unique};
+use super::options::{self, DAEMON_OPTIONS};
+use super::proxy::{Network, PROXY_HEADERS, proxy_header};
+use super::scalar::{self, Parsed};
+use super::suggest::nearest;
+use super::target::{Context, Effect, Target};
+use super::value::{HashSeed, InterpreterScope, MapHead, ScopedOptions};
+use super::words::Words;
+use std::borrow::Cow;
+
+pub type Outcome = Result<Effect, Problem>;
+
+/// The one argument of a directive; like httpd, an empty one is none.
+pub fn one(raw: &[u8]) -> Result<Vec<u8>, Problem> {
+    let mut words = Words::new(raw);
+    match words.word() {
+        Some(word) if !word.is_empty() && words.at_end() => Ok(word),
+        _ => Err(Problem::Arguments("takes one argument")),
+    }
+}
+
+/// The one argument, read by `parse`.
+fn one_as<T>(raw: &[u8], parse: impl FnOnce(&[u8]) -> Parsed<T>) -> Result<T, Problem> {
+    let word = one(raw)?;
+    parse(&word).map_err(|expected| Problem::value(&word, expected))
+}
+
+/// Reads the one argument and puts it away.
+pub fn put<T>(raw: &[u8], parse: impl FnOnce(&[u8]) -> Parsed<T>, put: impl FnOnce(T)) -> Outcome {
+    put(one_as(raw, parse)?);
+    Ok(Effect::Applied)
+}
+
+/// A directive of one word that is checked by `parse` and changes nothing.
+pub fn checked<T>(raw: &[u8], parse: impl FnOnce(&[u8]) -> Parsed<T>) -> Outcome {
+    put(raw, parse, |_| {})
+}
+
+pub fn any(word: &[u8]) -> Parsed<Vec<u8>> {
+    Ok(word.to_vec())
+}
+
+pub fn expr(word: &[u8]) -> Parsed<Expr> {
+    Ok(Expr::parse(word))
+}
+
+pub fn map_head(word: &[u8]) -> Parsed<MapHead> {
+    if word.eq_ignore_ascii_case(b"auto") {
+        return Ok(MapHead::Auto);
+    }
+    match scalar::flag(word) {
+        Ok(true) => Ok(MapHead::On),
+        Ok(false) => Ok(MapHead::Off),
+        Err(_) => Err(Cow::Borrowed("On, Off or Auto")),
+    }
+}
+
+pub fn hash_seed(word: &[u8]) -> Parsed<HashSeed> {
+    if word == b"random" {
+        return Ok(HashSeed::Random);
+    }
+    let expected = || Cow::Borrowed("random or a whole number from 0 to 4294967295");
+    scalar::whole(word, 0, i64::from(u32::MAX)).ok().and_then(|seed| u32::try_from(seed).ok()).map(HashSeed::Fixed).ok_or_else(expected)
+}
+
+pub fn optimize(word: &[u8]) -> Parsed<u8> {
+    match word {
+        b"0" => Ok(0),
+        b"1" => Ok(1),
+        b"2" => Ok(2),
+        _ => Err(Cow::Borrowed("0, 1 or 2")),
+    }
+}
+
+pub fn accept_mutex(word: &[u8]) -> Parsed<()> {
+    const KNOWN: [&str; 6] = ["default", "flock", "fcntl", "sysvsem", "posixsem", "pthread"];
+    if KNOWN.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes())) {
+        Ok(())
+    } else {
+        Err(Cow::Borrowed("Default, flock, fcntl, sysvsem, posixsem or pthread"))
+    }
+}
+
+/// WSGIScriptAlias and, with `regex`, WSGIScriptAliasMatch.
+pub fn script_alias(target: &mut Target<'_>, raw: &[u8], regex: bool) -> Outcome {
+    const OPTIONS: &[&str] = &["process-group", "application-group", "callable-object", "pass-authorization"];
+    const TWO: Problem = Problem::Arguments("requires at least two arguments");
+    let mut words = Words::new(raw);
+    let location = words.word().filter(|word| !word.is_empty()).ok_or(TWO)?;
+    let script = words.word().filter(|word| !word.is_empty()).ok_or(TWO)?;
+    let never_matches = !regex && !location.starts_with(b"/");
+    let mut alias = ScriptAlias {
+        pattern: if regex { AliasPattern::Regex(location) } else { AliasPattern::Prefix(location) },
+        target: script,
+        process_group: None,
+        application_group: None,
+        callable_object: None,
+        pass_authorization: None,
+    };
+    while let Some((name, value)) = option(&mut words, OPTIONS)? {
+        match name {
+            "process-group" => alias.process_group = Some(name_expr(name, &value)?),
+            "application-group" => alias.application_group = Some(name_expr(name, &value)?),
+            "callable-object" => alias.callable_object = Some(name_expr(name, &value)?),
+            _ => alias.pass_authorization = Some(scalar::flag(&value).map_err(|expected| Problem::option(name, &value, expected))?),
+        }
+    }
+    if let Some(import) = preload(&alias) {
+        check_defined(&import.process_group, target.defined_groups)?;
+        target.server.imports.push(import);
+    }
+    target.server.aliases.push(alias);
+    if never_matches {
+        return Ok(Effect::Notice(Cow::Borrowed("the URL path does not begin with '/', so this alias matches no request")));
+    }
+    Ok(Effect::Applied)
+}
+
+/// The script of an alias can be loaded in advance when it, its process group and its application group are the same for all requests.
+fn preload(alias: &ScriptAlias) -> Option<ImportScript> {
+    let process_group = alias.process_group.as_ref()?.fixed()?;
+    let application_group = alias.application_group.as_ref()?.fixed()?;
+    let varies = matches!(alias.pattern, AliasPattern::Regex(_)) && alias.target.contains(&b'$');
+    let directory = alias.target.ends_with(b"/");
+    (!varies && !directory).then(|| ImportScript {
+        script: alias.target.clone(),
+        process_group: GroupChoice::from_name(process_group),
+        application_group: application_group.to_vec(),
+        from_alias: true,
+    })
+}
+
+pub fn import_script(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
+    const OPTIONS: &[&str] = &["process-group", "application-group"];
+    let mut words = Words::new(raw);
+    let script = words.word().filter(|word| !word.is_empty()).ok_or(Problem::Arguments("requires the path of a script"))?;
+    let (mut process_group, mut application_group) = (None, None);
+    while let Some((name, value)) = option(&mut words, OPTIONS)? {
+        let value = name_expr(name, &value)?;
+        if name == "process-group" { process_group = Some(value) } else { application_group = Some(value) }
+    }
+    let application_group = application_group.ok_or(Problem::MissingOption("application-group"))?;
+    let process_group = match process_group.ok_or(Problem::MissingOption("process-group"))? {
+        Expr::Global => GroupChoice::Implicit,
+        other => GroupChoice::Named(other.source()),
+    };
+    check_defined(&process_group, target.defined_groups)?;
+    let Some(application_group) = application_group.fixed() else {
+        return Ok(Effect::Notice(Cow::Borrowed(
+            "application-group depends on the request, so the script cannot be loaded in advance; requests are served all the same",
+        )));
+    };
+    let application_group = application_group.to_vec();
+    target.server.imports.push(ImportScript { script, process_group, application_group, from_alias: false });
+    Ok(Effect::Applied)
+}
+
+pub fn daemon_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
+    let mut words = Words::new(raw);
+    let name = words.word().filter(|word| !word.is_empty()).ok_or(Problem::Arguments("requires the name of the group"))?;
+    let mut group = GroupOptions::default();
+    let mut notices: Vec<&str> = Vec::new();
+    while let Some(found) = words.option() {
+        let (name, value) = found.map_err(|error| Problem::NotAnOption { word: error.0, accepted: options::LISTED })?;
+        let Some(row) = DAEMON_OPTIONS.iter().find(|row| row.name.as_bytes() == name) else {
+            let nearest = nearest(&name, DAEMON_OPTIONS.iter().map(|row| row.name));
+            return Err(Problem::UnknownOption { option: name, nearest, accepted: options::LISTED });
+        };
+        row.take.read(&mut group, &value).map_err(|expected| Problem::option(row.name, &value, expected))?;
+        notices.extend(row.notice);
+    }
+    if group.script_user.is_some() && group.script_group.is_some() {
+        return Err(Problem::Exclusive("script-user", "script-group"));
+    }
+    check_unique(&name, target.defined_groups)?;
+    let in_vhost = target.context == Context::VirtualHost;
+    target.server.groups.push(DaemonGroup { name, in_vhost, server_name_of_vhost: None, options: group });
+    if notices.is_empty() { Ok(Effect::Applied) } else { Ok(Effect::Notice(Cow::Owned(notices.join(". ")))) }
+}
+
+pub fn restrict_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
+    let mut words = Words::new(raw);
+    let names = std::iter::from_fn(|| words.word()).map(|name| if name == b"%{GLOBAL}" { Vec::new() } else { name });
+    target.settings().restrict_process = Some(names.collect());
+    Ok(Effect::Applied)
+}
+
+/// Directives of one place add up.
+pub fn trusted_proxy_headers(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
+    let mut words = Words::new(raw);
+    let mut notice = None;
+    let headers = target.settings().trusted_proxy_headers.get_or_insert_default();
+    while let Some(word) = words.word() {
+        match proxy_header(&word) {
+            Some(header) => headers.push(header),
+            None => {
+                let known: Vec<&str> = PROXY_HEADERS.iter().map(|known| known.name).collect();
+                let text =
+                    format!("'{}' is left out, the headers that can be trusted are {}", super::error::Shown(&word), known.join(", "));
+                notice.get_or_insert(text);
+            }
+        }
+    }
+    Ok(notice.map_or(Effect::Applied, |text| Effect::Notice(Cow::Owned(text))))
+}
+
+/// Directives of one place add up.
+pub fn trusted_proxies(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
+    let mut words = Words::new(raw);
+    let mut networks = Vec::new();
+    while let Some(word) = words.word() {
+        networks.push(Network::parse(&word).map_err(|expected| Problem::value(&word, expected))?);
+    }
+    target.settings().trusted_proxies.get_or_insert_default().append(&mut networks);
+    Ok(Effect::Applied)
+}
+
+/// `<WSGIInterpreterOptions …>`: opens a block. The raw arguments end with the bracket of the tag.
+pub fn interpreter_options(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
+    let scope = InterpreterScope::parse(raw)?;
+    target.server.scopes.push(ScopedOptions { scope, ..ScopedOptions::default() });
+    Ok(Effect::Applied)
+}
+
+impl InterpreterScope {
+    /// Reads `process-group=name application-group=name>`.
+    pub fn parse(raw: &[u8]) -> Result<Self, Problem> {
+        const OPTIONS: &[&str] = &["process-group", "application-group"];
+        let Some(bracket) = raw.iter().rposition(|&b| b == b'>') else {
+            return Err(Problem::Arguments("is a section and misses its closing '>'"));
+        };
+        let mut words = Words::new(raw.get(..bracket).unwrap_or_default());
+        let mut scope = Self::default();
+        while let Some((name, value)) = option(&mut words, OPTIONS)? {
+            let slot = if name == "process-group" { &mut scope.process_group } else { &mut scope.application_group };
+            let value = if value == b"%{GLOBAL}" { Vec::new() } else { value };
+            if slot.replace(value).is_some() {
+                return Err(Problem::Repeated(name));
+            }
+        }
+        Ok(scope)
+    }
+}
+
+pub fn telemetry_service(raw: &[u8]) -> Outcome {
+    let mut words = Words::new(raw);
+    let service = words.word().unwrap_or_default();
+    if service.is_empty() {
+        return Err(Problem::Arguments("takes one or two arguments"));
+    }
+    if !service.starts_with(b"unix:") {
+        return Err(Problem::value(&service, "unix:/path"));
+    }
+    if let Some((name, value)) = option(&mut words, &["interval"])? {
+        const EXPECTED: &str = "a number of seconds, at least 0.5";
+        scalar::fractional_seconds(&value, 0.5, EXPECTED).map_err(|expected| Problem::option(name, &value, expected))?;
+    }
+    if words.at_end() { Ok(Effect::Applied) } else { Err(Problem::Arguments("takes one or two arguments")) }
+}
+
+pub fn slow_requests(raw: &[u8]) -> Outcome {
+    checked(raw, |word| scalar::fractional_seconds(word, 0.0, "a number of seconds"))
+}
+
+pub fn telemetry_options(raw: &[u8]) -> Outcome {
+    const EXPECTED: &str = "None, All or CaptureUserAgent; a + or - in front on all flags of the line or on none";
+    let mut words = Words::new(raw);
+    let mut signs = None;
+    while let Some(word) = words.word() {
+        let bare = word.strip_prefix(b"+").or(word.strip_prefix(b"-"));
+        let flag = bare.unwrap_or(&word);
+        let whole_set = flag.eq_ignore_ascii_case(b"None") || flag.eq_ignore_ascii_case(b"All");
+        let known = flag.eq_ignore_ascii_case(b"CaptureUserAgent") || (whole_set && bare.is_none());
+        if !known || *signs.get_or_insert(bare.is_some()) != bare.is_some() {
+            return Err(Problem::value(&word, EXPECTED));
+        }
+    }
+    if signs.is_none() { Err(Problem::Arguments("requires at least one flag")) } else { Ok(Effect::Applied) }
+}
+
+/// The next option, which must be one of a few; the name comes back as the table has it.
+fn option(words: &mut Words<'_>, accepted: &'static [&'static str]) -> Result<Option<(&'static str, Vec<u8>)>, Problem> {
+    let Some(found) = words.option() else { return Ok(None) };
+    let (name, value) = found.map_err(|error| Problem::NotAnOption { word: error.0, accepted: Accepted::These(accepted) })?;
+    match accepted.iter().find(|known| known.as_bytes() == name) {
+        Some(known) => Ok(Some((known, value))),
+        None => {
+            let nearest = nearest(&name, accepted.iter().copied());
+            Err(Problem::UnknownOption { option: name, nearest, accepted: Accepted::These(accepted) })
+        }
+    }
+}
+
+fn name_expr(option: &'static str, value: &[u8]) -> Result<Expr, Problem> {
+    if value.is_empty() { Err(Problem::option(option, value, "a name")) } else { Ok(Expr::parse(value)) }
+}
+
+/// A script can be loaded in advance only into a group that is defined above it.
+fn check_defined(group: &GroupChoice, defined: &[Vec<u8>]) -> Result<(), Problem> {
+    match group {
+        GroupChoice::Named(name) if !defined.contains(name) => {
+            Err(Problem::UndefinedGroup { name: name.clone(), nearest: nearest(name, defined).cloned() })
+        }
+        _ => Ok(()),
+    }
+}

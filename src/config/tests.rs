@@ -1,0 +1,659 @@
+//! The tables, row by row: what each directive and option accepts, refuses and leaves behind.
+
+use super::*;
+use crate::config::error::Accepted;
+use proptest::prelude::*;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// A configuration being read.
+#[derive(Default)]
+struct Reader {
+    server: ServerConfig,
+    dir: DirConfig,
+    groups: Vec<Vec<u8>>,
+}
+
+impl Reader {
+    fn read_in(&mut self, context: Context, scope: Option<&InterpreterScope>, line: &str) -> Result<Effect, String> {
+        let (name, arguments) = line.split_once(' ').unwrap_or((line, ""));
+        let row = directive(name.as_bytes()).unwrap_or_else(|| panic!("no directive {name}"));
+        let mut target = Target { server: &mut self.server, dir: &mut self.dir, context, scope, defined_groups: &self.groups };
+        let outcome = row.apply(&mut target, arguments.as_bytes());
+        self.groups = self.server.groups.iter().map(|group| group.name.clone()).collect();
+        outcome.map_err(|error| error.to_string())
+    }
+
+    fn read(&mut self, line: &str) -> Result<Effect, String> {
+        self.read_in(Context::Server, None, line)
+    }
+
+    fn applied(&mut self, line: &str) {
+        assert_eq!(self.read(line), Ok(Effect::Applied), "{line}");
+    }
+
+    /// Refused with a message that holds all of the words, and without a trace in the configuration.
+    fn refused(&mut self, line: &str, words: &[&str]) {
+        let before = (self.server.clone(), self.dir.clone());
+        let message = self.read(line).expect_err(line);
+        for word in words {
+            assert!(message.contains(word), "{line}: {message:?} does not say {word:?}");
+        }
+        assert!(before == (self.server.clone(), self.dir.clone()), "{line} left a trace");
+    }
+}
+
+fn notice(effect: Result<Effect, String>) -> String {
+    match effect {
+        Ok(Effect::Notice(text)) => text.into_owned(),
+        other => panic!("no notice: {other:?}"),
+    }
+}
+
+fn options(text: &str) -> Result<GroupOptions, String> {
+    let mut reader = Reader::default();
+    reader.read(&format!("WSGIDaemonProcess g {text}"))?;
+    Ok(reader.server.groups.remove(0).options)
+}
+
+#[test]
+fn every_row_is_complete_and_covered() {
+    let source = include_str!("tests.rs");
+    let covered = |test: &str| !test.is_empty() && source.contains(&format!("fn {test}("));
+    let mut names = HashSet::new();
+    for row in DIRECTIVES {
+        let name = row.title();
+        assert!(names.insert(name.to_lowercase()), "{name} twice");
+        assert!(name.starts_with("WSGI") && !row.summary.is_empty() && !row.doc.is_empty() && !row.default.is_empty(), "{name}");
+        assert!(!row.synopsis.is_empty(), "{name}");
+        assert!(covered(row.test), "{name}: test {}", row.test);
+        assert!(!row.summary.to_str().unwrap().ends_with('.') && row.summary.count_bytes() <= 85, "{name}");
+        assert_eq!(row.container, row.name.to_bytes().starts_with(b"<"), "{name}");
+    }
+    let mut names = HashSet::new();
+    for row in DAEMON_OPTIONS {
+        assert!(names.insert(row.name), "{} twice", row.name);
+        assert!(!row.doc.is_empty() && !row.default.is_empty() && covered(row.test), "{}", row.name);
+    }
+}
+
+#[test]
+fn the_directives_of_mod_wsgi_are_all_there() {
+    let known = "WSGIScriptAlias WSGIScriptAliasMatch WSGIDaemonProcess WSGISocketPrefix WSGISocketRotation WSGIAcceptMutex WSGIVerboseDebugging
+        WSGIDontWriteBytecode WSGIPythonWarnings WSGIPythonOptimize WSGIPythonHome WSGIPythonPath WSGIPythonEggs WSGIPythonHashSeed WSGISwitchInterval
+        WSGIDestroyInterpreter WSGIPerInterpreterGIL WSGIFreeThreading <WSGIInterpreterOptions WSGIRestrictEmbedded WSGIRestrictStdin WSGIRestrictStdout
+        WSGIRestrictSignal WSGICaseSensitivity WSGIRestrictProcess WSGIProcessGroup WSGIApplicationGroup WSGICallableObject WSGIImportScript
+        WSGIDispatchScript WSGIPassApacheRequest WSGIPassAuthorization WSGIScriptReloading WSGIErrorOverride WSGIChunkedRequest WSGIMapHEADToGET
+        WSGIIgnoreActivity WSGITrustedProxyHeaders WSGITrustedProxies WSGIEnableSendfile WSGIAccessScript WSGIAuthUserScript WSGIAuthGroupScript
+        WSGIGroupAuthoritative WSGIHandlerScript WSGIServerMetrics WSGITelemetryService WSGISlowRequests WSGITelemetryOptions
+        WSGILazyInitialization WSGINewRelicConfigFile WSGINewRelicEnvironment WSGIPy3kWarningFlag WSGIUserAuthoritative";
+    for name in known.split_whitespace() {
+        assert!(directive(name.as_bytes()).is_some(), "{name}");
+    }
+    assert_eq!(DIRECTIVES.len(), known.split_whitespace().count());
+    assert!(directive(b"wsgiscriptalias").is_some(), "httpd does not tell capital from small letters");
+}
+
+#[test]
+fn the_options_of_mod_wsgi_are_all_there() {
+    let known = "user group supplementary-groups processes threads umask chroot home lang locale python-home python-path python-eggs switch-interval
+        stack-size maximum-requests startup-timeout shutdown-timeout deadlock-timeout inactivity-timeout request-timeout interrupt-timeout
+        graceful-timeout eviction-timeout restart-interval connect-timeout socket-timeout queue-timeout listen-backlog display-name send-buffer-size
+        receive-buffer-size header-buffer-size response-buffer-size response-socket-timeout response-flush-delay socket-user script-user script-group
+        cpu-time-limit cpu-priority memory-limit virtual-memory-limit server-metrics newrelic-config-file newrelic-environment
+        python max-application-groups";
+    for name in known.split_whitespace() {
+        assert!(DAEMON_OPTIONS.iter().any(|row| row.name == name), "{name}");
+    }
+    assert_eq!(DAEMON_OPTIONS.len(), known.split_whitespace().count());
+}
+
+#[test]
+fn directives_stand_only_where_they_may() {
+    let places = [Context::Server, Context::VirtualHost, Context::Directory, Context::Htaccess];
+    let table = [
+        (Contexts::GlobalOnly, [true, false, false, false]),
+        (Contexts::Server, [true, true, false, false]),
+        (Contexts::Directory, [true, true, true, false]),
+        (Contexts::FileInfo, [true, true, true, true]),
+        (Contexts::AuthConfig, [false, false, true, true]),
+    ];
+    for (contexts, allowed) in table {
+        assert_eq!(places.map(|place| contexts.allow(place)), allowed, "{contexts:?}");
+    }
+    let mut reader = Reader::default();
+    let message = reader.read_in(Context::VirtualHost, None, "WSGIPythonHome /venv").unwrap_err();
+    assert!(message.starts_with("WSGIPythonHome cannot occur within <VirtualHost> section"), "{message}");
+    let message = reader.read_in(Context::Directory, None, "WSGIScriptAlias / /x").unwrap_err();
+    assert!(message.contains("cannot occur within <Directory/Location/Files> section"), "{message}");
+    assert_eq!(reader.server, ServerConfig::default());
+}
+
+#[test]
+fn directory_settings_go_where_they_stand() {
+    for (context, in_server) in
+        [(Context::Server, true), (Context::VirtualHost, true), (Context::Directory, false), (Context::Htaccess, false)]
+    {
+        let mut reader = Reader::default();
+        reader.read_in(context, None, "WSGIPassAuthorization On").unwrap();
+        assert_eq!(reader.server.dir.pass_authorization, in_server.then_some(true));
+        assert_eq!(reader.dir.pass_authorization, (!in_server).then_some(true));
+    }
+}
+
+#[test]
+fn script_aliases() {
+    let mut reader = Reader::default();
+    reader.applied("WSGIScriptAlias / /srv/app.wsgi");
+    reader.applied(
+        "WSGIScriptAlias '/a b' \"/srv/a b/\" process-group=%{ENV:g} application-group=%{GLOBAL} callable-object=app pass-authorization=on",
+    );
+    reader.applied("WSGIScriptAliasMatch ^/x/(.*) /srv/$1.wsgi");
+    let [first, second, third] = reader.server.aliases.as_slice() else { panic!("three aliases") };
+    assert_eq!((&first.pattern, first.target.as_slice()), (&AliasPattern::Prefix(b"/".to_vec()), b"/srv/app.wsgi".as_slice()));
+    assert_eq!((&first.process_group, &first.pass_authorization), (&None, &None));
+    assert_eq!(second.pattern, AliasPattern::Prefix(b"/a b".to_vec()));
+    assert_eq!(second.process_group, Some(Expr::Env(b"g".to_vec())));
+    assert_eq!((&second.application_group, second.pass_authorization), (&Some(Expr::Global), Some(true)));
+    assert_eq!(second.callable_object, Some(Expr::Literal(b"app".to_vec())));
+    assert_eq!(third.pattern, AliasPattern::Regex(b"^/x/(.*)".to_vec()));
+    assert!(reader.server.imports.is_empty());
+
+    reader.refused("WSGIScriptAlias", &["requires at least two arguments", "url-path path"]);
+    reader.refused("WSGIScriptAlias /", &["requires at least two arguments"]);
+    reader.refused("WSGIScriptAlias / ''", &["requires at least two arguments"]);
+    reader.refused("WSGIScriptAlias / /x application-group=", &["application-group=''", "a name"]);
+    reader.refused("WSGIScriptAlias / /x pass-authorization=maybe", &["pass-authorization='maybe'", "On or Off"]);
+    reader.refused("WSGIScriptAlias / /x proces-group=y", &["'proces-group'", "did you mean 'process-group'?", "callable-object"]);
+    reader.refused("WSGIScriptAlias / /x y", &["'y'", "name=value"]);
+    assert!(notice(reader.read("WSGIScriptAlias app /x")).contains("matches no request"));
+}
+
+#[test]
+fn scripts_with_fixed_groups_are_loaded_in_advance() {
+    let mut reader = Reader::default();
+    reader.refused("WSGIScriptAlias / /x process-group=site application-group=%{GLOBAL}", &["'site' is not yet configured", "above"]);
+    reader.applied("WSGIDaemonProcess site");
+    reader.refused("WSGIScriptAlias / /x process-group=sites application-group=a", &["did you mean 'site'?"]);
+    reader.applied("WSGIScriptAlias /a /a.wsgi process-group=site application-group=%{GLOBAL}");
+    reader.applied("WSGIScriptAlias /b /b.wsgi process-group=%{GLOBAL} application-group=b");
+    reader.applied("WSGIScriptAliasMatch ^/c /c.wsgi process-group=site application-group=c");
+    for line in [
+        "WSGIScriptAlias /d /d.wsgi process-group=site",
+        "WSGIScriptAlias /e /e.wsgi application-group=e",
+        "WSGIScriptAlias /f /f.wsgi process-group=site application-group=%{HOST}",
+        "WSGIScriptAlias /g /g.wsgi process-group=later-%{X} application-group=g",
+        "WSGIScriptAlias /h/ /h/ process-group=site application-group=h",
+        "WSGIScriptAliasMatch ^/(i) /$1.wsgi process-group=site application-group=i",
+        "WSGIScriptAlias /j /j.wsgi process-group=later",
+    ] {
+        reader.applied(line);
+    }
+    let import = |script: &str, process_group: &str, application_group: &str| ImportScript {
+        script: script.into(),
+        process_group: GroupChoice::from_name(process_group.as_bytes()),
+        application_group: application_group.into(),
+        from_alias: true,
+    };
+    assert_eq!(reader.server.imports, [import("/a.wsgi", "site", ""), import("/b.wsgi", "", "b"), import("/c.wsgi", "site", "c")]);
+}
+
+#[test]
+fn import_scripts() {
+    let mut reader = Reader::default();
+    reader.applied("WSGIDaemonProcess site");
+    reader.applied("WSGIImportScript /x.py process-group=site application-group=%{GLOBAL}");
+    reader.applied("WSGIImportScript /y.py application-group=y process-group=%{GLOBAL}");
+    assert!(notice(reader.read("WSGIImportScript /z.py process-group=site application-group=%{HOST}")).contains("depends on the request"));
+    let [x, y] = reader.server.imports.as_slice() else { panic!("two imports") };
+    assert_eq!(
+        (&x.process_group, x.application_group.as_slice(), x.from_alias),
+        (&GroupChoice::Named(b"site".to_vec()), b"".as_slice(), false)
+    );
+    assert_eq!((&y.process_group, y.application_group.as_slice()), (&GroupChoice::Implicit, b"y".as_slice()));
+    reader.refused("WSGIImportScript", &["requires the path of a script"]);
+    reader.refused("WSGIImportScript /x.py application-group=a", &["process-group= is required"]);
+    reader.refused("WSGIImportScript /x.py process-group=site", &["application-group= is required"]);
+    reader.refused("WSGIImportScript /x.py process-group=none application-group=a", &["'none' is not yet configured"]);
+    reader.refused("WSGIImportScript /x.py process-group=%{ENV:x} application-group=a", &["not yet configured"]);
+    reader
+        .refused("WSGIImportScript /x.py process-group=site application-group=a threads=1", &["unknown option 'threads'", "accepted are"]);
+}
+
+#[test]
+fn daemon_groups() {
+    let mut reader = Reader::default();
+    reader.applied("WSGIDaemonProcess site threads=2");
+    assert_eq!(reader.read_in(Context::VirtualHost, None, "WSGIDaemonProcess 'the other'"), Ok(Effect::Applied));
+    let [site, other] = reader.server.groups.as_slice() else { panic!("two groups") };
+    assert_eq!((site.name.as_slice(), site.in_vhost, site.options.threads), (b"site".as_slice(), false, 2));
+    assert_eq!((other.name.as_slice(), other.in_vhost, &other.server_name_of_vhost), (b"the other".as_slice(), true, &None));
+    reader.refused("WSGIDaemonProcess", &["requires the name of the group"]);
+    reader.refused("WSGIDaemonProcess site", &["'site' duplicates a previous WSGI daemon definition"]);
+    reader.refused("WSGIDaemonProcess x thread=5", &["unknown option 'thread'", "did you mean 'threads'?", "docs/directives.md"]);
+    reader.refused("WSGIDaemonProcess x bananas=5", &["unknown option 'bananas'; the section"]);
+    reader.refused("WSGIDaemonProcess x threads", &["'threads': expected an option of the form name=value"]);
+    reader.refused("WSGIDaemonProcess x threads=abc", &["threads='abc': expected a whole number from 0 to 65533"]);
+    reader.refused("WSGIDaemonProcess x script-user=a script-group=b", &["only one of script-user= and script-group="]);
+}
+
+#[test]
+fn daemon_options_for_identity() {
+    let o = options(
+        "user=www-data group=#33 supplementary-groups=a,#5 umask=0027 chroot=/jail home='/a b' lang=en_US.UTF-8 locale=C.UTF-8 display-name=%{GROUP}",
+    );
+    let o = o.unwrap();
+    assert_eq!((o.user, o.group), (Some(UserSpec::Name(b"www-data".to_vec())), Some(GroupSpec::Id(33))));
+    assert_eq!(o.supplementary_groups, Some(vec![GroupSpec::Name(b"a".to_vec()), GroupSpec::Id(5)]));
+    assert_eq!((o.umask, o.chroot.as_deref(), o.home.as_deref()), (Some(0o27), Some(b"/jail".as_slice()), Some(b"/a b".as_slice())));
+    assert_eq!((o.lang.as_deref(), o.locale.as_deref()), (Some(b"en_US.UTF-8".as_slice()), Some(b"C.UTF-8".as_slice())));
+    assert_eq!(o.display_name.as_deref(), Some(b"%{GROUP}".as_slice()));
+    assert_eq!(options("supplementary-groups=").unwrap().supplementary_groups, Some(vec![]));
+    for bad in
+        ["user=root", "user=#0", "user=", "group=", "group=#x", "supplementary-groups=a,,b", "umask=9", "umask=", "home=srv", "chroot=srv"]
+    {
+        assert!(options(bad).is_err(), "{bad}");
+    }
+    assert!(options("user=root").unwrap_err().contains("must not run as root"));
+}
+
+#[test]
+fn daemon_options_for_python() {
+    let o = options("python=/opt/py/bin/python3.12 python-home=/venv python-path=/a:/b python-eggs=/eggs switch-interval=0.002").unwrap();
+    assert_eq!((o.python.as_deref(), o.python_home.as_deref()), (Some(b"/opt/py/bin/python3.12".as_slice()), Some(b"/venv".as_slice())));
+    assert_eq!(o.python_path, [b"/a".to_vec(), b"/b".to_vec()]);
+    assert_eq!((o.python_eggs.as_deref(), o.switch_interval), (Some(b"/eggs".as_slice()), Some(Duration::from_millis(2))));
+    for bad in ["python=python3", "python-home=venv", "switch-interval=0", "switch-interval="] {
+        assert!(options(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn daemon_options_for_size() {
+    let o = options("processes=4 threads=0 max-application-groups=1024 stack-size=524288 maximum-requests=1000 listen-backlog=0").unwrap();
+    assert_eq!((o.processes, o.processes_given, o.threads, o.max_application_groups), (4, true, 0, 1024));
+    assert_eq!((o.stack_size, o.maximum_requests, o.listen_backlog), (Some(524_288), Some(1000), 0));
+    assert!(options("processes=1").unwrap().processes_given && !options("").unwrap().processes_given);
+    assert_eq!(options("maximum-requests=0").unwrap().maximum_requests, None);
+    for bad in [
+        "processes=0",
+        "processes=",
+        "processes=-1",
+        "processes=4x",
+        "threads=65534",
+        "max-application-groups=0",
+        "max-application-groups=1025",
+        "stack-size=1024",
+        "listen-backlog=-1",
+        "maximum-requests=99999999999",
+    ] {
+        assert!(options(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn daemon_options_for_time() {
+    type Read = fn(&GroupOptions) -> Option<Duration>;
+    let table: &[(&str, Read)] = &[
+        ("startup-timeout", |o| o.startup_timeout),
+        ("shutdown-timeout", |o| Some(o.shutdown_timeout).filter(|t| !t.is_zero())),
+        ("graceful-timeout", |o| Some(o.graceful_timeout).filter(|t| !t.is_zero())),
+        ("eviction-timeout", |o| o.eviction_timeout),
+        ("deadlock-timeout", |o| o.deadlock_timeout),
+        ("inactivity-timeout", |o| o.inactivity_timeout),
+        ("request-timeout", |o| o.request_timeout),
+        ("interrupt-timeout", |o| o.interrupt_timeout),
+        ("restart-interval", |o| o.restart_interval),
+        ("queue-timeout", |o| o.queue_timeout),
+        ("socket-timeout", |o| o.socket_timeout),
+        ("response-socket-timeout", |o| o.response_socket_timeout),
+        ("cpu-time-limit", |o| o.cpu_time_limit),
+    ];
+    for (name, read) in table {
+        assert_eq!(read(&options(&format!("{name}=60")).unwrap()), Some(Duration::from_secs(60)), "{name}");
+        assert_eq!(read(&options(&format!("{name}=0")).unwrap()), None, "{name}");
+        for bad in ["", "-1", "1.5", "60s", "2147483648"] {
+            assert!(options(&format!("{name}={bad}")).unwrap_err().contains("from 0 to 2147483647"), "{name}={bad}");
+        }
+    }
+}
+
+#[test]
+fn daemon_options_for_limits() {
+    let o = options(
+        "header-buffer-size=8192 response-buffer-size=65536 script-user=root cpu-time-limit=9 cpu-priority=-5 memory-limit=1 virtual-memory-limit=5000000000",
+    );
+    let o = o.unwrap();
+    assert_eq!((o.header_buffer_size, o.response_buffer_size, o.cpu_priority), (8192, 65536, -5));
+    assert_eq!((o.script_user, o.cpu_time_limit), (Some(UserSpec::Name(b"root".to_vec())), Some(Duration::from_secs(9))));
+    assert_eq!((o.memory_limit, o.virtual_memory_limit), (Some(1), Some(5_000_000_000)));
+    assert_eq!(options("script-group=#7").unwrap().script_group, Some(GroupSpec::Id(7)));
+    let o = options("header-buffer-size=0 response-buffer-size=0 memory-limit=0").unwrap();
+    assert_eq!((o.header_buffer_size, o.response_buffer_size, o.memory_limit), (32768, 8 << 20, None));
+    for bad in [
+        "header-buffer-size=8191",
+        "response-buffer-size=65535",
+        "cpu-priority=21",
+        "cpu-priority=-21",
+        "cpu-priority=",
+        "memory-limit=-1",
+        "memory-limit=1G",
+    ] {
+        assert!(options(bad).is_err(), "{bad}");
+    }
+    assert!(options("header-buffer-size=1").unwrap_err().contains("expected 0, or a whole number of at least 8192"));
+}
+
+#[test]
+fn daemon_options_without_effect() {
+    let table = [
+        ("server-metrics", "On", "maybe"),
+        ("connect-timeout", "15", "x"),
+        ("socket-user", "root", ""),
+        ("send-buffer-size", "512", "511"),
+        ("receive-buffer-size", "0", "-1"),
+        ("response-flush-delay", "0", "x"),
+        ("newrelic-config-file", "/x", ""),
+        ("newrelic-environment", "x", ""),
+    ];
+    assert_eq!(DAEMON_OPTIONS.iter().filter(|row| row.notice.is_some()).count(), table.len());
+    for (name, good, bad) in table {
+        let mut reader = Reader::default();
+        let said = notice(reader.read(&format!("WSGIDaemonProcess g {name}={good}")));
+        assert!(said.starts_with(&format!("WSGIDaemonProcess: {name}= has no effect")), "{said}");
+        assert_eq!(reader.server.groups.len(), 1);
+        if !name.starts_with("newrelic") {
+            assert!(options(&format!("{name}={bad}")).is_err(), "{name}={bad}");
+        }
+    }
+    let said = notice(Reader::default().read("WSGIDaemonProcess g connect-timeout=1 socket-user=a"));
+    assert_eq!(said.matches("has no effect").count(), 2, "{said}");
+}
+
+#[test]
+fn names_that_depend_on_the_request() {
+    let mut reader = Reader::default();
+    reader.applied("WSGIProcessGroup site");
+    reader.applied("WSGIApplicationGroup %{GLOBAL}");
+    reader.applied("WSGICallableObject %{ENV:callable}");
+    let dir = &reader.server.dir;
+    assert_eq!(dir.process_group, Some(Expr::Literal(b"site".to_vec())));
+    assert_eq!(dir.application_group, Some(Expr::Global));
+    assert_eq!(dir.callable_object, Some(Expr::Env(b"callable".to_vec())));
+    for name in ["WSGIProcessGroup", "WSGIApplicationGroup", "WSGICallableObject"] {
+        reader.refused(name, &["takes one argument"]);
+        reader.refused(&format!("{name} ''"), &["takes one argument"]);
+        reader.refused(&format!("{name} a b"), &["takes one argument"]);
+    }
+}
+
+#[test]
+fn switches_per_directory() {
+    type Read = fn(&DirConfig) -> Option<bool>;
+    let table: &[(&str, Read)] = &[
+        ("WSGIPassAuthorization", |d| d.pass_authorization),
+        ("WSGIScriptReloading", |d| d.script_reloading),
+        ("WSGIErrorOverride", |d| d.error_override),
+        ("WSGIChunkedRequest", |d| d.chunked_request),
+        ("WSGIIgnoreActivity", |d| d.ignore_activity),
+        ("WSGIEnableSendfile", |d| d.enable_sendfile),
+        ("WSGIPassApacheRequest", |d| d.pass_apache_request),
+        ("WSGIMapHEADToGET", |d| d.map_head_to_get.map(|map| map == MapHead::On)),
+    ];
+    for (name, read) in table {
+        let mut reader = Reader::default();
+        for (value, want) in [("On", true), ("oFF", false)] {
+            reader.read(&format!("{name} {value}")).unwrap();
+            assert_eq!(read(&reader.server.dir), Some(want), "{name}");
+        }
+        reader.refused(&format!("{name} 1"), &["'1': expected On"]);
+        reader.refused(name, &["takes one argument"]);
+    }
+    let mut reader = Reader::default();
+    reader.applied("WSGIMapHEADToGET auto");
+    assert_eq!(reader.server.dir.map_head_to_get, Some(MapHead::Auto));
+    assert!(notice(reader.read("WSGIPassApacheRequest On")).contains("apache.request_rec"));
+}
+
+#[test]
+fn switches_per_server() {
+    type Read = fn(&ServerConfig) -> Option<bool>;
+    let table: &[(&str, Read)] = &[
+        ("WSGICaseSensitivity", |s| s.case_sensitivity),
+        ("WSGIDontWriteBytecode", |s| s.dont_write_bytecode),
+        ("WSGIRestrictEmbedded", |s| s.restrict_embedded),
+        ("WSGIServerMetrics", |s| s.server_metrics),
+    ];
+    for (name, read) in table {
+        let mut reader = Reader::default();
+        reader.read(&format!("{name} on")).unwrap();
+        assert_eq!(read(&reader.server), Some(true), "{name}");
+        reader.refused(&format!("{name} yes"), &["On or Off"]);
+    }
+}
+
+#[test]
+fn lists() {
+    let mut reader = Reader::default();
+    reader.applied("WSGIRestrictProcess a %{GLOBAL}");
+    assert_eq!(reader.server.dir.restrict_process, Some(vec![b"a".to_vec(), vec![]]));
+    reader.applied("WSGIRestrictProcess");
+    assert_eq!(reader.server.dir.restrict_process, Some(vec![]), "the last one holds, and an empty one allows nothing");
+    reader.applied("WSGITrustedProxyHeaders x-forwarded-for X-Forwarded-Proto");
+    reader.applied("WSGITrustedProxyHeaders X_Script_Name");
+    let said = notice(reader.read("WSGITrustedProxyHeaders X-Forwarded-Prefix"));
+    assert!(said.contains("'X-Forwarded-Prefix' is left out") && said.contains("X-Forwarded-Script-Name"), "{said}");
+    let names: Vec<_> = reader.server.dir.trusted_proxy_headers.iter().flatten().map(|header| header.name).collect();
+    assert_eq!(names, ["X-Forwarded-For", "X-Forwarded-Proto", "X-Script-Name"]);
+    reader.applied("WSGITrustedProxies 127.0.0.1 10.0.0.0/8");
+    reader.applied("WSGITrustedProxies ::1");
+    assert_eq!(reader.server.dir.trusted_proxies.as_ref().map(Vec::len), Some(3));
+    reader.refused("WSGITrustedProxies 10.0.0.1 localhost", &["'localhost'", "an IP address or a network"]);
+}
+
+#[test]
+fn python_settings() {
+    let mut reader = Reader::default();
+    reader.applied("WSGIPythonHome /venv");
+    reader.applied("WSGIPythonPath '/a b:/c'");
+    reader.applied("WSGIPythonEggs /eggs");
+    reader.applied("WSGIPythonOptimize 2");
+    reader.applied("WSGIPythonWarnings ignore::UserWarning");
+    reader.applied("WSGIPythonWarnings error");
+    reader.applied("WSGIPythonHashSeed 0");
+    reader.applied("WSGISwitchInterval 0.002");
+    let server = &reader.server;
+    assert_eq!((server.python_home.as_deref(), server.python_eggs.as_deref()), (Some(b"/venv".as_slice()), Some(b"/eggs".as_slice())));
+    assert_eq!((server.optimize, server.hash_seed, server.warnings.len()), (Some(2), Some(HashSeed::Fixed(0)), 2));
+    assert_eq!(server.interpreter.python_path, Some(vec![b"/a b".to_vec(), b"/c".to_vec()]));
+    assert_eq!(server.interpreter.switch_interval, Some(Duration::from_millis(2)));
+    reader.applied("WSGIPythonHashSeed random");
+    assert_eq!(reader.server.hash_seed, Some(HashSeed::Random));
+    reader.applied("WSGIPythonHashSeed 4294967295");
+    for (line, words) in [
+        ("WSGIPythonHome venv", "an absolute path"),
+        ("WSGIPythonOptimize 3", "0, 1 or 2"),
+        ("WSGIPythonHashSeed 4294967296", "random or a whole number from 0 to 4294967295"),
+        ("WSGIPythonHashSeed Random", "random or a whole number"),
+        ("WSGISwitchInterval 0", "a positive number of seconds"),
+        ("WSGIPythonWarnings", "takes one argument"),
+    ] {
+        reader.refused(line, &[words]);
+    }
+}
+
+#[test]
+fn interpreter_options_are_scoped() {
+    let mut reader = Reader::default();
+    reader.applied("WSGIRestrictStdin On");
+    reader.applied("<WSGIInterpreterOptions process-group=site application-group=%{GLOBAL}>");
+    let scope = InterpreterScope { process_group: Some(b"site".to_vec()), application_group: Some(vec![]) };
+    assert_eq!(reader.server.scopes, [ScopedOptions { scope: scope.clone(), ..ScopedOptions::default() }]);
+    for line in
+        ["WSGIRestrictStdin Off", "WSGIRestrictStdout On", "WSGIRestrictSignal Off", "WSGIPythonPath /exact", "WSGISwitchInterval 1"]
+    {
+        assert_eq!(reader.read_in(Context::Server, Some(&scope), line), Ok(Effect::Applied), "{line}");
+    }
+    for line in ["WSGIPerInterpreterGIL On", "WSGIFreeThreading On"] {
+        assert!(notice(reader.read_in(Context::Server, Some(&scope), line)).contains("has no effect"));
+    }
+    assert!(reader.read_in(Context::Server, Some(&scope), "WSGIPythonHome /x").unwrap_err().contains("<WSGIInterpreterOptions>"));
+    reader.applied("<WSGIInterpreterOptions >");
+    let any = InterpreterScope::default();
+    reader.read_in(Context::Server, Some(&any), "WSGIRestrictStdout Off").unwrap();
+    reader.read_in(Context::Server, Some(&any), "WSGIPythonPath /any").unwrap();
+    assert_eq!(reader.server.interpreter.restrict_stdin, Some(true));
+    assert_eq!(reader.server.interpreter.restrict_stdout, None);
+
+    let (exact, layers) = reader.server.interpreter_options(b"site", b"", &[b"/base".to_vec()]);
+    assert_eq!((exact.restrict_stdin, exact.restrict_stdout, exact.restrict_signal), (Some(false), Some(true), Some(false)));
+    assert_eq!(layers.concat(), [b"/base".to_vec(), b"/any".to_vec(), b"/exact".to_vec()]);
+    let (other, layers) = reader.server.interpreter_options(b"site", b"app", &[]);
+    assert_eq!((other.restrict_stdin, other.restrict_stdout, other.restrict_signal), (Some(true), Some(false), None));
+    assert_eq!(layers.concat(), [b"/any".to_vec()]);
+
+    reader.refused("<WSGIInterpreterOptions process-group=a", &["closing '>'"]);
+    reader.refused("<WSGIInterpreterOptions process-group=a process-group=b>", &["process-group= given more than once"]);
+    reader.refused("<WSGIInterpreterOptions group=a>", &["unknown option 'group'", "process-group, application-group"]);
+    reader.refused("<WSGIInterpreterOptions a>", &["name=value"]);
+}
+
+#[test]
+fn scripts_that_are_not_available_are_refused() {
+    for name in ["WSGIAuthUserScript", "WSGIAuthGroupScript", "WSGIAccessScript", "WSGIDispatchScript", "WSGIHandlerScript"] {
+        let message = Reader::default().read_in(Context::Directory, None, &format!("{name} /x.py")).unwrap_err();
+        assert!(message.starts_with(&format!("{name} is not available yet: ")), "{message}");
+    }
+}
+
+#[test]
+fn directives_without_effect() {
+    let table: &[(&str, &[&str], &[&str])] = &[
+        ("WSGIGroupAuthoritative", &["On", "off"], &["x", ""]),
+        ("WSGISocketPrefix", &["run/wsgi"], &["", "a b"]),
+        ("WSGISocketRotation", &["Off"], &["x"]),
+        ("WSGIAcceptMutex", &["Default", "FCNTL", "pthread"], &["file", ""]),
+        ("WSGIDestroyInterpreter", &["Off"], &["x"]),
+        ("WSGIServerMetrics", &["On"], &["x"]),
+        (
+            "WSGITelemetryService",
+            &["unix:/x", "unix:/x interval=0.5"],
+            &["", "udp:h:1", "unix:/x interval=0.1", "unix:/x y", "unix:/x interval=1 z"],
+        ),
+        ("WSGISlowRequests", &["2.5", "0"], &["", "x", "-1"]),
+        (
+            "WSGITelemetryOptions",
+            &["None", "all", "+CaptureUserAgent", "-captureuseragent +captureuseragent"],
+            &["", "+", "+None", "x", "+CaptureUserAgent All"],
+        ),
+        ("WSGIVerboseDebugging", &["On"], &["x"]),
+        ("WSGILazyInitialization", &["On"], &["x"]),
+        ("WSGIPy3kWarningFlag", &["On"], &["x"]),
+        ("WSGIUserAuthoritative", &["On"], &["x"]),
+        ("WSGINewRelicConfigFile", &["/x"], &[""]),
+        ("WSGINewRelicEnvironment", &["x"], &[""]),
+    ];
+    assert_eq!(DIRECTIVES.iter().filter(|row| row.theme == Theme::Inert).count(), table.len());
+    for (name, good, bad) in table {
+        let context =
+            if directive(name.as_bytes()).unwrap().contexts == Contexts::AuthConfig { Context::Directory } else { Context::Server };
+        for value in *good {
+            let said = notice(Reader::default().read_in(context, None, &format!("{name} {value}")));
+            assert!(said.starts_with(&format!("{name} has no effect: ")), "{said}");
+        }
+        for value in *bad {
+            assert!(Reader::default().read_in(context, None, &format!("{name} {value}")).is_err(), "{name} {value}");
+        }
+    }
+}
+
+#[test]
+fn errors_of_lists_of_options_say_where_to_look() {
+    let error = ConfigError {
+        directive: "WSGIDaemonProcess",
+        synopsis: "",
+        problem: Problem::UnknownOption { option: b"x".to_vec(), nearest: None, accepted: Accepted::These(&["a"]) },
+    };
+    assert_eq!(error.to_string(), "WSGIDaemonProcess: unknown option 'x'; accepted are a");
+}
+
+/// Lines of a configuration without preloading, which would need other lines above them.
+fn lines() -> impl Strategy<Value = Vec<&'static str>> {
+    let pool = vec![
+        "WSGIScriptAlias /a /a.wsgi",
+        "WSGIScriptAlias /b /b.wsgi process-group=%{ENV:x}",
+        "WSGIProcessGroup a",
+        "WSGIApplicationGroup %{GLOBAL}",
+        "WSGICallableObject app",
+        "WSGIRestrictProcess a b",
+        "WSGIRestrictProcess",
+        "WSGIPassAuthorization On",
+        "WSGIScriptReloading Off",
+        "WSGIErrorOverride On",
+        "WSGIChunkedRequest On",
+        "WSGIMapHEADToGET Off",
+        "WSGIIgnoreActivity On",
+        "WSGIEnableSendfile On",
+        "WSGITrustedProxyHeaders X-Real-IP",
+        "WSGITrustedProxies 10.0.0.0/8",
+        "WSGIPythonHome /venv",
+        "WSGIPythonPath /p",
+        "WSGIPythonWarnings error",
+        "WSGIPythonHashSeed 7",
+        "WSGIDontWriteBytecode On",
+        "WSGICaseSensitivity Off",
+        "WSGIRestrictStdin On",
+        "<WSGIInterpreterOptions process-group=a>",
+        "WSGIImportScript /i process-group=%{GLOBAL} application-group=a",
+        "WSGIDaemonProcess g",
+    ];
+    proptest::sample::subsequence(pool.clone(), 0..=pool.len())
+}
+
+fn server(lines: &[&str]) -> ServerConfig {
+    let mut reader = Reader::default();
+    for line in lines {
+        reader.read(line).unwrap();
+    }
+    reader.server
+}
+
+proptest! {
+    #[test]
+    fn merging_with_nothing_changes_nothing(lines in lines()) {
+        let config = server(&lines);
+        let empty = ServerConfig::default();
+        let inherited = ServerConfig { groups: vec![], imports: vec![], ..config.clone() };
+        prop_assert_eq!(ServerConfig::merge(&config, &empty), inherited);
+        prop_assert_eq!(ServerConfig::merge(&empty, &config), config.clone());
+        prop_assert_eq!(DirConfig::merge(&config.dir, &DirConfig::default()), config.dir.clone());
+        prop_assert_eq!(DirConfig::merge(&DirConfig::default(), &config.dir), config.dir);
+    }
+
+    #[test]
+    fn merging_leaves_both_sides_alone_and_the_inner_wins(outer in lines(), inner in lines()) {
+        let (base, vhost) = (server(&outer), server(&inner));
+        let (base_before, vhost_before) = (base.clone(), vhost.clone());
+        let merged = ServerConfig::merge(&base, &vhost);
+        prop_assert_eq!(&base, &base_before);
+        prop_assert_eq!(&vhost, &vhost_before);
+        prop_assert!(merged.aliases.starts_with(&vhost.aliases) && merged.aliases.ends_with(&base.aliases));
+        prop_assert_eq!(&merged.groups, &vhost.groups);
+        prop_assert_eq!(merged.dir.process_group, vhost.dir.process_group.or(base.dir.process_group));
+        prop_assert_eq!(merged.dir.trusted_proxies, vhost.dir.trusted_proxies.or(base.dir.trusted_proxies));
+    }
+
+    #[test]
+    fn no_arguments_make_a_directive_panic(raw in proptest::collection::vec(any::<u8>(), 0..60), text in "[ a-z=%{}A-Z0-9/'\"\\\\>-]{0,40}") {
+        for row in DIRECTIVES {
+            for arguments in [raw.as_slice(), text.as_bytes()] {
+                let mut reader = Reader::default();
+                let mut target = Target { server: &mut reader.server, dir: &mut reader.dir, context: Context::Server, scope: None, defined_groups: &[] };
+                if let Err(error) = row.apply(&mut target, arguments) {
+                    prop_assert!(error.to_string().starts_with(row.title()));
+                    prop_assert_eq!(&reader.server, &ServerConfig::default());
+                }
+            }
+        }
+    }
+}

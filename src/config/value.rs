@@ -1,0 +1,201 @@
+//! The settings of one server and of one directory, and how an inner one is laid over an outer one.
+//!
+//! Responsible for the two structs that httpd keeps for us per `server_rec` and per directory. Everything that can be set can also be unset, so
+//! that merging loses nothing; merging reads both sides and writes neither, because httpd goes on using them. Must never apply a default: that
+//! is `resolve`'s business. Created, merged and owned through `httpd::commands`.
+
+use super::alias::{ImportScript, ScriptAlias};
+use super::expr::Expr;
+use super::group::DaemonGroup;
+use super::proxy::{Network, ProxyHeader};
+use std::time::Duration;
+
+/// WSGIMapHEADToGET.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapHead {
+    On,
+    Off,
+    /// Map when an output filter has to see the body.
+    Auto,
+}
+
+/// WSGIPythonHashSeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashSeed {
+    Random,
+    Fixed(u32),
+}
+
+/// Everything written at server level or inside one `<VirtualHost>`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServerConfig {
+    /// First match wins; a virtual host's own come before those of the main server.
+    pub aliases: Vec<ScriptAlias>,
+    /// Groups defined in this server; never inherited.
+    pub groups: Vec<DaemonGroup>,
+    /// Scripts loaded in advance, asked for in this server; never inherited.
+    pub imports: Vec<ImportScript>,
+    /// WSGIPythonHome: prefix or virtual environment of every group that has none of its own.
+    pub python_home: Option<Vec<u8>>,
+    pub python_eggs: Option<Vec<u8>>,
+    pub optimize: Option<u8>,
+    pub warnings: Vec<Vec<u8>>,
+    pub hash_seed: Option<HashSeed>,
+    pub dont_write_bytecode: Option<bool>,
+    pub case_sensitivity: Option<bool>,
+    pub restrict_embedded: Option<bool>,
+    pub server_metrics: Option<bool>,
+    /// The settings that `<WSGIInterpreterOptions>` can narrow, as they stand outside of any such block.
+    pub interpreter: InterpreterOptions,
+    /// The blocks, in the order of the configuration.
+    pub scopes: Vec<ScopedOptions>,
+    /// What stands at server level but may also stand in a directory.
+    pub dir: DirConfig,
+}
+
+/// What may stand inside `<WSGIInterpreterOptions>`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InterpreterOptions {
+    /// WSGIPythonPath. Outside of a block it is for the implicit group only, which stands for mod_wsgi's embedded mode.
+    pub python_path: Option<Vec<Vec<u8>>>,
+    pub switch_interval: Option<Duration>,
+    pub restrict_stdin: Option<bool>,
+    pub restrict_stdout: Option<bool>,
+    pub restrict_signal: Option<bool>,
+    pub per_interpreter_gil: Option<bool>,
+    pub free_threading: Option<bool>,
+}
+
+/// Which interpreters a block is for. `None` is any; the empty name is the implicit process group or the global application group.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InterpreterScope {
+    pub process_group: Option<Vec<u8>>,
+    pub application_group: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ScopedOptions {
+    pub scope: InterpreterScope,
+    pub options: InterpreterOptions,
+}
+
+/// Everything that may be written in a directory, location or .htaccess file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DirConfig {
+    pub process_group: Option<Expr>,
+    pub application_group: Option<Expr>,
+    pub callable_object: Option<Expr>,
+    /// Process groups that may be chosen through `%{ENV:…}`; the empty name is `%{GLOBAL}`.
+    pub restrict_process: Option<Vec<Vec<u8>>>,
+    pub pass_apache_request: Option<bool>,
+    pub pass_authorization: Option<bool>,
+    pub script_reloading: Option<bool>,
+    pub error_override: Option<bool>,
+    pub chunked_request: Option<bool>,
+    pub map_head_to_get: Option<MapHead>,
+    pub ignore_activity: Option<bool>,
+    pub trusted_proxy_headers: Option<Vec<&'static ProxyHeader>>,
+    pub trusted_proxies: Option<Vec<Network>>,
+    pub enable_sendfile: Option<bool>,
+}
+
+/// The inner value if there is one, else the outer.
+fn over<T: Clone>(base: &Option<T>, inner: &Option<T>) -> Option<T> {
+    inner.as_ref().or(base.as_ref()).cloned()
+}
+
+impl ServerConfig {
+    /// The settings of a virtual host: its own over those of the main server.
+    pub fn merge(base: &Self, vhost: &Self) -> Self {
+        Self {
+            aliases: [vhost.aliases.as_slice(), &base.aliases].concat(),
+            groups: vhost.groups.clone(),
+            imports: vhost.imports.clone(),
+            python_home: over(&base.python_home, &vhost.python_home),
+            python_eggs: over(&base.python_eggs, &vhost.python_eggs),
+            optimize: over(&base.optimize, &vhost.optimize),
+            warnings: [base.warnings.as_slice(), &vhost.warnings].concat(),
+            hash_seed: over(&base.hash_seed, &vhost.hash_seed),
+            dont_write_bytecode: over(&base.dont_write_bytecode, &vhost.dont_write_bytecode),
+            case_sensitivity: over(&base.case_sensitivity, &vhost.case_sensitivity),
+            restrict_embedded: over(&base.restrict_embedded, &vhost.restrict_embedded),
+            server_metrics: over(&base.server_metrics, &vhost.server_metrics),
+            interpreter: InterpreterOptions::merge(&base.interpreter, &vhost.interpreter),
+            scopes: [base.scopes.as_slice(), &vhost.scopes].concat(),
+            dir: DirConfig::merge(&base.dir, &vhost.dir),
+        }
+    }
+
+    /// What holds for one interpreter: the blocks that match it laid over each other, the more exact and the later one on top.
+    ///
+    /// Search paths add up instead: `base_path` first (a daemon group's python-path, or WSGIPythonPath for the implicit group), then each matching
+    /// block's, to be put in front of `sys.path` in this order, so that the last ends up first.
+    pub fn interpreter_options(
+        &self,
+        process_group: &[u8],
+        application_group: &[u8],
+        base_path: &[Vec<u8>],
+    ) -> (InterpreterOptions, Vec<Vec<Vec<u8>>>) {
+        let mut matching: Vec<&ScopedOptions> =
+            self.scopes.iter().filter(|block| block.scope.matches(process_group, application_group)).collect();
+        matching.sort_by_key(|block| block.scope.exactness());
+        let mut options = self.interpreter.clone();
+        let mut layers = Vec::new();
+        if !base_path.is_empty() {
+            layers.push(base_path.to_vec());
+        }
+        for block in matching {
+            options = InterpreterOptions::merge(&options, &block.options);
+            layers.extend(block.options.python_path.clone());
+        }
+        options.python_path = None;
+        (options, layers)
+    }
+}
+
+impl InterpreterScope {
+    fn matches(&self, process_group: &[u8], application_group: &[u8]) -> bool {
+        let agrees = |wanted: &Option<Vec<u8>>, name: &[u8]| wanted.as_deref().is_none_or(|wanted| wanted == name);
+        agrees(&self.process_group, process_group) && agrees(&self.application_group, application_group)
+    }
+
+    fn exactness(&self) -> usize {
+        usize::from(self.process_group.is_some()) + usize::from(self.application_group.is_some())
+    }
+}
+
+impl InterpreterOptions {
+    pub fn merge(base: &Self, inner: &Self) -> Self {
+        Self {
+            python_path: over(&base.python_path, &inner.python_path),
+            switch_interval: over(&base.switch_interval, &inner.switch_interval),
+            restrict_stdin: over(&base.restrict_stdin, &inner.restrict_stdin),
+            restrict_stdout: over(&base.restrict_stdout, &inner.restrict_stdout),
+            restrict_signal: over(&base.restrict_signal, &inner.restrict_signal),
+            per_interpreter_gil: over(&base.per_interpreter_gil, &inner.per_interpreter_gil),
+            free_threading: over(&base.free_threading, &inner.free_threading),
+        }
+    }
+}
+
+impl DirConfig {
+    /// The settings of an inner directory over those of the outer one.
+    pub fn merge(base: &Self, inner: &Self) -> Self {
+        Self {
+            process_group: over(&base.process_group, &inner.process_group),
+            application_group: over(&base.application_group, &inner.application_group),
+            callable_object: over(&base.callable_object, &inner.callable_object),
+            restrict_process: over(&base.restrict_process, &inner.restrict_process),
+            pass_apache_request: over(&base.pass_apache_request, &inner.pass_apache_request),
+            pass_authorization: over(&base.pass_authorization, &inner.pass_authorization),
+            script_reloading: over(&base.script_reloading, &inner.script_reloading),
+            error_override: over(&base.error_override, &inner.error_override),
+            chunked_request: over(&base.chunked_request, &inner.chunked_request),
+            map_head_to_get: over(&base.map_head_to_get, &inner.map_head_to_get),
+            ignore_activity: over(&base.ignore_activity, &inner.ignore_activity),
+            trusted_proxy_headers: over(&base.trusted_proxy_headers, &inner.trusted_proxy_headers),
+            trusted_proxies: over(&base.trusted_proxies, &inner.trusted_proxies),
+            enable_sendfile: over(&base.enable_sendfile, &inner.enable_sendfile),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Which queues this process knows, and how one is opened.
+//!
+//! Responsible for: asking droverd once per (group, application group), keeping socket pairs that may be used again. Must
+//! never: keep more pairs than httpd has threads, or wait past the caller's deadline. Called by: `handler`.
+use super::error::DispatchError;
+use super::way_back::{Pair, Wake};
+use drover_sys::wait::{PollFd, PollFlags, poll_until};
+use drover_sys::{Errno, channel};
+use drover_wire::control::{self, OpenQueue, OpenReply, Script};
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The name of a queue: daemon process group and application group.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Daemon process group.
+    pub group: Vec<u8>,
+    /// Application group; empty for `%{GLOBAL}`.
+    pub application_group: Vec<u8>,
+}
+
+/// The sending end of one queue.
+#[derive(Debug)]
+pub struct Queue {
+    pub(super) fd: OwnedFd,
+    idle: Mutex<Vec<Pair>>,
+}
+
+/// Pairs kept for one queue; more than that many threads of a process do not return from the same group at once for long.
+const MAX_IDLE: usize = 64;
+
+impl Queue {
+    pub(super) fn take_pair(&self) -> Result<Pair, DispatchError> {
+        if let Some(pair) = self.idle.lock().pop() {
+            return Ok(pair);
+        }
+        Pair::new()
+    }
+
+    pub(super) fn give_back(&self, pair: Pair) {
+        let mut idle = self.idle.lock();
+        if idle.len() < MAX_IDLE {
+            idle.push(pair);
+        }
+    }
+}
+
+/// Every queue that this process has opened.
+#[derive(Debug)]
+pub struct Queues {
+    broker: OwnedFd,
+    known: RwLock<HashMap<Key, Arc<Queue>>>,
+    number: AtomicU32,
+}
+
+impl Queues {
+    /// Opens queues through `broker`, the socket to droverd that all children share.
+    #[must_use]
+    pub fn new(broker: OwnedFd) -> Self {
+        Self { broker, known: RwLock::default(), number: AtomicU32::new(1) }
+    }
+
+    /// The next request's number.
+    pub fn next_number(&self) -> u32 {
+        self.number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The queue of `key`, opened for `script` if this process does not know it yet; waits until `until` (CLOCK_MONOTONIC, ns).
+    pub fn open(&self, key: &Key, script: Script, wake: &Wake, until: u64) -> Result<Arc<Queue>, DispatchError> {
+        if let Some(queue) = self.known.read().get(key) {
+            return Ok(Arc::clone(queue));
+        }
+        let queue = Arc::new(Queue { fd: self.ask(key, script, wake, until)?, idle: Mutex::default() });
+        Ok(Arc::clone(self.known.write().entry(key.clone()).or_insert(queue)))
+    }
+
+    /// Forgets a queue whose other end has gone (the group was removed and came back).
+    pub fn forget(&self, key: &Key, queue: &Arc<Queue>) {
+        let mut known = self.known.write();
+        if known.get(key).is_some_and(|q| Arc::ptr_eq(q, queue)) {
+            known.remove(key);
+        }
+    }
+
+    fn ask(&self, key: &Key, script: Script, wake: &Wake, until: u64) -> Result<OwnedFd, DispatchError> {
+        let message = control::encode(&OpenQueue {
+            version: drover_wire::VERSION.to_owned(),
+            group: key.group.clone(),
+            application_group: key.application_group.clone(),
+            script,
+        })
+        .map_err(DispatchError::TooLarge)?;
+        let (near, far) = channel::packet_pair().map_err(|e| DispatchError::System("cannot make a socket pair", e))?;
+        loop {
+            match channel::send(&self.broker, &[&message], &[far.as_fd()], false) {
+                Ok(_) => break,
+                Err(Errno::AGAIN) => wait_for(&self.broker, PollFlags::OUT, wake, until)?,
+                Err(e) => return Err(DispatchError::System("cannot reach droverd", e)),
+            }
+        }
+        drop(far);
+        wait_for(&near, PollFlags::IN, wake, until)?;
+        let (mut buffer, mut fds) = ([0u8; 4096], Vec::new());
+        let n = channel::receive(&near, &mut buffer, &mut fds, false).map_err(|e| DispatchError::System("no answer from droverd", e))?;
+        let reply = buffer.get(..n).filter(|b| !b.is_empty()).ok_or(DispatchError::SupervisorSilent)?;
+        match control::decode(reply).map_err(DispatchError::Wire)? {
+            OpenReply::Opened => fds.pop().ok_or_else(|| DispatchError::Refused("no descriptor came with the answer".into())),
+            OpenReply::UnknownGroup => Err(DispatchError::UnknownGroup),
+            OpenReply::TooManyApplications { limit } => Err(DispatchError::TooManyApplications(limit)),
+            OpenReply::Refused(why) => Err(DispatchError::Refused(why)),
+        }
+    }
+}
+
+fn wait_for(fd: &OwnedFd, what: PollFlags, wake: &Wake, until: u64) -> Result<(), DispatchError> {
+    let mut fds = [PollFd::new(fd, what), PollFd::new(wake.fd(), PollFlags::IN)];
+    match poll_until(&mut fds, Some(until)) {
+        Ok(0) => Err(DispatchError::SupervisorSilent),
+        Ok(_) if wake.is_stopping() => Err(DispatchError::Stopping),
+        Ok(_) => Ok(()),
+        Err(e) => Err(DispatchError::System("poll", e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drover_sys::clock::monotonic_ns;
+
+    fn script() -> Script {
+        Script { path: b"/srv/a.wsgi".to_vec(), callable: b"application".to_vec() }
+    }
+
+    fn key() -> Key {
+        Key { group: b"shop".to_vec(), application_group: Vec::new() }
+    }
+
+    /// Plays droverd for one question.
+    fn answer(broker: OwnedFd, reply: OpenReply, with: Option<OwnedFd>) -> std::thread::JoinHandle<OpenQueue> {
+        std::thread::spawn(move || {
+            let (mut buffer, mut fds) = ([0u8; 4096], Vec::new());
+            let n = channel::receive(&broker, &mut buffer, &mut fds, true).unwrap();
+            let extra: Vec<_> = with.iter().map(AsFd::as_fd).collect();
+            channel::send(&fds[0], &[&control::encode(&reply).unwrap()], &extra, true).unwrap();
+            control::decode(&buffer[..n]).unwrap()
+        })
+    }
+
+    #[test]
+    fn a_queue_is_asked_for_once() {
+        let (ours, theirs) = channel::packet_pair().unwrap();
+        let (queue, _worker) = channel::packet_pair().unwrap();
+        let (queues, wake) = (Queues::new(ours), Wake::new().unwrap());
+        let asked = answer(theirs, OpenReply::Opened, Some(queue));
+        let first = queues.open(&key(), script(), &wake, monotonic_ns() + 10_000_000_000).unwrap();
+        assert_eq!(asked.join().unwrap().group, b"shop");
+        assert!(Arc::ptr_eq(&first, &queues.open(&key(), script(), &wake, 0).unwrap()), "known now: not asked again");
+        queues.forget(&key(), &first);
+        assert_eq!(queues.open(&key(), script(), &wake, 0).unwrap_err(), DispatchError::System("cannot reach droverd", Errno::PIPE));
+    }
+
+    #[test]
+    fn refusals_and_silence_are_told_apart() {
+        for (reply, error) in [
+            (OpenReply::UnknownGroup, DispatchError::UnknownGroup),
+            (OpenReply::TooManyApplications { limit: 3 }, DispatchError::TooManyApplications(3)),
+            (OpenReply::Refused("no".into()), DispatchError::Refused("no".into())),
+        ] {
+            let (ours, theirs) = channel::packet_pair().unwrap();
+            let asked = answer(theirs, reply, None);
+            let queues = Queues::new(ours);
+            assert_eq!(queues.open(&key(), script(), &Wake::new().unwrap(), monotonic_ns() + 10_000_000_000).unwrap_err(), error);
+            asked.join().unwrap();
+        }
+        let (ours, _theirs) = channel::packet_pair().unwrap();
+        let queues = Queues::new(ours);
+        let wake = Wake::new().unwrap();
+        assert_eq!(queues.open(&key(), script(), &wake, monotonic_ns() + 1_000_000).unwrap_err(), DispatchError::SupervisorSilent);
+        wake.stop();
+        assert_eq!(queues.open(&key(), script(), &wake, u64::MAX).unwrap_err(), DispatchError::Stopping);
+    }
+}

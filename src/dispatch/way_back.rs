@@ -1,0 +1,303 @@
+//! One request on its way: put on the queue, its body sent behind it, its answer read, its socket pair kept or thrown away.
+//!
+//! Responsible for: the worker's end being closed here while the request runs, so that the worker's death is an end-of-file;
+//! and for using a pair again only after END came with that very end. Must never: trust a frame. Called by: `handler`.
+use super::error::DispatchError;
+use super::queues::Queue;
+use drover_sys::clock::monotonic_ns;
+use drover_sys::wait::{EventfdFlags, PollFd, PollFlags, eventfd, poll_until};
+use drover_sys::{Errno, channel, memfile};
+use drover_wire::WireError;
+use drover_wire::frame::{BodyFailure, Deframer, Event, HEADER, Header, Kind};
+use drover_wire::request::{EXTERNAL, PREFIX};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Bytes of the buffer into which an answer is read.
+const BUFFER: usize = 64 * 1024;
+/// How long to wait before trying again when the user has too many descriptors in flight; there is nothing to poll for.
+const IN_FLIGHT_PAUSE_NS: u64 = 5_000_000;
+
+/// Wakes every waiting thread of this process when httpd stops it.
+#[derive(Debug)]
+pub struct Wake {
+    fd: OwnedFd,
+    stopping: AtomicBool,
+}
+
+impl Wake {
+    /// Not woken yet.
+    pub fn new() -> Result<Self, Errno> {
+        Ok(Self { fd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?, stopping: AtomicBool::new(false) })
+    }
+
+    /// Wakes everybody, for good. Async-signal-safe: an atomic store and write(2).
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        // The counter is far from full; and if it were, the descriptor would be readable already.
+        let _ = drover_sys::write_once(&self.fd, &1u64.to_ne_bytes());
+    }
+
+    /// Whether [`Wake::stop`] was called.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Readable from [`Wake::stop`] on.
+    #[must_use]
+    pub const fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+}
+
+/// A connected pair of stream sockets that is not in use.
+#[derive(Debug)]
+pub struct Pair {
+    near: OwnedFd,
+    far: OwnedFd,
+    /// The kernel's number of `far`, to know it again when it comes back.
+    cookie: u64,
+}
+
+impl Pair {
+    pub(super) fn new() -> Result<Self, DispatchError> {
+        let system = |e| DispatchError::System("cannot make a socket pair", e);
+        let (near, far) = channel::stream_pair().map_err(system)?;
+        let cookie = channel::cookie(&far).map_err(system)?;
+        Ok(Self { near, far, cookie })
+    }
+}
+
+/// What [`Exchange::wait`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    /// The worker sent something, or is gone.
+    pub answer: bool,
+    /// There is room for more of the body.
+    pub room: bool,
+    /// The client sent something, or is gone.
+    pub client: bool,
+}
+
+/// One request between being sent and its end.
+#[derive(Debug)]
+pub struct Exchange<'q> {
+    queue: &'q Queue,
+    near: OwnedFd,
+    cookie: u64,
+    number: u32,
+    returned: Option<OwnedFd>,
+    deframer: Deframer,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    out: Vec<u8>,
+    out_at: usize,
+}
+
+impl<'q> Exchange<'q> {
+    /// Puts a whole message (as `request::Builder` made it, number `number`) on the queue. Waits for room until `until`.
+    pub fn send(queue: &'q Queue, message: &[u8], number: u32, buffer: Vec<u8>, wake: &Wake, until: u64) -> Result<Self, DispatchError> {
+        let Pair { near, far, cookie } = queue.take_pair()?;
+        let external = message.get(6..8) // the flags
+            .and_then(|b| b.first_chunk::<2>())
+            .is_some_and(|b| u16::from_ne_bytes(*b) & EXTERNAL != 0);
+        let (inline, file) = if external {
+            let (prefix, rest) = message.split_at_checked(PREFIX).ok_or(DispatchError::TooLarge(WireError::Short("prefix")))?;
+            (prefix, Some(memfile::create(rest).map_err(|e| DispatchError::System("cannot make a memory file", e))?))
+        } else {
+            (message, None)
+        };
+        let fds: [BorrowedFd<'_>; 2] = [far.as_fd(), file.as_ref().map_or(far.as_fd(), AsFd::as_fd)];
+        let fds = fds.get(..if file.is_some() { 2 } else { 1 }).unwrap_or_default();
+        loop {
+            match channel::send(&queue.fd, &[inline], fds, false) {
+                Ok(_) => break,
+                Err(Errno::AGAIN) => wait_for_room(&queue.fd, wake, until, None)?,
+                Err(Errno::TOOMANYREFS) => wait_for_room(&queue.fd, wake, until, Some(IN_FLIGHT_PAUSE_NS))?,
+                Err(e) => return Err(DispatchError::System("cannot put the request on the queue", e)),
+            }
+        }
+        drop(far);
+        let mut buffer = buffer;
+        if buffer.len() < BUFFER {
+            buffer.resize(BUFFER, 0);
+        }
+        Ok(Self {
+            queue,
+            near,
+            cookie,
+            number,
+            returned: None,
+            deframer: Deframer::new(number),
+            buffer,
+            start: 0,
+            end: 0,
+            out: Vec::new(),
+            out_at: 0,
+        })
+    }
+
+    /// Waits until the worker has sent something, or (`want_room`) can take more, or (`client`) the client has sent something;
+    /// at most until `until`. All three false: the time is over.
+    pub fn wait(&self, want_room: bool, client: Option<BorrowedFd<'_>>, wake: &Wake, until: u64) -> Result<Ready, DispatchError> {
+        let interest = if want_room { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        let mut all = [
+            PollFd::new(&self.near, interest),
+            PollFd::new(wake.fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(client.unwrap_or_else(|| wake.fd().as_fd()), PollFlags::IN),
+        ];
+        let fds = all.get_mut(..if client.is_some() { 3 } else { 2 }).unwrap_or_default();
+        poll_until(fds, Some(until)).map_err(|e| DispatchError::System("poll", e))?;
+        if wake.is_stopping() {
+            return Err(DispatchError::Stopping);
+        }
+        let [near, _, other] = &all;
+        let near = near.revents();
+        Ok(Ready {
+            answer: near.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL),
+            room: want_room && near.contains(PollFlags::OUT),
+            client: client.is_some() && !other.revents().is_empty(),
+        })
+    }
+
+    /// Reads what is there. `Ok(false)`: nothing yet.
+    pub fn fill(&mut self) -> Result<bool, DispatchError> {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        let wanted = self.deframer.wanted(self.buffer.get(self.start..self.end).unwrap_or_default());
+        if self.buffer.len() - self.start < wanted.max(HEADER) {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            if self.buffer.len() < wanted {
+                self.buffer.resize(wanted, 0); // at most a HEAD frame's limit
+            }
+        }
+        let mut fds = Vec::new();
+        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+        match channel::receive(&self.near, room, &mut fds, false) {
+            Ok(0) => Err(DispatchError::WorkerDied),
+            Ok(n) => {
+                self.end += n;
+                if let Some(fd) = fds.pop() {
+                    self.returned = Some(fd);
+                }
+                Ok(true)
+            }
+            Err(Errno::AGAIN) => Ok(false),
+            Err(Errno::CONNRESET) => Err(DispatchError::WorkerDied),
+            Err(e) => Err(DispatchError::System("cannot read a worker's answer", e)),
+        }
+    }
+
+    /// The frames that are whole in the buffer.
+    pub fn frames(&mut self) -> Frames<'_> {
+        Frames { bytes: self.buffer.get(self.start..self.end).unwrap_or_default(), deframer: &mut self.deframer, start: &mut self.start }
+    }
+
+    /// Whether everything given to [`Exchange::offer`] and its kin has been sent.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.out_at == self.out.len()
+    }
+
+    /// Takes a piece of the body to be sent. Only when [`Exchange::is_flushed`].
+    pub fn offer(&mut self, data: &[u8]) {
+        self.frame(Kind::Body, 0, data);
+    }
+
+    /// The body is complete.
+    pub fn offer_end(&mut self) {
+        self.frame(Kind::End, 0, &[]);
+    }
+
+    /// The rest of the body will not come.
+    pub fn offer_failure(&mut self, why: BodyFailure) {
+        self.frame(Kind::Fail, why as u16, &[]);
+    }
+
+    fn frame(&mut self, kind: Kind, code: u16, data: &[u8]) {
+        if self.is_flushed() {
+            self.out.clear();
+            self.out_at = 0;
+        }
+        let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        self.out.extend_from_slice(&Header { len, number: self.number, kind, code }.encode());
+        self.out.extend_from_slice(data);
+    }
+
+    /// Sends as much of what was offered as the worker takes now. `Ok(false)`: the worker does not read any more.
+    pub fn flush(&mut self) -> Result<bool, DispatchError> {
+        while let Some(rest) = self.out.get(self.out_at..).filter(|r| !r.is_empty()) {
+            match channel::send(&self.near, &[rest], &[], false) {
+                Ok(n) => self.out_at += n,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::PIPE | Errno::CONNRESET) => {
+                    self.out_at = self.out.len();
+                    return Ok(false);
+                }
+                Err(e) => return Err(DispatchError::System("cannot send the body to a worker", e)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Ends the exchange. `clean`: END was read; then the pair is kept for another request if the worker gave its end back.
+    /// Returns the buffer for the next exchange.
+    pub fn finish(self, clean: bool) -> Vec<u8> {
+        if clean && self.start == self.end && self.is_flushed() {
+            if let Some(far) = self.returned.filter(|fd| channel::cookie(fd) == Ok(self.cookie)) {
+                self.queue.give_back(Pair { near: self.near, far, cookie: self.cookie });
+            }
+        }
+        let mut buffer = self.buffer;
+        if buffer.len() > BUFFER {
+            buffer.truncate(BUFFER);
+            buffer.shrink_to_fit();
+        }
+        buffer
+    }
+}
+
+/// Walks the whole frames of a buffer; what they show stays valid until the next [`Exchange::fill`].
+#[derive(Debug)]
+pub struct Frames<'a> {
+    bytes: &'a [u8],
+    deframer: &'a mut Deframer,
+    start: &'a mut usize,
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Result<Event<'a>, DispatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.deframer.next(self.bytes) {
+            Ok(None) => None,
+            Ok(Some((event, used))) => {
+                self.bytes = self.bytes.get(used..).unwrap_or_default();
+                *self.start += used;
+                Some(Ok(event))
+            }
+            Err(e) => {
+                self.bytes = &[];
+                Some(Err(DispatchError::Wire(e)))
+            }
+        }
+    }
+}
+
+fn wait_for_room(queue: &OwnedFd, wake: &Wake, until: u64, pause: Option<u64>) -> Result<(), DispatchError> {
+    let now = monotonic_ns();
+    if now >= until {
+        return Err(DispatchError::QueueTimeout);
+    }
+    let mut fds = [PollFd::new(wake.fd(), PollFlags::IN), PollFd::new(queue, PollFlags::OUT)];
+    let (fds, until) = match pause {
+        Some(ns) => (fds.get_mut(..1).unwrap_or_default(), until.min(now + ns)),
+        None => (fds.as_mut_slice(), until),
+    };
+    poll_until(fds, Some(until)).map_err(|e| DispatchError::System("poll", e))?;
+    if wake.is_stopping() { Err(DispatchError::Stopping) } else { Ok(()) }
+}

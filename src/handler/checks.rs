@@ -1,0 +1,52 @@
+//! What refuses a request before any worker sees it; the statuses are mod_wsgi's.
+use super::Verdict;
+use crate::config::Settings;
+use crate::httpd::request::FileKind;
+use crate::httpd::{Level, Request};
+use crate::messages::Code;
+
+/// `Some`: the answer, already logged.
+pub fn refuse(r: &Request<'_>, settings: &Settings<'_>) -> Option<Verdict> {
+    let file = || r.filename().unwrap_or_default().escape_ascii().to_string();
+    let no = |status, code, text: String| {
+        r.log(Level::Error, code, &text);
+        Some(Verdict::Status(status))
+    };
+    if !r.may_run_script() {
+        return no(403, Code::NoExecCgi, format!("Options ExecCGI is off in this directory: {}", file()));
+    }
+    match r.script_file().0 {
+        FileKind::Missing => return no(404, Code::ScriptMissing, format!("script not found or unable to stat: {}", file())),
+        FileKind::Directory => return no(403, Code::ScriptIsDirectory, format!("attempt to invoke directory as WSGI application: {}", file())),
+        FileKind::File => {}
+    }
+    if r.rejects_path_info() && r.path_info().is_some_and(|p| !p.is_empty()) {
+        return no(404, Code::PathInfo, format!("AcceptPathInfo off disallows user's path: {}", file()));
+    }
+    if let Some(encoding) = r.header(c"Transfer-Encoding").filter(|_| !r.is_stream()) {
+        if !encoding.eq_ignore_ascii_case(b"chunked") {
+            return no(501, Code::TransferEncoding, format!("unknown Transfer-Encoding '{}'", encoding.escape_ascii()));
+        }
+        if !settings.chunked_request {
+            return no(411, Code::ChunkedOff, "the request's body is chunked and WSGIChunkedRequest is Off".into());
+        }
+    }
+    if r.header(c"Content-Length").is_some() {
+        let Some(length) = content_length(r) else {
+            return no(400, Code::ContentLength, "the request's Content-Length is not a number".into());
+        };
+        let limit = r.body_limit();
+        if limit > 0 && length > limit {
+            let text = format!("the request's body of {length} bytes is larger than LimitRequestBody ({limit}) allows");
+            r.log(Level::Info, Code::BodyRead, &text);
+            return Some(Verdict::Status(413));
+        }
+    }
+    None
+}
+
+/// Content-Length as a number.
+pub fn content_length(r: &Request<'_>) -> Option<u64> {
+    let text = r.header(c"Content-Length")?.trim_ascii();
+    str::from_utf8(text).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
+}

@@ -1,0 +1,88 @@
+//! With what: the environment of a request, as mod_wsgi and PEP 3333 have it.
+//!
+//! Responsible for: which variables there are. Must never: let a client set one that httpd sets. Called by: `handler::mod`.
+use super::select::Selection;
+use crate::config::Settings;
+use crate::config::value::MapHead;
+use crate::httpd::Request;
+use crate::handler::proxy;
+
+fn no_double_slash(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    for &b in path {
+        if b != b'/' || out.last() != Some(&b'/') {
+            out.push(b);
+        }
+    }
+    out
+}
+
+/// Fills `r->subprocess_env`; what stands in it afterwards is what the application gets, next to what the worker adds.
+pub fn build(r: &mut Request<'_>, settings: &Settings<'_>, selection: &Selection) {
+    r.add_common_vars();
+    r.set_env(c"GATEWAY_INTERFACE", b"CGI/1.1");
+    r.set_env(c"SERVER_PROTOCOL", r.protocol().unwrap_or_default());
+    r.set_env(c"REQUEST_METHOD", method(r, settings));
+    r.set_env(c"QUERY_STRING", r.args().unwrap_or_default());
+    r.set_env(c"REQUEST_URI", r.request_uri());
+
+    let path_info = no_double_slash(r.path_info().unwrap_or_default());
+    let script_name = script_name(r);
+    r.set_env(c"SCRIPT_NAME", &script_name);
+    r.set_env(c"PATH_INFO", &path_info);
+    if !path_info.is_empty() {
+        // RFC 3875 §4.1.6 without the sub-request that httpd makes for CGI: the document root and the path.
+        let translated = [r.document_root(), &path_info].concat();
+        r.set_env(c"PATH_TRANSLATED", &translated);
+    }
+    if selection.pass_authorization {
+        if let Some(value) = r.header(c"Authorization") {
+            r.set_env(c"HTTP_AUTHORIZATION", value);
+        }
+    }
+    r.set_env(c"mod_wsgi.script_name", &script_name);
+    r.set_env(c"mod_wsgi.path_info", &path_info);
+
+    let scheme_settled = proxy::apply(r, settings);
+    let https = match r.env(c"HTTPS") {
+        _ if !scheme_settled && r.is_https() => true,
+        Some(v) => [b"1".as_slice(), b"on", b"true"].iter().any(|yes| v.eq_ignore_ascii_case(yes)),
+        None => false,
+    };
+    r.unset_env(c"HTTPS");
+    r.set_env(c"wsgi.url_scheme", if https { b"https" } else { b"http" });
+
+    r.set_env(c"mod_wsgi.callable_object", &selection.callable_object);
+    r.set_env(c"mod_wsgi.request_handler", r.handler().unwrap_or_default());
+    r.set_env(c"mod_wsgi.handler_script", b"");
+    r.set_env(c"mod_wsgi.listener_host", b"");
+    r.set_env(c"mod_wsgi.listener_port", r.local_port().to_string().as_bytes());
+    r.set_env(c"mod_wsgi.server_pid", std::process::id().to_string().as_bytes());
+    let (request_id, connection_id) = r.log_ids();
+    if let Some(id) = request_id {
+        r.set_env(c"mod_wsgi.request_id", id);
+    }
+    if let Some(id) = connection_id {
+        r.set_env(c"mod_wsgi.connection_id", id);
+    }
+    r.set_env(c"apache.version", crate::httpd::version().as_bytes());
+}
+
+/// SCRIPT_NAME: the URL without PATH_INFO, double slashes folded.
+pub fn script_name(r: &Request<'_>) -> Vec<u8> {
+    let uri = r.uri().unwrap_or_default();
+    match r.path_info() {
+        Some(info) if !info.is_empty() => no_double_slash(uri.get(..r.path_info_start()).unwrap_or_default()),
+        _ => no_double_slash(uri),
+    }
+}
+
+/// REQUEST_METHOD: GET for a HEAD whose output filters need to see the body, or as WSGIMapHEADToGET says.
+fn method<'r>(r: &Request<'r>, settings: &Settings<'_>) -> &'r [u8] {
+    let as_get = match settings.map_head_to_get {
+        MapHead::On => r.is_get(),
+        MapHead::Auto => r.is_get() && r.is_head() && r.head_needs_body(),
+        MapHead::Off => false,
+    };
+    if as_get { b"GET" } else { r.method().unwrap_or_default() }
+}

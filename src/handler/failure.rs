@@ -1,0 +1,103 @@
+//! What a failed request becomes: HTTP status, log level and code, in exactly one place.
+//!
+//! Called by: `handler`. The statuses are mod_wsgi's (its error reference) where docs/compatibility.md does not say otherwise.
+use crate::dispatch::DispatchError;
+use crate::handler::client::BodyError;
+use crate::httpd::Level;
+use crate::messages::Code;
+use drover_wire::frame::Failure;
+use std::fmt;
+
+/// Why a request has no whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failed {
+    /// On the way to a worker or back.
+    Dispatch(DispatchError),
+    /// In the worker; the text is its one line for the log.
+    Worker(Failure, String),
+    /// While the client's body was read.
+    Body(BodyError),
+    /// A head that httpd cannot send.
+    Head(String),
+    /// The client does not take the answer.
+    ClientGone,
+}
+
+/// What follows from a [`Failed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// HTTP status, if the head has not been sent.
+    pub status: u16,
+    /// Level of the log line.
+    pub level: Level,
+    /// Its code.
+    pub code: Code,
+    /// Seconds for Retry-After.
+    pub retry_after: Option<u16>,
+}
+
+/// The one function that decides.
+#[must_use]
+pub const fn verdict(failed: &Failed) -> Verdict {
+    let (status, level, code, retry_after) = match failed {
+        Failed::Dispatch(e) => match e {
+            DispatchError::SupervisorSilent => (503, Level::Error, Code::SupervisorSilent, Some(5)),
+            DispatchError::Refused(_) => (503, Level::Error, Code::OpenRefused, Some(5)),
+            DispatchError::UnknownGroup => (500, Level::Error, Code::UnknownGroup, None),
+            DispatchError::TooManyApplications(_) => (503, Level::Error, Code::TooManyApplications, Some(30)),
+            DispatchError::QueueTimeout => (503, Level::Error, Code::QueueTimeout, Some(5)),
+            DispatchError::WorkerDied => (502, Level::Error, Code::WorkerDied, None),
+            DispatchError::Silent => (504, Level::Error, Code::SocketTimeout, None),
+            DispatchError::RequestTimeout => (504, Level::Error, Code::RequestTimeout, None),
+            DispatchError::Stopping => (503, Level::Info, Code::Stopping, Some(5)),
+            DispatchError::Wire(_) => (502, Level::Error, Code::BadFrame, None),
+            DispatchError::TooLarge(_) => (500, Level::Error, Code::RequestTooLarge, None),
+            DispatchError::System(..) => (503, Level::Error, Code::System, Some(5)),
+        },
+        Failed::Worker(f, _) => match f {
+            Failure::Exception => (500, Level::Error, Code::Exception, None),
+            Failure::Import => (503, Level::Error, Code::Import, Some(10)),
+            Failure::ScriptMissing => (404, Level::Error, Code::ScriptMissing, None),
+            Failure::NoCallable => (404, Level::Error, Code::NoCallable, None),
+            Failure::SystemExit => (500, Level::Error, Code::SystemExit, None),
+            Failure::BadResponse => (500, Level::Error, Code::BadResponse, None),
+            Failure::Timeout => (504, Level::Error, Code::RequestTimeout, None),
+            Failure::Expired => (503, Level::Error, Code::QueueTimeout, Some(5)),
+            Failure::CannotStart => (503, Level::Error, Code::CannotStart, Some(10)),
+            Failure::Stopping => (503, Level::Warn, Code::Stopping, Some(5)),
+            Failure::ClientGone => (400, Level::Info, Code::ClientGone, None),
+            Failure::Internal => (500, Level::Error, Code::WorkerInternal, None),
+        },
+        Failed::Body(e) => match e {
+            BodyError::ClientGone | BodyError::Answered => (400, Level::Info, Code::ClientGone, None),
+            BodyError::Timeout => (408, Level::Info, Code::BodyRead, None),
+            BodyError::TooLarge => (413, Level::Info, Code::BodyRead, None),
+            BodyError::Malformed => (400, Level::Info, Code::BodyRead, None),
+        },
+        Failed::Head(_) => (500, Level::Error, Code::BadResponse, None),
+        Failed::ClientGone => (400, Level::Info, Code::ClientGone, None),
+    };
+    Verdict { status, level, code, retry_after }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dispatch(e) => e.fmt(f),
+            Self::Worker(_, text) => f.write_str(text),
+            Self::Body(BodyError::ClientGone) => f.write_str("the client went away while its request was read"),
+            Self::Body(BodyError::Timeout) => f.write_str("the client was too slow to send its request's body"),
+            Self::Body(BodyError::TooLarge) => f.write_str("the request's body is larger than LimitRequestBody allows"),
+            Self::Body(BodyError::Malformed) => f.write_str("the request's body is malformed"),
+            Self::Body(BodyError::Answered) => f.write_str("an input filter has answered the request"),
+            Self::Head(why) => write!(f, "the application's head cannot be sent: {why}"),
+            Self::ClientGone => f.write_str("the client went away before the answer was complete"),
+        }
+    }
+}
+
+impl From<DispatchError> for Failed {
+    fn from(e: DispatchError) -> Self {
+        Self::Dispatch(e)
+    }
+}

@@ -1,0 +1,248 @@
+//! One request, from top to bottom.
+//!
+//! Responsible for: the order of things. Must never: know a pointer. Called by: `httpd::module` in the handler phase.
+//!
+//! [`check`](checks) whether the request may run → [`select`] its group → [`environ`] → read a small body → put it on the
+//! queue ([`crate::dispatch`]) → [`relay`] both directions → an error becomes a status in [`failure`].
+mod checks;
+pub mod client;
+pub mod environ;
+pub mod failure;
+mod proxy;
+mod relay;
+mod select;
+
+use crate::config::Settings;
+use crate::dispatch::{DispatchError, Exchange, Queues, Wake};
+use crate::httpd::{Level, Request};
+use crate::messages::Code;
+use crate::resolved::{Group, Resolved};
+use client::{BodyError, BodyRead, Client, Pass};
+use drover_sys::clock::monotonic_ns;
+use drover_wire::control::Script;
+use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, Builder, MAX_INLINE_BODY, Prefix};
+use failure::{Failed, verdict};
+use relay::{Answer, Broken, Limits, Manner, Relay, Upload};
+use select::Selection;
+use std::cell::RefCell;
+
+/// What a request needs that outlives it.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'c> {
+    /// The configuration, resolved.
+    pub resolved: &'c Resolved,
+    /// This process's queues.
+    pub queues: &'c Queues,
+    /// Wakes everybody when httpd stops.
+    pub wake: &'c Wake,
+}
+
+/// What the handler phase answers to httpd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not ours.
+    Declined,
+    /// Answered.
+    Done,
+    /// Answer with this status.
+    Status(u16),
+}
+
+/// Buffers that a thread uses again and again.
+#[derive(Default)]
+struct Buffers {
+    message: Builder,
+    answer: Vec<u8>,
+    body: Vec<u8>,
+}
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+
+/// How long a chunked body is given to show itself small, nanoseconds.
+const SMALL_CHUNKED_NS: u64 = 200_000_000;
+/// How long droverd may take to open a queue, nanoseconds.
+const OPEN_NS: u64 = 30_000_000_000;
+
+/// Handles a request that may be ours.
+pub fn handle(r: &mut Request<'_>, settings: &Settings<'_>, context: Context<'_>) -> Verdict {
+    if !matches!(r.handler(), Some(b"wsgi-script" | b"application/x-httpd-wsgi")) {
+        return Verdict::Declined;
+    }
+    if let Some(refused) = checks::refuse(r, settings) {
+        return refused;
+    }
+    let selection = select::select(r, settings, context.resolved.implicit_name());
+    let group = match context.resolved.group_for(r.server_hostname(), &selection.key.group) {
+        Ok(group) if settings.allows_process_group(if selection.implicit { b"" } else { &selection.key.group }) => group,
+        Ok(_) => {
+            let text = format!("group '{}' is not allowed here by WSGIRestrictProcess", selection.key.group.escape_ascii());
+            return refuse(r, 500, Code::GroupRestricted, &text);
+        }
+        Err(e) => return refuse(r, 500, e.code(), &e.to_string()),
+    };
+    if selection.implicit && context.resolved.first_implicit() {
+        let text = "a script runs without WSGIProcessGroup: in the implicit group 'default' (there is no embedded mode)";
+        r.log(Level::Notice, Code::ImplicitGroup, text);
+    }
+    environ::build(r, settings, &selection);
+    // Taken out, not borrowed: an internal redirect comes back here on the same thread.
+    let mut buffers = BUFFERS.take();
+    let result = run(r, settings, group, &selection, context, &mut buffers);
+    BUFFERS.set(buffers);
+    match result {
+        Ok(Answer::Whole) => Verdict::Done,
+        Ok(Answer::Status(status)) => {
+            r.reset_status();
+            Verdict::Status(status)
+        }
+        Ok(Answer::Redirect(url)) => {
+            r.redirect_internally(&url);
+            Verdict::Done
+        }
+        Err(broken) => fail(r, &broken),
+    }
+}
+
+fn refuse(r: &Request<'_>, status: u16, code: Code, text: &str) -> Verdict {
+    r.log(Level::Error, code, text);
+    Verdict::Status(status)
+}
+
+/// Puts the request on its queue and relays until its end.
+fn run(
+    r: &mut Request<'_>,
+    settings: &Settings<'_>,
+    group: &Group,
+    selection: &Selection,
+    context: Context<'_>,
+    buffers: &mut Buffers,
+) -> Result<Answer, Broken> {
+    let unsent = |failed: Failed| Broken { failed, sent: false };
+    if buffers.body.is_empty() {
+        buffers.body.resize(MAX_INLINE_BODY, 0);
+    }
+    let (inline, upload) = read_small(r, &mut buffers.body).map_err(|e| unsent(Failed::Body(e)))?;
+    if upload == Upload::None && inline > 0 {
+        // RFC 3875 §4.1.2: the length after transfer codings are removed; it is known now, also for a chunked body.
+        r.set_env(c"CONTENT_LENGTH", inline.to_string().as_bytes());
+    }
+
+    let started = monotonic_ns();
+    let script = r.filename().unwrap_or_default();
+    let (_, mtime) = r.script_file();
+    let number = context.queues.next_number();
+    let limits = Limits {
+        silence: group.socket_timeout_ns.unwrap_or_else(|| r.server_timeout_ns()),
+        client_silence: r.server_timeout_ns(),
+        take_by: group.queue_timeout_ns.map(|t| started.saturating_add(t)),
+        answer_by: group.request_timeout_ns.map(|t| started.saturating_add(t)),
+    };
+    let prefix = Prefix {
+        flags: match upload {
+            Upload::Open => BODY_FOLLOWS,
+            Upload::OnDemand => BODY_FOLLOWS | BODY_ON_DEMAND,
+            Upload::None | Upload::Closed => 0,
+        },
+        number,
+        take_by: limits.take_by.unwrap_or(0),
+        answer_by: limits.answer_by.unwrap_or(0),
+        queued_at: started,
+        started_us: r.started_us(),
+        script_mtime_us: if settings.script_reloading { mtime } else { 0 },
+        log_level: r.log_level(),
+        ..Prefix::default()
+    };
+    let too_large = |e| unsent(DispatchError::TooLarge(e).into());
+    let Buffers { message, answer, body } = buffers;
+    message.begin(script, &selection.callable_object).map_err(too_large)?;
+    for (name, value) in r.each_env() {
+        message.pair(name, value).map_err(too_large)?;
+    }
+    let message = message.finish(prefix, body.get(..inline).unwrap_or_default()).map_err(too_large)?;
+
+    let until = limits.take_by.unwrap_or_else(|| started.saturating_add(limits.silence));
+    let script = Script { path: script.to_vec(), callable: selection.callable_object.clone() };
+    let mut tries = 0;
+    loop {
+        let queue = context
+            .queues
+            .open(&selection.key, script.clone(), context.wake, until.min(started.saturating_add(OPEN_NS)))
+            .map_err(|e| unsent(e.into()))?;
+        let mut exchange = match Exchange::send(&queue, message, number, std::mem::take(answer), context.wake, until) {
+            // Nobody holds the other end any more: the group went and came back. Ask droverd once more.
+            Err(DispatchError::System(_, drover_sys::Errno::PIPE | drover_sys::Errno::CONNREFUSED | drover_sys::Errno::CONNRESET)) if tries == 0 => {
+                context.queues.forget(&selection.key, &queue);
+                tries += 1;
+                continue;
+            }
+            other => other.map_err(|e| unsent(e.into()))?,
+        };
+        let manner = Manner { error_override: settings.error_override };
+        let result = Relay::new(r, &mut exchange, limits, manner, upload).run(context.wake, body);
+        *answer = exchange.finish(result.is_ok());
+        return result;
+    }
+}
+
+/// Reads the body if it is small, so that a slow client holds no worker. Returns how much of it is in `buffer`, and what is
+/// left to do for the rest.
+fn read_small(r: &mut Request<'_>, buffer: &mut [u8]) -> Result<(usize, Upload), BodyError> {
+    let length = checks::content_length(r);
+    let chunked = r.header(c"Transfer-Encoding").is_some();
+    match length {
+        None if !chunked && !r.is_stream() => return Ok((0, Upload::None)),
+        Some(0) => return Ok((0, Upload::None)),
+        Some(n) if n > MAX_INLINE_BODY as u64 => return Ok((0, if r.expects_continue() { Upload::OnDemand } else { Upload::Open })),
+        _ => {}
+    }
+    let patience = monotonic_ns() + SMALL_CHUNKED_NS;
+    let mut have = 0;
+    while let Some(room) = buffer.get_mut(have..).filter(|b| !b.is_empty()) {
+        // A body of unknown length may be a conversation: it is not waited for longer than a moment.
+        let wait = length.is_some() || (r.socket().is_none() && have == 0);
+        match r.read_body(room, wait) {
+            BodyRead::Data(n) => have += n,
+            BodyRead::End => return Ok((have, Upload::None)),
+            BodyRead::NotYet => {
+                if monotonic_ns() >= patience || !wait_for_client(r, patience) {
+                    return Ok((have, Upload::Open));
+                }
+            }
+            BodyRead::Failed(e) => return Err(e),
+        }
+        if length == Some(have as u64) {
+            return Ok((have, Upload::None));
+        }
+    }
+    Ok((have, Upload::Open))
+}
+
+fn wait_for_client(r: &Request<'_>, until: u64) -> bool {
+    use drover_sys::wait::{PollFd, PollFlags, poll_until};
+    let Some(socket) = r.socket() else { return false };
+    matches!(poll_until(&mut [PollFd::new(&socket, PollFlags::IN)], Some(until)), Ok(n) if n > 0)
+}
+
+/// Logs why, and answers with the status of the cause, or cuts what has been sent.
+fn fail(r: &mut Request<'_>, broken: &Broken) -> Verdict {
+    let v = verdict(&broken.failed);
+    if broken.sent {
+        let gone = v.code == Code::ClientGone;
+        let (level, code) = if gone { (v.level, v.code) } else { (Level::Error, Code::Truncated) };
+        r.log(level, code, &format!("the answer was cut short: {}: {}", v.code, broken.failed));
+        // The client is gone or learns it now; there is nobody else to tell.
+        let _ = r.pass(&[], Pass::Cut);
+        return Verdict::Done;
+    }
+    r.log(v.level, v.code, &broken.failed.to_string());
+    r.reset_status();
+    if let Some(seconds) = v.retry_after {
+        r.set_error_header(c"Retry-After", &seconds.to_string());
+    }
+    if broken.failed == Failed::Body(BodyError::Answered) {
+        return Verdict::Done;
+    }
+    Verdict::Status(v.status)
+}

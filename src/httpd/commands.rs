@@ -1,0 +1,243 @@
+//! The directive table as httpd's command_rec array, and the configurations that directives write into.
+//!
+//! Responsible for: one trampoline from C to `config::Directive::apply`; creating, merging and freeing configurations. Must
+//! never: know a single directive. Called by: httpd while it reads its configuration (and .htaccess files, on any thread).
+use super::guard::guard;
+use super::{ffi, log};
+use crate::config::{AliasPattern, Context, Contexts, DIRECTIVES, DirConfig, Directive, Effect, InterpreterScope, ServerConfig, Target};
+use crate::messages::Code;
+use std::cell::UnsafeCell;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr;
+
+/// What hangs on a server_rec.
+pub struct ServerSlot {
+    /// Its configuration.
+    pub config: ServerConfig,
+    /// Compiled patterns, at the places of `config.aliases`; null for a prefix. Filled in post_config.
+    pub patterns: Vec<*mut ffi::ap_regex_t>,
+    /// The block of `<WSGIInterpreterOptions>` that is being read.
+    scope: Option<InterpreterScope>,
+}
+
+/// Puts a value under a pool's care: it is dropped when the pool is cleared.
+fn in_pool<T>(pool: *mut ffi::apr_pool_t, value: T) -> *mut T {
+    unsafe extern "C" fn free<T>(data: *mut c_void) -> ffi::apr_status_t {
+        // SAFETY: registered below with a pointer from Box::into_raw of this very type; APR runs a cleanup once.
+        guard((), || drop(unsafe { Box::from_raw(data.cast::<T>()) }));
+        ffi::APR_SUCCESS
+    }
+    let raw = Box::into_raw(Box::new(value));
+    // SAFETY: the pool is the one httpd handed to the calling hook; the cleanup frees exactly this box.
+    unsafe { ffi::apr_pool_cleanup_register(pool, raw.cast(), Some(free::<T>), Some(ffi::apr_pool_cleanup_null)) };
+    raw
+}
+
+pub(super) unsafe extern "C" fn create_server(pool: *mut ffi::apr_pool_t, _: *mut ffi::server_rec) -> *mut c_void {
+    guard(ptr::null_mut(), || in_pool(pool, ServerSlot { config: ServerConfig::default(), patterns: Vec::new(), scope: None }).cast())
+}
+
+pub(super) unsafe extern "C" fn merge_server(pool: *mut ffi::apr_pool_t, base: *mut c_void, new: *mut c_void) -> *mut c_void {
+    guard(ptr::null_mut(), || {
+        // SAFETY: httpd hands back what create_server or merge_server made (http_config.h).
+        let (base, new) = unsafe { (&*base.cast::<ServerSlot>(), &*new.cast::<ServerSlot>()) };
+        in_pool(pool, ServerSlot { config: ServerConfig::merge(&base.config, &new.config), patterns: Vec::new(), scope: None }).cast()
+    })
+}
+
+pub(super) unsafe extern "C" fn create_dir(pool: *mut ffi::apr_pool_t, _: *mut c_char) -> *mut c_void {
+    guard(ptr::null_mut(), || in_pool(pool, DirConfig::default()).cast())
+}
+
+pub(super) unsafe extern "C" fn merge_dir(pool: *mut ffi::apr_pool_t, base: *mut c_void, new: *mut c_void) -> *mut c_void {
+    guard(ptr::null_mut(), || {
+        // SAFETY: httpd hands back what create_dir or merge_dir made (http_config.h).
+        let (base, new) = unsafe { (&*base.cast::<DirConfig>(), &*new.cast::<DirConfig>()) };
+        in_pool(pool, DirConfig::merge(base, new)).cast()
+    })
+}
+
+/// The array that the module record points to. Filled once; it holds names and function pointers only, no configuration.
+pub(super) struct Commands(UnsafeCell<[ffi::command_rec; MAX_COMMANDS]>);
+
+const MAX_COMMANDS: usize = 96;
+
+// SAFETY: written only by `commands()`, from the single-threaded loading of the module, before httpd reads it.
+unsafe impl Sync for Commands {}
+
+const END: ffi::command_rec = ffi::command_rec {
+    name: ptr::null(),
+    func: ffi::cmd_func { no_args: None },
+    cmd_data: ptr::null_mut(),
+    req_override: 0,
+    args_how: ffi::cmd_how_RAW_ARGS,
+    errmsg: ptr::null(),
+};
+
+const fn allowed(contexts: Contexts) -> i32 {
+    match contexts {
+        Contexts::GlobalOnly | Contexts::Server => ffi::RSRC_CONF,
+        Contexts::Directory => ffi::RSRC_CONF | ffi::ACCESS_CONF,
+        Contexts::FileInfo => ffi::OR_FILEINFO,
+        Contexts::AuthConfig => ffi::OR_AUTHCFG,
+    }
+}
+
+impl Commands {
+    const fn build() -> Self {
+        let mut all = [END; MAX_COMMANDS];
+        let mut i = 0;
+        while i < DIRECTIVES.len() {
+            // One place stays for the terminating entry; more rows than places would not compile.
+            assert!(i < MAX_COMMANDS - 1);
+            #[allow(clippy::indexing_slicing)] // evaluated by the compiler
+            {
+                let d: &'static Directive = &DIRECTIVES[i];
+                all[i] = ffi::command_rec {
+                    name: d.name.as_ptr(),
+                    func: ffi::cmd_func { raw_args: Some(trampoline) },
+                    cmd_data: ptr::from_ref(d).cast_mut().cast(),
+                    req_override: allowed(d.contexts),
+                    args_how: ffi::cmd_how_RAW_ARGS,
+                    errmsg: d.summary.as_ptr(),
+                };
+            }
+            i += 1;
+        }
+        Self(UnsafeCell::new(all))
+    }
+
+    pub(super) const fn as_ptr(&self) -> *const ffi::command_rec {
+        self.0.get().cast_const().cast()
+    }
+}
+
+pub(super) static COMMANDS: Commands = Commands::build();
+
+const GROUP_NAMES: &CStr = c"mod_drover:groups";
+
+/// The names of all groups defined so far, kept on the configuration's pool.
+unsafe fn group_names<'a>(pool: *mut ffi::apr_pool_t) -> &'a mut Vec<Vec<u8>> {
+    let mut found: *mut c_void = ptr::null_mut();
+    // SAFETY: the configuration pass is single-threaded (main.c); the value under our key is always the Vec stored here.
+    unsafe {
+        ffi::apr_pool_userdata_get(&raw mut found, GROUP_NAMES.as_ptr(), pool);
+        if found.is_null() {
+            found = in_pool(pool, Vec::<Vec<u8>>::new()).cast();
+            ffi::apr_pool_userdata_setn(found, GROUP_NAMES.as_ptr(), None, pool);
+        }
+        &mut *found.cast()
+    }
+}
+
+unsafe extern "C" fn trampoline(cmd: *mut ffi::cmd_parms, dir: *mut c_void, args: *const c_char) -> *const c_char {
+    guard(c"internal error; see the error log".as_ptr(), || {
+        // SAFETY: httpd gives a live cmd_parms whose cmd is one of ours, our own dir config, and the rest of the line.
+        unsafe { run(cmd, dir.cast(), CStr::from_ptr(args).to_bytes()) }
+    })
+}
+
+unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *const c_char {
+    // SAFETY: as for the trampoline. The server's slot was made by create_server; its pointer is read here, not kept.
+    unsafe {
+        let directive = &*(*(*cmd).cmd).cmd_data.cast::<Directive>();
+        let server = (*cmd).server;
+        let slot: *mut ServerSlot = slot_of(server);
+        let htaccess = !ffi::ap_check_cmd_context(cmd, ffi::NOT_IN_HTACCESS as _).is_null();
+        let context = match ((*cmd).path.is_null(), htaccess) {
+            (_, true) => Context::Htaccess,
+            (false, _) => Context::Directory,
+            (true, _) if (*server).is_virtual != 0 => Context::VirtualHost,
+            (true, _) => Context::Server,
+        };
+        let args = if directive.container { args.trim_ascii_end().strip_suffix(b">").unwrap_or(args) } else { args };
+        let result = if htaccess {
+            // On a request's thread: nothing of the server may be touched.
+            let mut nothing = ServerConfig::default();
+            directive.apply(&mut Target { server: &mut nothing, dir: &mut *dir, context, scope: None, defined_groups: &[] }, args)
+        } else {
+            let names = group_names((*cmd).pool);
+            let before = (*slot).config.groups.len();
+            let scope = (*slot).scope.clone();
+            let mut target =
+                Target { server: &mut (*slot).config, dir: &mut *dir, context, scope: scope.as_ref(), defined_groups: names };
+            let result = directive.apply(&mut target, args);
+            names.extend((&(*slot).config.groups).iter().skip(before).map(|g| g.name.clone()));
+            result
+        };
+        match result {
+            Ok(effect) => {
+                if let Effect::Notice(text) = effect {
+                    notice(cmd, &text);
+                }
+            }
+            Err(e) => return pooled((*cmd).pool, &e.to_string()),
+        }
+        if let Some(AliasPattern::Regex(pattern)) = (&(*slot).config.aliases).last().map(|a| &a.pattern).filter(|_| !htaccess) {
+            if super::regex(&mut *(*cmd).pool, pattern).is_none() {
+                return pooled((*cmd).pool, &format!("{}: '{}' is not a valid regular expression", directive.title(), pattern.escape_ascii()));
+            }
+        }
+        if directive.container {
+            return walk(cmd, dir, slot, args);
+        }
+        ptr::null()
+    }
+}
+
+/// Reads the directives inside `<WSGIInterpreterOptions …>`.
+unsafe fn walk(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, slot: *mut ServerSlot, args: &[u8]) -> *const c_char {
+    // SAFETY: as for the trampoline; ap_walk_config calls back into it for each directive inside, on the same thread.
+    unsafe {
+        match InterpreterScope::parse(args) {
+            Ok(scope) => (*slot).scope = Some(scope),
+            Err(_) => return pooled((*cmd).pool, "<WSGIInterpreterOptions>: invalid arguments"),
+        }
+        let _ = dir;
+        let error = ffi::ap_walk_config((*(*cmd).directive).first_child, cmd, (*cmd).context);
+        (*slot).scope = None;
+        error
+    }
+}
+
+fn pooled(pool: *mut ffi::apr_pool_t, text: &str) -> *const c_char {
+    let text = CString::new(text.replace('\0', "?")).unwrap_or_default();
+    // SAFETY: the copy lives as long as the pool, which outlives the report of the error.
+    unsafe { ffi::apr_pstrdup(pool, text.as_ptr()) }
+}
+
+/// Says a notice once a start: in the real pass, or when only the syntax is checked.
+unsafe fn notice(cmd: *mut ffi::cmd_parms, text: &str) {
+    // SAFETY: httpd's file names are strings of the configuration's pool.
+    let place = unsafe {
+        let directive = (*cmd).directive;
+        if directive.is_null() || (*directive).filename.is_null() {
+            String::new()
+        } else {
+            format!(" ({}:{})", CStr::from_ptr((*directive).filename).to_string_lossy(), (*directive).line_num)
+        }
+    };
+    // SAFETY: asks for a number (http_main.h).
+    let first_pass = unsafe { ffi::ap_state_query(ffi::AP_SQ_MAIN_STATE) } == ffi::AP_SQ_MS_CREATE_PRE_CONFIG;
+    if first_pass {
+        log::startup(log::Level::Notice, Code::NoEffect, &format!("{text}{place}"));
+    }
+}
+
+/// Our slot of a server.
+///
+/// # Safety
+/// `server` must be a server_rec of the live configuration.
+pub(super) unsafe fn slot_of(server: *mut ffi::server_rec) -> *mut ServerSlot {
+    // SAFETY: httpd has called create_server for it and keeps the result at our index.
+    unsafe { ffi::ap_get_module_config((*server).module_config, super::module::record()).cast() }
+}
+
+/// Our configuration of a request's directory.
+///
+/// # Safety
+/// `r` must be a live request.
+pub(super) unsafe fn dir_of<'r>(r: *mut ffi::request_rec) -> &'r DirConfig {
+    // SAFETY: httpd has called create_dir for it; the value lives as long as the request.
+    unsafe { &*ffi::ap_get_module_config((*r).per_dir_config, super::module::record()).cast() }
+}

@@ -1,0 +1,254 @@
+//! httpd's phases in order of time: pre_config, check_config, post_config, monitor, child_init, child_stopping.
+//!
+//! Responsible for: doing nothing real before the real pass, and for the one pointer to the configuration that requests read.
+//! Must never: keep a pointer into a configuration that httpd has cleared. Called by: `module`.
+use super::mpm::Mpm;
+use super::{commands, ffi, log, parent};
+use crate::config::AliasPattern;
+use crate::dispatch::{Queues, Wake};
+use crate::handler::Context;
+use crate::messages::Code;
+use crate::resolved::{self, Problem, Resolved, Server, System};
+use drover_sys::users::{self, User};
+use drover_wire::control::{Configuration, GroupSpec};
+use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// The configuration of the running generation; null outside of it (a cleanup of its pool sees to that).
+static RESOLVED: AtomicPtr<Resolved> = AtomicPtr::new(ptr::null_mut());
+/// What a child of httpd has of its own; set once in child_init, never freed.
+static CHILD: AtomicPtr<Child> = AtomicPtr::new(ptr::null_mut());
+
+struct Child {
+    queues: Queues,
+    wake: Wake,
+}
+
+/// Before the configuration is read.
+pub fn pre_config() -> c_int {
+    ffi::OK
+}
+
+/// The real system.
+struct Host;
+
+impl System for Host {
+    fn user_by_name(&self, name: &[u8]) -> Option<User> {
+        users::user_by_name(name)
+    }
+    fn user_by_id(&self, uid: u32) -> Option<User> {
+        users::user_by_id(uid)
+    }
+    fn group_by_name(&self, name: &[u8]) -> Option<u32> {
+        users::group_by_name(name)
+    }
+    fn is_executable(&self, path: &[u8]) -> bool {
+        std::fs::metadata(OsStr::from_bytes(path)).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    }
+    fn is_directory(&self, path: &[u8]) -> bool {
+        std::fs::metadata(OsStr::from_bytes(path)).is_ok_and(|m| m.is_dir())
+    }
+    fn cores(&self) -> u32 {
+        std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
+    }
+    fn path(&self) -> Vec<Vec<u8>> {
+        std::env::var_os("PATH").map(|p| std::env::split_paths(&p).map(|d| d.into_os_string().into_vec()).collect()).unwrap_or_default()
+    }
+    fn httpd_identity(&self) -> Option<(u32, u32)> {
+        // SAFETY: geteuid cannot fail; ap_unixd_config is set by mod_unixd before check_config.
+        unsafe { (libc::geteuid() == 0).then(|| (ffi::ap_unixd_config.user_id, ffi::ap_unixd_config.group_id)) }
+    }
+}
+
+/// Every server once, the main one first, with its error log's place in `logs`.
+unsafe fn servers<'a>(main: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Vec<(*mut ffi::server_rec, Server<'a>)> {
+    let mut all = Vec::new();
+    let mut seen: Vec<(c_int, u16)> = Vec::new();
+    let mut slots: Vec<*mut commands::ServerSlot> = Vec::new();
+    let mut s = main;
+    while !s.is_null() {
+        // SAFETY: a list of live server_recs; each has our slot, perhaps the main server's own (then it defines nothing itself).
+        unsafe {
+            let slot = commands::slot_of(s);
+            let log = match parent::log_of(s) {
+                Some((fd, copy)) => seen.iter().find(|(known, _)| *known == fd).map(|(_, place)| *place).unwrap_or_else(|| {
+                    let place = u16::try_from(logs.len()).unwrap_or(u16::MAX);
+                    logs.push(copy);
+                    seen.push((fd, place));
+                    place
+                }),
+                None => 0,
+            };
+            if !slots.contains(&slot) {
+                slots.push(slot);
+                let name = if (*s).server_hostname.is_null() { &[][..] } else { CStr::from_ptr((*s).server_hostname).to_bytes() };
+                let log_level = u8::try_from(ffi::drover_level_server(s)).unwrap_or(4);
+                all.push((s, Server { config: &(*slot).config, name, is_virtual: (*s).is_virtual != 0, log, log_level }));
+            }
+            s = (*s).next;
+        }
+    }
+    all
+}
+
+unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<(Resolved, Vec<GroupSpec>), Problem> {
+    // SAFETY: the caller's.
+    let all = unsafe { servers(s, logs) };
+    let views: Vec<Server<'_>> = all.iter().map(|(_, view)| *view).collect();
+    resolved::resolve(&views, &Host)
+}
+
+/// The configuration has been read: refuse what cannot work. `apachectl -t` ends here.
+///
+/// # Safety
+/// `s` must be the main server of the configuration just read.
+pub unsafe fn check_config(_: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> c_int {
+    // SAFETY: compares pointers of httpd's module list.
+    if unsafe { ffi::drover_is_loaded(c"mod_wsgi.c".as_ptr(), super::module::record().cast()) } != 0 {
+        let text = "mod_wsgi is loaded beside mod_drover, which takes its place: remove one of the two LoadModule lines";
+        log::startup(log::Level::Crit, Code::BesideModWsgi, text);
+        return ffi::HTTP_INTERNAL_SERVER_ERROR;
+    }
+    // SAFETY: the caller's promise.
+    match unsafe { resolve(s, &mut Vec::new()) } {
+        Ok(_) => ffi::OK,
+        Err(Problem(text)) => {
+            log::startup(log::Level::Crit, Code::Configure, &text);
+            ffi::HTTP_INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+/// The real start of a generation.
+///
+/// # Safety
+/// `s` must be the main server of the configuration just read.
+pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> c_int {
+    // SAFETY: asks for a number (http_main.h).
+    if unsafe { ffi::ap_state_query(ffi::AP_SQ_MAIN_STATE) } == ffi::AP_SQ_MS_CREATE_PRE_CONFIG {
+        return ffi::OK;
+    }
+    // SAFETY: the caller's promise; the configuration pass is single-threaded.
+    unsafe {
+        compile_patterns(pconf, s);
+        let mpm = Mpm::query();
+        log::server(s, log::Level::Notice, Code::Mpm, &format!("mod_drover {}: {mpm}", drover_wire::VERSION));
+        let mut logs = Vec::new();
+        let (resolved, groups) = match resolve(s, &mut logs) {
+            Ok(done) => done,
+            Err(Problem(text)) => {
+                log::server(s, log::Level::Crit, Code::Configure, &text);
+                return ffi::HTTP_INTERNAL_SERVER_ERROR;
+            }
+        };
+        if libc::geteuid() != 0 && asks_for_identity(s) {
+            let text = "httpd does not run as root: user=, group=, supplementary-groups= and chroot= of WSGIDaemonProcess have no effect";
+            log::server(s, log::Level::Warn, Code::NotRoot, text);
+        }
+        publish(pconf, resolved);
+        let mut generation: c_int = 0;
+        ffi::ap_mpm_query(ffi::AP_MPMQ_GENERATION, &raw mut generation);
+        let configuration = Configuration {
+            version: drover_wire::VERSION.to_owned(),
+            generation: u64::try_from(generation).unwrap_or(0),
+            log_level: u8::try_from(ffi::drover_level_server(s)).unwrap_or(4),
+            groups,
+        };
+        if let Err(text) = parent::configure(s, &configuration, logs) {
+            log::server(s, log::Level::Crit, Code::SupervisorStart, &text);
+            return ffi::HTTP_INTERNAL_SERVER_ERROR;
+        }
+    }
+    ffi::OK
+}
+
+unsafe fn asks_for_identity(s: *mut ffi::server_rec) -> bool {
+    // SAFETY: the caller's.
+    let all = unsafe { servers(s, &mut Vec::new()) };
+    all.iter().flat_map(|(_, view)| &view.config.groups).any(|g| {
+        let o = &g.options;
+        o.user.is_some() || o.group.is_some() || o.supplementary_groups.is_some() || o.chroot.is_some()
+    })
+}
+
+unsafe fn compile_patterns(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) {
+    let mut s = s;
+    while !s.is_null() {
+        // SAFETY: live server_recs; a slot shared by two servers is filled twice with the same.
+        unsafe {
+            let slot = commands::slot_of(s);
+            let patterns = (&(*slot).config.aliases)
+                .iter()
+                .map(|alias| match &alias.pattern {
+                    AliasPattern::Prefix(_) => ptr::null_mut(),
+                    AliasPattern::Regex(source) => super::regex(&mut *pconf, source).unwrap_or(ptr::null_mut()),
+                })
+                .collect();
+            (*slot).patterns = patterns;
+            s = (*s).next;
+        }
+    }
+}
+
+/// Makes the configuration the running one until its pool is cleared.
+unsafe fn publish(pconf: *mut ffi::apr_pool_t, resolved: Resolved) {
+    unsafe extern "C" fn withdraw(_: *mut c_void) -> ffi::apr_status_t {
+        let old = RESOLVED.swap(ptr::null_mut(), Ordering::AcqRel);
+        if !old.is_null() {
+            // SAFETY: made by Box::into_raw below; requests run only while the pool lives.
+            super::guard::guard((), || drop(unsafe { Box::from_raw(old) }));
+        }
+        ffi::APR_SUCCESS
+    }
+    RESOLVED.store(Box::into_raw(Box::new(resolved)), Ordering::Release);
+    // SAFETY: pconf is the live configuration's pool.
+    unsafe { ffi::apr_pool_cleanup_register(pconf, ptr::null(), Some(withdraw), Some(ffi::apr_pool_cleanup_null)) };
+}
+
+/// About once a second in the parent.
+///
+/// # Safety
+/// `s` must be the main server; called in the parent.
+pub unsafe fn monitor(s: *mut ffi::server_rec) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { parent::revive(s) };
+    ffi::DECLINED
+}
+
+/// A child of httpd begins.
+///
+/// # Safety
+/// `s` must be the main server; called once in each child.
+pub unsafe fn child_init(_: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) {
+    // SAFETY: looks for mod_ssl's function once all modules are loaded.
+    unsafe { ffi::drover_find_optional() };
+    let (Some(broker), Ok(wake)) = (parent::into_child(), Wake::new()) else {
+        log::server(s, log::Level::Crit, Code::SupervisorStart, "this child has no way to droverd; its requests will fail");
+        return;
+    };
+    CHILD.store(Box::into_raw(Box::new(Child { queues: Queues::new(broker), wake })), Ordering::Release);
+}
+
+/// A child of httpd ends. Async-signal-safe.
+pub fn child_stopping(graceful: bool) {
+    let child = CHILD.load(Ordering::Acquire);
+    if !graceful && !child.is_null() {
+        // SAFETY: set once, never freed.
+        unsafe { (*child).wake.stop() };
+    }
+}
+
+/// What a request needs; `None` in a process that was not set up.
+#[must_use]
+pub fn context<'c>() -> Option<Context<'c>> {
+    let (resolved, child) = (RESOLVED.load(Ordering::Acquire), CHILD.load(Ordering::Acquire));
+    if resolved.is_null() || child.is_null() {
+        return None;
+    }
+    // SAFETY: both live as long as requests run: the one until its pool's cleanup, the other for ever.
+    unsafe { Some(Context { resolved: &*resolved, queues: &(*child).queues, wake: &(*child).wake }) }
+}

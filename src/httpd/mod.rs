@@ -1,0 +1,38 @@
+//! The only code that knows ap_* and apr_*; safe views leave it, nothing else.
+//!
+//! * [`module`]: the exported record and its hooks; `guard` stops panics there.
+//! * `commands`: from the directive table to httpd's.
+//! * [`lifecycle`]: the phases; `parent`: droverd as httpd's parent sees it; `mpm`.
+//! * [`request`]: one request; `translate`: aliases; `log`.
+#![allow(unsafe_code)]
+
+mod commands;
+#[allow(unreachable_pub)]
+mod ffi;
+mod guard;
+pub mod lifecycle;
+mod log;
+pub mod module;
+mod mpm;
+mod parent;
+pub mod request;
+mod translate;
+
+pub use log::Level;
+pub use request::Request;
+
+use std::ffi::CString;
+
+/// httpd's version, `2.4.x`, of the headers this was built with.
+#[must_use]
+pub fn version() -> String {
+    format!("{}.{}.{}", ffi::AP_SERVER_MAJORVERSION_NUMBER, ffi::AP_SERVER_MINORVERSION_NUMBER, ffi::AP_SERVER_PATCHLEVEL_NUMBER)
+}
+
+/// Compiles a pattern into a pool; `None` if it is not valid.
+fn regex(pool: &mut ffi::apr_pool_t, source: &[u8]) -> Option<*mut ffi::ap_regex_t> {
+    let source = CString::new(source).ok()?;
+    // SAFETY: the pool is live; the result is freed with it.
+    let compiled = unsafe { ffi::ap_pregcomp(pool, source.as_ptr(), 0) };
+    (!compiled.is_null()).then_some(compiled)
+}

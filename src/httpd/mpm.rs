@@ -1,0 +1,72 @@
+//! What the MPM says of itself, asked where each answer is right.
+//!
+//! Responsible for: MAX_THREADS and MAX_DAEMONS being asked in post_config or later, where alone they are true. Called by:
+//! `lifecycle::post_config`.
+use super::ffi;
+use std::ffi::{CStr, c_int};
+use std::fmt;
+
+/// The answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mpm {
+    /// `prefork`, `worker`, `event`, …
+    pub name: String,
+    /// Threads in a child.
+    pub threaded: bool,
+    /// More than one child may run.
+    pub forked: bool,
+    /// Threads of a child at most.
+    pub threads: i32,
+    /// Children at most.
+    pub daemons: i32,
+}
+
+fn ask(what: i32) -> i32 {
+    let mut answer: c_int = 0;
+    // SAFETY: writes one number; on failure it is left alone (ap_mpm.h).
+    if unsafe { ffi::ap_mpm_query(what, &raw mut answer) } == ffi::APR_SUCCESS { answer } else { 0 }
+}
+
+impl Mpm {
+    /// Asks. Only in post_config or later.
+    #[must_use]
+    pub fn query() -> Self {
+        // SAFETY: returns a static string (ap_mpm.h).
+        let name = unsafe { CStr::from_ptr(ffi::ap_show_mpm()) }.to_string_lossy().into_owned();
+        Self {
+            name,
+            threaded: ask(ffi::AP_MPMQ_IS_THREADED) != ffi::AP_MPMQ_NOT_SUPPORTED,
+            forked: ask(ffi::AP_MPMQ_IS_FORKED) != ffi::AP_MPMQ_NOT_SUPPORTED,
+            threads: ask(ffi::AP_MPMQ_MAX_THREADS).max(1),
+            daemons: ask(ffi::AP_MPMQ_MAX_DAEMONS).max(1),
+        }
+    }
+
+    /// Requests that can be with daemon processes at once.
+    #[must_use]
+    pub const fn slots(&self) -> i64 {
+        self.threads as i64 * self.daemons as i64
+    }
+
+    /// httpd's children share nothing unless there is just one of them, with threads.
+    #[must_use]
+    pub const fn one_process(&self) -> bool {
+        self.threaded && (!self.forked || self.daemons == 1)
+    }
+}
+
+impl fmt::Display for Mpm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "MPM {}: {}, {}, {} daemons x {} threads: up to {} requests at once wait for daemon processes; httpd's children {} memory",
+            self.name,
+            if self.threaded { "threaded" } else { "not threaded" },
+            if self.forked { "forked" } else { "not forked" },
+            self.daemons,
+            self.threads,
+            self.slots(),
+            if self.one_process() { "are one process and share" } else { "do not share" }
+        )
+    }
+}

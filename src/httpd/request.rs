@@ -1,0 +1,493 @@
+//! A safe view of one request.
+//!
+//! Responsible for: every pointer of a request_rec being read as bytes, never as UTF-8, and never kept beyond the request.
+//! Must never: decide anything. Called by: `httpd::module` (which makes it), `handler` (which uses it).
+use super::{ffi, log};
+use crate::handler::client::{BadHead, BodyError, BodyRead, Client, Gone, Pass};
+use crate::messages::Code;
+use drover_wire::head::Head;
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::marker::PhantomData;
+use std::os::fd::BorrowedFd;
+use std::ptr;
+
+/// One request, borrowed from httpd for as long as its hook runs.
+#[derive(Debug)]
+pub struct Request<'r> {
+    raw: *mut ffi::request_rec,
+    input: *mut ffi::apr_bucket_brigade,
+    output: *mut ffi::apr_bucket_brigade,
+    /// The end of the body has been seen; filters need not show it twice.
+    ended: bool,
+    life: PhantomData<&'r mut ffi::request_rec>,
+}
+
+/// What a script's file is, as httpd has seen it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// Not there, or not to be looked at.
+    Missing,
+    /// A directory.
+    Directory,
+    /// Something that can be read.
+    File,
+}
+
+unsafe fn bytes<'a>(p: *const c_char) -> Option<&'a [u8]> {
+    // SAFETY: the caller passes null or a NUL-terminated string of a pool that lives as long as `'a`.
+    (!p.is_null()).then(|| unsafe { CStr::from_ptr(p) }.to_bytes())
+}
+
+macro_rules! text_fields {
+    ($($(#[doc = $doc:literal])+ $name:ident => $($field:ident).+;)+) => {
+        $($(#[doc = $doc])+
+        #[must_use]
+        pub fn $name(&self) -> Option<&'r [u8]> {
+            // SAFETY: a request_rec's strings live in its pool, which outlives the hook ('r).
+            unsafe { bytes((*self.raw).$($field).+) }
+        })+
+    };
+}
+
+impl<'r> Request<'r> {
+    /// # Safety
+    /// `raw` must be the request that httpd has given to the hook that calls, and 'r that hook's run.
+    #[must_use]
+    pub unsafe fn new(raw: *mut ffi::request_rec) -> Self {
+        Self { raw, input: ptr::null_mut(), output: ptr::null_mut(), ended: false, life: PhantomData }
+    }
+
+    text_fields! {
+        /// Decoded path of the URL.
+        uri => uri;
+        /// Method as it was sent.
+        method => method;
+        /// `HTTP/1.1` and the like.
+        protocol => protocol;
+        /// Query string.
+        args => args;
+        /// File the URL was mapped to.
+        filename => filename;
+        /// What stands behind the script's name.
+        path_info => path_info;
+        /// Handler's name.
+        handler => handler;
+        /// Host of the request, without port.
+        hostname => hostname;
+        /// User, if httpd has authenticated one.
+        user => user;
+    }
+
+    const fn pool(&self) -> *mut ffi::apr_pool_t {
+        // SAFETY: a live request has a pool.
+        unsafe { (*self.raw).pool }
+    }
+
+    /// Copies bytes into the request's pool, NUL behind them; a NUL among them ends the text there.
+    fn pooled(&self, text: &[u8]) -> *mut c_char {
+        // SAFETY: apr_pstrmemdup copies exactly the given length and adds the NUL (apr_strings.h).
+        unsafe { ffi::apr_pstrmemdup(self.pool(), text.as_ptr().cast(), text.len()) }
+    }
+
+    /// The server (virtual host) of the request.
+    #[must_use]
+    pub const fn server(&self) -> *mut ffi::server_rec {
+        // SAFETY: a live request has a server.
+        unsafe { (*self.raw).server }
+    }
+
+    /// The pointer, for the other files of this folder.
+    #[must_use]
+    pub(super) const fn raw(&self) -> *mut ffi::request_rec {
+        self.raw
+    }
+
+    /// ServerName of the virtual host.
+    #[must_use]
+    pub fn server_hostname(&self) -> &'r [u8] {
+        // SAFETY: a server's strings live in the configuration's pool, which outlives its requests.
+        unsafe { bytes((*self.server()).server_hostname) }.unwrap_or_default()
+    }
+
+    /// Timeout of the virtual host, nanoseconds.
+    #[must_use]
+    pub const fn server_timeout_ns(&self) -> u64 {
+        // SAFETY: a live request has a server.
+        let microseconds = unsafe { (*self.server()).timeout };
+        if microseconds > 0 { microseconds.unsigned_abs().saturating_mul(1000) } else { 60_000_000_000 }
+    }
+
+    /// Port that the URL of the server shows.
+    #[must_use]
+    pub fn server_port(&self) -> u16 {
+        // SAFETY: the request is live.
+        unsafe { ffi::ap_get_server_port(self.raw) }
+    }
+
+    /// Microseconds since 1970 at which the request began.
+    #[must_use]
+    pub const fn started_us(&self) -> u64 {
+        // SAFETY: the request is live.
+        unsafe { (*self.raw).request_time }.unsigned_abs()
+    }
+
+    /// What httpd knows of the script's file, and its time in microseconds since 1970.
+    #[must_use]
+    pub const fn script_file(&self) -> (FileKind, u64) {
+        // SAFETY: the request is live; finfo is a plain structure in it.
+        let info = unsafe { &(*self.raw).finfo };
+        let kind = match info.filetype {
+            ffi::apr_filetype_e_APR_NOFILE => FileKind::Missing,
+            ffi::apr_filetype_e_APR_DIR => FileKind::Directory,
+            _ => FileKind::File,
+        };
+        (kind, info.mtime.unsigned_abs())
+    }
+
+    /// Maps the URL to a file and to our handler, as an alias does.
+    pub fn map_to(&mut self, filename: &[u8], notes: &[(&CStr, &[u8])]) {
+        let filename = self.pooled(filename);
+        // SAFETY: both strings live as long as the request: one in its pool, one static; httpd reads `handler` only.
+        unsafe {
+            (*self.raw).filename = filename;
+            (*self.raw).handler = c"wsgi-script".as_ptr();
+            ffi::apr_table_setn((*self.raw).notes, c"alias-forced-type".as_ptr(), c"wsgi-script".as_ptr());
+        }
+        for (name, value) in notes {
+            let value = self.pooled(value);
+            // SAFETY: apr_table_setn keeps both pointers: `name` is copied into the pool here, `value` lies in it.
+            unsafe { ffi::apr_table_setn((*self.raw).notes, self.pooled(name.to_bytes()), value) };
+        }
+    }
+
+    /// A note.
+    #[must_use]
+    pub fn note(&self, name: &CStr) -> Option<&'r [u8]> {
+        // SAFETY: a live request has notes; their strings live in its pool.
+        unsafe { bytes(ffi::apr_table_get((*self.raw).notes, name.as_ptr())) }
+    }
+
+    /// A request header.
+    #[must_use]
+    pub fn header(&self, name: &CStr) -> Option<&'r [u8]> {
+        // SAFETY: as for notes.
+        unsafe { bytes(ffi::apr_table_get((*self.raw).headers_in, name.as_ptr())) }
+    }
+
+    /// A variable of the environment.
+    #[must_use]
+    pub fn env(&self, name: &CStr) -> Option<&'r [u8]> {
+        // SAFETY: as for notes.
+        unsafe { bytes(ffi::apr_table_get((*self.raw).subprocess_env, name.as_ptr())) }
+    }
+
+    /// Sets a variable of the environment.
+    pub fn set_env(&mut self, name: &'static CStr, value: &[u8]) {
+        let value = self.pooled(value);
+        // SAFETY: the name is static, the value lies in the request's pool.
+        unsafe { ffi::apr_table_setn((*self.raw).subprocess_env, name.as_ptr(), value) };
+    }
+
+    /// Removes a variable of the environment.
+    pub fn unset_env(&mut self, name: &CStr) {
+        // SAFETY: a live request has the table.
+        unsafe { ffi::apr_table_unset((*self.raw).subprocess_env, name.as_ptr()) };
+    }
+
+    /// Every variable of the environment, in order.
+    pub fn each_env(&self) -> impl Iterator<Item = (&'r [u8], &'r [u8])> {
+        // SAFETY: apr_table_elts gives the table's array, whose entries stay put while nobody changes the table: the iterator
+        // borrows the request.
+        let elements: &'r [ffi::apr_table_entry_t] = unsafe {
+            let array = ffi::apr_table_elts((*self.raw).subprocess_env);
+            let n = usize::try_from((*array).nelts).unwrap_or(0);
+            if n == 0 { &[] } else { std::slice::from_raw_parts((*array).elts.cast(), n) }
+        };
+        elements.iter().filter_map(|e| {
+            // SAFETY: keys and values are NUL-terminated strings of the request's pool or static.
+            unsafe { Some((bytes(e.key)?, bytes(e.val)?)) }
+        })
+    }
+
+    /// httpd's own variables: headers, server, connection, REDIRECT_*.
+    pub fn add_common_vars(&mut self) {
+        // SAFETY: the request is live and past its fixups.
+        unsafe { ffi::ap_add_common_vars(self.raw) }
+    }
+
+    /// The URL as it was sent, query string included, or the present one if CGIVar says so.
+    #[must_use]
+    pub fn request_uri(&self) -> &'r [u8] {
+        // SAFETY: the request is live; the result lies in its pool.
+        unsafe {
+            if ffi::drover_request_uri_from_current(self.raw) != 0 {
+                bytes((*self.raw).uri)
+            } else {
+                bytes(ffi::drover_original_uri(self.raw))
+            }
+        }
+        .unwrap_or_default()
+    }
+
+    /// DocumentRoot for this request.
+    #[must_use]
+    pub fn document_root(&self) -> &'r [u8] {
+        // SAFETY: the request is live; the string belongs to the configuration.
+        unsafe { bytes(ffi::ap_document_root(self.raw)) }.unwrap_or_default()
+    }
+
+    /// Where in the URL PATH_INFO begins.
+    #[must_use]
+    pub fn path_info_start(&self) -> usize {
+        // SAFETY: both are strings of the request; called only when path_info is set (an empty one is fine).
+        let n = unsafe { ffi::ap_find_path_info((*self.raw).uri, (*self.raw).path_info) };
+        usize::try_from(n).unwrap_or(0)
+    }
+
+    /// Whether the client's connection is TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        // SAFETY: a live request has a connection.
+        unsafe { ffi::drover_is_https((*self.raw).connection) != 0 }
+    }
+
+    /// Unique ids of request and connection for logs (`%L`).
+    #[must_use]
+    pub fn log_ids(&self) -> (Option<&'r [u8]>, Option<&'r [u8]>) {
+        // SAFETY: the request is live; ids lie in pools of request and connection.
+        unsafe { (bytes(ffi::drover_log_id(self.raw)), bytes(ffi::drover_connection_log_id(self.raw))) }
+    }
+
+    /// Address and port on which the connection came in.
+    #[must_use]
+    pub fn local_address(&self) -> &'r [u8] {
+        // SAFETY: a connection has a local address string for its whole life.
+        unsafe { bytes((*(*self.raw).connection).local_ip) }.unwrap_or_default()
+    }
+
+    /// Port on which the connection came in.
+    #[must_use]
+    pub fn local_port(&self) -> u16 {
+        // SAFETY: a connection has its local address for its whole life.
+        unsafe { (*(*(*self.raw).connection).local_addr).port }
+    }
+
+    /// Whether HEAD was asked and some output filter would need a body to compute its headers.
+    #[must_use]
+    pub fn head_needs_body(&self) -> bool {
+        // SAFETY: the request is live.
+        unsafe { ffi::drover_needs_body_for_head(self.raw) != 0 }
+    }
+
+    /// Whether the method is GET or HEAD.
+    #[must_use]
+    pub const fn is_get(&self) -> bool {
+        // SAFETY: the request is live.
+        unsafe { (*self.raw).method_number == ffi::M_GET }
+    }
+
+    /// Whether it is HEAD.
+    #[must_use]
+    pub const fn is_head(&self) -> bool {
+        // SAFETY: the request is live.
+        unsafe { (*self.raw).header_only != 0 }
+    }
+
+    /// Whether the connection is a stream of a multiplexed one (HTTP/2).
+    #[must_use]
+    pub const fn is_stream(&self) -> bool {
+        // SAFETY: a live request has a connection.
+        unsafe { !(*(*self.raw).connection).master.is_null() }
+    }
+
+    /// Whether the client waits for `100 Continue`.
+    #[must_use]
+    pub fn expects_continue(&self) -> bool {
+        // SAFETY: the request is live.
+        unsafe { ffi::drover_expecting_100(self.raw) != 0 }
+    }
+
+    /// LimitRequestBody; 0: no limit.
+    #[must_use]
+    pub fn body_limit(&self) -> u64 {
+        // SAFETY: the request is live.
+        unsafe { ffi::ap_get_limit_req_body(self.raw) }.unsigned_abs()
+    }
+
+    /// Whether a script may run where it lies (Options ExecCGI), or an alias of ours has led to it.
+    #[must_use]
+    pub fn may_run_script(&self) -> bool {
+        // SAFETY: the request is live.
+        unsafe { ffi::drover_script_is_aliased(self.raw) != 0 || ffi::ap_allow_options(self.raw) & ffi::OPT_EXECCGI != 0 }
+    }
+
+    /// Whether an alias of ours has led to the script.
+    #[must_use]
+    pub fn is_aliased(&self) -> bool {
+        // SAFETY: the request is live.
+        unsafe { ffi::drover_script_is_aliased(self.raw) != 0 }
+    }
+
+    /// Whether AcceptPathInfo is Off here.
+    #[must_use]
+    pub const fn rejects_path_info(&self) -> bool {
+        // SAFETY: the request is live.
+        unsafe { (*self.raw).used_path_info == ffi::AP_REQ_REJECT_PATH_INFO }
+    }
+
+    /// LogLevel for our module in this request.
+    #[must_use]
+    pub fn log_level(&self) -> u8 {
+        // SAFETY: the request is live.
+        u8::try_from(unsafe { ffi::drover_level_request(self.raw) }).unwrap_or(0)
+    }
+
+    /// A line of ours.
+    pub fn log(&self, level: log::Level, code: Code, text: &str) {
+        log::request(self.raw, level, code, text);
+    }
+
+    /// A header that goes out with error answers too.
+    pub fn set_error_header(&mut self, name: &'static CStr, value: &str) {
+        let value = self.pooled(value.as_bytes());
+        // SAFETY: the name is static, the value lies in the request's pool.
+        unsafe { ffi::apr_table_setn((*self.raw).err_headers_out, name.as_ptr(), value) };
+    }
+
+    /// Forgets what an application's head has set, so that httpd can answer with an error of its own.
+    pub fn reset_status(&mut self) {
+        // SAFETY: the request is live; a null status_line means "by the number" (httpd.h).
+        unsafe {
+            (*self.raw).status = ffi::HTTP_OK;
+            (*self.raw).status_line = ptr::null();
+        }
+    }
+
+    /// Goes on with another local URL, as GET.
+    pub fn redirect_internally(&mut self, url: &[u8]) {
+        let url = self.pooled(url);
+        // SAFETY: as mod_cgi does before ap_internal_redirect: the method becomes GET, the body's length is forgotten.
+        unsafe {
+            (*self.raw).method = c"GET".as_ptr();
+            (*self.raw).method_number = ffi::M_GET;
+            ffi::apr_table_unset((*self.raw).headers_in, c"Content-Length".as_ptr());
+            ffi::ap_internal_redirect(url, self.raw);
+        }
+    }
+}
+
+fn body_error(raw: *mut ffi::request_rec, status: c_int) -> BodyError {
+    // SAFETY: the request is live.
+    let aborted = unsafe { (*(*raw).connection).aborted != 0 };
+    // SAFETY: a pure function of numbers (http_protocol.h).
+    match unsafe { ffi::ap_map_http_request_error(status, ffi::HTTP_BAD_REQUEST) } {
+        _ if aborted => BodyError::ClientGone,
+        ffi::HTTP_REQUEST_TIME_OUT => BodyError::Timeout,
+        ffi::HTTP_REQUEST_ENTITY_TOO_LARGE => BodyError::TooLarge,
+        status if status < 0 => BodyError::Answered,
+        _ if is_disconnect(status) => BodyError::ClientGone,
+        _ => BodyError::Malformed,
+    }
+}
+
+const fn is_disconnect(status: c_int) -> bool {
+    matches!(status, ffi::APR_EOF | libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED | libc::ENOTCONN)
+}
+
+impl Client for Request<'_> {
+    fn read_body(&mut self, buffer: &mut [u8], wait: bool) -> BodyRead {
+        if self.ended {
+            return BodyRead::End;
+        }
+        if self.input.is_null() {
+            // SAFETY: the brigade lives in the request's pool.
+            self.input = unsafe { ffi::drover_brigade(self.raw) };
+        }
+        let (mut got, mut end) = (0, 0);
+        // SAFETY: at most `buffer.len()` bytes are written to it; the brigade is ours.
+        let status = unsafe {
+            ffi::drover_body_read(self.raw, self.input, c_int::from(wait), buffer.as_mut_ptr().cast(), buffer.len(), &raw mut got, &raw mut end)
+        };
+        self.ended = status == ffi::APR_SUCCESS && end != 0;
+        match status {
+            ffi::APR_SUCCESS if got > 0 => BodyRead::Data(got),
+            ffi::APR_SUCCESS if end != 0 => BodyRead::End,
+            ffi::APR_SUCCESS | ffi::APR_EAGAIN if !wait => BodyRead::NotYet,
+            ffi::APR_SUCCESS => BodyRead::Failed(BodyError::ClientGone),
+            status if is_disconnect(status) => BodyRead::Failed(BodyError::ClientGone),
+            status => BodyRead::Failed(body_error(self.raw, status)),
+        }
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: the request is live.
+        let fd = unsafe { ffi::drover_client_fd(self.raw) };
+        // SAFETY: the client's socket stays open while its request runs, which `self` borrows.
+        (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
+    fn set_head(&mut self, head: &Head<'_>) -> Result<(), BadHead> {
+        if head.status < 200 {
+            return Err(BadHead(format!("status {} is httpd's own", head.status)));
+        }
+        let line = [head.status.to_string().as_bytes(), b" ", head.reason].concat();
+        let line = self.pooled(&line);
+        let r = self.raw;
+        // SAFETY: the line lies in the request's pool.
+        unsafe {
+            (*r).status = c_int::from(head.status);
+            if !head.reason.is_empty() {
+                (*r).status_line = line;
+            }
+        }
+        for field in head.fields {
+            let (name, value) = field.map_err(|e| BadHead(e.to_string()))?;
+            if name.eq_ignore_ascii_case(b"Content-Type") {
+                // SAFETY: the copy lies in the request's pool.
+                unsafe { ffi::ap_set_content_type(r, self.pooled(value)) };
+            } else if name.eq_ignore_ascii_case(b"Content-Length") {
+                let digits = value.trim_ascii();
+                let length = str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit)).and_then(|t| t.parse::<i64>().ok());
+                let Some(length) = length else { return Err(BadHead("Content-Length is not a number".into())) };
+                // SAFETY: the request is live.
+                unsafe { ffi::ap_set_content_length(r, length) };
+            } else {
+                // SAFETY: both copies lie in the request's pool; names and values hold no NUL (Fields has checked).
+                unsafe { ffi::apr_table_addn((*r).headers_out, self.pooled(name), self.pooled(value)) };
+            }
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Gone> {
+        if self.output.is_null() {
+            // SAFETY: the brigade lives in the request's pool.
+            self.output = unsafe { ffi::drover_brigade(self.raw) };
+        }
+        for piece in pieces {
+            // SAFETY: the pieces stay borrowed until drover_pass has sent or copied them.
+            unsafe { ffi::drover_append(self.raw, self.output, piece.as_ptr().cast(), piece.len()) };
+        }
+        let how = match how {
+            Pass::Flush => 0,
+            Pass::End => 1,
+            Pass::Cut => 2,
+        };
+        // SAFETY: the brigade is ours; what is in it is valid until the call returns, and it is emptied then.
+        let status = unsafe { ffi::drover_pass(self.raw, self.output, how) };
+        if status == ffi::APR_SUCCESS { Ok(()) } else { Err(Gone) }
+    }
+
+    fn application_log(&mut self, level: u16, text: &[u8]) {
+        let level = c_int::from(level).clamp(0, 15);
+        for line in text.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+            log::request_raw(self.raw, level, line);
+        }
+    }
+}
+
+/// A C string of bytes that hold no NUL; what stands behind a NUL is dropped.
+#[must_use]
+pub fn c_string(text: &[u8]) -> CString {
+    CString::new(text.split(|b| *b == 0).next().unwrap_or_default()).unwrap_or_default()
+}

@@ -1,0 +1,231 @@
+/* What of httpd's API is macros or variadic. Called from src/httpd/ only; no policy here. */
+#include "shim.h"
+#include "mod_ssl.h"
+
+#include <sys/socket.h>
+
+APLOG_USE_MODULE(wsgi);
+
+void drover_log_request(request_rec *r, int level, const char *text, int len)
+{
+    ap_log_rerror(APLOG_MARK, level, 0, r, "%.*s", len, text);
+}
+
+void drover_log_server(server_rec *s, int level, const char *text, int len)
+{
+    ap_log_error(APLOG_MARK, level, 0, s, "%.*s", len, text);
+}
+
+void drover_log_startup(int level, const char *text, int len)
+{
+    ap_log_error(APLOG_MARK, level | APLOG_STARTUP, 0, NULL, "%.*s", len, text);
+}
+
+int drover_level_request(const request_rec *r)
+{
+    return ap_get_request_module_loglevel(r, APLOG_MODULE_INDEX);
+}
+
+int drover_level_server(const server_rec *s)
+{
+    return ap_get_server_module_loglevel(s, APLOG_MODULE_INDEX);
+}
+
+apr_bucket_brigade *drover_brigade(request_rec *r)
+{
+    return apr_brigade_create(r->pool, r->connection->bucket_alloc);
+}
+
+apr_status_t drover_body_read(request_rec *r, apr_bucket_brigade *bb, int block, char *buf, apr_size_t cap, apr_size_t *got, int *eos)
+{
+    apr_read_type_e how = block ? APR_BLOCK_READ : APR_NONBLOCK_READ;
+    *got = 0;
+    *eos = 0;
+    if (APR_BRIGADE_EMPTY(bb)) {
+        apr_status_t rv = ap_get_brigade(r->input_filters, bb, AP_MODE_READBYTES, how, (apr_off_t)cap);
+        if (rv != APR_SUCCESS) {
+            apr_brigade_cleanup(bb);
+            return rv;
+        }
+        if (APR_BRIGADE_EMPTY(bb))
+            return block ? APR_EOF : APR_EAGAIN;
+    }
+    while (*got < cap && !APR_BRIGADE_EMPTY(bb)) {
+        apr_bucket *b = APR_BRIGADE_FIRST(bb);
+        const char *data;
+        apr_size_t len;
+        apr_status_t rv;
+        if (APR_BUCKET_IS_EOS(b)) {
+            *eos = 1;
+            apr_brigade_cleanup(bb);
+            return APR_SUCCESS;
+        }
+        if (AP_BUCKET_IS_ERROR(b)) {
+            apr_brigade_cleanup(bb);
+            return APR_EGENERAL;
+        }
+        if (APR_BUCKET_IS_METADATA(b)) {
+            apr_bucket_delete(b);
+            continue;
+        }
+        rv = apr_bucket_read(b, &data, &len, how);
+        if (rv != APR_SUCCESS) {
+            if (APR_STATUS_IS_EAGAIN(rv) && *got)
+                return APR_SUCCESS;
+            if (!APR_STATUS_IS_EAGAIN(rv))
+                apr_brigade_cleanup(bb);
+            return rv;
+        }
+        if (len > cap - *got) {
+            len = cap - *got;
+            rv = apr_bucket_split(b, len);
+            if (rv != APR_SUCCESS)
+                return rv;
+        }
+        memcpy(buf + *got, data, len);
+        *got += len;
+        apr_bucket_delete(b);
+    }
+    return APR_SUCCESS;
+}
+
+void drover_append(request_rec *r, apr_bucket_brigade *bb, const char *data, apr_size_t len)
+{
+    APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_transient_create(data, len, r->connection->bucket_alloc));
+}
+
+/* A plain HTTP/1.0 answer ends with the connection, so only a reset can tell the client that it is cut. */
+static void reset_at_close(request_rec *r)
+{
+    struct linger now = {1, 0};
+    int fd = drover_client_fd(r);
+    if (fd >= 0 && !r->chunked && !apr_table_get(r->headers_out, "Content-Length")) {
+        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+        r->connection->aborted = 1;
+    }
+}
+
+apr_status_t drover_pass(request_rec *r, apr_bucket_brigade *bb, int how)
+{
+    apr_bucket_alloc_t *alloc = r->connection->bucket_alloc;
+    apr_status_t rv;
+    if (how == 2) {
+        /* As mod_proxy_http does: the chunk filter leaves out the last chunk, HTTP/2 resets the stream. */
+        r->connection->keepalive = AP_CONN_CLOSE;
+        APR_BRIGADE_INSERT_TAIL(bb, ap_bucket_error_create(HTTP_BAD_GATEWAY, NULL, r->pool, alloc));
+        APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_eos_create(alloc));
+    }
+    else if (how == 1)
+        APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_eos_create(alloc));
+    else
+        APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_flush_create(alloc));
+    rv = ap_pass_brigade(r->output_filters, bb);
+    apr_brigade_cleanup(bb);
+    if (how == 2)
+        reset_at_close(r);
+    if (rv == APR_SUCCESS && r->connection->aborted)
+        return APR_ECONNABORTED;
+    return rv;
+}
+
+static APR_OPTIONAL_FN_TYPE(ssl_is_https) *is_https = NULL;
+
+void drover_find_optional(void)
+{
+    is_https = APR_RETRIEVE_OPTIONAL_FN(ssl_is_https);
+}
+
+int drover_is_https(conn_rec *c)
+{
+    return is_https && is_https(c);
+}
+
+int drover_client_fd(request_rec *r)
+{
+    apr_socket_t *socket;
+    apr_os_sock_t fd = -1;
+    if (r->connection->master)
+        return -1;
+    socket = ap_get_conn_socket(r->connection);
+    if (!socket || apr_os_sock_get(&fd, socket) != APR_SUCCESS)
+        return -1;
+    return (int)fd;
+}
+
+int drover_error_log_fd(server_rec *s)
+{
+    apr_os_file_t fd = -1;
+    if (!s->error_log || apr_os_file_get(&fd, s->error_log) != APR_SUCCESS)
+        return -1;
+    return (int)fd;
+}
+
+int drover_script_is_aliased(request_rec *r)
+{
+    const char *t = apr_table_get(r->notes, "alias-forced-type");
+    return t && !strcasecmp(t, "wsgi-script");
+}
+
+static core_dir_config *core_dir(request_rec *r)
+{
+    return (core_dir_config *)ap_get_core_module_config(r->per_dir_config);
+}
+
+int drover_cgi_pass_auth(request_rec *r)
+{
+    return core_dir(r)->cgi_pass_auth == AP_CGI_PASS_AUTH_ON;
+}
+
+int drover_request_uri_from_current(request_rec *r)
+{
+    core_dir_config *conf = core_dir(r);
+    const char *rule = conf->cgi_var_rules ? apr_hash_get(conf->cgi_var_rules, "REQUEST_URI", APR_HASH_KEY_STRING) : NULL;
+    return rule && !strcmp(rule, "current-uri");
+}
+
+int drover_needs_body_for_head(request_rec *r)
+{
+    return r->output_filters && r->output_filters->frec && r->output_filters->frec->ftype < AP_FTYPE_PROTOCOL;
+}
+
+const char *drover_original_uri(request_rec *r)
+{
+    char *first, *last;
+    if (!r->the_request)
+        return r->uri;
+    first = r->the_request;
+    while (*first && !apr_isspace(*first))
+        ++first;
+    while (apr_isspace(*first))
+        ++first;
+    last = first;
+    while (*last && !apr_isspace(*last))
+        ++last;
+    return apr_pstrmemdup(r->pool, first, last - first);
+}
+
+const char *drover_log_id(request_rec *r)
+{
+    if (!r->log_id)
+        ap_run_generate_log_id(r->connection, r, &r->log_id);
+    return r->log_id;
+}
+
+const char *drover_connection_log_id(request_rec *r)
+{
+    return r->connection->log_id;
+}
+
+int drover_expecting_100(const request_rec *r)
+{
+    return r->expecting_100;
+}
+
+int drover_is_loaded(const char *module_file, const void *not_this)
+{
+    module *m;
+    for (m = ap_top_module; m; m = m->next)
+        if (m != not_this && m->name && !strcmp(m->name, module_file))
+            return 1;
+    return 0;
+}

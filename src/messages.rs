@@ -1,0 +1,123 @@
+//! The stable codes of the module's log lines (DROVER0001–0199; droverd has 0200–0399, the worker 0400–0499).
+//!
+//! Responsible for: each code standing in one place with what the administrator should do. Must never: change a code's
+//! meaning. Called by: everything that logs; `docs/operations.md` carries the same table.
+use std::fmt;
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal;)+) => {
+        /// A message's code.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u16)]
+        pub enum Code { $($(#[doc = $doc])+ $name = $number),+ }
+
+        impl Code {
+            /// Every code with what it means and what to do.
+            pub const ALL: &[(Self, &str)] = &[$((Self::$name, concat!($($doc),+))),+];
+        }
+    };
+}
+
+codes! {
+    /// A bug in mod_drover. The request it happened in got status 500, nothing else is harmed. Please report the line.
+    Panic = 1;
+    /// At start: which MPM runs and what follows from it.
+    Mpm = 2;
+    /// A directive or option that has no effect here was found; the line says why nothing is lost. Remove it when convenient.
+    NoEffect = 3;
+    /// A script runs without WSGIProcessGroup, so in the implicit group `default`. Define a WSGIDaemonProcess to choose its size and user.
+    ImplicitGroup = 4;
+    /// mod_wsgi and mod_drover are both loaded. Remove one of the LoadModule lines.
+    BesideModWsgi = 5;
+    /// The supervisor droverd could not be started, or its sockets could not be made. The line has the reason of the system.
+    SupervisorStart = 6;
+    /// droverd ended. It is started again; requests wait in their queues meanwhile.
+    SupervisorDied = 7;
+    /// The configuration could not be handed to droverd. The groups go on as they were.
+    Configure = 8;
+    /// httpd does not run as root, so `user=`, `group=` and `chroot=` of a group have no effect.
+    NotRoot = 9;
+    /// Options ExecCGI is off where the script lies. Map it with WSGIScriptAlias, or allow ExecCGI.
+    NoExecCgi = 20;
+    /// The script is not there, or httpd's user cannot look at it.
+    ScriptMissing = 21;
+    /// The URL leads to a directory, not to a script.
+    ScriptIsDirectory = 22;
+    /// AcceptPathInfo Off forbids what stands behind the script's name.
+    PathInfo = 23;
+    /// The request's Transfer-Encoding is not known.
+    TransferEncoding = 24;
+    /// The request's body is chunked and WSGIChunkedRequest is Off.
+    ChunkedOff = 25;
+    /// The request's Content-Length is not a number.
+    ContentLength = 26;
+    /// WSGIProcessGroup names a group that no WSGIDaemonProcess defines.
+    UnknownGroup = 27;
+    /// The group is defined in a virtual host with another ServerName. Define it outside, or use one of this host's.
+    GroupElsewhere = 28;
+    /// The group is not among those of WSGIRestrictProcess.
+    GroupRestricted = 29;
+    /// The group has as many application groups as max-application-groups allows.
+    TooManyApplications = 30;
+    /// The request's headers and variables are larger than can be passed on.
+    RequestTooLarge = 31;
+    /// The client's body could not be read. The status says why: 408 too slow, 413 too large, 400 malformed.
+    BodyRead = 40;
+    /// The queue of the group was full, or no process took the request, until queue-timeout. Raise processes= or threads=.
+    QueueTimeout = 50;
+    /// droverd did not answer in time. Look for its own messages in this log.
+    SupervisorSilent = 51;
+    /// droverd refused to open the group's queue; the line says why.
+    OpenRefused = 52;
+    /// The process that ran the request is gone. Look for its own message (signal, exit status) in the group's log.
+    WorkerDied = 53;
+    /// The application took longer than request-timeout.
+    RequestTimeout = 54;
+    /// The application sent nothing for longer than socket-timeout (or Timeout).
+    SocketTimeout = 55;
+    /// What came from the worker was not understood. The request ended; the socket was thrown away.
+    BadFrame = 56;
+    /// The system refused a socket or descriptor.
+    System = 57;
+    /// The application raised an exception; its traceback stands above.
+    Exception = 60;
+    /// The script could not be imported; the traceback stands above or in the group's log.
+    Import = 61;
+    /// The script has no callable of the name that WSGICallableObject gives.
+    NoCallable = 62;
+    /// The application called sys.exit.
+    SystemExit = 63;
+    /// The application broke a rule of PEP 3333; the line says which.
+    BadResponse = 64;
+    /// The group's processes cannot start; the group's log has the reason.
+    CannotStart = 65;
+    /// The answer was cut after its head was sent: the connection is closed so that the client can see it.
+    Truncated = 66;
+    /// The process was stopping and could not run the request.
+    Stopping = 67;
+    /// Something failed inside the worker.
+    WorkerInternal = 68;
+    /// The client went away.
+    ClientGone = 69;
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DROVER{:04}", *self as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_once_and_in_our_range() {
+        let mut numbers: Vec<u16> = Code::ALL.iter().map(|(c, _)| *c as u16).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), Code::ALL.len());
+        assert!(numbers.iter().all(|n| (1..200).contains(n)));
+        assert_eq!(Code::Panic.to_string(), "DROVER0001");
+    }
+}

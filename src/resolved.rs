@@ -1,0 +1,375 @@
+//! The configuration as a running server uses it: every default applied, every name looked up.
+//!
+//! Responsible for: which groups there are, what droverd is told of each, what each request must know. Must never: touch
+//! httpd or the system (users and files are looked up by the [`System`] it is given). Called by: `httpd::lifecycle`.
+use crate::config::group::{GroupSpec as GroupName, UserSpec};
+use crate::config::{Expr, GroupChoice, GroupOptions, HashSeed, IMPLICIT_GROUP, ScriptAlias, ServerConfig, AliasPattern};
+use crate::messages::Code;
+use drover_sys::users::User;
+use drover_wire::control::{GroupSpec, Identity, Preload, Script, WorkerOptions};
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+/// What a request must know of its group. Times in nanoseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Defined in a virtual host: only hosts with this ServerName may use it.
+    pub only_for: Option<Vec<u8>>,
+    /// Longest wait for a process to take the request.
+    pub queue_timeout_ns: Option<u64>,
+    /// Longest run.
+    pub request_timeout_ns: Option<u64>,
+    /// Longest silence; `None`: the server's Timeout.
+    pub socket_timeout_ns: Option<u64>,
+    /// Owner that the script's file must have.
+    pub script_uid: Option<u32>,
+    /// Group that the script's file must have.
+    pub script_gid: Option<u32>,
+}
+
+/// Every group by its name.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    groups: HashMap<Vec<u8>, Group>,
+    implicit_name: Vec<u8>,
+    implicit_said: Option<drover_sys::shared::Flag>,
+}
+
+/// Why a request cannot have the group it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupError {
+    /// No such group.
+    Unknown(Vec<u8>),
+    /// Defined in another virtual host.
+    Elsewhere(Vec<u8>, Vec<u8>),
+}
+
+impl GroupError {
+    /// The code of its log line.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Unknown(_) => Code::UnknownGroup,
+            Self::Elsewhere(..) => Code::GroupElsewhere,
+        }
+    }
+}
+
+impl fmt::Display for GroupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(name) => write!(f, "no WSGIDaemonProcess defines the group '{}'", name.escape_ascii()),
+            Self::Elsewhere(name, host) => write!(
+                f,
+                "the group '{}' is defined in the virtual host {} and can be used by hosts of that ServerName only",
+                name.escape_ascii(),
+                host.escape_ascii()
+            ),
+        }
+    }
+}
+
+impl Resolved {
+    /// The group a request of the host `server_name` names.
+    pub fn group_for(&self, server_name: &[u8], name: &[u8]) -> Result<&Group, GroupError> {
+        let group = self.groups.get(name).ok_or_else(|| GroupError::Unknown(name.to_vec()))?;
+        match &group.only_for {
+            Some(host) if host != server_name => Err(GroupError::Elsewhere(name.to_vec(), host.clone())),
+            _ => Ok(group),
+        }
+    }
+
+    /// Name of the group for scripts that name none.
+    #[must_use]
+    pub fn implicit_name(&self) -> &[u8] {
+        &self.implicit_name
+    }
+
+    /// True for the first request of the server that runs in the implicit group.
+    #[must_use]
+    pub fn first_implicit(&self) -> bool {
+        self.implicit_said.as_ref().is_some_and(drover_sys::shared::Flag::set)
+    }
+}
+
+/// One server (the main one or a virtual host) with its configuration, merged by httpd.
+#[derive(Debug, Clone, Copy)]
+pub struct Server<'a> {
+    /// Its configuration.
+    pub config: &'a ServerConfig,
+    /// ServerName.
+    pub name: &'a [u8],
+    /// Whether it is a virtual host.
+    pub is_virtual: bool,
+    /// Which error log it has.
+    pub log: u16,
+    /// Its LogLevel.
+    pub log_level: u8,
+}
+
+/// What is asked of the system.
+pub trait System {
+    /// A user by name.
+    fn user_by_name(&self, name: &[u8]) -> Option<User>;
+    /// A user by number.
+    fn user_by_id(&self, uid: u32) -> Option<User>;
+    /// A group's number.
+    fn group_by_name(&self, name: &[u8]) -> Option<u32>;
+    /// Whether a path is an executable file.
+    fn is_executable(&self, path: &[u8]) -> bool;
+    /// Whether a path is a directory.
+    fn is_directory(&self, path: &[u8]) -> bool;
+    /// Processors.
+    fn cores(&self) -> u32;
+    /// PATH of httpd.
+    fn path(&self) -> Vec<Vec<u8>>;
+    /// httpd's own User and Group; `None`: httpd does not run as root.
+    fn httpd_identity(&self) -> Option<(u32, u32)>;
+}
+
+/// A group that cannot work; the text names the group, what is wrong, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem(pub String);
+
+/// Resolves every server's groups. The first server is the main one.
+pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved, Vec<GroupSpec>), Problem> {
+    // A server-wide group called `default` takes the implicit one's place; a virtual host's own must not.
+    let is_taken = |wide: bool| servers.iter().any(|s| s.is_virtual != wide && s.config.groups.iter().any(|g| g.name == IMPLICIT_GROUP));
+    let implicit_name = if is_taken(false) { b"%{GLOBAL}".to_vec() } else { IMPLICIT_GROUP.to_vec() };
+    let mut resolved = Resolved { groups: HashMap::new(), implicit_name, implicit_said: drover_sys::shared::Flag::new().ok() };
+    let mut specs = Vec::new();
+    for server in servers {
+        for group in &server.config.groups {
+            specs.push(specify(server, &group.name, false, &group.options, servers, system)?);
+            resolved.groups.insert(group.name.clone(), limits(server, &group.options, system)?);
+        }
+    }
+    if let (Some(main), false) = (servers.first(), is_taken(true)) {
+        let name = resolved.implicit_name.clone();
+        let options = GroupOptions { processes: system.cores(), threads: 4, ..GroupOptions::default() };
+        match specify(main, &name, true, &options, servers, system) {
+            Ok(spec) => specs.push(spec),
+            Err(problem) if servers.iter().any(|s| s.config.aliases.iter().any(|a| group_of(a, s).is_none())) => return Err(problem),
+            // Nobody has asked for this group; it must not keep a server from starting whose groups are all explicit.
+            Err(_) => {}
+        }
+        resolved.groups.insert(name, limits(main, &options, system)?);
+    }
+    Ok((resolved, specs))
+}
+
+fn ns(time: Option<Duration>) -> Option<u64> {
+    time.filter(|t| !t.is_zero()).map(|t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn limits(server: &Server<'_>, o: &GroupOptions, system: &dyn System) -> Result<Group, Problem> {
+    Ok(Group {
+        only_for: server.is_virtual.then(|| server.name.to_vec()),
+        queue_timeout_ns: ns(o.queue_timeout),
+        request_timeout_ns: ns(o.request_timeout),
+        socket_timeout_ns: ns(o.response_socket_timeout.or(o.socket_timeout)),
+        script_uid: o.script_user.as_ref().map(|u| find_user(u, "script-user", b"", system).map(|u| u.uid)).transpose()?,
+        script_gid: o.script_group.as_ref().map(|g| find_group(g, "script-group", b"", system)).transpose()?,
+    })
+}
+
+fn find_user(spec: &UserSpec, option: &str, group: &[u8], system: &dyn System) -> Result<User, Problem> {
+    match spec {
+        UserSpec::Name(name) => system.user_by_name(name).ok_or_else(|| {
+            Problem(format!("WSGIDaemonProcess {}: {option}={}: there is no such user", group.escape_ascii(), name.escape_ascii()))
+        }),
+        UserSpec::Id(uid) => {
+            Ok(system.user_by_id(*uid).unwrap_or_else(|| User { uid: *uid, gid: u32::MAX, name: Vec::new(), home: Vec::new() }))
+        }
+    }
+}
+
+fn find_group(spec: &GroupName, option: &str, group: &[u8], system: &dyn System) -> Result<u32, Problem> {
+    match spec {
+        GroupName::Id(gid) => Ok(*gid),
+        GroupName::Name(name) => system.group_by_name(name).ok_or_else(|| {
+            Problem(format!("WSGIDaemonProcess {}: {option}={}: there is no such group", group.escape_ascii(), name.escape_ascii()))
+        }),
+    }
+}
+
+/// `user=` alone keeps httpd's Group, as in mod_wsgi.
+fn identity(name: &[u8], o: &GroupOptions, system: &dyn System) -> Result<Option<Identity>, Problem> {
+    let user = o.user.as_ref().map(|u| find_user(u, "user", name, system)).transpose()?;
+    let gid = o.group.as_ref().map(|g| find_group(g, "group", name, system)).transpose()?;
+    let supplementary = match &o.supplementary_groups {
+        None => None,
+        Some(all) => Some(all.iter().map(|g| find_group(g, "supplementary-groups", name, system)).collect::<Result<Vec<_>, _>>()?),
+    };
+    let Some((httpd_uid, httpd_gid)) = system.httpd_identity() else { return Ok(None) };
+    let differs = user.as_ref().is_some_and(|u| u.uid != httpd_uid);
+    let user = user.or_else(|| system.user_by_id(httpd_uid));
+    Ok(Some(Identity {
+        uid: user.as_ref().map_or(httpd_uid, |u| u.uid),
+        gid: gid.unwrap_or(httpd_gid),
+        user: user.as_ref().map(|u| u.name.clone()).unwrap_or_default(),
+        home: user.filter(|_| differs).map(|u| u.home).unwrap_or_default(),
+        supplementary,
+    }))
+}
+
+fn interpreter(name: &[u8], o: &GroupOptions, server: &Server<'_>, system: &dyn System) -> Result<Vec<u8>, Problem> {
+    let within = |path: &[u8]| match &o.chroot {
+        Some(root) => [root.as_slice(), path].concat(),
+        None => path.to_vec(),
+    };
+    let bad = |what: String| Problem(format!("WSGIDaemonProcess {}: {what}", name.escape_ascii()));
+    if let Some(python) = &o.python {
+        let ok = system.is_executable(&within(python));
+        return if ok { Ok(python.clone()) } else { Err(bad(format!("python={}: not an executable file", python.escape_ascii()))) };
+    }
+    if let Some(home) = o.python_home.as_ref().or(server.config.python_home.as_ref()) {
+        let candidates = [b"/bin/python3".as_slice(), b"/bin/python"].map(|tail| [home.as_slice(), tail].concat());
+        return candidates.into_iter().find(|c| system.is_executable(&within(c))).ok_or_else(|| {
+            bad(format!(
+                "python-home={0}: there is no {0}/bin/python3; name a virtual environment or a Python installation, or use python= for an executable",
+                home.escape_ascii()
+            ))
+        });
+    }
+    let from_path = system.path().into_iter().map(|dir| [dir.as_slice(), b"/python3"].concat());
+    std::iter::once(b"/usr/bin/python3".to_vec())
+        .chain(from_path)
+        .find(|c| system.is_executable(&within(c)))
+        .ok_or_else(|| bad("no python3 is installed in /usr/bin or on httpd's PATH; install one, or name it with python= or python-home=".into()))
+}
+
+fn specify(
+    server: &Server<'_>,
+    name: &[u8],
+    implicit: bool,
+    o: &GroupOptions,
+    servers: &[Server<'_>],
+    system: &dyn System,
+) -> Result<GroupSpec, Problem> {
+    let config = server.config;
+    let mut environment = Vec::new();
+    let mut set = |key: &str, value: Option<&[u8]>| {
+        if let Some(value) = value {
+            environment.push((key.as_bytes().to_vec(), value.to_vec()));
+        }
+    };
+    set("LANG", o.lang.as_deref());
+    set("LC_ALL", o.locale.as_deref());
+    set("PYTHON_EGG_CACHE", o.python_eggs.as_deref().or(config.python_eggs.as_deref()));
+    let seed = config.hash_seed.map(|seed| match seed {
+        HashSeed::Random => "random".to_owned(),
+        HashSeed::Fixed(n) => n.to_string(),
+    });
+    set("PYTHONHASHSEED", seed.as_ref().map(String::as_bytes));
+    let mut python_arguments: Vec<Vec<u8>> = Vec::new();
+    match config.optimize.unwrap_or(0) {
+        0 => {}
+        1 => python_arguments.push(b"-O".to_vec()),
+        _ => python_arguments.push(b"-OO".to_vec()),
+    }
+    if config.dont_write_bytecode == Some(true) {
+        python_arguments.push(b"-B".to_vec());
+    }
+    for warning in &config.warnings {
+        python_arguments.push([b"-W", warning.as_slice()].concat());
+    }
+    for (option, dir) in [("home", &o.home), ("chroot", &o.chroot)] {
+        if let Some(dir) = dir.as_ref().filter(|d| !(system.is_directory(d) || (option == "home" && o.chroot.is_some()))) {
+            return Err(Problem(format!("WSGIDaemonProcess {}: {option}={}: not a directory", name.escape_ascii(), dir.escape_ascii())));
+        }
+    }
+    let options_for = |application_group: &[u8]| worker_options(name, implicit, o, config, application_group);
+    let worker = options_for(b"");
+    let mut scoped: Vec<Vec<u8>> = config.scopes.iter().filter_map(|s| s.scope.application_group.clone()).collect();
+    scoped.dedup();
+    Ok(GroupSpec {
+        name: name.to_vec(),
+        log: server.log,
+        log_level: server.log_level,
+        processes: o.processes,
+        multiprocess: o.processes_given || o.processes > 1,
+        threads: o.threads,
+        identity: identity(name, o, system)?,
+        umask: o.umask,
+        chroot: o.chroot.clone(),
+        home: o.home.clone(),
+        environment,
+        python: interpreter(name, o, server, system)?,
+        python_arguments,
+        cpu_priority: (o.cpu_priority != 0).then_some(o.cpu_priority),
+        application_options: scoped.into_iter().map(|a| (a.clone(), options_for(&a))).collect(),
+        worker,
+        max_application_groups: o.max_application_groups,
+        startup_timeout_ms: o.startup_timeout.filter(|t| !t.is_zero()).map(ms),
+        graceful_timeout_ms: Some(ms(o.graceful_timeout)),
+        shutdown_timeout_ms: ms(o.shutdown_timeout),
+        preload: preloads(name, implicit, servers),
+        reserved: Vec::new(),
+    })
+}
+
+fn worker_options(name: &[u8], implicit: bool, o: &GroupOptions, config: &ServerConfig, application_group: &[u8]) -> WorkerOptions {
+    let base = match &config.interpreter.python_path {
+        Some(path) if implicit => path.clone(),
+        _ => o.python_path.clone(),
+    };
+    let (interpreter, layers) = config.interpreter_options(name, application_group, &base);
+    WorkerOptions {
+        // The last layer ends up first in sys.path; within a layer the order is as written.
+        python_path: layers.into_iter().rev().flatten().collect(),
+        display_name: o.display_name.as_ref().map(|d| if d == b"%{GROUP}" { [b"(wsgi:", name, b")"].concat() } else { d.clone() }),
+        stack_size: o.stack_size,
+        switch_interval_us: o.switch_interval.or(interpreter.switch_interval).map(|t| u64::try_from(t.as_micros()).unwrap_or(u64::MAX)),
+        maximum_requests: o.maximum_requests.map(u64::from).filter(|n| *n > 0),
+        request_timeout_ms: o.request_timeout.filter(|t| !t.is_zero()).map(ms),
+        restrict_stdin: interpreter.restrict_stdin.unwrap_or(false),
+        restrict_stdout: interpreter.restrict_stdout.unwrap_or(false),
+        restrict_signal: interpreter.restrict_signal.unwrap_or(true),
+        locale: o.locale.clone(),
+    }
+}
+
+fn group_of<'a>(alias: &'a ScriptAlias, server: &'a Server<'_>) -> Option<&'a Expr> {
+    alias.process_group.as_ref().or(server.config.dir.process_group.as_ref())
+}
+
+/// Scripts of a group that can be loaded at start: those the configuration says to import, and those whose alias leaves no
+/// doubt where they run.
+fn preloads(name: &[u8], implicit: bool, servers: &[Server<'_>]) -> Vec<Preload> {
+    let mut all: Vec<Preload> = Vec::new();
+    let mut add = |application_group: &[u8], path: &[u8], callable: &[u8]| {
+        let known = all.iter().any(|p| p.application_group == application_group && p.script.path == path);
+        if !known {
+            let script = Script { path: path.to_vec(), callable: callable.to_vec() };
+            all.push(Preload { application_group: application_group.to_vec(), script });
+        }
+    };
+    for server in servers {
+        for import in &server.config.imports {
+            let runs_here = match &import.process_group {
+                GroupChoice::Implicit => implicit,
+                GroupChoice::Named(group) => group == name,
+            };
+            if runs_here {
+                add(&import.application_group, &import.script, b"");
+            }
+        }
+        for alias in &server.config.aliases {
+            let group = group_of(alias, server).and_then(Expr::fixed);
+            let application = alias.application_group.as_ref().or(server.config.dir.application_group.as_ref()).and_then(Expr::fixed);
+            let file = matches!(alias.pattern, AliasPattern::Prefix(_)) && !alias.target.ends_with(b"/");
+            if let (Some(group), Some(application), true) = (group, application, file) {
+                if group == name {
+                    add(application, &alias.target, b"");
+                }
+            }
+        }
+    }
+    all
+}

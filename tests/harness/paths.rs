@@ -1,0 +1,98 @@
+//! Where the things under test are.
+//!
+//! Responsible for: finding httpd, its modules, our staged installation and the provisioned peers. Must never: fall back silently;
+//! what is missing ends the test with the command that makes it. Called by: `site.rs`, `httpd.rs`, some tests.
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    match std::env::var_os("DROVER_REPO") {
+        Some(dir) => dir.into(),
+        None => env!("CARGO_MANIFEST_DIR").into(),
+    }
+}
+
+/// Where `scripts/provision.sh` and `make stage` put what the workers' user must be able to read.
+pub fn shared() -> PathBuf {
+    static SHARED: OnceLock<PathBuf> = OnceLock::new();
+    SHARED.get_or_init(|| run("sh", &[&repository().join("scripts/shared-dir.sh").display().to_string()]).trim().into()).clone()
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn must_exist(path: PathBuf, how: &str) -> PathBuf {
+    assert!(path.exists(), "{} is missing; run: {how}", path.display());
+    path
+}
+
+/// The prefix of the installation under test.
+pub fn prefix() -> PathBuf {
+    match std::env::var_os("DROVER_PREFIX") {
+        Some(dir) => dir.into(),
+        None => shared().join("stage"),
+    }
+}
+
+/// Our module.
+pub fn our_module() -> PathBuf {
+    must_exist(prefix().join("lib/mod_drover/mod_drover.so"), "make stage")
+}
+
+/// The command `drover` of the installation.
+pub fn drover() -> PathBuf {
+    must_exist(prefix().join("bin/drover"), "make stage")
+}
+
+/// mod_wsgi's module, from PyPI.
+pub fn their_module() -> PathBuf {
+    let lib = must_exist(shared().join("theirs/lib"), "make provision");
+    let find = || {
+        for python in std::fs::read_dir(&lib).ok()?.flatten() {
+            for file in std::fs::read_dir(python.path().join("site-packages/mod_wsgi/server")).ok()?.flatten() {
+                if file.path().extension().is_some_and(|e| e == "so") {
+                    return Some(file.path());
+                }
+            }
+        }
+        None
+    };
+    find().unwrap_or_else(|| panic!("no mod_wsgi below {}; run: make provision", lib.display()))
+}
+
+/// The virtualenv with Django, Flask and the other applications that tests serve.
+pub fn apps_venv() -> PathBuf {
+    must_exist(shared().join("venvs/apps"), "make provision")
+}
+
+/// The httpd program.
+pub fn httpd() -> PathBuf {
+    for name in ["/usr/sbin/apache2", "/usr/sbin/httpd", "/usr/local/apache2/bin/httpd", "/usr/local/sbin/httpd"] {
+        if Path::new(name).exists() {
+            return name.into();
+        }
+    }
+    panic!("no httpd; run: make provision")
+}
+
+/// httpd's directory of modules.
+pub fn modules() -> PathBuf {
+    static MODULES: OnceLock<PathBuf> = OnceLock::new();
+    MODULES.get_or_init(|| run(&std::env::var("APXS").unwrap_or_else(|_| "apxs".into()), &["-q", "LIBEXECDIR"]).trim().into()).clone()
+}
+
+/// Whether httpd has a module compiled in.
+pub fn is_static(module: &str) -> bool {
+    static LIST: OnceLock<String> = OnceLock::new();
+    LIST.get_or_init(|| run(&httpd().display().to_string(), &["-l"])).contains(&format!(" mod_{module}.c"))
+}
+
+/// A Python that the workers' user can run and that no virtualenv hides.
+pub fn system_python() -> PathBuf {
+    must_exist("/usr/bin/python3".into(), "make provision")
+}

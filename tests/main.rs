@@ -1,0 +1,10 @@
+//! The tests of the product as a whole: one binary, one module a concern, a real httpd in each test.
+//!
+//! Run them with `make test`, or by name: `make test MPM=event T=streaming`.
+#[macro_use]
+mod harness;
+
+mod duplex;
+mod environ;
+mod request_body;
+mod response;
