@@ -3,7 +3,7 @@
 //! Responsible for: which groups there are, what droverd is told of each, what each request must know. Must never: touch
 //! httpd or the system (users and files are looked up by the [`System`] it is given). Called by: `httpd::lifecycle`.
 use crate::config::group::{GroupSpec as GroupName, UserSpec};
-use crate::config::{Expr, GroupChoice, GroupOptions, HashSeed, IMPLICIT_GROUP, ScriptAlias, ServerConfig, AliasPattern};
+use crate::config::{DaemonGroup, Expr, GroupChoice, GroupOptions, HashSeed, IMPLICIT_GROUP, ScriptAlias, ServerConfig, AliasPattern};
 use crate::messages::Code;
 use drover_sys::users::User;
 use drover_wire::control::{GroupSpec, Identity, Preload, Script, WorkerOptions};
@@ -159,6 +159,34 @@ pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved,
     Ok((resolved, specs))
 }
 
+/// Whether what a group names exists: users, directories, the interpreter it names itself.
+pub fn check(group: &DaemonGroup, system: &dyn System) -> Result<(), Problem> {
+    let o = &group.options;
+    let who = identity(&group.name, o, system)?;
+    if o.user.is_some() && who.is_some_and(|i| i.uid == 0) {
+        return Err(Problem(format!("WSGIDaemonProcess {}: user=: a group cannot run as root", group.name.escape_ascii())));
+    }
+    directories(&group.name, o, system)?;
+    if o.python.is_some() || o.python_home.is_some() {
+        interpreter(&group.name, o, None, system)?;
+    }
+    Ok(())
+}
+
+fn directories(name: &[u8], o: &GroupOptions, system: &dyn System) -> Result<(), Problem> {
+    for (option, dir) in [("chroot", &o.chroot), ("home", &o.home)] {
+        let Some(dir) = dir else { continue };
+        let seen = match &o.chroot {
+            Some(root) if option == "home" => [root.as_slice(), dir].concat(),
+            _ => dir.clone(),
+        };
+        if !system.is_directory(&seen) {
+            return Err(Problem(format!("WSGIDaemonProcess {}: {option}={}: not a directory", name.escape_ascii(), dir.escape_ascii())));
+        }
+    }
+    Ok(())
+}
+
 fn ns(time: Option<Duration>) -> Option<u64> {
     time.filter(|t| !t.is_zero()).map(|t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
 }
@@ -218,7 +246,7 @@ fn identity(name: &[u8], o: &GroupOptions, system: &dyn System) -> Result<Option
     }))
 }
 
-fn interpreter(name: &[u8], o: &GroupOptions, server: &Server<'_>, system: &dyn System) -> Result<Vec<u8>, Problem> {
+fn interpreter(name: &[u8], o: &GroupOptions, server_home: Option<&Vec<u8>>, system: &dyn System) -> Result<Vec<u8>, Problem> {
     let within = |path: &[u8]| match &o.chroot {
         Some(root) => [root.as_slice(), path].concat(),
         None => path.to_vec(),
@@ -228,7 +256,7 @@ fn interpreter(name: &[u8], o: &GroupOptions, server: &Server<'_>, system: &dyn 
         let ok = system.is_executable(&within(python));
         return if ok { Ok(python.clone()) } else { Err(bad(format!("python={}: not an executable file", python.escape_ascii()))) };
     }
-    if let Some(home) = o.python_home.as_ref().or(server.config.python_home.as_ref()) {
+    if let Some(home) = o.python_home.as_ref().or(server_home) {
         let candidates = [b"/bin/python3".as_slice(), b"/bin/python"].map(|tail| [home.as_slice(), tail].concat());
         return candidates.into_iter().find(|c| system.is_executable(&within(c))).ok_or_else(|| {
             bad(format!(
@@ -279,11 +307,7 @@ fn specify(
     for warning in &config.warnings {
         python_arguments.push([b"-W", warning.as_slice()].concat());
     }
-    for (option, dir) in [("home", &o.home), ("chroot", &o.chroot)] {
-        if let Some(dir) = dir.as_ref().filter(|d| !(system.is_directory(d) || (option == "home" && o.chroot.is_some()))) {
-            return Err(Problem(format!("WSGIDaemonProcess {}: {option}={}: not a directory", name.escape_ascii(), dir.escape_ascii())));
-        }
-    }
+    directories(name, o, system)?;
     let options_for = |application_group: &[u8]| worker_options(name, implicit, o, config, application_group);
     let worker = options_for(b"");
     let mut scoped: Vec<Vec<u8>> = config.scopes.iter().filter_map(|s| s.scope.application_group.clone()).collect();
@@ -300,7 +324,7 @@ fn specify(
         chroot: o.chroot.clone(),
         home: o.home.clone(),
         environment,
-        python: interpreter(name, o, server, system)?,
+        python: interpreter(name, o, config.python_home.as_ref(), system)?,
         python_arguments,
         cpu_priority: (o.cpu_priority != 0).then_some(o.cpu_priority),
         application_options: scoped.into_iter().map(|a| (a.clone(), options_for(&a))).collect(),

@@ -6,5 +6,7 @@ mod harness;
 
 mod duplex;
 mod environ;
+mod failures;
+mod lifecycle;
 mod request_body;
 mod response;

@@ -295,3 +295,7 @@ fn answer_for(head: &Head<'_>, manner: Manner) -> Answer {
     }
     Answer::Whole
 }
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@ use super::guard::guard;
 use super::{ffi, log};
 use crate::config::{AliasPattern, Context, Contexts, DIRECTIVES, DirConfig, Directive, Effect, InterpreterScope, ServerConfig, Target};
 use crate::messages::Code;
+use crate::resolved;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
@@ -150,14 +151,13 @@ unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *co
             (true, _) if (*server).is_virtual != 0 => Context::VirtualHost,
             (true, _) => Context::Server,
         };
-        let args = if directive.container { args.trim_ascii_end().strip_suffix(b">").unwrap_or(args) } else { args };
+        let before = (&(*slot).config.groups).len();
         let result = if htaccess {
             // On a request's thread: nothing of the server may be touched.
             let mut nothing = ServerConfig::default();
             directive.apply(&mut Target { server: &mut nothing, dir: &mut *dir, context, scope: None, defined_groups: &[] }, args)
         } else {
             let names = group_names((*cmd).pool);
-            let before = (*slot).config.groups.len();
             let scope = (*slot).scope.clone();
             let mut target =
                 Target { server: &mut (*slot).config, dir: &mut *dir, context, scope: scope.as_ref(), defined_groups: names };
@@ -172,6 +172,12 @@ unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *co
                 }
             }
             Err(e) => return pooled((*cmd).pool, &e.to_string()),
+        }
+        for group in (&(*slot).config.groups).iter().skip(before) {
+            // Here, not later: the error then carries file and line.
+            if let Err(problem) = resolved::check(group, &super::system::Host) {
+                return pooled((*cmd).pool, &problem.0);
+            }
         }
         if let Some(AliasPattern::Regex(pattern)) = (&(*slot).config.aliases).last().map(|a| &a.pattern).filter(|_| !htaccess) {
             if super::regex(&mut *(*cmd).pool, pattern).is_none() {

@@ -3,18 +3,16 @@
 //! Responsible for: doing nothing real before the real pass, and for the one pointer to the configuration that requests read.
 //! Must never: keep a pointer into a configuration that httpd has cleared. Called by: `module`.
 use super::mpm::Mpm;
+use super::system::Host;
 use super::{commands, ffi, log, parent};
 use crate::config::AliasPattern;
 use crate::dispatch::{Queues, Wake};
 use crate::handler::Context;
 use crate::messages::Code;
-use crate::resolved::{self, Problem, Resolved, Server, System};
-use drover_sys::users::{self, User};
+use crate::resolved::{self, Problem, Resolved, Server};
 use drover_wire::control::{Configuration, GroupSpec};
-use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -31,37 +29,6 @@ struct Child {
 /// Before the configuration is read.
 pub fn pre_config() -> c_int {
     ffi::OK
-}
-
-/// The real system.
-struct Host;
-
-impl System for Host {
-    fn user_by_name(&self, name: &[u8]) -> Option<User> {
-        users::user_by_name(name)
-    }
-    fn user_by_id(&self, uid: u32) -> Option<User> {
-        users::user_by_id(uid)
-    }
-    fn group_by_name(&self, name: &[u8]) -> Option<u32> {
-        users::group_by_name(name)
-    }
-    fn is_executable(&self, path: &[u8]) -> bool {
-        std::fs::metadata(OsStr::from_bytes(path)).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    }
-    fn is_directory(&self, path: &[u8]) -> bool {
-        std::fs::metadata(OsStr::from_bytes(path)).is_ok_and(|m| m.is_dir())
-    }
-    fn cores(&self) -> u32 {
-        std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
-    }
-    fn path(&self) -> Vec<Vec<u8>> {
-        std::env::var_os("PATH").map(|p| std::env::split_paths(&p).map(|d| d.into_os_string().into_vec()).collect()).unwrap_or_default()
-    }
-    fn httpd_identity(&self) -> Option<(u32, u32)> {
-        // SAFETY: geteuid cannot fail; ap_unixd_config is set by mod_unixd before check_config.
-        unsafe { (libc::geteuid() == 0).then(|| (ffi::ap_unixd_config.user_id, ffi::ap_unixd_config.group_id)) }
-    }
 }
 
 /// Every server once, the main one first, with its error log's place in `logs`.

@@ -2,7 +2,7 @@
 //!
 //! * [`module`]: the exported record and its hooks; `guard` stops panics there.
 //! * `commands`: from the directive table to httpd's.
-//! * [`lifecycle`]: the phases; `parent`: droverd as httpd's parent sees it; `mpm`.
+//! * [`lifecycle`]: the phases; `parent`: droverd as httpd's parent sees it; `mpm`, `system`.
 //! * [`request`]: one request; `translate`: aliases; `log`.
 #![allow(unsafe_code)]
 
@@ -16,6 +16,7 @@ pub mod module;
 mod mpm;
 mod parent;
 pub mod request;
+mod system;
 mod translate;
 
 pub use log::Level;

@@ -96,11 +96,6 @@ impl<'r> Request<'r> {
         unsafe { (*self.raw).server }
     }
 
-    /// The pointer, for the other files of this folder.
-    #[must_use]
-    pub(super) const fn raw(&self) -> *mut ffi::request_rec {
-        self.raw
-    }
 
     /// ServerName of the virtual host.
     #[must_use]

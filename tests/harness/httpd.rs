@@ -129,6 +129,13 @@ impl Httpd {
         poll(|| self.family().into_iter().find(|p| p.command.contains("droverd"))).expect("no droverd process")
     }
 
+    /// The worker processes: droverd's children.
+    pub fn workers(&self) -> Vec<Process> {
+        let family = self.family();
+        let Some(droverd) = family.iter().find(|p| p.command.contains("droverd")).cloned() else { return Vec::new() };
+        family.into_iter().filter(|p| p.parent == droverd.pid).collect()
+    }
+
     /// Remembers the processes that there are now, so that none can hide by losing the mark.
     pub fn look(&mut self) {
         for p in self.family() {
@@ -200,12 +207,23 @@ impl Httpd {
         self.judge();
     }
 
+    fn end_orphaned_children(&self) {
+        let program = paths::httpd();
+        for p in self.family().iter().filter(|p| p.command.starts_with(&program.display().to_string())) {
+            let _ = Pid::from_raw(p.pid).map(|p| kill_process(p, Signal::KILL));
+        }
+    }
+
     #[track_caller]
     fn judge(&mut self) {
         self.stop();
         let mut faults = Vec::new();
         if !self.killed && self.exit.is_none_or(|s| !s.success()) {
             faults.push(format!("httpd ended with {:?}", self.exit));
+        }
+        if self.killed {
+            // Nobody ends httpd's children when their parent was killed; that is httpd's way, and not what we test.
+            self.end_orphaned_children();
         }
         let alive = || {
             let marked = processes::family(self.pid(), &self.site.id);

@@ -39,7 +39,7 @@ impl Pool {
         self.last_begin = Some(now);
         self.next_begin = None;
         self.slots = vec![Now::ZERO; self.limits.processes];
-        let rising = Rising { reason, first_up: None, probe: self.backoff.waiting(), failed: None, broken: BTreeSet::new() };
+        let rising = Rising { reason, first_up: None, probe: self.backoff.waiting(), failed: false, broken: BTreeSet::new() };
         self.phase = Phase::Rising(rising);
         self.fill(now, out);
     }
@@ -47,7 +47,7 @@ impl Pool {
     /// Whether a worker may be wanted for this slot, its pause left aside.
     pub(crate) fn may_fill(&self, slot: usize) -> bool {
         match &self.phase {
-            Phase::Rising(r) if r.first_up.is_none() && (r.failed.is_some() || (r.probe && slot > 0)) => return false,
+            Phase::Rising(r) if r.first_up.is_none() && (r.failed || (r.probe && slot > 0)) => return false,
             Phase::Rising(_) | Phase::Steady => {}
             _ => return false,
         }
@@ -190,14 +190,17 @@ impl Pool {
         }
         let newest = self.generation;
         let unready = |w: &Worker| w.generation == newest && matches!(w.state, State::Queued | State::Starting { .. });
-        match &mut self.phase {
-            Phase::Rising(r) if r.first_up.is_none() => {
-                r.failed = Some(reason.clone());
+        if let Phase::Rising(r) = &mut self.phase {
+            if r.first_up.is_none() {
+                r.failed = true;
                 self.cancel_queued(out);
                 if !self.workers.values().any(unready) {
                     self.fail(reason, &[], now, out);
                 }
+                return;
             }
+        }
+        match &self.phase {
             Phase::Steady if !self.any_serving() && !self.workers.values().any(unready) => self.fail(reason, &[], now, out),
             Phase::Rising(_) | Phase::Steady => {
                 let pause = self.refill.pause();
@@ -235,6 +238,16 @@ impl Pool {
         let touched = mended || self.next_begin.is_some_and(|(_, reason)| reason == Reason::Changed);
         let pause = if touched { Duration::from_secs(1) } else { self.backoff.pause() };
         self.next_begin = Some((now + pause, if touched { Reason::Changed } else { why }));
+        if why == Reason::Degraded && !serving.is_empty() {
+            // Nothing is worse than before: what serves goes on as the newest generation, its dead being replaced.
+            let newest = self.generation;
+            for worker in &serving {
+                if let Some(w) = self.workers.get_mut(worker) {
+                    w.generation = newest;
+                }
+            }
+            self.phase = Phase::Steady;
+        }
         let code = if serving.is_empty() { Code::CannotStart } else { Code::GenerationFailed };
         log(out, code, None, [seconds(pause), reason.clone()]);
         self.failing = Some(reason);
@@ -254,6 +267,13 @@ impl Pool {
         self.workers.remove(&worker);
         if failed {
             self.start_failed(&w, format!("a process {how} before it was ready"), now, out);
+        }
+        if matches!(self.phase, Phase::Waiting) && !self.any_serving() {
+            // The last of the old generation is gone: the next try is worth more than its pause, but not a storm.
+            let soon = self.last_begin.map_or(now, |last| now.max(last + SLOT_PAUSE));
+            if matches!(w.state, State::Serving { .. }) {
+                self.next_begin = self.next_begin.map(|(at, reason)| (at.min(soon), reason));
+            }
         }
         self.fill(now, out);
     }

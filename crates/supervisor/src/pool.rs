@@ -138,8 +138,8 @@ pub(crate) struct Rising {
     pub first_up: Option<Now>,
     /// After a failure one worker shows the way before the others are started.
     pub probe: bool,
-    /// The last start that failed.
-    pub failed: Option<String>,
+    /// A start has failed: no more are made until it is known how the others fare.
+    pub failed: bool,
     /// Scripts that its workers could not load.
     pub broken: BTreeSet<Path>,
 }
@@ -190,7 +190,7 @@ pub struct Pool {
     pub(crate) kept: BTreeMap<Path, u64>,
     /// Scripts that the generation that serves could not load.
     pub(crate) broken: BTreeSet<Path>,
-    /// When the requests being resent began to be.
+    /// The requests of the last round of trying again, with the time until which they are tried.
     pub(crate) resending: BTreeMap<Token, Now>,
 }
 
@@ -334,6 +334,8 @@ impl Pool {
         }
         if self.resend_at.is_some_and(|at| at <= now) {
             self.resend_at = None;
+            // Whatever of the last round was not answered by `Full` has been taken.
+            self.resending.clear();
             for (token, until) in std::mem::take(&mut self.full) {
                 self.resending.insert(token, until);
                 out.push(Action::Resend(token));

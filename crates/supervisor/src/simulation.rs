@@ -1,0 +1,320 @@
+//! The pool under random events: what must hold whatever happens.
+use crate::pool::{Action, Event, Limits, Now, Number, Phase, Pool, ScriptFailure, State, Token};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Wait(u64),
+    Fork { fails: bool },
+    Load { pick: usize, broken: u8 },
+    Exit { pick: usize },
+    Obey,
+    Leave { pick: usize, signalled: bool },
+    Stuck { pick: usize },
+    Change { pick: usize, path: u8, mtime: u64, request: bool },
+    Configure(usize),
+    Stop,
+    Unfit { pick: usize },
+    Lost { pick: usize },
+    QueueFull(bool),
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        6 => (0u64..3000).prop_map(Op::Wait),
+        1 => (10_000u64..100_000).prop_map(Op::Wait),
+        8 => prop::bool::weighted(0.1).prop_map(|fails| Op::Fork { fails }),
+        8 => (any::<usize>(), prop_oneof![4 => Just(0u8), 1 => 1u8..4]).prop_map(|(pick, broken)| Op::Load { pick, broken }),
+        2 => any::<usize>().prop_map(|pick| Op::Exit { pick }),
+        4 => Just(Op::Obey),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(pick, signalled)| Op::Leave { pick, signalled }),
+        1 => any::<usize>().prop_map(|pick| Op::Stuck { pick }),
+        4 => (any::<usize>(), 1u8..3, 1u64..6, prop::bool::weighted(0.8)).prop_map(|(pick, path, mtime, request)| Op::Change { pick, path, mtime, request }),
+        1 => (1usize..5).prop_map(Op::Configure),
+        1 => Just(Op::Stop),
+        1 => any::<usize>().prop_map(|pick| Op::Unfit { pick }),
+        1 => any::<usize>().prop_map(|pick| Op::Lost { pick }),
+        1 => any::<bool>().prop_map(Op::QueueFull),
+    ];
+    proptest::collection::vec(op, 1..250)
+}
+
+fn limits(processes: usize) -> Limits {
+    let at = Duration::from_secs;
+    Limits { processes, startup: Some(at(20)), graceful: Some(at(15)), shutdown: at(5) }
+}
+
+/// Processes and requests as the world outside the pool has them.
+struct World {
+    pool: Pool,
+    now: Now,
+    to_fork: VecDeque<Number>,
+    alive: BTreeSet<Number>,
+    told_to_go: BTreeSet<Number>,
+    killed: BTreeSet<Number>,
+    /// Tokens the pool holds.
+    outstanding: BTreeSet<Token>,
+    next_token: Token,
+    queue_full: bool,
+    starts: VecDeque<Now>,
+    causes: VecDeque<Now>,
+    most_processes: usize,
+    generations: BTreeMap<Number, u64>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            pool: Pool::new(limits(2), 7),
+            now: Duration::from_secs(1000),
+            to_fork: VecDeque::new(),
+            alive: BTreeSet::new(),
+            told_to_go: BTreeSet::new(),
+            killed: BTreeSet::new(),
+            outstanding: BTreeSet::new(),
+            next_token: 0,
+            queue_full: false,
+            starts: VecDeque::new(),
+            causes: VecDeque::new(),
+            most_processes: 2,
+            generations: BTreeMap::new(),
+        }
+    }
+
+    fn serving(&self) -> Vec<Number> {
+        self.pool.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| *n).collect()
+    }
+
+    fn starting(&self) -> Vec<Number> {
+        self.pool.workers.iter().filter(|(_, w)| matches!(w.state, State::Starting { .. })).map(|(n, _)| *n).collect()
+    }
+
+    fn step(&mut self, event: Event) {
+        self.feed(event);
+        self.check();
+    }
+
+    fn feed(&mut self, event: Event) {
+        let served_before = self.serving();
+        let may_end_all = matches!(event, Event::Stop { .. } | Event::Stuck { .. } | Event::Leaving { signalled: true, .. });
+        let mut out = Vec::new();
+        self.pool.step(event.clone(), self.now, &mut out);
+        let mut again = Vec::new();
+        for action in out {
+            match action {
+                Action::Start { worker, generation } => {
+                    self.to_fork.push_back(worker);
+                    self.generations.insert(worker, generation);
+                    self.starts.push_back(self.now);
+                }
+                Action::Cancel(n) => {
+                    assert!(self.to_fork.contains(&n), "cancels what was not asked for");
+                    self.to_fork.retain(|k| *k != n);
+                }
+                Action::Serve(n) => assert!(self.alive.contains(&n) && !self.told_to_go.contains(&n)),
+                Action::Drain(n) => {
+                    if served_before.contains(&n) && !may_end_all {
+                        assert!(!self.serving().is_empty(), "the last one that served was drained by {event:?}");
+                    }
+                    self.told_to_go.insert(n);
+                }
+                Action::Terminate(n) => {
+                    self.told_to_go.insert(n);
+                }
+                Action::Kill(n) => {
+                    assert!(self.alive.contains(&n));
+                    self.killed.insert(n);
+                }
+                Action::Keep { worker, .. } | Action::Dump(worker) => assert!(self.alive.contains(&worker)),
+                Action::Resend(t) => {
+                    assert!(self.outstanding.contains(&t), "resent twice");
+                    if self.queue_full { again.push(t) } else { assert!(self.outstanding.remove(&t)) }
+                }
+                Action::Answer(t) => assert!(self.outstanding.remove(&t), "answered twice"),
+                Action::Log { .. } => {}
+            }
+        }
+        for t in again {
+            self.feed(Event::Full(t));
+        }
+    }
+
+    fn check(&mut self) {
+        let second = Duration::from_secs(1);
+        while self.starts.front().is_some_and(|t| *t + second <= self.now) {
+            self.starts.pop_front();
+        }
+        while self.causes.front().is_some_and(|t| *t + second <= self.now) {
+            self.causes.pop_front();
+        }
+        let bound = self.most_processes * (3 + self.causes.len());
+        assert!(self.starts.len() <= bound, "a fork storm: {} starts in a second, {bound} allowed", self.starts.len());
+        let leaving = self.pool.workers.values().filter(|w| w.state == State::Serving { leaving: true }).count();
+        let going = self.pool.workers.values().filter(|w| matches!(w.state, State::Ending { .. })).count();
+        let staying = self.pool.workers.len() - leaving - going;
+        assert!(staying <= 2 * self.most_processes, "{staying} workers");
+        assert_eq!(self.pool.workers.len(), self.alive.len() + self.to_fork.len(), "the pool and the world count alike");
+        let held: BTreeSet<Token> = self.pool.held.iter().map(|h| h.token).chain(self.pool.full.iter().map(|f| f.0)).collect();
+        assert_eq!(held, self.outstanding, "every request is somewhere");
+        if self.pool.refusal().is_some() {
+            assert!(self.serving().is_empty(), "requests are refused although somebody serves");
+        }
+    }
+
+    /// Lets the time go on, with a tick at every deadline.
+    fn wait(&mut self, until: Now) {
+        for _ in 0..100_000 {
+            match self.pool.deadline().filter(|at| *at <= until) {
+                Some(at) => {
+                    self.now = self.now.max(at);
+                    self.step(Event::Tick);
+                    assert!(self.pool.deadline().is_none_or(|next| next > self.now), "a deadline that does not pass");
+                }
+                None => {
+                    self.now = until;
+                    return;
+                }
+            }
+        }
+        panic!("too many deadlines");
+    }
+
+    fn exit(&mut self, n: Number) {
+        assert!(self.alive.remove(&n));
+        self.told_to_go.remove(&n);
+        self.killed.remove(&n);
+        self.step(Event::Exited { worker: n, how: "ended".into() });
+    }
+
+    fn obey(&mut self) {
+        for n in self.alive.clone() {
+            if self.told_to_go.contains(&n) || self.killed.contains(&n) {
+                self.exit(n);
+            }
+        }
+    }
+
+    fn apply(&mut self, op: Op) {
+        let pick = |from: Vec<Number>, pick: usize| if from.is_empty() { None } else { Some(from[pick % from.len()]) };
+        match op {
+            Op::Wait(ms) => self.wait(self.now + Duration::from_millis(ms)),
+            Op::Fork { fails } => {
+                if let Some(n) = self.to_fork.pop_front() {
+                    if fails {
+                        self.step(Event::Unstarted { worker: n, reason: "no such user".into() });
+                    } else {
+                        self.alive.insert(n);
+                        self.step(Event::Started(n));
+                    }
+                }
+            }
+            Op::Load { pick: p, broken } => {
+                if let Some(worker) = pick(self.starting(), p) {
+                    let failure = |path: u8| ScriptFailure { path: vec![path], mtime_us: 1, text: "SyntaxError".into() };
+                    let failures = [1u8, 2].into_iter().filter(|bit| broken & bit != 0).map(failure).collect();
+                    self.step(Event::Loaded { worker, failures });
+                }
+            }
+            Op::Exit { pick: p } => {
+                if let Some(n) = pick(self.alive.iter().copied().collect(), p) {
+                    self.exit(n);
+                }
+            }
+            Op::Obey => self.obey(),
+            Op::Leave { pick: p, signalled } => {
+                if let Some(worker) = pick(self.serving(), p) {
+                    self.step(Event::Leaving { worker, signalled });
+                }
+            }
+            Op::Stuck { pick: p } => {
+                if let Some(worker) = pick(self.serving(), p) {
+                    self.step(Event::Stuck { worker, what: "sleeping".into() });
+                }
+            }
+            Op::Change { pick: p, path, mtime, request } => {
+                if let Some(worker) = pick(self.alive.iter().copied().collect(), p) {
+                    let token = request.then(|| {
+                        self.next_token += 1;
+                        self.outstanding.insert(self.next_token);
+                        self.next_token
+                    });
+                    self.step_change(worker, path, mtime, token);
+                }
+            }
+            Op::Configure(processes) => {
+                self.most_processes = self.most_processes.max(processes);
+                self.causes.push_back(self.now);
+                self.step(Event::Configure(limits(processes)));
+            }
+            Op::Stop => self.step(Event::Stop { within: None }),
+            Op::Unfit { pick: p } => {
+                if let Some(worker) = pick(self.starting(), p) {
+                    self.step(Event::Unfit { worker, reason: "version".into() });
+                }
+            }
+            Op::Lost { pick: p } => {
+                if let Some(worker) = pick(self.alive.iter().copied().collect(), p) {
+                    self.step(Event::Lost(worker));
+                }
+            }
+            Op::QueueFull(full) => self.queue_full = full,
+        }
+    }
+
+    fn step_change(&mut self, worker: Number, path: u8, mtime_us: u64, request: Option<Token>) {
+        self.step(Event::Changed { worker, path: vec![path], mtime_us, request });
+    }
+
+    /// From here on everything goes well: after a while all processes serve, and nothing is held.
+    fn settle(&mut self) {
+        self.queue_full = false;
+        self.step(Event::Configure(limits(3)));
+        self.step(Event::Wanted);
+        for _ in 0..400 {
+            while !self.to_fork.is_empty() {
+                self.apply(Op::Fork { fails: false });
+            }
+            while let Some(worker) = self.starting().first().copied() {
+                self.step(Event::Loaded { worker, failures: vec![] });
+            }
+            self.obey();
+            self.wait(self.now + Duration::from_millis(500));
+        }
+        assert!(matches!(self.pool.phase, Phase::Steady), "{:?}", self.pool.phase);
+        assert_eq!(self.serving().len(), 3);
+        assert_eq!(self.alive.len(), 3, "old ones are gone");
+        assert!(self.outstanding.is_empty(), "every handed-back request was put back or answered");
+        assert_eq!(self.pool.refusal(), None);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_happens(ops in ops()) {
+        let mut world = World::new();
+        world.most_processes = 3;
+        world.step(Event::Wanted);
+        for op in ops {
+            world.apply(op);
+        }
+        world.settle();
+    }
+
+    /// However often httpd stops, nothing survives.
+    #[test]
+    fn stop_ends_everything(ops in ops()) {
+        let mut world = World::new();
+        world.step(Event::Wanted);
+        for op in ops {
+            world.apply(op);
+        }
+        world.step(Event::Stop { within: Some(Duration::from_secs(1)) });
+        world.wait(world.now + Duration::from_secs(2));
+        let not_killed: Vec<_> = world.alive.difference(&world.killed).collect();
+        prop_assert!(not_killed.is_empty(), "{:?} go on running", not_killed);
+        prop_assert!(world.to_fork.is_empty());
+    }
+}

@@ -1,0 +1,309 @@
+//! Tests of `relay`: a client that is a script, a worker that is a thread on the other end of the real sockets.
+use super::*;
+use crate::dispatch::{Key, Queue, Queues};
+use crate::handler::client::BadHead;
+use drover_sys::channel;
+use drover_wire::control::{self, OpenReply, Script};
+use drover_wire::frame::{Deframer, Header};
+use drover_wire::request::{Builder, Prefix};
+use drover_wire::{WireError, head};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+#[derive(Default)]
+struct Fake {
+    body: VecDeque<BodyRead>,
+    status: Option<u16>,
+    out: Vec<u8>,
+    passes: Vec<Pass>,
+    logs: Vec<(u16, String)>,
+    gone: bool,
+}
+
+impl Client for Fake {
+    fn read_body(&mut self, buffer: &mut [u8], _: bool) -> BodyRead {
+        match self.body.pop_front() {
+            Some(BodyRead::Data(n)) => {
+                let n = n.min(buffer.len());
+                buffer[..n].fill(b'b');
+                BodyRead::Data(n)
+            }
+            Some(other) => other,
+            None => BodyRead::NotYet,
+        }
+    }
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn set_head(&mut self, head: &Head<'_>) -> Result<(), BadHead> {
+        head.fields.clone().try_for_each(|f| f.map(drop)).map_err(|e| BadHead(e.to_string()))?;
+        self.status = Some(head.status);
+        Ok(())
+    }
+    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Gone> {
+        pieces.iter().for_each(|p| self.out.extend_from_slice(p));
+        self.passes.push(how);
+        if self.gone { Err(Gone) } else { Ok(()) }
+    }
+    fn application_log(&mut self, level: u16, text: &[u8]) {
+        self.logs.push((level, String::from_utf8_lossy(text).into_owned()));
+    }
+}
+
+/// The worker's view of one request.
+struct Worker {
+    back: OwnedFd,
+    number: u32,
+}
+
+impl Worker {
+    fn send(&self, kind: Kind, code: u16, payload: &[u8]) {
+        let header = Header { len: payload.len() as u32, number: self.number, kind, code }.encode();
+        let mut bytes = header.to_vec();
+        bytes.extend_from_slice(payload);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            rest = &rest[channel::send(&self.back, &[rest], &[], true).unwrap()..];
+        }
+    }
+
+    fn head(&self, status: u16, fields: &[(&str, &str)]) {
+        let mut out = Vec::new();
+        head::begin(&mut out, status, b"Some", fields.len() as u16).unwrap();
+        fields.iter().for_each(|(n, v)| head::field(&mut out, n.as_bytes(), v.as_bytes()).unwrap());
+        self.send(Kind::Head, 0, &out);
+    }
+
+    /// END, and the end of the socket back.
+    fn end(self) {
+        let header = Header { len: 0, number: self.number, kind: Kind::End, code: 0 }.encode();
+        channel::send(&self.back, &[&header], &[self.back.as_fd()], true).unwrap();
+    }
+
+    /// Reads the body to its end; how it ended and how long it was.
+    fn body(&self) -> (Kind, u16, usize) {
+        let (mut deframer, mut buffer, mut have, mut n) = (Deframer::new(self.number), vec![0u8; 70_000], 0, 0);
+        loop {
+            match deframer.next(&buffer[..have]).unwrap() {
+                Some((Event::Body(b), used)) => {
+                    n += b.len();
+                    buffer.copy_within(used..have, 0);
+                    have -= used;
+                }
+                Some((Event::Frame(h, _), _)) => return (h.kind, h.code, n),
+                None => {
+                    let got = channel::receive(&self.back, &mut buffer[have..], &mut Vec::new(), true).unwrap();
+                    assert!(got > 0, "cut");
+                    have += got;
+                }
+            }
+        }
+    }
+}
+
+fn queue() -> (Arc<Queue>, OwnedFd, Wake) {
+    let (broker, droverd) = channel::packet_pair().unwrap();
+    let (sending, receiving) = channel::packet_pair().unwrap();
+    let answering = std::thread::spawn(move || {
+        let mut fds = Vec::new();
+        channel::receive(&droverd, &mut [0; 4096], &mut fds, true).unwrap();
+        channel::send(&fds[0], &[&control::encode(&OpenReply::Opened).unwrap()], &[sending.as_fd()], true).unwrap();
+    });
+    let wake = Wake::new().unwrap();
+    let key = Key { group: b"g".to_vec(), application_group: Vec::new() };
+    let queue = Queues::new(broker).open(&key, Script { path: vec![], callable: vec![] }, &wake, u64::MAX).unwrap();
+    answering.join().unwrap();
+    (queue, receiving, wake)
+}
+
+const FOREVER: u64 = 60_000_000_000;
+
+fn run(fake: &mut Fake, upload: Upload, manner: Manner, worker: impl FnOnce(Worker) + Send + 'static) -> Result<Answer, Broken> {
+    run_limited(fake, upload, manner, |_| (), worker)
+}
+
+fn run_limited(
+    fake: &mut Fake,
+    upload: Upload,
+    manner: Manner,
+    limit: impl FnOnce(&mut Limits),
+    worker: impl FnOnce(Worker) + Send + 'static,
+) -> Result<Answer, Broken> {
+    let (queue, receiving, wake) = queue();
+    let mut builder = Builder::default();
+    builder.begin(b"/srv/a.wsgi", b"application").unwrap();
+    let message = builder.finish(Prefix { number: 7, ..Prefix::default() }, b"").unwrap();
+    let mut exchange = Exchange::send(&queue, message, 7, Vec::new(), &wake, u64::MAX).unwrap();
+    let thread = std::thread::spawn(move || {
+        let mut fds = Vec::new();
+        channel::receive(&receiving, &mut [0; 4096], &mut fds, true).unwrap();
+        worker(Worker { back: fds.remove(0), number: 7 });
+        receiving
+    });
+    let mut limits = Limits { silence: FOREVER, client_silence: FOREVER, take_by: None, answer_by: None };
+    limit(&mut limits);
+    let result = Relay::new(fake, &mut exchange, limits, manner, upload).run(&wake, &mut [0; 16384]);
+    exchange.finish(result.is_ok());
+    drop(thread.join().unwrap());
+    result
+}
+
+const PLAIN: Manner = Manner { error_override: false };
+
+#[test]
+fn a_plain_answer() {
+    let mut fake = Fake::default();
+    let answer = run(&mut fake, Upload::None, PLAIN, |w| {
+        w.head(200, &[("X-A", "b")]);
+        w.send(Kind::Log, 3, b"said");
+        w.send(Kind::Body, 0, b"hello");
+        w.end();
+    });
+    assert_eq!(answer.unwrap(), Answer::Whole);
+    assert_eq!((fake.status, &fake.out[..]), (Some(200), &b"hello"[..]));
+    assert_eq!(fake.passes.last(), Some(&Pass::End));
+    assert_eq!(fake.logs, [(3, "said".to_owned())]);
+}
+
+#[test]
+fn a_death_before_the_head_and_after_it() {
+    let broken = run(&mut Fake::default(), Upload::None, PLAIN, drop).unwrap_err();
+    assert_eq!((broken.failed, broken.sent), (Failed::Dispatch(DispatchError::WorkerDied), false));
+    let mut fake = Fake::default();
+    let broken = run(&mut fake, Upload::None, PLAIN, |w| {
+        w.head(200, &[]);
+        w.send(Kind::Body, 0, b"part");
+    })
+    .unwrap_err();
+    assert_eq!((broken.failed, broken.sent), (Failed::Dispatch(DispatchError::WorkerDied), true));
+    assert!(!fake.passes.contains(&Pass::End), "a cut answer never looks whole");
+}
+
+#[test]
+fn frames_out_of_order_are_refused() {
+    type Story = fn(Worker);
+    let stories: [(Story, &str); 4] = [
+        (|w| w.send(Kind::Body, 0, b"x"), "a body before its head"),
+        (|w| w.send(Kind::End, 0, b""), "an end before its head"),
+        (
+            |w| {
+                w.head(200, &[]);
+                w.head(200, &[]);
+            },
+            "a second head",
+        ),
+        (|w| Worker { number: 8, ..w }.head(200, &[]), "request number"),
+    ];
+    for (story, what) in stories {
+        let broken = run(&mut Fake::default(), Upload::None, PLAIN, story).unwrap_err();
+        assert_eq!(broken.failed, Failed::Dispatch(DispatchError::Wire(WireError::Bad(what))));
+    }
+}
+
+#[test]
+fn a_body_goes_out_while_the_answer_comes_in() {
+    let mut fake = Fake::default();
+    fake.body.extend(std::iter::repeat_n(BodyRead::Data(16384), 200));
+    fake.body.push_back(BodyRead::End);
+    let answer = run(&mut fake, Upload::Open, PLAIN, |w| {
+        // 3 MB of answer before a byte of the body is read: neither side may block the other for good.
+        w.head(200, &[]);
+        w.send(Kind::Body, 0, &vec![b'a'; 3_000_000]);
+        assert_eq!(w.body(), (Kind::End, 0, 200 * 16384));
+        w.end();
+    });
+    assert_eq!(answer.unwrap(), Answer::Whole);
+    assert_eq!(fake.out.len(), 3_000_000);
+}
+
+#[test]
+fn a_cut_body_is_told_and_its_reason_is_the_status() {
+    for (error, code) in [(BodyError::Malformed, BodyFailure::Malformed), (BodyError::TooLarge, BodyFailure::TooLarge)] {
+        let mut fake = Fake { body: [BodyRead::Data(10), BodyRead::Failed(error)].into(), ..Fake::default() };
+        let broken = run(&mut fake, Upload::Open, PLAIN, move |w| assert_eq!(w.body(), (Kind::Fail, code as u16, 10))).unwrap_err();
+        assert_eq!((broken.failed, broken.sent), (Failed::Body(error), false));
+    }
+}
+
+#[test]
+fn a_body_on_demand_waits_for_want() {
+    let mut fake = Fake { body: [BodyRead::Data(5), BodyRead::End].into(), ..Fake::default() };
+    run(&mut fake, Upload::OnDemand, PLAIN, |w| {
+        w.send(Kind::Want, 0, b"");
+        assert_eq!(w.body(), (Kind::End, 0, 5));
+        w.head(200, &[]);
+        w.end();
+    })
+    .unwrap();
+    let mut fake = Fake { body: [BodyRead::Data(5), BodyRead::End].into(), ..Fake::default() };
+    run(&mut fake, Upload::OnDemand, PLAIN, |w| {
+        w.head(413, &[]);
+        w.end();
+    })
+    .unwrap();
+    assert_eq!(fake.body.len(), 2, "nobody wanted it: it was never read");
+}
+
+#[test]
+fn overridden_errors_redirects_and_empty_answers_have_no_body() {
+    let mut fake = Fake::default();
+    let manner = Manner { error_override: true };
+    let answer = run(&mut fake, Upload::None, manner, |w| {
+        w.head(404, &[]);
+        w.send(Kind::Body, 0, b"mine");
+        w.end();
+    });
+    assert_eq!((answer.unwrap(), fake.passes.len()), (Answer::Status(404), 0));
+    let mut fake = Fake::default();
+    let answer = run(&mut fake, Upload::None, PLAIN, |w| {
+        w.head(200, &[("Location", "/other")]);
+        w.end();
+    });
+    assert_eq!((answer.unwrap(), fake.passes.len()), (Answer::Redirect(b"/other".to_vec()), 0));
+    let mut fake = Fake::default();
+    run(&mut fake, Upload::None, PLAIN, |w| {
+        w.head(304, &[]);
+        w.send(Kind::Body, 0, b"never");
+        w.end();
+    })
+    .unwrap();
+    assert_eq!((fake.status, &fake.out[..]), (Some(304), &b""[..]));
+}
+
+#[test]
+fn time_runs_out_in_the_order_of_the_limits() {
+    let expired = |limit: fn(&mut Limits)| {
+        run_limited(&mut Fake::default(), Upload::None, PLAIN, limit, |w| {
+            // The worker lives until httpd hangs up.
+            assert_eq!(channel::receive(&w.back, &mut [0; 10], &mut Vec::new(), true), Ok(0));
+        })
+        .unwrap_err()
+        .failed
+    };
+    assert_eq!(expired(|l| l.silence = 1), Failed::Dispatch(DispatchError::Silent));
+    assert_eq!(expired(|l| l.answer_by = Some(1)), Failed::Dispatch(DispatchError::RequestTimeout));
+    assert_eq!(expired(|l| l.take_by = Some(1)), Failed::Dispatch(DispatchError::QueueTimeout));
+}
+
+#[test]
+fn a_failure_after_a_part_is_told_as_cut() {
+    let broken = run(&mut Fake::default(), Upload::None, PLAIN, |w| {
+        w.head(200, &[]);
+        w.send(Kind::Body, 0, b"part");
+        w.send(Kind::Fail, Failure::Exception as u16, b"ValueError: x");
+    })
+    .unwrap_err();
+    assert_eq!((broken.failed, broken.sent), (Failed::Worker(Failure::Exception, "ValueError: x".into()), true));
+}
+
+#[test]
+fn a_client_that_is_gone_ends_it() {
+    let mut fake = Fake { gone: true, ..Fake::default() };
+    let broken = run(&mut fake, Upload::None, PLAIN, |w| {
+        w.head(200, &[]);
+        w.send(Kind::Body, 0, b"x");
+    })
+    .unwrap_err();
+    assert_eq!(broken.failed, Failed::ClientGone);
+}

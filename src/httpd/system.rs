@@ -1,0 +1,40 @@
+//! The real system behind [`resolved::System`](crate::resolved::System).
+//!
+//! Responsible for: answering from the machine and from httpd's own User and Group. Called by: `commands`, `lifecycle`.
+use super::ffi;
+use crate::resolved::System;
+use drover_sys::users::{self, User};
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
+
+/// The real system.
+pub struct Host;
+
+impl System for Host {
+    fn user_by_name(&self, name: &[u8]) -> Option<User> {
+        users::user_by_name(name)
+    }
+    fn user_by_id(&self, uid: u32) -> Option<User> {
+        users::user_by_id(uid)
+    }
+    fn group_by_name(&self, name: &[u8]) -> Option<u32> {
+        users::group_by_name(name)
+    }
+    fn is_executable(&self, path: &[u8]) -> bool {
+        std::fs::metadata(OsStr::from_bytes(path)).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    }
+    fn is_directory(&self, path: &[u8]) -> bool {
+        std::fs::metadata(OsStr::from_bytes(path)).is_ok_and(|m| m.is_dir())
+    }
+    fn cores(&self) -> u32 {
+        std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
+    }
+    fn path(&self) -> Vec<Vec<u8>> {
+        std::env::var_os("PATH").map(|p| std::env::split_paths(&p).map(|d| d.into_os_string().into_vec()).collect()).unwrap_or_default()
+    }
+    fn httpd_identity(&self) -> Option<(u32, u32)> {
+        // SAFETY: geteuid cannot fail; ap_unixd_config is a variable of httpd, written while it reads User and Group.
+        unsafe { (libc::geteuid() == 0).then(|| (ffi::ap_unixd_config.user_id, ffi::ap_unixd_config.group_id)) }
+    }
+}
