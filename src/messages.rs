@@ -61,6 +61,8 @@ codes! {
     TooManyApplications = 30;
     /// The request's headers and variables are larger than can be passed on.
     RequestTooLarge = 31;
+    /// The script's file does not belong to the user or group that script-user= or script-group= names.
+    ScriptOwner = 32;
     /// The client's body could not be read. The status says why: 408 too slow, 413 too large, 400 malformed.
     BodyRead = 40;
     /// The queue of the group was full, or no process took the request, until queue-timeout. Raise processes= or threads=.

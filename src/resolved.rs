@@ -397,3 +397,7 @@ fn preloads(name: &[u8], implicit: bool, servers: &[Server<'_>]) -> Vec<Preload>
     }
     all
 }
+
+#[cfg(test)]
+#[path = "resolved_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@ use crate::config::Settings;
 use crate::httpd::request::FileKind;
 use crate::httpd::{Level, Request};
 use crate::messages::Code;
+use crate::resolved::Group;
 
 /// `Some`: the answer, already logged.
 pub fn refuse(r: &Request<'_>, settings: &Settings<'_>) -> Option<Verdict> {
@@ -49,4 +50,16 @@ pub fn refuse(r: &Request<'_>, settings: &Settings<'_>) -> Option<Verdict> {
 pub fn content_length(r: &Request<'_>) -> Option<u64> {
     let text = r.header(c"Content-Length")?.trim_ascii();
     str::from_utf8(text).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
+}
+
+/// Why the script's file does not belong to whom `script-user=` and `script-group=` say.
+pub fn wrong_owner(r: &Request<'_>, group: &Group) -> Option<String> {
+    let (user, owner_group) = r.script_owner();
+    let wrong = |what: &str, is: u32, must: Option<u32>| {
+        must.filter(|must| *must != is).map(|must| {
+            let file = r.filename().unwrap_or_default().escape_ascii();
+            format!("{file} has {what} {is}, not {must} as the group's script-user= or script-group= demands")
+        })
+    };
+    wrong("owner", user, group.script_uid).or_else(|| wrong("group", owner_group, group.script_gid))
 }

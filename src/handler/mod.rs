@@ -82,6 +82,9 @@ pub fn handle(r: &mut Request<'_>, settings: &Settings<'_>, context: Context<'_>
         }
         Err(e) => return refuse(r, 500, e.code(), &e.to_string()),
     };
+    if let Some(text) = checks::wrong_owner(r, group) {
+        return refuse(r, 403, Code::ScriptOwner, &text);
+    }
     if selection.implicit && context.resolved.first_implicit() {
         let text = "a script runs without WSGIProcessGroup: in the implicit group 'default' (there is no embedded mode)";
         r.log(Level::Notice, Code::ImplicitGroup, text);

@@ -1,0 +1,159 @@
+//! Tests of `resolved`: configurations made by the directives themselves, a system made up.
+use super::*;
+use crate::config::{Context, DirConfig, Target, directive};
+
+struct Made {
+    root: bool,
+    files: Vec<&'static str>,
+}
+
+const SYSTEM: Made = Made { root: true, files: vec![] };
+
+impl System for Made {
+    fn user_by_name(&self, name: &[u8]) -> Option<User> {
+        (name == b"shop").then(|| User { uid: 1001, gid: 1001, name: name.to_vec(), home: b"/home/shop".to_vec() })
+    }
+    fn user_by_id(&self, uid: u32) -> Option<User> {
+        (uid == 33).then(|| User { uid, gid: 33, name: b"www-data".to_vec(), home: b"/var/www".to_vec() })
+    }
+    fn group_by_name(&self, name: &[u8]) -> Option<u32> {
+        (name == b"staff").then_some(50)
+    }
+    fn is_executable(&self, path: &[u8]) -> bool {
+        path == b"/usr/bin/python3" || path == b"/venv/bin/python" || self.files.iter().any(|f| f.as_bytes() == path)
+    }
+    fn is_directory(&self, path: &[u8]) -> bool {
+        path == b"/srv"
+    }
+    fn cores(&self) -> u32 {
+        2
+    }
+    fn path(&self) -> Vec<Vec<u8>> {
+        vec![b"/usr/local/bin".to_vec()]
+    }
+    fn httpd_identity(&self) -> Option<(u32, u32)> {
+        self.root.then_some((33, 33))
+    }
+}
+
+fn configure(context: Context, lines: &[&str]) -> ServerConfig {
+    let (mut server, mut dir, mut names) = (ServerConfig::default(), DirConfig::default(), Vec::new());
+    for line in lines {
+        let (name, arguments) = line.split_once(' ').unwrap();
+        let mut target = Target { server: &mut server, dir: &mut dir, context, scope: None, defined_groups: &names };
+        directive(name.as_bytes()).unwrap().apply(&mut target, arguments.as_bytes()).unwrap();
+        names = server.groups.iter().map(|g| g.name.clone()).collect();
+    }
+    server
+}
+
+fn main_and<'a>(main: &'a ServerConfig, vhosts: &'a [ServerConfig]) -> Vec<Server<'a>> {
+    let view = |config, is_virtual, name: &'a [u8], log| Server { config, name, is_virtual, log, log_level: 4 };
+    let mut all = vec![view(main, false, b"main.example", 0)];
+    all.extend(vhosts.iter().enumerate().map(|(i, c)| view(c, true, b"shop.example", i as u16 + 1)));
+    all
+}
+
+fn spec<'a>(specs: &'a [GroupSpec], name: &[u8]) -> &'a GroupSpec {
+    specs.iter().find(|s| s.name == name).unwrap()
+}
+
+#[test]
+fn a_bare_alias_runs_in_the_implicit_group() {
+    let main = configure(Context::Server, &["WSGIScriptAlias / /srv/a.wsgi", "WSGIPythonPath /srv/lib"]);
+    let (resolved, specs) = resolve(&main_and(&main, &[]), &SYSTEM).unwrap();
+    let group = spec(&specs, resolved.implicit_name());
+    assert_eq!((group.processes, group.threads, &group.name[..]), (2, 4, IMPLICIT_GROUP));
+    assert_eq!(group.worker.python_path, [b"/srv/lib".to_vec()]);
+    assert!(resolved.group_for(b"any", IMPLICIT_GROUP).is_ok());
+    assert!(resolved.first_implicit() && !resolved.first_implicit());
+}
+
+#[test]
+fn a_virtual_hosts_group_is_its_own() {
+    let vhost = configure(Context::VirtualHost, &["WSGIDaemonProcess shop user=shop group=staff processes=3 home=/srv"]);
+    let main = ServerConfig::default();
+    let (resolved, specs) = resolve(&main_and(&main, std::slice::from_ref(&vhost)), &SYSTEM).unwrap();
+    assert!(resolved.group_for(b"shop.example", b"shop").is_ok());
+    assert_eq!(resolved.group_for(b"main.example", b"shop").unwrap_err().code(), Code::GroupElsewhere);
+    assert_eq!(resolved.group_for(b"shop.example", b"nope").unwrap_err().code(), Code::UnknownGroup);
+    let group = spec(&specs, b"shop");
+    let who = group.identity.as_ref().unwrap();
+    assert_eq!((who.uid, who.gid, &who.user[..], &who.home[..]), (1001, 50, &b"shop"[..], &b"/home/shop"[..]));
+    assert_eq!((group.log, group.processes, group.multiprocess, group.home.as_deref()), (1, 3, true, Some(&b"/srv"[..])));
+}
+
+#[test]
+fn a_virtual_hosts_default_does_not_capture_everybody() {
+    let vhost = configure(Context::VirtualHost, &["WSGIDaemonProcess default threads=1"]);
+    let main = configure(Context::Server, &["WSGIScriptAlias / /srv/a.wsgi"]);
+    let (resolved, specs) = resolve(&main_and(&main, &[vhost]), &SYSTEM).unwrap();
+    assert_ne!(resolved.implicit_name(), IMPLICIT_GROUP);
+    assert_eq!(specs.len(), 2);
+    let main = configure(Context::Server, &["WSGIDaemonProcess default threads=7"]);
+    let (resolved, specs) = resolve(&main_and(&main, &[]), &SYSTEM).unwrap();
+    assert_eq!((resolved.implicit_name(), specs.len(), specs[0].threads), (IMPLICIT_GROUP, 1, 7));
+}
+
+#[test]
+fn user_alone_keeps_httpds_group() {
+    let main = configure(Context::Server, &["WSGIDaemonProcess a user=shop", "WSGIDaemonProcess b threads=1"]);
+    let (_, specs) = resolve(&main_and(&main, &[]), &SYSTEM).unwrap();
+    assert_eq!(spec(&specs, b"a").identity.as_ref().map(|i| (i.uid, i.gid)), Some((1001, 33)));
+    assert_eq!(spec(&specs, b"b").identity.as_ref().map(|i| (i.uid, i.gid, i.home.len())), Some((33, 33, 0)));
+    let unprivileged = Made { root: false, ..SYSTEM };
+    let (_, specs) = resolve(&main_and(&main, &[]), &unprivileged).unwrap();
+    assert_eq!(spec(&specs, b"a").identity, None);
+}
+
+#[test]
+fn the_interpreter_is_the_environments_own() {
+    let table = [
+        ("python-home=/venv", Ok("/venv/bin/python")),
+        ("python=/opt/py/bin/python3.13", Ok("/opt/py/bin/python3.13")),
+        ("threads=1", Ok("/usr/bin/python3")),
+        ("python-home=/none", Err("there is no /none/bin/python3")),
+        ("python=/none", Err("not an executable")),
+    ];
+    let system = Made { files: vec!["/opt/py/bin/python3.13"], ..SYSTEM };
+    for (option, want) in table {
+        let main = configure(Context::Server, &[&format!("WSGIDaemonProcess a {option}")]);
+        match (resolve(&main_and(&main, &[]), &system), want) {
+            (Ok((_, specs)), Ok(python)) => assert_eq!(spec(&specs, b"a").python, python.as_bytes()),
+            (Err(Problem(text)), Err(part)) => assert!(text.contains(part), "{text}"),
+            (got, _) => panic!("{option}: {got:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_does_not_exist_is_named() {
+    for (option, part) in [
+        ("user=nobody-here", "no such user"),
+        ("group=nope", "no such group"),
+        ("home=/none", "home=/none: not a directory"),
+        ("supplementary-groups=staff,nope", "no such group"),
+        ("script-user=nope", "no such user"),
+    ] {
+        let main = configure(Context::Server, &[&format!("WSGIDaemonProcess a {option}")]);
+        let Err(Problem(text)) = resolve(&main_and(&main, &[]), &SYSTEM) else { panic!("{option} was accepted") };
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn what_runs_for_sure_is_loaded_at_start() {
+    let lines = [
+        "WSGIDaemonProcess a threads=1",
+        "WSGIScriptAlias /x /srv/x.wsgi process-group=a application-group=%{GLOBAL}",
+        "WSGIScriptAlias /y /srv/y.wsgi process-group=a application-group=y",
+        "WSGIScriptAlias /z /srv/z.wsgi process-group=a",
+        "WSGIScriptAlias /d/ /srv/dir/ process-group=a application-group=d",
+        "WSGIImportScript /srv/i.py process-group=a application-group=i",
+    ];
+    let main = configure(Context::Server, &lines);
+    let (_, specs) = resolve(&main_and(&main, &[]), &SYSTEM).unwrap();
+    let mut loaded: Vec<_> = spec(&specs, b"a").preload.iter().map(|p| String::from_utf8_lossy(&p.script.path).into_owned()).collect();
+    loaded.sort();
+    assert_eq!(loaded, ["/srv/i.py", "/srv/x.wsgi", "/srv/y.wsgi"]);
+}
