@@ -250,7 +250,7 @@ impl Pool {
                 }
             }
             Event::Unstarted { worker, reason } => {
-                if let Some(w) = self.workers.remove(&worker) {
+                if let Some(w) = self.workers.remove(&worker).filter(|w| matches!(w.state, State::Queued | State::Starting { .. })) {
                     self.start_failed(&w, reason, now, out);
                 }
             }

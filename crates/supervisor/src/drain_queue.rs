@@ -1,0 +1,71 @@
+//! Answering requests that no worker can run.
+//!
+//! Responsible for: a FAIL frame on the way back of each, at once, so that nobody waits for a timeout. Must never: wait, or
+//! believe what stands in a message. Called by: the supervisor, for pools that cannot start and for handed-back requests.
+use drover_sys::Errno;
+use drover_sys::channel::{receive, send};
+use drover_wire::frame::{Failure, Header, Kind, MAX_FAIL};
+use drover_wire::request::{MAX_INLINE, Prefix};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// So many are answered before the loop looks at something else.
+const AT_ONCE: usize = 64;
+
+/// Answers what waits in the queue. An error means that the queue is of no use any more.
+pub fn answer_waiting(queue: &OwnedFd, failure: Failure, reason: &str) -> Result<(), Errno> {
+    let mut buffer = vec![0; MAX_INLINE + 4096];
+    for _ in 0..AT_ONCE {
+        let mut fds = Vec::new();
+        match receive(queue, &mut buffer, &mut fds, false) {
+            Ok(0) => return Err(Errno::PIPE),
+            Ok(n) => answer(buffer.get(..n).unwrap_or_default(), &fds, failure, reason),
+            Err(Errno::AGAIN) => return Ok(()),
+            // Larger than any message of ours; its way back was closed, which is an answer too.
+            Err(Errno::MSGSIZE) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Answers one request, of which `message` begins with the prefix and the first of `fds` is the way back.
+pub fn answer(message: &[u8], fds: &[OwnedFd], failure: Failure, reason: &str) {
+    let (Ok(prefix), Some(way_back)) = (Prefix::decode(message), fds.first()) else { return };
+    let line: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_FAIL / 4).collect();
+    let len = u32::try_from(line.len()).unwrap_or(0);
+    let header = Header { len, number: prefix.number, kind: Kind::Fail, code: failure as u16 }.encode();
+    // If it cannot be sent, the socket is closed behind this, and the waiting thread sees that.
+    let _ = send(way_back.as_fd(), &[&header, line.as_bytes()], &[], false);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drover_sys::channel::{packet_pair, stream_pair};
+    use drover_wire::frame::{Deframer, Event};
+    use drover_wire::request::Builder;
+
+    #[test]
+    fn each_is_answered_with_its_number() {
+        let (sender, receiver) = packet_pair().unwrap();
+        let (near, far) = stream_pair().unwrap();
+        let mut b = Builder::default();
+        b.begin(b"/a.wsgi", b"application").unwrap();
+        let message = b.finish(Prefix { number: 77, ..Prefix::default() }, b"body").unwrap();
+        send(&sender, &[b"nonsense"], &[], false).unwrap();
+        send(&sender, &[message], &[far.as_fd()], false).unwrap();
+        drop(far);
+        answer_waiting(&receiver, Failure::CannotStart, "no such\nuser").unwrap();
+        let (mut buffer, mut got) = (vec![0; 1000], Vec::new());
+        loop {
+            match receive(&near, &mut buffer, &mut Vec::new(), true).unwrap() {
+                0 => break,
+                n => got.extend_from_slice(&buffer[..n]),
+            }
+        }
+        let Ok(Some((Event::Frame(h, text), n))) = Deframer::new(77).next(&got) else { panic!() };
+        assert_eq!((h.kind, Failure::from_code(h.code), text, n), (Kind::Fail, Failure::CannotStart, &b"no such user"[..], got.len()));
+        drop(sender);
+        assert_eq!(answer_waiting(&receiver, Failure::CannotStart, ""), Err(Errno::PIPE));
+    }
+}

@@ -1,0 +1,164 @@
+//! Writing lines to httpd's error logs.
+//!
+//! Responsible for: lines that look like httpd's own (ErrorLogFormat's default), one write(2) each, and the loop never standing
+//! still because a log takes nothing. Must never: split a line over two writes. Called by: everything in droverd that logs.
+use crate::lines::{LONGEST, printable};
+use crate::messages::{Code, Level};
+use drover_sys::wait::{PollFd, PollFlags, poll_until};
+use drover_sys::{clock, localtime};
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// So long a log may keep us waiting.
+const PATIENCE_NS: u64 = 20_000_000;
+/// After that nothing is tried for so long.
+const PAUSE_NS: u64 = 1_000_000_000;
+
+/// One error log.
+#[derive(Debug)]
+pub struct Sink {
+    /// `None`: standard error, which is the main server's log.
+    file: Option<OwnedFd>,
+    level: u8,
+    paused_until: Cell<u64>,
+    lost: Cell<u64>,
+}
+
+impl Sink {
+    /// httpd's main error log as droverd was started with it.
+    pub const fn standard_error(level: u8) -> Self {
+        Self { file: None, level, paused_until: Cell::new(0), lost: Cell::new(0) }
+    }
+
+    pub const fn new(file: OwnedFd, level: u8) -> Self {
+        Self { file: Some(file), level, paused_until: Cell::new(0), lost: Cell::new(0) }
+    }
+
+    /// Writes a message of droverd's own. A text of several lines (a traceback) becomes as many lines.
+    pub fn message(&self, code: Code, group: Option<&[u8]>, pid: Option<u32>, words: &[String]) {
+        let level = code.level();
+        if level as u8 > self.level {
+            return;
+        }
+        let mut name = String::new();
+        if let Some(group) = group {
+            name.push_str("(group '");
+            printable(group, &mut name);
+            name.push_str("'): ");
+        }
+        let text = code.fill(pid, words);
+        let own = std::process::id();
+        for (at, line) in text.trim_end().lines().enumerate() {
+            // The code stands in front, where httpd has its own.
+            let line = match (at, line.split_once(": ")) {
+                (0, Some((code, rest))) => format!("{code}: {name}{rest}"),
+                _ => format!("{name}{line}"),
+            };
+            for piece in line.as_bytes().chunks(LONGEST) {
+                self.line(level, own, piece);
+            }
+        }
+    }
+
+    /// Writes a line that a worker wrote to its standard output or error; at level error, as mod_wsgi does.
+    pub fn output(&self, group: &[u8], pid: u32, text: &[u8]) {
+        if Level::Error as u8 > self.level {
+            return;
+        }
+        let mut line = b"(group '".to_vec();
+        line.extend_from_slice(group);
+        line.extend_from_slice(b"'): ");
+        line.extend_from_slice(text);
+        self.line(Level::Error, pid, &line);
+    }
+
+    fn line(&self, level: Level, pid: u32, text: &[u8]) {
+        let now = clock::monotonic_ns();
+        if now < self.paused_until.get() {
+            self.lost.set(self.lost.get() + 1);
+            return;
+        }
+        if self.lost.get() > 0 {
+            let words = [self.lost.get().to_string()];
+            let told = Code::LogFull.fill(None, &words);
+            if self.write(&format(Code::LogFull.level(), std::process::id(), told.as_bytes())) {
+                self.lost.set(0);
+            }
+        }
+        if !self.write(&format(level, pid, text)) {
+            self.lost.set(self.lost.get() + 1);
+            self.paused_until.set(now.saturating_add(PAUSE_NS));
+        }
+    }
+
+    fn write(&self, line: &[u8]) -> bool {
+        let fd: BorrowedFd<'_> = self.file.as_ref().map_or_else(rustix::stdio::stderr, AsFd::as_fd);
+        // A pipe that says POLLOUT takes PIPE_BUF bytes without waiting (pipe(7)), and a line is shorter than that.
+        let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
+        let ready = poll_until(&mut fds, Some(clock::monotonic_ns().saturating_add(PATIENCE_NS)));
+        matches!(ready, Ok(n) if n > 0) && rustix::io::retry_on_intr(|| rustix::io::write(fd, line)).is_ok()
+    }
+}
+
+fn format(level: Level, pid: u32, text: &[u8]) -> Vec<u8> {
+    const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let now = clock::realtime_ns();
+    let t = localtime::at(i64::try_from(now / 1_000_000_000).unwrap_or(0));
+    let (day, month) = (DAYS.get(t.weekday).copied().unwrap_or("?"), MONTHS.get(t.month).copied().unwrap_or("?"));
+    let mut line = String::with_capacity(text.len() + 100);
+    let _ = write!(
+        line,
+        "[{day} {month} {:02} {:02}:{:02}:{:02}.{:06} {}] [wsgi:{}] [pid {pid}:tid {pid}] ",
+        t.day,
+        t.hour,
+        t.minute,
+        t.second,
+        now / 1000 % 1_000_000,
+        t.year,
+        level.name()
+    );
+    printable(text, &mut line);
+    // Escapes may have made it longer than a pipe takes at once.
+    let mut end = line.len().min(4000);
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    line.truncate(end);
+    line.push('\n');
+    line.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_looks_like_httpds() {
+        let line = String::from_utf8(format(Level::Notice, 12, b"DROVER0001: text\x1b")).unwrap();
+        let (date, rest) = line.split_once("] ").unwrap();
+        assert_eq!(rest, "[wsgi:notice] [pid 12:tid 12] DROVER0001: text\\x1b\n");
+        assert_eq!(date.len(), "[Fri Nov 20 21:36:58.123456 2026".len(), "{date}");
+    }
+
+    #[test]
+    fn a_log_that_takes_nothing_is_left_alone_and_told_later() {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+        while rustix::io::write(&writer, &[b'x'; 4096]).is_ok() {}
+        let sink = Sink::new(writer, 7);
+        for _ in 0..1000 {
+            sink.output(b"shop", 1, b"hello");
+        }
+        assert_eq!(sink.lost.get(), 1000, "and it did not take 20 s");
+        let mut buffer = vec![0; 1 << 20];
+        while rustix::io::read(&reader, &mut buffer).is_ok() {}
+        sink.paused_until.set(0);
+        sink.message(Code::Crashed, Some(b"shop"), Some(3), &["was killed\nTraceback:\n  line".into()]);
+        let n = rustix::io::read(&reader, &mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+        assert!(text.contains("DROVER0250: 1000 lines"), "{text}");
+        assert!(text.contains("DROVER0232: (group 'shop'): worker 3 was killed\n"), "{text}");
+        assert!(text.contains("] (group 'shop'):   line while serving"), "{text}");
+    }
+}

@@ -1,0 +1,81 @@
+//! The set of descriptors the loop waits for.
+//!
+//! Responsible for: turning what the kernel reports into [`Source`]s. Called by: the event loop, and whoever opens or closes
+//! something it waits for.
+use drover_sys::{Errno, clock};
+use rustix::event::epoll;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// What has become readable or was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Signals,
+    /// httpd's parent.
+    Control,
+    /// httpd's children.
+    Broker,
+    /// The control socket of the worker with this process id.
+    Worker(u32),
+    /// A pipe with a worker's output.
+    Output(u32),
+    /// The queue of a unit nobody serves.
+    Queue(u32),
+}
+
+impl Source {
+    fn encode(self) -> epoll::EventData {
+        let (kind, id) = match self {
+            Self::Signals => (0u64, 0),
+            Self::Control => (1, 0),
+            Self::Broker => (2, 0),
+            Self::Worker(id) => (3, id),
+            Self::Output(id) => (4, id),
+            Self::Queue(id) => (5, id),
+        };
+        epoll::EventData::new_u64(kind << 32 | u64::from(id))
+    }
+
+    fn decode(data: epoll::EventData) -> Self {
+        let data = data.u64();
+        let id = u32::try_from(data & 0xffff_ffff).unwrap_or(0);
+        match data >> 32 {
+            0 => Self::Signals,
+            1 => Self::Control,
+            2 => Self::Broker,
+            3 => Self::Worker(id),
+            4 => Self::Output(id),
+            _ => Self::Queue(id),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Poller {
+    set: OwnedFd,
+}
+
+impl Poller {
+    pub fn new() -> Result<Self, Errno> {
+        Ok(Self { set: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+    }
+
+    pub fn add(&self, fd: impl AsFd, source: Source) -> Result<(), Errno> {
+        epoll::add(&self.set, fd, source.encode(), epoll::EventFlags::IN)
+    }
+
+    pub fn remove(&self, fd: impl AsFd) {
+        // It is in the set, or it is not: either is what is wanted.
+        let _ = epoll::delete(&self.set, fd);
+    }
+
+    /// Waits until something happens or CLOCK_MONOTONIC is `until_ns`.
+    pub fn wait(&self, until_ns: Option<u64>) -> Result<Vec<Source>, Errno> {
+        let left = until_ns.map(|until| clock::timespec(until.saturating_sub(clock::monotonic_ns())));
+        let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 64];
+        match epoll::wait(&self.set, &mut events, left.as_ref()) {
+            Ok((ready, _)) => Ok(ready.iter().map(|e| Source::decode(e.data)).collect()),
+            Err(Errno::INTR) => Ok(Vec::new()),
+            Err(e) => Err(e),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Which scripts a pool's workers load before they serve.
+//!
+//! Responsible for: remembering what was ever asked for, so that a new generation is as warm as the old one was. Must never:
+//! let a script that was removed from the disk keep a new generation from serving. Called by: the supervisor.
+#![forbid(unsafe_code)]
+use crate::pool::ScriptFailure;
+use drover_wire::control::{Loaded, Preload, Script};
+use drover_wire::frame::Failure;
+
+/// More scripts than these are loaded on demand only.
+const MOST: usize = 256;
+
+#[derive(Debug, Default)]
+pub struct Scripts {
+    preload: Vec<Script>,
+    known: Vec<Script>,
+}
+
+impl Scripts {
+    /// The configuration names these for the application group.
+    pub fn configure(&mut self, application_group: &[u8], preload: &[Preload]) {
+        self.preload = preload.iter().filter(|p| p.application_group == application_group).map(|p| p.script.clone()).collect();
+    }
+
+    /// A request or a worker names this one.
+    pub fn add(&mut self, script: Script) {
+        if !script.path.is_empty() && self.known.len() < MOST && !self.preload.contains(&script) && !self.known.contains(&script) {
+            self.known.push(script);
+        }
+    }
+
+    /// All of them, those of the configuration first and in its order.
+    pub fn all(&self) -> Vec<Script> {
+        let mut all = self.preload.clone();
+        all.extend(self.known.iter().filter(|s| !self.preload.contains(s)).cloned());
+        all
+    }
+
+    pub fn has_preload(&self) -> bool {
+        !self.preload.is_empty()
+    }
+
+    /// What a worker says of its scripts. Those that are gone and not demanded by the configuration are forgotten.
+    pub fn outcome(&mut self, loaded: Vec<Loaded>) -> Vec<ScriptFailure> {
+        let mut failures = Vec::new();
+        for Loaded { script, mtime_us, failure } in loaded {
+            let Some((code, text)) = failure else { continue };
+            let gone = matches!(Failure::from_code(code), Failure::ScriptMissing | Failure::NoCallable);
+            if gone && !self.preload.contains(&script) {
+                self.known.retain(|s| *s != script);
+            } else {
+                failures.push(ScriptFailure { path: script.path, mtime_us, text });
+            }
+        }
+        failures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn script(path: &str) -> Script {
+        Script { path: path.into(), callable: b"application".to_vec() }
+    }
+
+    #[test]
+    fn a_removed_script_is_forgotten_unless_demanded() {
+        let mut s = Scripts::default();
+        s.configure(b"", &[Preload { application_group: vec![], script: script("/a") }, Preload { application_group: b"x".to_vec(), script: script("/x") }]);
+        for path in ["/b", "/a", "/b"] {
+            s.add(script(path));
+        }
+        assert_eq!(s.all(), [script("/a"), script("/b")]);
+        let outcome = |path| Loaded { script: script(path), mtime_us: 1, failure: Some((Failure::ScriptMissing as u16, "gone".into())) };
+        let failures = s.outcome(vec![outcome("/a"), outcome("/b")]);
+        assert_eq!(failures.iter().map(|f| &f.path[..]).collect::<Vec<_>>(), [b"/a"]);
+        assert_eq!(s.all(), [script("/a")]);
+    }
+}

@@ -1,0 +1,192 @@
+//! A worker's command line, environment and identity, from its group's options.
+//!
+//! Responsible for: everything about a start that comes from the configuration, and for saying which option is at fault when it
+//! fails. Called by: the supervisor. The mechanism is in `drover_sys::spawn`.
+use crate::settings::Settings;
+use drover_sys::Errno;
+use drover_sys::spawn::{Child, Command, Credentials, Directory, Failed, Step, spawn, supplementary_groups};
+use drover_wire::control::{Bytes, GroupSpec};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+/// What is the same for all workers.
+#[derive(Debug)]
+pub struct Place {
+    /// boot.py, found beside droverd.
+    boot: Bytes,
+    /// httpd's environment.
+    environment: BTreeMap<Bytes, Bytes>,
+    /// The soft limit of open files that droverd was started with.
+    open_files: Option<u64>,
+    null: OwnedFd,
+}
+
+impl Place {
+    pub fn new(executable: &Path, open_files: Option<u64>) -> Result<Self, Errno> {
+        use rustix::fs::{Mode, OFlags, open};
+        let boot = executable.parent().unwrap_or(Path::new("/")).join("python/mod_drover/boot.py");
+        let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let environment = std::env::vars_os().map(|(k, v)| (k.into_vec(), v.into_vec())).collect();
+        Ok(Self { boot: boot.as_os_str().as_bytes().to_vec(), environment, open_files, null })
+    }
+}
+
+/// Why a worker could not be started.
+#[derive(Debug)]
+pub enum SpawnError {
+    /// An option's value has a NUL byte in it.
+    Nul(&'static str),
+    /// A pipe, a socket or the process itself.
+    System(&'static str, Errno),
+    /// A step between fork and exec.
+    Step {
+        /// The option that made the step necessary, with its value.
+        what: String,
+        /// The system's reason.
+        errno: Errno,
+    },
+}
+
+impl SpawnError {
+    /// Names the option that a failed step belongs to.
+    pub fn from_step(failed: Failed, spec: &GroupSpec) -> Self {
+        let text = |bytes: &Option<Bytes>| String::from_utf8_lossy(bytes.as_deref().unwrap_or_default()).into_owned();
+        let user = spec.identity.as_ref().map(|i| (String::from_utf8_lossy(&i.user).into_owned(), i.uid, i.gid)).unwrap_or_default();
+        let what = match failed.step {
+            Step::Fork => return Self::System("start a process", failed.errno),
+            Step::Descriptors => return Self::System("hand descriptors to a process", failed.errno),
+            Step::Priority => format!("set priority {} (cpu-priority=)", spec.cpu_priority.unwrap_or_default()),
+            Step::Chroot => format!("change the root directory to {} (chroot=)", text(&spec.chroot)),
+            Step::Groups => format!("change to group {} (group=, supplementary-groups=)", user.2),
+            Step::User => format!("change to user {} with id {} (user=)", user.0, user.1),
+            Step::Directory => format!("change directory to {} (home=) as user {}", text(&spec.home), user.0),
+            Step::Exec => format!("run {} (python=, python-home=)", String::from_utf8_lossy(&spec.python)),
+        };
+        Self::Step { what, errno: failed.errno }
+    }
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nul(option) => write!(f, "the value of {option} has a NUL byte in it"),
+            Self::System(what, errno) => write!(f, "cannot {what}: {errno}"),
+            Self::Step { what, errno } => write!(f, "cannot {what}: {errno}"),
+        }
+    }
+}
+
+impl std::error::Error for SpawnError {}
+
+fn cstring(bytes: &[u8], option: &'static str) -> Result<CString, SpawnError> {
+    CString::new(bytes).map_err(|_| SpawnError::Nul(option))
+}
+
+fn arguments(spec: &GroupSpec, boot: &[u8], control: i32, queue: i32) -> Vec<Bytes> {
+    let mut all = vec![spec.python.clone()];
+    all.extend(spec.python_arguments.iter().cloned());
+    all.push(boot.to_vec());
+    all.extend(["--control".into(), control.to_string().into_bytes(), "--queue".into(), queue.to_string().into_bytes()]);
+    // The worker writes its display-name over these; a long one is given the room it lacks.
+    let room: usize = all.iter().map(|a| a.len() + 1).sum();
+    let wanted = spec.worker.display_name.as_ref().map_or(0, |n| n.len() + 1);
+    if wanted > room {
+        all.push([b"--room=".to_vec(), vec![b'-'; wanted - room]].concat());
+    }
+    all
+}
+
+fn environment(spec: &GroupSpec, httpd: &BTreeMap<Bytes, Bytes>) -> BTreeMap<Bytes, Bytes> {
+    let mut all = httpd.clone();
+    if let Some(identity) = &spec.identity {
+        for name in ["USER", "LOGNAME", "USERNAME"] {
+            all.insert(name.into(), identity.user.clone());
+        }
+        all.insert(b"HOME".to_vec(), identity.home.clone());
+        all.retain(|_, value| !value.is_empty());
+    }
+    all.extend(spec.environment.iter().cloned());
+    all
+}
+
+/// Starts a worker on the given descriptors.
+pub fn launch(
+    settings: &Settings,
+    place: &Place,
+    control: BorrowedFd<'_>,
+    queue: BorrowedFd<'_>,
+    output: BorrowedFd<'_>,
+    error: BorrowedFd<'_>,
+) -> Result<Child, SpawnError> {
+    let spec = &settings.spec;
+    let arguments = arguments(spec, &place.boot, control.as_raw_fd(), queue.as_raw_fd());
+    let environment = environment(spec, &place.environment);
+    let pair = |(k, v): (&Bytes, &Bytes)| cstring(&[k.as_slice(), b"=", v.as_slice()].concat(), "an environment variable");
+    let credentials = match &spec.identity {
+        None => None,
+        Some(i) => {
+            let groups = match &i.supplementary {
+                Some(list) => list.clone(),
+                None if i.user.is_empty() => vec![i.gid],
+                None => supplementary_groups(&cstring(&i.user, "user=")?, i.gid),
+            };
+            Some(Credentials { uid: i.uid, gid: i.gid, groups })
+        }
+    };
+    let users_home = spec.identity.as_ref().map(|i| &i.home).filter(|h| !h.is_empty());
+    let directory = match (&spec.home, users_home) {
+        (Some(home), _) => Directory::Must(cstring(home, "home=")?),
+        (None, Some(home)) => Directory::Try(cstring(home, "the user's home directory")?),
+        (None, None) => Directory::Must(c"/".to_owned()),
+    };
+    let command = Command {
+        program: cstring(&spec.python, "python=")?,
+        arguments: arguments.iter().map(|a| cstring(a, "an argument of python")).collect::<Result<_, _>>()?,
+        environment: environment.iter().map(pair).collect::<Result<_, _>>()?,
+        credentials,
+        chroot: spec.chroot.as_deref().map(|c| cstring(c, "chroot=")).transpose()?,
+        directory,
+        umask: spec.umask,
+        nice: spec.cpu_priority,
+        open_files: place.open_files,
+        standard: [place.null.as_fd(), output, error],
+        keep: &[control, queue],
+    };
+    spawn(&command).map_err(|failed| SpawnError::from_step(failed, spec))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drover_wire::control::Identity;
+
+    #[test]
+    fn a_long_name_gets_room() {
+        let mut spec = GroupSpec { python: b"/p".to_vec(), ..GroupSpec::default() };
+        assert_eq!(arguments(&spec, b"/boot.py", 8, 9), [&b"/p"[..], b"/boot.py", b"--control", b"8", b"--queue", b"9"]);
+        spec.worker.display_name = Some(vec![b'n'; 100]);
+        let all = arguments(&spec, b"/boot.py", 8, 9);
+        assert!(all.iter().map(|a| a.len() + 1).sum::<usize>() > 100 && all.len() == 7);
+    }
+
+    #[test]
+    fn the_groups_environment_wins() {
+        let httpd = BTreeMap::from([(b"HOME".to_vec(), b"/root".to_vec()), (b"LANG".to_vec(), b"C".to_vec()), (b"PATH".to_vec(), b"/bin".to_vec())]);
+        let identity = Some(Identity { user: b"shop".to_vec(), ..Identity::default() });
+        let spec = GroupSpec { identity, environment: vec![(b"LANG".to_vec(), b"de".to_vec())], ..GroupSpec::default() };
+        let all = environment(&spec, &httpd);
+        let of = |name: &str| all.get(name.as_bytes()).map(|v| String::from_utf8_lossy(v).into_owned());
+        assert_eq!((of("HOME"), of("USER"), of("LANG"), of("PATH")), (None, Some("shop".into()), Some("de".into()), Some("/bin".into())));
+    }
+
+    #[test]
+    fn the_option_at_fault_is_named() {
+        let spec = GroupSpec { home: Some(b"/srv/x".to_vec()), ..GroupSpec::default() };
+        let e = SpawnError::from_step(Failed { step: Step::Directory, errno: Errno::ACCESS }, &spec);
+        assert!(e.to_string().starts_with("cannot change directory to /srv/x (home=)"), "{e}");
+    }
+}

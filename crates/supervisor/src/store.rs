@@ -1,0 +1,157 @@
+//! Where queues outlive droverd.
+//!
+//! The store is a SEQPACKET pair whose two ends httpd's parent keeps open and never reads. Each queue lies in it as one message:
+//! the names, and both ends of the queue as descriptors. What is sent to the one end stays in the kernel until it is read from the
+//! other; a new droverd reads it and knows every queue, with all requests that wait in them.
+//!
+//! Responsible for: no queue being lost whenever droverd is killed. To go through the store each message is looked at (MSG_PEEK),
+//! sent again, and only then taken away: being killed between the two leaves it there twice, which the next reader notices by the
+//! name. A mark sent first says where the round ends; marks of droverds that were killed are thrown away.
+use crate::group::PoolKey;
+use drover_sys::Errno;
+use drover_sys::channel::{receive, send, set_send_buffer};
+use drover_sys::peek::peek;
+use drover_wire::control::{Bytes, Script, decode, encode};
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+
+const MARK: u8 = 0;
+const QUEUE: u8 = 1;
+/// A record has three paths or names in it at most; none is near this.
+const LARGEST: usize = 64 * 1024;
+const ROOM: usize = 4 << 20;
+
+/// Kind, number of the mark, group, application group, path and callable of the script that opened the queue.
+type Record = (u8, u64, Bytes, Bytes, Bytes, Bytes);
+
+/// Both ends of a queue.
+#[derive(Debug)]
+pub struct Queue {
+    pub send: OwnedFd,
+    pub receive: OwnedFd,
+}
+
+#[derive(Debug)]
+pub struct Stored {
+    pub key: PoolKey,
+    pub script: Script,
+    pub queue: Queue,
+}
+
+#[derive(Debug)]
+pub struct Store {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Store {
+    pub fn new(read: OwnedFd, write: OwnedFd) -> Self {
+        set_send_buffer(&write, ROOM);
+        Self { read, write }
+    }
+
+    /// Puts a queue in.
+    pub fn put(&self, key: &PoolKey, script: &Script, queue: &Queue) -> Result<(), Errno> {
+        let record: Record =
+            (QUEUE, 0, key.group.clone(), key.application.clone(), script.path.clone(), script.callable.clone());
+        let bytes = encode(&record).map_err(|_| Errno::INVAL)?;
+        if bytes.len() > LARGEST {
+            return Err(Errno::MSGSIZE);
+        }
+        send(&self.write, &[&bytes], &[queue.send.as_fd(), queue.receive.as_fd()], false).map(drop)
+    }
+
+    /// Goes once through the store: everything for which `keep` is true stays and is returned, the rest is thrown away.
+    pub fn round(&self, mut keep: impl FnMut(&PoolKey) -> bool) -> Result<Vec<Stored>, Errno> {
+        let mark = drover_sys::clock::realtime_ns();
+        let last: Record = (MARK, mark, vec![], vec![], vec![], vec![]);
+        let last = encode(&last).map_err(|_| Errno::INVAL)?;
+        send(&self.write, &[&last], &[], false)?;
+        let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut buffer = vec![0; LARGEST];
+        loop {
+            let mut fds = Vec::new();
+            let n = peek(&self.read, &mut buffer, &mut fds);
+            let n = match n {
+                // Not a message of ours: it goes.
+                Err(Errno::MSGSIZE) => 0,
+                other => other?,
+            };
+            let bytes = buffer.get(..n).unwrap_or_default();
+            let record = decode::<Record>(bytes).ok();
+            let mut ends = fds.into_iter();
+            let ends = (ends.next(), ends.next());
+            let mut ours = false;
+            match (record, ends) {
+                (Some((MARK, number, ..)), _) => ours = number == mark,
+                (Some((QUEUE, _, group, application, path, callable)), (Some(sender), Some(receiver))) => {
+                    let key = PoolKey { group, application };
+                    if keep(&key) && seen.insert(key.clone()) {
+                        send(&self.write, &[bytes], &[sender.as_fd(), receiver.as_fd()], false)?;
+                        let queue = Queue { send: sender, receive: receiver };
+                        found.push(Stored { key, script: Script { path, callable }, queue });
+                    }
+                }
+                _ => {}
+            }
+            // Taken away only now. Its descriptors are copies and are closed here.
+            match receive(&self.read, &mut buffer, &mut Vec::new(), false) {
+                Ok(_) | Err(Errno::MSGSIZE) => {}
+                Err(e) => return Err(e),
+            }
+            if ours {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drover_sys::channel::{cookie, packet_pair};
+
+    fn key(name: &str) -> PoolKey {
+        PoolKey { group: name.into(), application: b"app".to_vec() }
+    }
+
+    fn names(stored: &[Stored]) -> Vec<String> {
+        stored.iter().map(|s| String::from_utf8(s.key.group.clone()).unwrap()).collect()
+    }
+
+    #[test]
+    fn queues_and_what_waits_in_them_outlive_their_maker() {
+        let (write, read) = packet_pair().unwrap();
+        let (parent_write, parent_read) = (write.try_clone().unwrap(), read.try_clone().unwrap());
+        let store = Store::new(read, write);
+        let script = Script { path: b"/a.wsgi".to_vec(), callable: b"application".to_vec() };
+        let mut cookies = Vec::new();
+        for name in ["a", "b", "c"] {
+            let (send_end, receive_end) = packet_pair().unwrap();
+            cookies.push(cookie(&receive_end).unwrap());
+            let queue = Queue { send: send_end, receive: receive_end };
+            store.put(&key(name), &script, &queue).unwrap();
+            send(&queue.send, &[name.as_bytes()], &[], false).unwrap();
+        }
+        // A droverd that was killed in the middle of a round has left a mark and one queue twice.
+        let left: Record = (MARK, 1, vec![], vec![], vec![], vec![]);
+        send(&store.write, &[&encode(&left).unwrap()], &[], false).unwrap();
+        let mut found = store.round(|_| true).unwrap();
+        let again = found.remove(0);
+        store.put(&again.key, &again.script, &again.queue).unwrap();
+        send(&store.write, &[b"rubbish"], &[], false).unwrap();
+        drop((store, found, again));
+
+        let store = Store::new(parent_read, parent_write);
+        let found = store.round(|k| k.group != b"b").unwrap();
+        assert_eq!(names(&found), ["a", "c"]);
+        assert_eq!(cookie(&found[1].queue.receive).unwrap(), cookies[2]);
+        assert_eq!(found[0].script, script);
+        let mut buffer = [0; 8];
+        assert_eq!(receive(&found[0].queue.receive, &mut buffer, &mut Vec::new(), false).unwrap(), 1);
+        assert_eq!(&buffer[..1], b"a");
+        assert_eq!(names(&store.round(|_| true).unwrap()), ["a", "c"]);
+        assert_eq!(store.round(|_| false).unwrap().len(), 0);
+        assert_eq!(store.round(|_| true).unwrap().len(), 0);
+    }
+}
