@@ -59,3 +59,4 @@ venv() {
 umask 022
 venv "$shared/theirs" "$here/../tests/requirements-theirs.txt"
 venv "$shared/venvs/apps" "$here/../tests/requirements-apps.txt"
+sh "$here/pythons.sh" "$shared/pythons"

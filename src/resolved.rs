@@ -388,11 +388,10 @@ fn preloads(name: &[u8], implicit: bool, servers: &[Server<'_>]) -> Vec<Preload>
             let group = group_of(alias, server).and_then(Expr::fixed);
             let application = alias.application_group.as_ref().or(server.config.dir.application_group.as_ref()).and_then(Expr::fixed);
             let file = matches!(alias.pattern, AliasPattern::Prefix(_)) && !alias.target.ends_with(b"/");
-            if let (Some(group), Some(application), true) = (group, application, file) {
-                if group == name {
+            if let (Some(group), Some(application), true) = (group, application, file)
+                && group == name {
                     add(application, &alias.target, b"");
                 }
-            }
         }
     }
     all

@@ -4,9 +4,15 @@
 #[macro_use]
 mod harness;
 
+mod config;
 mod duplex;
 mod environ;
 mod failures;
+mod groups;
 mod lifecycle;
+mod logging;
+mod real_apps;
 mod request_body;
 mod response;
+mod tls_http2;
+mod tools;

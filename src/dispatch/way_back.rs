@@ -247,11 +247,10 @@ impl<'q> Exchange<'q> {
     /// Ends the exchange. `clean`: END was read; then the pair is kept for another request if the worker gave its end back.
     /// Returns the buffer for the next exchange.
     pub fn finish(self, clean: bool) -> Vec<u8> {
-        if clean && self.start == self.end && self.is_flushed() {
-            if let Some(far) = self.returned.filter(|fd| channel::cookie(fd) == Ok(self.cookie)) {
+        if clean && self.start == self.end && self.is_flushed()
+            && let Some(far) = self.returned.filter(|fd| channel::cookie(fd) == Ok(self.cookie)) {
                 self.queue.give_back(Pair { near: self.near, far, cookie: self.cookie });
             }
-        }
         let mut buffer = self.buffer;
         if buffer.len() > BUFFER {
             buffer.truncate(BUFFER);

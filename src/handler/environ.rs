@@ -35,11 +35,10 @@ pub fn build(r: &mut Request<'_>, settings: &Settings<'_>, selection: &Selection
         let translated = [r.document_root(), &path_info].concat();
         r.set_env(c"PATH_TRANSLATED", &translated);
     }
-    if selection.pass_authorization {
-        if let Some(value) = r.header(c"Authorization") {
+    if selection.pass_authorization
+        && let Some(value) = r.header(c"Authorization") {
             r.set_env(c"HTTP_AUTHORIZATION", value);
         }
-    }
     r.set_env(c"mod_wsgi.script_name", &script_name);
     r.set_env(c"mod_wsgi.path_info", &path_info);
 

@@ -151,7 +151,7 @@ unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *co
             (true, _) if (*server).is_virtual != 0 => Context::VirtualHost,
             (true, _) => Context::Server,
         };
-        let before = (&(*slot).config.groups).len();
+        let before = config(slot).groups.len();
         let result = if htaccess {
             // On a request's thread: nothing of the server may be touched.
             let mut nothing = ServerConfig::default();
@@ -162,7 +162,7 @@ unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *co
             let mut target =
                 Target { server: &mut (*slot).config, dir: &mut *dir, context, scope: scope.as_ref(), defined_groups: names };
             let result = directive.apply(&mut target, args);
-            names.extend((&(*slot).config.groups).iter().skip(before).map(|g| g.name.clone()));
+            names.extend(config(slot).groups.iter().skip(before).map(|g| g.name.clone()));
             result
         };
         match result {
@@ -173,16 +173,16 @@ unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *co
             }
             Err(e) => return pooled((*cmd).pool, &e.to_string()),
         }
-        for group in (&(*slot).config.groups).iter().skip(before) {
+        for group in config(slot).groups.iter().skip(before) {
             // Here, not later: the error then carries file and line.
             if let Err(problem) = resolved::check(group, &super::system::Host) {
                 return pooled((*cmd).pool, &problem.0);
             }
         }
-        if let Some(AliasPattern::Regex(pattern)) = (&(*slot).config.aliases).last().map(|a| &a.pattern).filter(|_| !htaccess) {
-            if super::regex(&mut *(*cmd).pool, pattern).is_none() {
-                return pooled((*cmd).pool, &format!("{}: '{}' is not a valid regular expression", directive.title(), pattern.escape_ascii()));
-            }
+        if let Some(AliasPattern::Regex(pattern)) = config(slot).aliases.last().map(|a| &a.pattern).filter(|_| !htaccess)
+            && super::regex(&mut *(*cmd).pool, pattern).is_none()
+        {
+            return pooled((*cmd).pool, &format!("{}: '{}' is not a valid regular expression", directive.title(), pattern.escape_ascii()));
         }
         if directive.container {
             return walk(cmd, dir, slot, args);
@@ -228,6 +228,12 @@ unsafe fn notice(cmd: *mut ffi::cmd_parms, text: &str) {
     if first_pass {
         log::startup(log::Level::Notice, Code::NoEffect, &format!("{text}{place}"));
     }
+}
+
+/// The configuration in a slot, for reading.
+unsafe fn config<'a>(slot: *mut ServerSlot) -> &'a ServerConfig {
+    // SAFETY: the caller has a live slot and writes to it only when this reference is no longer used.
+    unsafe { &(*slot).config }
 }
 
 /// Our slot of a server.

@@ -147,15 +147,17 @@ unsafe fn compile_patterns(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec)
     while !s.is_null() {
         // SAFETY: live server_recs; a slot shared by two servers is filled twice with the same.
         unsafe {
-            let slot = commands::slot_of(s);
-            let patterns = (&(*slot).config.aliases)
+            let slot = &mut *commands::slot_of(s);
+            let patterns = slot
+                .config
+                .aliases
                 .iter()
                 .map(|alias| match &alias.pattern {
                     AliasPattern::Prefix(_) => ptr::null_mut(),
                     AliasPattern::Regex(source) => super::regex(&mut *pconf, source).unwrap_or(ptr::null_mut()),
                 })
                 .collect();
-            (*slot).patterns = patterns;
+            slot.patterns = patterns;
             s = (*s).next;
         }
     }
@@ -176,13 +178,9 @@ unsafe fn publish(pconf: *mut ffi::apr_pool_t, resolved: Resolved) {
     unsafe { ffi::apr_pool_cleanup_register(pconf, ptr::null(), Some(withdraw), Some(ffi::apr_pool_cleanup_null)) };
 }
 
-/// About once a second in the parent.
-///
-/// # Safety
-/// `s` must be the main server; called in the parent.
-pub unsafe fn monitor(s: *mut ffi::server_rec) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { parent::revive(s) };
+/// Every few seconds, in the parent.
+pub fn monitor() -> c_int {
+    parent::revive();
     ffi::DECLINED
 }
 

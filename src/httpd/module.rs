@@ -93,9 +93,8 @@ unsafe extern "C" fn child_stopping(_: *mut ffi::apr_pool_t, graceful: c_int) {
     lifecycle::child_stopping(graceful != 0);
 }
 
-unsafe extern "C" fn monitor(_: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> c_int {
-    // SAFETY: called in the parent, from its single-threaded loop.
-    guard(ffi::DECLINED, || unsafe { lifecycle::monitor(s) })
+unsafe extern "C" fn monitor(_: *mut ffi::apr_pool_t, _: *mut ffi::server_rec) -> c_int {
+    guard(ffi::DECLINED, lifecycle::monitor)
 }
 
 unsafe extern "C" fn translate(r: *mut ffi::request_rec) -> c_int {

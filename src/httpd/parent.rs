@@ -35,9 +35,17 @@ struct Saved {
     logs: Vec<OwnedFd>,
 }
 
+/// A pool that lives as long as the process.
+#[derive(Clone, Copy)]
+struct Pool(*mut ffi::apr_pool_t);
+// SAFETY: used by httpd's parent only, which has one thread.
+unsafe impl Send for Pool {}
+
 /// The state of the parent.
 struct Parent {
     owner: u32,
+    /// The process's own pool.
+    pool: Pool,
     control: Ends,
     broker: Ends,
     store: Ends,
@@ -81,8 +89,11 @@ pub unsafe fn configure(s: *mut ffi::server_rec, configuration: &Configuration, 
     if guard.is_none() {
         let made = (|| Ok((Ends::new()?, Ends::new()?, Ends::new()?)))();
         let (control, broker, store) = made.map_err(|e: Errno| format!("cannot make sockets for droverd: {e}"))?;
+        // SAFETY: a live server has its process, whose pool lives until exit.
+        let pool = Pool(unsafe { (*(*s).process).pool });
         *guard = Some(Parent {
             owner: std::process::id(),
+            pool,
             control,
             broker,
             store,
@@ -92,11 +103,8 @@ pub unsafe fn configure(s: *mut ffi::server_rec, configuration: &Configuration, 
             saved: None,
             stopped: false,
         });
-        // SAFETY: the process's own pool lives until it exits; the cleanup is a plain function of the pinned library.
-        unsafe {
-            let pool = (*(*s).process).pool;
-            ffi::apr_pool_cleanup_register(pool, std::ptr::null(), Some(at_exit), Some(ffi::apr_pool_cleanup_null));
-        }
+        // SAFETY: the cleanup is a plain function of the pinned library.
+        unsafe { ffi::apr_pool_cleanup_register(pool.0, std::ptr::null(), Some(at_exit), Some(ffi::apr_pool_cleanup_null)) };
     }
     let Some(parent) = guard.as_mut() else { return Err("no state".into()) };
     let bytes = control::encode(configuration).map_err(|e| e.to_string())?;
@@ -106,8 +114,7 @@ pub unsafe fn configure(s: *mut ffi::server_rec, configuration: &Configuration, 
     parent.saved = Some(Saved { message, file, logs });
     parent.stopped = false;
     if parent.pid.is_none() {
-        // SAFETY: the caller's promise.
-        unsafe { start(parent, s) }?;
+        start(parent)?;
     }
     send_configuration(parent).map_err(|e| format!("cannot hand the configuration to droverd: {e}"))
 }
@@ -131,7 +138,7 @@ const FIRST_FD: c_int = 3;
 /// Descriptors are moved above this before they are put in their places, so that none is overwritten on the way.
 const ABOVE: c_int = 64;
 
-unsafe fn start(parent: &mut Parent, s: *mut ffi::server_rec) -> Result<(), String> {
+fn start(parent: &mut Parent) -> Result<(), String> {
     let home = home().ok_or("cannot find out where mod_drover.so lies")?;
     let program = home.join("droverd");
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| "a path holds a NUL".to_owned());
@@ -173,7 +180,7 @@ unsafe fn start(parent: &mut Parent, s: *mut ffi::server_rec) -> Result<(), Stri
     parent.started = Instant::now();
     // SAFETY: the process pool lives until exit; apr_proc_t is plain data, kept there.
     unsafe {
-        let pool = (*(*s).process).pool;
+        let pool = parent.pool.0;
         let process: *mut ffi::apr_proc_t = ffi::apr_palloc(pool, size_of::<ffi::apr_proc_t>()).cast();
         if !process.is_null() {
             process.write_bytes(0, 1);
@@ -257,29 +264,34 @@ fn died(pid: i32, status: c_int) {
     };
     let text = format!("droverd (pid {pid}) {how}; it is started again, and what is queued waits");
     log::server(std::ptr::null_mut(), log::Level::Error, Code::SupervisorDied, &text);
+    if parent.quick_deaths <= QUICK_TRIES {
+        again(parent);
+    }
 }
 
-/// Starts droverd again when it has died; with growing pauses when it keeps dying. Called about once a second.
-///
-/// # Safety
-/// As for [`configure`].
-pub unsafe fn revive(s: *mut ffi::server_rec) {
+/// So often droverd is started again at once; then [`revive`] does it, with growing pauses.
+const QUICK_TRIES: u32 = 3;
+
+/// Starts droverd again. What the dead one had not read of its control socket the new one reads first; an old configuration
+/// does no harm.
+fn again(parent: &mut Parent) {
+    if let Err(e) = start(parent).and_then(|()| send_configuration(parent).map_err(|e| e.to_string())) {
+        parent.quick_deaths = parent.quick_deaths.saturating_add(1);
+        parent.started = Instant::now();
+        log::server(std::ptr::null_mut(), log::Level::Error, Code::SupervisorStart, &e);
+    }
+}
+
+/// Starts droverd again when it keeps dying. Called every few seconds.
+pub fn revive() {
     let mut guard = PARENT.lock();
     let Some(parent) = guard.as_mut() else { return };
     if parent.pid.is_some() || parent.stopped || parent.saved.is_none() || parent.owner != std::process::id() {
         return;
     }
-    let pause = Duration::from_secs(1u64.checked_shl(parent.quick_deaths.saturating_sub(1).min(6)).unwrap_or(64));
-    if parent.quick_deaths > 0 && parent.started.elapsed() < pause {
-        return;
-    }
-    // What the dead one had not read of its control socket is read by the new one first; an old configuration does no harm.
-    // SAFETY: the caller's promise.
-    let result = unsafe { start(parent, s) }.and_then(|()| send_configuration(parent).map_err(|e| e.to_string()));
-    if let Err(e) = result {
-        parent.quick_deaths = parent.quick_deaths.saturating_add(1);
-        parent.started = Instant::now();
-        log::server(s, log::Level::Error, Code::SupervisorStart, &e);
+    let pause = Duration::from_secs(1u64.checked_shl(parent.quick_deaths.min(6)).unwrap_or(64));
+    if parent.started.elapsed() >= pause {
+        again(parent);
     }
 }
 

@@ -35,6 +35,6 @@ impl System for Host {
     }
     fn httpd_identity(&self) -> Option<(u32, u32)> {
         // SAFETY: geteuid cannot fail; ap_unixd_config is a variable of httpd, written while it reads User and Group.
-        unsafe { (libc::geteuid() == 0).then(|| (ffi::ap_unixd_config.user_id, ffi::ap_unixd_config.group_id)) }
+        unsafe { if libc::geteuid() == 0 { Some((ffi::ap_unixd_config.user_id, ffi::ap_unixd_config.group_id)) } else { None } }
     }
 }

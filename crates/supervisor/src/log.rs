@@ -93,7 +93,7 @@ impl Sink {
     }
 
     fn write(&self, line: &[u8]) -> bool {
-        let fd: BorrowedFd<'_> = self.file.as_ref().map_or_else(rustix::stdio::stderr, AsFd::as_fd);
+        let fd: BorrowedFd<'_> = self.file.as_ref().map_or_else(|| rustix::stdio::stderr(), AsFd::as_fd);
         // A pipe that says POLLOUT takes PIPE_BUF bytes without waiting (pipe(7)), and a line is shorter than that.
         let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
         let ready = poll_until(&mut fds, Some(clock::monotonic_ns().saturating_add(PATIENCE_NS)));

@@ -1,3 +1,107 @@
-mod backoff; mod ending; mod gate; mod generation; mod lines; mod messages; mod pool;
-#[cfg(test)] mod simulation;
-fn main(){}
+//! droverd: starts, watches and replaces the daemon processes of mod_drover. One thread, no Python.
+//!
+//! httpd's parent starts it, one for the whole server, and tells it the configuration. Read in this order: `event_loop` (what
+//! happens), `supervisor` (what is done), `pool` with `generation` and `ending` (what is decided).
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod event_loop;
+mod supervisor;
+
+mod broker;
+mod configure;
+mod worker_talk;
+
+mod backoff;
+mod ending;
+mod gate;
+mod generation;
+mod group;
+mod pool;
+mod scripts;
+#[cfg(test)]
+mod simulation;
+
+mod drain_queue;
+mod lines;
+mod log;
+mod messages;
+mod poller;
+mod process;
+mod settings;
+mod spawn;
+mod store;
+
+use arguments::{Arguments, Inherited, Run};
+use drover_sys::signals::{self, Signals};
+use drover_sys::{Errno, inherited};
+use drover_wire::VERSION;
+use messages::Code;
+use rustix::process::{Pid, Resource, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
+use std::process::ExitCode;
+use std::rc::Rc;
+
+/// Wrong use (sysexits.h).
+const USAGE: u8 = 64;
+/// The system refused something (sysexits.h).
+const SYSTEM: u8 = 71;
+/// Parts of two versions (sysexits.h: configuration error).
+const VERSIONS: u8 = 78;
+
+fn main() -> ExitCode {
+    inherited::fill_standard();
+    let main = Rc::new(log::Sink::standard_error(7));
+    let run = match arguments::parse(lexopt::Parser::from_env()) {
+        Ok(Arguments::Version) => {
+            println!("droverd {VERSION}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(Arguments::Run(run)) => run,
+        Err(e) => {
+            main.message(Code::BadArguments, None, None, &[e.to_string()]);
+            return ExitCode::from(USAGE);
+        }
+    };
+    if run.module != VERSION {
+        main.message(Code::VersionMismatch, None, None, &[VERSION.to_owned(), run.module]);
+        return ExitCode::from(VERSIONS);
+    }
+    match supervise(&run, main.clone()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((what, errno)) => {
+            main.message(Code::System, None, None, &[what, errno.to_string()]);
+            ExitCode::from(SYSTEM)
+        }
+    }
+}
+
+fn supervise(run: &Run, main: Rc<log::Sink>) -> Result<(), (String, Errno)> {
+    let cannot = |what: &'static str| move |errno| (format!("cannot {what}"), errno);
+    let numbers = [run.control, run.broker, run.store_read, run.store_write];
+    let taken = inherited::take(numbers).map_err(|(number, errno)| (format!("descriptor {number} is not what httpd hands over"), errno))?;
+    let [control, broker, store_read, store_write] = taken;
+    set_parent_process_death_signal(Some(Signal::TERM)).map_err(cannot("ask for a signal at httpd's end"))?;
+    for signal in [signals::HANGUP, signals::PIPE, signals::USER1] {
+        signals::ignore(signal);
+    }
+    let signals =
+        Signals::block(&[signals::CHILD, signals::TERMINATE, signals::INTERRUPT]).map_err(cannot("receive signals as a descriptor"))?;
+    let parent = Pid::from_raw(run.parent).ok_or_else(|| ("--parent is no process".to_owned(), Errno::INVAL))?;
+
+    let executable = std::env::current_exe().map_err(|e| ("cannot find its own path".to_owned(), Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
+    let place = spawn::Place::new(&executable, raise_open_files()).map_err(cannot("open /dev/null"))?;
+    let poller = poller::Poller::new().map_err(cannot("make an epoll set"))?;
+    let store = store::Store::new(store_read, store_write);
+    let supervisor = supervisor::Supervisor::new(place, poller, main.clone(), store);
+    main.message(Code::Running, None, None, &[VERSION.to_owned(), run.parent.to_string()]);
+    let event_loop = event_loop::EventLoop::new(supervisor, signals, Inherited { control, broker }, parent);
+    event_loop.and_then(event_loop::EventLoop::run).map_err(cannot("wait for events"))
+}
+
+/// droverd holds three descriptors a worker: as many as it may. Returns the soft limit that workers get back.
+fn raise_open_files() -> Option<u64> {
+    let before = getrlimit(Resource::Nofile);
+    let mut raised = before;
+    raised.current = before.maximum;
+    setrlimit(Resource::Nofile, raised).ok().and(before.current)
+}

@@ -103,11 +103,13 @@ fn arguments(spec: &GroupSpec, boot: &[u8], control: i32, queue: i32) -> Vec<Byt
 fn environment(spec: &GroupSpec, httpd: &BTreeMap<Bytes, Bytes>) -> BTreeMap<Bytes, Bytes> {
     let mut all = httpd.clone();
     if let Some(identity) = &spec.identity {
-        for name in ["USER", "LOGNAME", "USERNAME"] {
-            all.insert(name.into(), identity.user.clone());
+        // httpd's own must not be seen by somebody else, also when there is nothing to put in their place.
+        for (name, value) in [("USER", &identity.user), ("LOGNAME", &identity.user), ("USERNAME", &identity.user), ("HOME", &identity.home)] {
+            all.remove(name.as_bytes());
+            if !value.is_empty() {
+                all.insert(name.into(), value.clone());
+            }
         }
-        all.insert(b"HOME".to_vec(), identity.home.clone());
-        all.retain(|_, value| !value.is_empty());
     }
     all.extend(spec.environment.iter().cloned());
     all

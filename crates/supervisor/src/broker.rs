@@ -1,0 +1,49 @@
+//! httpd's children ask for queues.
+//!
+//! Responsible for: an answer to each. Must never: wait for a child. Called by: the event loop.
+use crate::group::{PoolKey, admit};
+use crate::messages::Code;
+use crate::pool::Event;
+use crate::supervisor::Supervisor;
+use drover_sys::channel::send;
+use drover_wire::control::{OpenQueue, OpenReply, encode};
+use std::os::fd::{AsFd, OwnedFd};
+
+impl Supervisor {
+    /// Answers a child of httpd on the socket it has sent along.
+    pub fn open_queue(&mut self, open: OpenQueue, reply_to: &OwnedFd) {
+        let key = PoolKey { group: open.group.clone(), application: open.application_group.clone() };
+        let settings = self.groups.get(&key.group).cloned();
+        let exists = self.index.get(&key).copied();
+        let others = self.index.keys().filter(|k| k.group == key.group).count();
+        let admitted = admit(&open, settings.as_ref().map(|s| &s.spec), exists.is_some(), others);
+        let id = match (admitted, settings, exists) {
+            (Err(refusal), ..) => Err(refusal),
+            (Ok(()), _, Some(id)) => Ok(id),
+            (Ok(()), None, None) => Err(OpenReply::UnknownGroup),
+            (Ok(()), Some(settings), None) => {
+                self.create(key, open.script.clone(), &settings).map_err(|e| OpenReply::Refused(format!("cannot make the group's queue: {e}")))
+            }
+        };
+        let id = match id {
+            Ok(id) => id,
+            Err(refusal) => {
+                self.main.message(Code::Refused, Some(&open.group), None, &[format!("{refusal:?}")]);
+                reply(reply_to, &refusal, None);
+                return;
+            }
+        };
+        if let Some(unit) = self.units.get_mut(&id) {
+            unit.scripts.add(open.script);
+            reply(reply_to, &OpenReply::Opened, unit.queue.as_ref().map(|q| &q.send));
+        }
+        self.feed(id, Event::Wanted);
+    }
+}
+
+fn reply(to: &OwnedFd, reply: &OpenReply, queue: Option<&OwnedFd>) {
+    let Ok(bytes) = encode(reply) else { return };
+    let fds: Vec<_> = queue.iter().map(|q| q.as_fd()).collect();
+    // A child that does not wait any more has closed its end; it will ask again if it needs to.
+    let _ = send(to, &[&bytes], &fds, false);
+}

@@ -1,0 +1,186 @@
+//! The one loop: wait, read, tell the supervisor.
+//!
+//! Responsible for: droverd's own life (httpd says stop, httpd dies, a signal comes) and for never standing still on one
+//! descriptor. Called by: main.
+use crate::arguments::Inherited;
+use crate::messages::Code;
+use crate::poller::Source;
+use crate::pool::Event;
+use crate::store::Stored;
+use crate::supervisor::Supervisor;
+use drover_sys::channel::{receive, receive_many};
+use drover_sys::signals::{CHILD, Signals};
+use drover_sys::Errno;
+use drover_wire::control::{MAX_CONTROL, OpenQueue, ToSupervisor, decode};
+use rustix::process::{Pid, getppid};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// When httpd's parent was killed, everything is gone within two seconds: this and some time to die.
+const ORPHANED: Duration = Duration::from_millis(1500);
+/// So many messages of one socket are read before the loop looks at something else.
+const AT_ONCE: usize = 64;
+
+pub struct EventLoop {
+    supervisor: Supervisor,
+    signals: Signals,
+    control: Option<OwnedFd>,
+    broker: OwnedFd,
+    parent: Pid,
+    /// Error logs that came ahead of their configuration.
+    logs: Vec<OwnedFd>,
+    /// Queues of an earlier droverd, until the first configuration.
+    taken: Vec<Stored>,
+    configured: bool,
+    /// StopAll was received and no configuration since.
+    stopped: bool,
+    /// Ends when the last process is gone.
+    ending: bool,
+    buffer: Vec<u8>,
+}
+
+impl EventLoop {
+    pub fn new(supervisor: Supervisor, signals: Signals, inherited: Inherited, parent: Pid) -> Result<Self, Errno> {
+        let Inherited { control, broker } = inherited;
+        supervisor.poller.add(&signals, Source::Signals)?;
+        supervisor.poller.add(&control, Source::Control)?;
+        let taken = match supervisor.store.round(|_| true) {
+            Ok(taken) => taken,
+            Err(e) => {
+                supervisor.main.message(Code::System, None, None, &["cannot read the store of queues".into(), e.to_string()]);
+                Vec::new()
+            }
+        };
+        if !taken.is_empty() {
+            supervisor.main.message(Code::TakenOver, None, None, &[taken.len().to_string()]);
+        }
+        let buffer = vec![0; MAX_CONTROL];
+        let (logs, control) = (Vec::new(), Some(control));
+        Ok(Self { supervisor, signals, control, broker, parent, logs, taken, configured: false, stopped: false, ending: false, buffer })
+    }
+
+    /// Runs until everything has ended.
+    pub fn run(mut self) -> Result<(), Errno> {
+        // The parent may have died before PR_SET_PDEATHSIG was in force.
+        if getppid() != Some(self.parent) {
+            self.parent_gone();
+        }
+        while !(self.ending && self.supervisor.processes.is_empty()) {
+            self.supervisor.tick();
+            let until = self.supervisor.deadline().map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
+            for source in self.supervisor.poller.wait(until)? {
+                match source {
+                    Source::Signals => self.on_signal(),
+                    Source::Control => self.on_control(),
+                    Source::Broker => self.on_broker(),
+                    Source::Worker(pid) => self.supervisor.worker_says(pid),
+                    Source::Output(id) => self.supervisor.read_output(id),
+                    Source::Queue(id) => self.supervisor.answer_queue(id),
+                }
+            }
+        }
+        self.supervisor.read_all_output();
+        Ok(())
+    }
+
+    fn on_signal(&mut self) {
+        while let Some(signal) = self.signals.next() {
+            if signal == CHILD {
+                self.supervisor.reap();
+            } else if getppid() != Some(self.parent) {
+                self.parent_gone();
+            } else {
+                self.stop(None);
+                self.ending = true;
+            }
+        }
+    }
+
+    /// httpd's parent has ended. If it had said so before, the workers have their shutdown-timeout.
+    fn parent_gone(&mut self) {
+        if !self.stopped && !self.ending {
+            self.supervisor.main.message(Code::ParentGone, None, None, &[self.parent.as_raw_nonzero().to_string()]);
+            self.stop(Some(ORPHANED));
+        }
+        self.ending = true;
+        if let Some(control) = self.control.take() {
+            self.supervisor.poller.remove(&control);
+        }
+    }
+
+    fn stop(&mut self, within: Option<Duration>) {
+        self.supervisor.main.message(Code::Stopping, None, None, &[]);
+        self.stopped = true;
+        self.supervisor.feed_all(&Event::Stop { within });
+    }
+
+    fn on_control(&mut self) {
+        for _ in 0..AT_ONCE {
+            let Some(control) = &self.control else { return };
+            let mut fds = Vec::new();
+            match receive_many(control, &mut self.buffer, &mut fds, false) {
+                Ok(0) | Err(Errno::CONNRESET) => return self.parent_gone(),
+                Ok(n) => match decode::<ToSupervisor>(self.buffer.get(..n).unwrap_or_default()) {
+                    Ok(message) => self.on_message(message, fds),
+                    Err(e) => self.misunderstood("httpd's parent", &e.to_string()),
+                },
+                Err(Errno::AGAIN) => return,
+                Err(e) => return self.misunderstood("httpd's parent", &e.to_string()),
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: ToSupervisor, mut fds: Vec<OwnedFd>) {
+        match message {
+            ToSupervisor::Logs => self.logs.append(&mut fds),
+            ToSupervisor::StopAll => self.stop(None),
+            ToSupervisor::Configure { len } => {
+                let mut logs = std::mem::take(&mut self.logs);
+                let mut fds = fds.into_iter();
+                let file = fds.next().ok_or_else(|| "it came without its memory file".to_owned());
+                logs.extend(fds);
+                match file.and_then(|file| self.supervisor.read_configuration(&file, len)) {
+                    Ok(_) if self.ending => {}
+                    Ok(configuration) => {
+                        self.stopped = false;
+                        let taken = std::mem::take(&mut self.taken);
+                        self.supervisor.configure(configuration, logs, taken);
+                        self.listen_to_children();
+                    }
+                    Err(e) => self.supervisor.main.message(Code::BadConfiguration, None, None, &[e]),
+                }
+            }
+        }
+    }
+
+    /// Requests for queues are not read before there is a configuration to answer them from.
+    fn listen_to_children(&mut self) {
+        if !self.configured {
+            match self.supervisor.poller.add(&self.broker, Source::Broker) {
+                Ok(()) => self.configured = true,
+                Err(e) => self.supervisor.main.message(Code::System, None, None, &["cannot listen to httpd's children".into(), e.to_string()]),
+            }
+        }
+    }
+
+    fn on_broker(&mut self) {
+        for _ in 0..AT_ONCE {
+            let mut fds = Vec::new();
+            match receive(&self.broker, &mut self.buffer, &mut fds, false) {
+                Ok(0) => return self.supervisor.poller.remove(&self.broker),
+                Ok(n) => match (decode::<OpenQueue>(self.buffer.get(..n).unwrap_or_default()), fds.first()) {
+                    (Ok(open), Some(reply_to)) => self.supervisor.open_queue(open, reply_to),
+                    (Ok(_), None) => self.misunderstood("a child of httpd", "no descriptor for the answer"),
+                    (Err(e), _) => self.misunderstood("a child of httpd", &e.to_string()),
+                },
+                Err(Errno::AGAIN) => return,
+                Err(e) => return self.misunderstood("a child of httpd", &e.to_string()),
+            }
+        }
+    }
+
+    fn misunderstood(&self, whom: &str, why: &str) {
+        self.supervisor.main.message(Code::BadMessage, None, None, &[whom.to_owned(), why.to_owned()]);
+    }
+}
+

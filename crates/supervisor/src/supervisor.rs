@@ -1,0 +1,372 @@
+//! Everything droverd holds, and how the pools' decisions are carried out.
+//!
+//! Responsible for: units (a pool with its queue), processes, handed-back requests, and no action being forgotten. Must never:
+//! decide: that is the pool's. Called by: `event_loop.rs` and the files that read sockets.
+use crate::drain_queue::{answer, answer_waiting};
+use crate::gate::Gate;
+use crate::group::PoolKey;
+use crate::log::Sink;
+use crate::messages::Code;
+use crate::poller::{Poller, Source};
+use crate::pool::{Action, Event, Now, Number, Pool, Token};
+use crate::process::{Ended, Output, Process, start};
+use crate::scripts::Scripts;
+use crate::settings::Settings;
+use crate::spawn::Place;
+use crate::store::{Queue, Store, Stored};
+use drover_sys::channel::send;
+use drover_sys::{Errno, clock};
+use drover_wire::control::{Script, ToWorker, WorkerConfig};
+use drover_wire::frame::Failure;
+use rustix::process::Signal;
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A pool and what belongs to it outside the state machine.
+#[derive(Debug)]
+pub struct Unit {
+    pub key: PoolKey,
+    pub pool: Pool,
+    pub settings: Rc<Settings>,
+    pub scripts: Scripts,
+    /// `None`: the group is gone from the configuration.
+    pub queue: Option<Queue>,
+    /// Process ids.
+    pub pids: BTreeMap<Number, u32>,
+    /// The generation of each worker that waits at the gate.
+    waiting: BTreeMap<Number, u64>,
+    /// The queue is in the poll set, since nobody else can answer.
+    answering: bool,
+}
+
+/// A request that a worker has handed back.
+#[derive(Debug)]
+pub struct HandedBack {
+    pub message: Vec<u8>,
+    pub fds: Vec<OwnedFd>,
+}
+
+#[derive(Debug)]
+pub struct Supervisor {
+    pub place: Place,
+    pub poller: Poller,
+    /// The main server's log.
+    pub main: Rc<Sink>,
+    pub store: Store,
+    pub groups: BTreeMap<Vec<u8>, Rc<Settings>>,
+    pub units: BTreeMap<u32, Unit>,
+    /// The units that are not retired.
+    pub index: BTreeMap<PoolKey, u32>,
+    pub processes: BTreeMap<u32, Process>,
+    outputs: BTreeMap<u32, Output>,
+    gate: Gate<(u32, Number)>,
+    handed: BTreeMap<Token, HandedBack>,
+    inbox: VecDeque<(u32, Event)>,
+    next_unit: u32,
+    next_output: u32,
+    next_token: Token,
+}
+
+pub fn now() -> Now {
+    Duration::from_nanos(clock::monotonic_ns())
+}
+
+impl Supervisor {
+    pub fn new(place: Place, poller: Poller, main: Rc<Sink>, store: Store) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            place,
+            poller,
+            main,
+            store,
+            groups: BTreeMap::new(),
+            units: BTreeMap::new(),
+            index: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            gate: Gate::new(cores.saturating_mul(2)),
+            handed: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            next_unit: 0,
+            next_output: 0,
+            next_token: 0,
+        }
+    }
+
+    /// A unit around a queue.
+    pub fn adopt(&mut self, stored: Stored, settings: &Rc<Settings>) -> u32 {
+        let Stored { key, script, queue } = stored;
+        let id = self.next_unit;
+        self.next_unit = self.next_unit.wrapping_add(1);
+        let mut scripts = Scripts::default();
+        scripts.configure(&key.application, &settings.spec.preload);
+        scripts.add(script);
+        let pool = Pool::new(settings.limits(), clock::monotonic_ns() ^ u64::from(id));
+        let unit = Unit {
+            key: key.clone(),
+            pool,
+            settings: settings.clone(),
+            scripts,
+            queue: Some(queue),
+            pids: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            answering: false,
+        };
+        self.units.insert(id, unit);
+        self.index.insert(key, id);
+        id
+    }
+
+    /// A unit with a new queue, which is put into the store.
+    pub fn create(&mut self, key: PoolKey, script: Script, settings: &Rc<Settings>) -> Result<u32, Errno> {
+        const ROOM: usize = 4 << 20;
+        let (send, receive) = drover_sys::channel::packet_pair()?;
+        drover_sys::channel::set_send_buffer(&send, ROOM);
+        let queue = Queue { send, receive };
+        if let Err(e) = self.store.put(&key, &script, &queue) {
+            self.main.message(Code::Store, None, None, &[String::from_utf8_lossy(&key.group).into_owned(), e.to_string()]);
+        }
+        Ok(self.adopt(Stored { key, script, queue }, settings))
+    }
+
+    /// Closes the queue of a unit whose group is gone; its workers see the end of it when the last httpd child is gone.
+    pub fn retire(&mut self, key: &PoolKey) {
+        let Some(id) = self.index.remove(key) else { return };
+        if let Some(unit) = self.units.get_mut(&id) {
+            if let Some(queue) = unit.queue.take() {
+                self.poller.remove(&queue.receive);
+            }
+            unit.answering = false;
+        }
+        self.feed(id, Event::Retire);
+    }
+
+    /// Gives an event to a unit's pool and carries out what follows from it.
+    pub fn feed(&mut self, id: u32, event: Event) {
+        self.inbox.push_back((id, event));
+        while let Some((id, event)) = self.inbox.pop_front() {
+            let Some(unit) = self.units.get_mut(&id) else { continue };
+            let mut actions = Vec::new();
+            unit.pool.step(event, now(), &mut actions);
+            for action in actions {
+                self.perform(id, action);
+            }
+            self.watch_queue(id);
+            if self.units.get(&id).is_some_and(|u| u.pool.is_retired() && u.pool.is_empty()) {
+                self.units.remove(&id);
+            }
+        }
+    }
+
+    /// Gives an event to every pool.
+    pub fn feed_all(&mut self, event: &Event) {
+        for id in self.units.keys().copied().collect::<Vec<_>>() {
+            self.feed(id, event.clone());
+        }
+    }
+
+    /// Gives a tick to the pools whose time has come, and lets waiting workers start.
+    pub fn tick(&mut self) {
+        let now = now();
+        let due = |u: &Unit| u.pool.deadline().is_some_and(|at| at <= now);
+        for id in self.units.iter().filter(|(_, u)| due(u)).map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.feed(id, Event::Tick);
+        }
+        while let Some((id, number)) = self.gate.next(now) {
+            self.launch(id, number);
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Now> {
+        self.units.values().filter_map(|u| u.pool.deadline()).chain(self.gate.deadline()).min()
+    }
+
+    fn perform(&mut self, id: u32, action: Action) {
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        match action {
+            Action::Start { worker, generation } => {
+                unit.waiting.insert(worker, generation);
+                self.gate.arrive((id, worker));
+            }
+            Action::Cancel(worker) => {
+                unit.waiting.remove(&worker);
+                self.gate.leave((id, worker));
+            }
+            Action::Serve(worker) => self.tell(id, worker, &ToWorker::Serve),
+            Action::Drain(worker) => self.tell(id, worker, &ToWorker::Drain),
+            Action::Keep { worker, path, mtime_us } => self.tell(id, worker, &ToWorker::Keep { path, mtime_us }),
+            Action::Dump(worker) => self.tell(id, worker, &ToWorker::Dump),
+            Action::Terminate(worker) => self.signal(id, worker, Signal::TERM),
+            Action::Kill(worker) => self.signal(id, worker, Signal::KILL),
+            Action::Resend(token) => self.resend(id, token),
+            Action::Answer(token) => {
+                if let Some(h) = self.handed.remove(&token) {
+                    answer(&h.message, &h.fds, Failure::Stopping, "the group's processes are being replaced or stopped");
+                }
+            }
+            Action::Log { code, worker, words } => {
+                let pid = worker.and_then(|w| unit.pids.get(&w)).copied();
+                unit.settings.log(code, pid, &words);
+            }
+        }
+    }
+
+    fn tell(&mut self, id: u32, worker: Number, message: &ToWorker) {
+        if !matches!(message, ToWorker::Dump | ToWorker::Keep { .. }) {
+            // It is up, or not wanted any more: others may import.
+            self.gate.leave((id, worker));
+        }
+        // A worker that cannot be told (it is dying, or does not read) is found by its death or its time limits.
+        if let Some(p) = self.process(id, worker) {
+            let _ = p.tell(message);
+        }
+    }
+
+    fn signal(&mut self, id: u32, worker: Number, signal: Signal) {
+        self.gate.leave((id, worker));
+        if let Some(p) = self.process(id, worker) {
+            p.signal(signal);
+        }
+    }
+
+    fn process(&self, id: u32, worker: Number) -> Option<&Process> {
+        self.processes.get(self.units.get(&id)?.pids.get(&worker)?)
+    }
+
+    fn resend(&mut self, id: u32, token: Token) {
+        let Some(h) = self.handed.get(&token) else { return };
+        let Some(queue) = self.units.get(&id).and_then(|u| u.queue.as_ref()) else {
+            self.perform(id, Action::Answer(token));
+            return;
+        };
+        let fds: Vec<_> = h.fds.iter().map(AsFd::as_fd).collect();
+        match send(&queue.send, &[&h.message], &fds, false) {
+            Ok(_) => drop(self.handed.remove(&token)),
+            Err(Errno::AGAIN | Errno::TOOMANYREFS | Errno::NOBUFS) => self.inbox.push_back((id, Event::Full(token))),
+            Err(_) => self.perform(id, Action::Answer(token)),
+        }
+    }
+
+    /// Keeps a request until its pool says what becomes of it.
+    pub fn keep_request(&mut self, handed: HandedBack) -> Token {
+        self.next_token += 1;
+        self.handed.insert(self.next_token, handed);
+        self.next_token
+    }
+
+    fn launch(&mut self, id: u32, number: Number) {
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        let (Some(generation), Some(queue)) = (unit.waiting.remove(&number), unit.queue.as_ref()) else { return };
+        let started = start(id, number, generation, &unit.settings, &queue.receive, &self.place);
+        let (process, outputs) = match started {
+            Ok(started) => started,
+            Err(e) => {
+                self.gate.leave((id, number));
+                unit.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
+                self.feed(id, Event::Unstarted { worker: number, reason: e.to_string() });
+                return;
+            }
+        };
+        let pid = process.pid().as_raw_nonzero().get().unsigned_abs();
+        unit.pids.insert(number, pid);
+        let mut watched = process.control.as_ref().map_or(Ok(()), |c| self.poller.add(c, Source::Worker(pid)));
+        for output in outputs {
+            self.next_output = self.next_output.wrapping_add(1);
+            watched = watched.and(self.poller.add(&output.fd, Source::Output(self.next_output)));
+            self.outputs.insert(self.next_output, output);
+        }
+        self.processes.insert(pid, process);
+        self.feed(id, Event::Started(number));
+        if let Err(e) = watched {
+            self.main.message(Code::System, None, None, &["cannot watch a worker".into(), e.to_string()]);
+            self.feed(id, Event::Unfit { worker: number, reason: e.to_string() });
+        }
+    }
+
+    /// What a worker has to know at its start.
+    pub fn worker_config(&self, process: &Process) -> Option<WorkerConfig> {
+        let unit = self.units.get(&process.unit)?;
+        let spec = &process.settings.spec;
+        Some(WorkerConfig {
+            version: drover_wire::VERSION.to_owned(),
+            group: spec.name.clone(),
+            application_group: unit.key.application.clone(),
+            generation: process.generation,
+            processes: spec.processes,
+            multiprocess: spec.multiprocess,
+            threads: spec.threads,
+            home: spec.home.clone(),
+            options: spec.worker.clone(),
+            scripts: unit.scripts.all(),
+        })
+    }
+
+    /// Some children have ended.
+    pub fn reap(&mut self) {
+        let ended: Vec<(u32, Ended)> = self.processes.iter().filter_map(|(pid, p)| Some((*pid, p.reap()?))).collect();
+        for (pid, ended) in ended {
+            // Its last words first, so that they stand above what is said about its death.
+            self.worker_says(pid);
+            let Some(process) = self.processes.remove(&pid) else { continue };
+            for output in self.outputs.iter().filter(|(_, o)| o.pid == pid).map(|(id, _)| *id).collect::<Vec<_>>() {
+                self.read_output(output);
+            }
+            if let Some(control) = &process.control {
+                self.poller.remove(control);
+            }
+            let worker = process.number;
+            self.gate.leave((process.unit, worker));
+            let event = match ended {
+                Ended::Ran(how) => Event::Exited { worker, how },
+                Ended::NeverRan(e) => {
+                    process.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
+                    Event::Unstarted { worker, reason: e.to_string() }
+                }
+            };
+            self.feed(process.unit, event);
+            if let Some(unit) = self.units.get_mut(&process.unit) {
+                unit.pids.remove(&worker);
+            }
+        }
+    }
+
+    pub fn read_output(&mut self, id: u32) {
+        if self.outputs.get_mut(&id).is_some_and(|o| !o.read()) {
+            if let Some(o) = self.outputs.remove(&id) {
+                self.poller.remove(&o.fd);
+            }
+        }
+    }
+
+    /// The last of what the pipes hold, before droverd ends.
+    pub fn read_all_output(&mut self) {
+        for id in self.outputs.keys().copied().collect::<Vec<_>>() {
+            self.read_output(id);
+        }
+    }
+
+    /// Watches the queue of a pool that nobody serves and that cannot start, and only that.
+    fn watch_queue(&mut self, id: u32) {
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        let wanted = unit.pool.refusal().is_some();
+        let Some(queue) = unit.queue.as_ref().filter(|_| wanted != unit.answering) else { return };
+        if wanted {
+            unit.answering = self.poller.add(&queue.receive, Source::Queue(id)).is_ok();
+        } else {
+            self.poller.remove(&queue.receive);
+            unit.answering = false;
+        }
+    }
+
+    /// Requests wait at a pool that nobody serves.
+    pub fn answer_queue(&mut self, id: u32) {
+        let Some(unit) = self.units.get(&id) else { return };
+        let (Some(reason), Some(queue)) = (unit.pool.refusal(), unit.queue.as_ref()) else { return };
+        if let Err(e) = answer_waiting(&queue.receive, Failure::CannotStart, reason) {
+            unit.settings.log(Code::System, None, &["cannot read the queue".into(), e.to_string()]);
+            self.poller.remove(&queue.receive);
+        }
+    }
+}

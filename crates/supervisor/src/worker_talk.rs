@@ -1,0 +1,101 @@
+//! What workers say.
+//!
+//! Responsible for: taking their messages as data that may be anything, and turning them into events. Called by: the event loop.
+use crate::messages::Code;
+use crate::pool::Event;
+use crate::supervisor::{HandedBack, Supervisor};
+use drover_sys::Errno;
+use drover_sys::channel::receive;
+use drover_wire::VERSION;
+use drover_wire::control::{FromWorker, Leave, ToWorker, decode};
+use drover_wire::request::{MAX_INLINE, PREFIX, Prefix};
+use std::os::fd::OwnedFd;
+
+/// A handed-back request and what stands around it.
+const LARGEST: usize = MAX_INLINE + 16 * 1024;
+/// So many messages of one worker are read before the loop looks at something else.
+const AT_ONCE: usize = 32;
+/// A handed-back request has a way back and at most one memory file.
+const MOST_FDS: usize = 2;
+
+impl Supervisor {
+    /// Reads what a worker has sent.
+    pub fn worker_says(&mut self, pid: u32) {
+        let mut buffer = vec![0; LARGEST];
+        for _ in 0..AT_ONCE {
+            let Some(process) = self.processes.get_mut(&pid) else { return };
+            let (unit, number) = (process.unit, process.number);
+            let Some(control) = &process.control else { return };
+            let mut fds = Vec::new();
+            match receive(control, &mut buffer, &mut fds, false) {
+                Ok(0) | Err(Errno::CONNRESET) => {
+                    self.poller.remove(control);
+                    process.control = None;
+                    self.feed(unit, Event::Lost(number));
+                    return;
+                }
+                Ok(n) => match decode::<FromWorker>(buffer.get(..n).unwrap_or_default()) {
+                    Ok(message) => self.heard(pid, message, fds),
+                    Err(e) => self.misunderstood(pid, &e.to_string()),
+                },
+                Err(Errno::AGAIN) => return,
+                Err(e) => {
+                    self.misunderstood(pid, &e.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn misunderstood(&mut self, pid: u32, why: &str) {
+        let Some(process) = self.processes.get(&pid) else { return };
+        process.settings.log(Code::BadMessage, Some(pid), &[format!("worker {pid}"), why.to_owned()]);
+        let (unit, worker) = (process.unit, process.number);
+        self.feed(unit, Event::Unfit { worker, reason: why.to_owned() });
+    }
+
+    fn heard(&mut self, pid: u32, message: FromWorker, fds: Vec<OwnedFd>) {
+        let Some(process) = self.processes.get(&pid) else { return };
+        let (unit, worker) = (process.unit, process.number);
+        match message {
+            FromWorker::Hello { version, .. } => {
+                if version != VERSION {
+                    process.settings.log(Code::WorkerVersion, Some(pid), &[version.clone(), VERSION.to_owned()]);
+                    let reason = format!("the worker extension is version {version}, droverd is version {VERSION}");
+                    self.feed(unit, Event::Unfit { worker, reason });
+                } else if let Some(config) = self.worker_config(process) {
+                    if let Err(e) = process.tell(&ToWorker::Start(Box::new(config))) {
+                        self.misunderstood(pid, &format!("cannot send the configuration: {e}"));
+                    }
+                }
+            }
+            FromWorker::SetupFailed(text) => {
+                process.settings.log(Code::StartFailed, Some(pid), std::slice::from_ref(&text));
+                let reason = text.trim_end().rsplit('\n').next().unwrap_or_default().to_owned();
+                self.feed(unit, Event::Unfit { worker, reason });
+            }
+            FromWorker::Loaded(loaded) => {
+                let Some(u) = self.units.get_mut(&unit) else { return };
+                let failures = u.scripts.outcome(loaded);
+                self.feed(unit, Event::Loaded { worker, failures });
+            }
+            FromWorker::AlsoLoaded(script) => {
+                if let Some(u) = self.units.get_mut(&unit) {
+                    u.scripts.add(script);
+                }
+            }
+            FromWorker::Changed { path, mtime_us, request } => {
+                let request = self.handed_back(request, fds);
+                self.feed(unit, Event::Changed { worker, path, mtime_us, request });
+            }
+            FromWorker::Leaving(why) => self.feed(unit, Event::Leaving { worker, signalled: why == Leave::Signal }),
+            FromWorker::Stuck { what } => self.feed(unit, Event::Stuck { worker, what }),
+        }
+    }
+
+    /// A request is kept only if it looks like one; else its way back is closed here, which httpd sees.
+    fn handed_back(&mut self, message: Vec<u8>, fds: Vec<OwnedFd>) -> Option<u64> {
+        let plausible = message.len() <= MAX_INLINE + PREFIX && !fds.is_empty() && fds.len() <= MOST_FDS;
+        (plausible && Prefix::decode(&message).is_ok()).then(|| self.keep_request(HandedBack { message, fds }))
+    }
+}

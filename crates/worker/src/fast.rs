@@ -1,0 +1,72 @@
+//! The few calls into CPython that PyO3 has no cheap safe form of.
+//!
+//! Responsible for: text from and to bytes without a detour, and the call of the application. Must never: hold a reference that
+//! it did not take. Called by: `environ`, `headers`, `application`.
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+use std::ffi::c_char;
+
+unsafe extern "C" {
+    /// In the limited API since 3.10 only, but exported with this very signature by every CPython since 3.3: an abi3 module for
+    /// 3.9 may use it. `PyUnicode_AsLatin1String`, the only way within 3.9's limited API, makes an object for each header.
+    fn PyUnicode_AsUTF8AndSize(unicode: *mut ffi::PyObject, size: *mut ffi::Py_ssize_t) -> *const c_char;
+}
+
+fn length(bytes: &[u8]) -> ffi::Py_ssize_t {
+    // A slice is never longer than isize::MAX.
+    ffi::Py_ssize_t::try_from(bytes.len()).unwrap_or(ffi::Py_ssize_t::MAX)
+}
+
+/// Bytes as PEP 3333's native string: each byte one character.
+pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the pointer and the length are one slice's; the result is a new reference or NULL with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), length(bytes), std::ptr::null())) }
+}
+
+/// Bytes of a path as `os.fsdecode` gives them; what the filesystem encoding cannot decode comes as latin-1, as in mod_wsgi.
+pub fn path<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: as in `latin1`.
+    let text = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_DecodeFSDefaultAndSize(bytes.as_ptr().cast(), length(bytes))) };
+    text.or_else(|_: PyErr| latin1(py, bytes))
+}
+
+/// Appends a string to `out`, each character as one byte; UnicodeEncodeError when one does not fit.
+pub fn append_latin1(text: &Bound<'_, PyString>, out: &mut Vec<u8>) -> PyResult<()> {
+    let mut size: ffi::Py_ssize_t = 0;
+    // SAFETY: `text` is a str; the pointer it gives stays valid while the str lives, which is longer than this function.
+    let data = unsafe { PyUnicode_AsUTF8AndSize(text.as_ptr(), &raw mut size) };
+    if !data.is_null() {
+        // SAFETY: CPython says that `size` bytes stand there and does not change a str.
+        let utf8 = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), usize::try_from(size).unwrap_or(0)) };
+        if utf8.is_ascii() {
+            out.extend_from_slice(utf8);
+            return Ok(());
+        }
+    } else {
+        // A lone surrogate; the codec below says so in the words that belong to latin-1.
+        drop(PyErr::take(text.py()));
+    }
+    // SAFETY: `text` is a str; the result is a new reference or NULL with an exception set.
+    let bytes = unsafe { Bound::from_owned_ptr_or_err(text.py(), ffi::PyUnicode_AsLatin1String(text.as_ptr())) }?;
+    out.extend_from_slice(bytes.cast::<pyo3::types::PyBytes>()?.as_bytes());
+    Ok(())
+}
+
+/// `application(environ, start_response)`, without a tuple being made for it.
+pub fn call<'py>(
+    application: &Bound<'py, PyAny>,
+    environ: &Bound<'py, PyDict>,
+    start_response: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: all three are live references, the list ends with NULL; the result is a new reference or NULL with an exception set.
+    unsafe {
+        let result = ffi::PyObject_CallFunctionObjArgs(
+            application.as_ptr(),
+            environ.as_ptr(),
+            start_response.as_ptr(),
+            std::ptr::null_mut::<ffi::PyObject>(),
+        );
+        Bound::from_owned_ptr_or_err(application.py(), result)
+    }
+}

@@ -1,0 +1,136 @@
+//! What the process itself is to the kernel: its signals, its title, the clocks of its threads, its end.
+//!
+//! Responsible for: every unsafe call of this crate that is not Python's. Must never: know a request. Called by: `process`,
+//! `monitor`, `control`, `shutdown`, `fork`.
+use std::ffi::{CStr, c_int};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+/// The CPU clock of one thread, readable from another.
+#[derive(Debug, Clone, Copy)]
+pub struct ThreadClock(libc::clockid_t);
+
+impl ThreadClock {
+    /// The clock of the calling thread.
+    pub fn mine() -> Option<Self> {
+        let mut clock: libc::clockid_t = 0;
+        // SAFETY: pthread_self is the calling thread, which exists; the pointer is to a local.
+        let failed = unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) };
+        (failed == 0).then_some(Self(clock))
+    }
+
+    /// Nanoseconds of CPU time the thread has used; `None` when it has ended.
+    pub fn ns(self) -> Option<u64> {
+        let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the pointer is to a local; a clock of a thread that has ended is refused with EINVAL.
+        let failed = unsafe { libc::clock_gettime(self.0, &raw mut t) };
+        let whole = u64::try_from(t.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000);
+        (failed == 0).then(|| whole.saturating_add(u64::try_from(t.tv_nsec).unwrap_or(0)))
+    }
+}
+
+/// The signals that ask this worker to finish and go.
+const ASKED_TO_GO: [c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1];
+/// Where the handler writes, and for which process: a forked child has inherited the handler, but not the duty.
+static BELL: AtomicI32 = AtomicI32::new(-1);
+static OWNER: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn ring(signal: c_int) {
+    // SAFETY: only async-signal-safe calls (signal-safety(7)) and atomics; errno is saved, as the interrupted code may read it.
+    unsafe {
+        if libc::getpid() != OWNER.load(Ordering::Relaxed) {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+            return;
+        }
+        let errno = *libc::__errno_location();
+        let one = 1u64;
+        libc::write(BELL.load(Ordering::Relaxed), (&raw const one).cast(), size_of::<u64>());
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// From now on SIGINT, SIGTERM and SIGUSR1 make the event counter `bell` readable. They are handled, not blocked, because a
+/// program that the application starts would inherit a blocked signal and could not be ended.
+pub fn ring_on_signals(bell: RawFd) {
+    OWNER.store(rustix::process::getpid().as_raw_pid(), Ordering::Relaxed);
+    BELL.store(bell, Ordering::Relaxed);
+    for signal in ASKED_TO_GO {
+        // SAFETY: a zeroed sigaction is valid, `ring` is async-signal-safe and has the type that a handler without SA_SIGINFO has.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = ring as *const () as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
+}
+
+/// In a forked child: the signals that we had taken do what they do in any program.
+pub fn default_signals() {
+    for signal in ASKED_TO_GO {
+        // SAFETY: SIG_DFL installs no function.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// The signal for which `faulthandler` writes all stacks; a real-time one, which nobody else uses.
+pub fn dump_signal() -> c_int {
+    libc::SIGRTMAX() - 4
+}
+
+/// Raises a signal in the calling thread.
+pub fn raise(signal: c_int) {
+    // SAFETY: no pointer is involved; the handler is faulthandler's, which is made for any thread.
+    unsafe { libc::raise(signal) };
+}
+
+/// Ends the process now: no destructor, no atexit, no other thread runs any more.
+pub fn leave(status: c_int) -> ! {
+    // SAFETY: _exit does not return and touches nothing of ours.
+    unsafe { libc::_exit(status) }
+}
+
+/// Takes over a descriptor that was inherited under a number.
+pub fn adopt(fd: RawFd) -> OwnedFd {
+    // SAFETY: droverd passes the number on the command line for us alone; nobody else in this process knows it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// In a forked child: `fd` becomes /dev/null, whoever still thinks to own it.
+pub fn neutralise(fd: RawFd) {
+    // SAFETY: plain system calls on numbers and a static string; the child of a fork has this one thread.
+    unsafe {
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        if null >= 0 {
+            libc::dup3(null, fd, libc::O_CLOEXEC);
+            libc::close(null);
+        }
+    }
+}
+
+/// Gives the process and its first thread a name for process lists: writes over the arguments that exec laid down.
+pub fn set_title(title: &CStr) {
+    // SAFETY: PR_SET_NAME reads a NUL-terminated string and cuts it at 15 bytes.
+    unsafe { libc::prctl(libc::PR_SET_NAME, title.as_ptr()) };
+    let Some((start, end)) = arguments_area() else { return };
+    let room = end.saturating_sub(start);
+    let text = title.to_bytes();
+    let used = text.len().min(room.saturating_sub(1));
+    // SAFETY: the kernel says (proc(5), arg_start and arg_end) that these bytes are the argument strings on the first thread's
+    // stack: writable, never unmapped. CPython copied them into sys.orig_argv at its start and does not read them again.
+    unsafe {
+        let area = std::ptr::with_exposed_provenance_mut::<u8>(start);
+        std::ptr::write_bytes(area, 0, room);
+        std::ptr::copy_nonoverlapping(text.as_ptr(), area, used);
+    }
+}
+
+/// Where the argument strings are, from fields 48 and 49 of /proc/self/stat; `None` when the kernel does not say.
+fn arguments_area() -> Option<(usize, usize)> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is a name in brackets that may hold anything; the third begins behind the last bracket.
+    let mut rest = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().skip(48 - 3);
+    let (start, end) = (rest.next()?.parse().ok()?, rest.next()?.parse().ok()?);
+    (start != 0 && end > start).then_some((start, end))
+}

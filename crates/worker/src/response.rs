@@ -1,0 +1,181 @@
+//! The answer: PEP 3333's start_response, and the order in which head, blocks and end go out.
+//!
+//! Responsible for: a head before any block, each block on the wire before the next is asked for, Content-Length kept, END only
+//! behind a complete answer. Must never: run Python code while its lock is held. Called by: `application`, `start`.
+use crate::exchange::Exchange;
+use crate::gil;
+use crate::way::Gone;
+use drover_wire::frame::{HEADER, Kind};
+use drover_wire::head;
+use pyo3::Python;
+use std::sync::atomic::Ordering;
+
+/// Larger last blocks go out before END instead of with it, so that the descriptor never travels ahead of a long answer.
+const TOGETHER: usize = 64 * 1024;
+/// BODY frames are cut here; a frame's length has 32 bits.
+const FRAME: usize = 1 << 30;
+
+/// What start_response was given, checked.
+#[derive(Debug, Default)]
+pub struct Head {
+    /// The status code.
+    pub status: u16,
+    /// The text behind it.
+    pub reason: Vec<u8>,
+    /// Header fields as the wire has them.
+    pub fields: Vec<u8>,
+    /// How many.
+    pub count: u16,
+    /// What Content-Length says.
+    pub length: Option<u64>,
+}
+
+impl Head {
+    /// 204, 304 and 1xx have no body, whatever their Content-Length says (RFC 9110 §6.4.1).
+    const fn allows_body(&self) -> bool {
+        !matches!(self.status, 100..=199 | 204 | 304)
+    }
+}
+
+/// The answer so far.
+#[derive(Debug, Default)]
+pub struct Response {
+    /// Set by start_response, and again if it is called again before anything was sent.
+    head: Option<Head>,
+    /// The head is on the wire.
+    sent_head: bool,
+    /// Bytes of body that are on the wire.
+    sent: u64,
+    /// The application has produced more than its Content-Length.
+    excess: bool,
+}
+
+/// Why a block could not be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// start_response has not been called.
+    NotStarted,
+    /// Nobody reads any more, or the request is over.
+    Gone,
+}
+
+impl From<Gone> for Trouble {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+/// How the answer ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// Complete.
+    Complete,
+    /// Fewer bytes than Content-Length said.
+    Short {
+        /// Content-Length.
+        promised: u64,
+        /// What came.
+        sent: u64,
+    },
+}
+
+impl Response {
+    /// Whether the head is on the wire.
+    pub const fn is_head_sent(&self) -> bool {
+        self.sent_head
+    }
+
+    /// Takes what start_response was given.
+    pub fn start(&mut self, head: Head) {
+        self.head = Some(head);
+    }
+
+    /// How much of a block of `len` bytes may be sent.
+    fn allowance(&self, len: usize) -> usize {
+        match self.head.as_ref().and_then(|h| h.length) {
+            Some(promised) => usize::try_from(promised.saturating_sub(self.sent)).unwrap_or(usize::MAX).min(len),
+            None => len,
+        }
+    }
+}
+
+/// Everything that stands before a block on the wire: the HEAD frame if it was not sent yet.
+struct Front {
+    begin: Vec<u8>,
+    fields: Vec<u8>,
+}
+
+impl Exchange {
+    /// Takes the head for sending; `whole` is the body's length when it is known to be all there is.
+    fn front(&self, response: &mut Response, whole: Option<usize>) -> Result<Front, Trouble> {
+        let Some(head) = response.head.as_mut() else { return Err(Trouble::NotStarted) };
+        if response.sent_head {
+            return Ok(Front { begin: Vec::new(), fields: Vec::new() });
+        }
+        let mut fields = std::mem::take(&mut head.fields);
+        let is_head = self.is_head.load(Ordering::Relaxed);
+        if let Some(len) = whole.filter(|&len| head.length.is_none() && head.allows_body() && (len > 0 || !is_head)) {
+            // An empty answer to HEAD says nothing about the length that GET would have.
+            if head::field(&mut fields, b"Content-Length", len.to_string().as_bytes()).is_ok() {
+                head.count = head.count.saturating_add(1);
+                head.length = Some(len as u64);
+            }
+        }
+        let mut payload = Vec::with_capacity(HEADER + 8 + head.reason.len());
+        payload.resize(HEADER, 0);
+        // The reason was checked to be short enough when start_response took it.
+        if head::begin(&mut payload, head.status, &head.reason, head.count).is_err() {
+            return Err(Trouble::NotStarted);
+        }
+        let header = self.way.header(Kind::Head, 0, payload.len() - HEADER + fields.len());
+        if let Some(place) = payload.first_chunk_mut::<HEADER>() {
+            *place = header;
+        }
+        response.sent_head = true;
+        Ok(Front { begin: payload, fields })
+    }
+
+    /// Sends one block, the head before it if need be. Returns false when the application has produced more than it promised:
+    /// then it need not be asked for more.
+    pub fn block(&self, py: Python<'_>, block: &[u8]) -> Result<bool, Trouble> {
+        let (front, block, within) = {
+            let mut response = gil::lock(py, &self.response);
+            let front = self.front(&mut response, None)?;
+            let allowed = response.allowance(block.len());
+            let within = allowed == block.len();
+            response.excess |= !within;
+            response.sent = response.sent.saturating_add(allowed as u64);
+            (front, block.get(..allowed).unwrap_or_default(), within)
+        };
+        let mut pieces = block.chunks(FRAME);
+        let first = pieces.next().unwrap_or_default();
+        let header = self.way.header(Kind::Body, 0, first.len());
+        let header: &[u8] = if first.is_empty() { &[] } else { &header };
+        if !front.begin.is_empty() || !first.is_empty() {
+            self.way.send(py, &[&front.begin, &front.fields, header, first])?;
+        }
+        for piece in pieces {
+            self.way.send(py, &[&self.way.header(Kind::Body, 0, piece.len()), piece])?;
+        }
+        Ok(within)
+    }
+
+    /// Sends the only block there is, and END with it: one system call for most answers. For results that need no `close`.
+    pub fn only_block(&self, py: Python<'_>, block: &[u8]) -> Result<End, Trouble> {
+        let fits = {
+            let mut response = gil::lock(py, &self.response);
+            let fresh = !response.sent_head;
+            let fits = fresh && block.len() <= TOGETHER && response.allowance(block.len()) == block.len();
+            if !fits {
+                None
+            } else {
+                let front = self.front(&mut response, Some(block.len()))?;
+                response.sent = block.len() as u64;
+                self.shortfall(&response).is_none().then_some(front).ok_or_else(|| response.sent_head = false)
+                    .map_or_else(|()| None, Some)
+            }
+        };
+        let _ = fits;
+        Err(Trouble::Gone)
+    }
+}

@@ -1,0 +1,170 @@
+//! Configuration: what is refused and with which words, who sees which group, what works without a group.
+//!
+//! Responsible for: `apachectl -t` as the administrator meets it. Called by: `main.rs`.
+use crate::harness::paths;
+
+/// A line of configuration and what must be said when it is refused.
+const REFUSED: &[(&str, &[&str])] = &[
+    ("WSGIDaemonProcess x proceses=2", &["proceses", "processes"]),
+    ("WSGIDaemonProcess x threads=many", &["threads", "many"]),
+    ("WSGIDaemonProcess x processes=0", &["processes"]),
+    ("WSGIDaemonProcess x umask=999", &["umask"]),
+    ("WSGIDaemonProcess x user=no-such-user-here", &["no-such-user-here"]),
+    ("WSGIDaemonProcess x group=no-such-group-here", &["no-such-group-here"]),
+    ("WSGIDaemonProcess x home=relative/path", &["home"]),
+    ("WSGIDaemonProcess x home=@dir@/missing", &["missing"]),
+    ("WSGIDaemonProcess x python=@dir@/no-python", &["no-python"]),
+    ("WSGIDaemonProcess x python-home=@dir@/no-venv", &["no-venv"]),
+    ("WSGIDaemonProcess", &["WSGIDaemonProcess"]),
+    ("WSGIDaemonProcess app", &["app", "duplicates"]),
+    ("WSGIScriptAlias /only-one", &["WSGIScriptAlias"]),
+    ("WSGIScriptAlias / /x.wsgi proces-group=app", &["proces-group", "process-group"]),
+    ("WSGIScriptAlias / /x.wsgi process-group=later application-group=%{GLOBAL}\nWSGIDaemonProcess later", &["later"]),
+    ("WSGIScriptAliasMatch ^/([ /x.wsgi", &["WSGIScriptAliasMatch"]),
+    ("WSGIChunkedRequest Perhaps", &["WSGIChunkedRequest"]),
+    ("WSGIMapHEADToGET Sometimes", &["WSGIMapHEADToGET"]),
+    ("WSGITrustedProxies not-an-address", &["not-an-address"]),
+    ("WSGITrustedProxyHeaders X-Unheard-Of", &["X-Unheard-Of"]),
+    ("WSGIImportScript @apps@/hello.wsgi", &["WSGIImportScript", "process-group"]),
+    ("<Location />\nWSGIDaemonProcess inside\n</Location>", &["WSGIDaemonProcess"]),
+    ("<VirtualHost *:1>\nWSGIPythonHome /usr\n</VirtualHost>", &["WSGIPythonHome"]),
+    ("WSGINoSuchDirective On", &["WSGINoSuchDirective"]),
+    ("WSGIDispatchScript /x.py", &["WSGIDispatchScript"]),
+];
+
+event_test!(wrong_lines_are_refused_with_file_and_line, |site| {
+    let mut faults = Vec::new();
+    for (line, parts) in REFUSED {
+        let text = site.text() + &site.fill(line) + "\n";
+        let path = site.dir().join("wrong.conf");
+        std::fs::write(&path, &text).expect("configuration");
+        let mut command = std::process::Command::new(paths::httpd());
+        let output = command.arg("-t").arg("-f").arg(&path).env_clear().envs(crate::harness::httpd::environment(&site)).output().expect("httpd -t");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &site.logs().all();
+        if output.status.success() {
+            faults.push(format!("accepted: {line}"));
+        }
+        let place = |n: usize| said.contains(&format!("line {n} of {}", path.display())) || said.contains(&format!("{}:{n}", path.display()));
+        let (first, last) = (site.text().lines().count() + 1, text.lines().count());
+        if !(first..=last).any(place) {
+            faults.push(format!("no line {first} to {last} of the file named for {line:?}: {said}"));
+        }
+        for part in parts.iter().filter(|p| !said.contains(&site.fill(p))) {
+            faults.push(format!("no {part:?} for {line:?}: {said}"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+});
+
+event_test!(what_mod_wsgi_accepts_is_accepted, |site| {
+    let options = "processes=2 threads=3 umask=0022 home=@apps@ lang=C.UTF-8 locale=C.UTF-8 python-path=@apps@ display-name=%{GROUP} \
+                   request-timeout=60 queue-timeout=45 graceful-timeout=15 eviction-timeout=0 shutdown-timeout=5 startup-timeout=15 \
+                   deadlock-timeout=60 inactivity-timeout=0 connect-timeout=15 socket-timeout=60 interrupt-timeout=0 restart-interval=0 \
+                   maximum-requests=1000 stack-size=524288 cpu-priority=5 listen-backlog=100 send-buffer-size=0 receive-buffer-size=0 \
+                   header-buffer-size=0 response-buffer-size=0 response-socket-timeout=0 cpu-time-limit=0 memory-limit=0 \
+                   virtual-memory-limit=0 server-metrics=Off python-eggs=@dir@ socket-user=#0 'script-user=root'";
+    let text = format!(
+        "WSGIDaemonProcess full {options}\nWSGISocketPrefix @dir@/run/wsgi\nWSGISocketRotation Off\nWSGIAcceptMutex Default\nWSGIRestrictEmbedded On\n\
+         WSGIRestrictStdin On\nWSGIRestrictStdout Off\nWSGIRestrictSignal On\nWSGIPythonOptimize 1\nWSGIPythonWarnings ignore\nWSGIPythonHashSeed random\n\
+         WSGIDontWriteBytecode On\nWSGIDestroyInterpreter Off\nWSGICaseSensitivity On\nWSGIVerboseDebugging Off\nWSGILazyInitialization On\n\
+         WSGIScriptReloading On\nWSGIPassAuthorization On\nWSGIErrorOverride Off\nWSGIIgnoreActivity Off\nWSGIEnableSendfile On\nWSGIServerMetrics Off\n\
+         WSGIRestrictProcess app full\nWSGICallableObject application\n<IfModule !wsgi_module>\nBroken\n</IfModule>\n<IfModule !mod_wsgi.c>\nBroken\n</IfModule>\n"
+    );
+    let text = text.replace("'script-user=root'", "");
+    let said = site.config(&text).accepted();
+    assert!(said.contains("Syntax OK"), "{said}");
+});
+
+event_test!(mod_wsgi_beside_us_is_refused, |site| {
+    let theirs = format!("LoadModule wsgi_module {}\n", paths::their_module().display());
+    for order in [0, 1] {
+        let ours = site.load_line();
+        let both = if order == 0 { format!("{theirs}{ours}") } else { format!("{ours}\n{theirs}") };
+        let text = site.text().replace(&format!("{ours}\n"), &format!("{both}\n"));
+        let path = site.dir().join("both.conf");
+        std::fs::write(&path, text).expect("configuration");
+        let mut command = std::process::Command::new(paths::httpd());
+        let output = command.arg("-t").arg("-f").arg(&path).env_clear().envs(crate::harness::httpd::environment(&site)).output().expect("httpd -t");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &site.logs().all();
+        // httpd itself skips a second module of the same name; whichever it is, the administrator must be told.
+        assert!(!output.status.success() || said.contains("already loaded"), "order {order}: {said}");
+    }
+});
+
+const HOSTS: &str = "\
+<VirtualHost *:@port@>\nServerName a.example\nErrorLog @logs@/a.log\nWSGIDaemonProcess of-a threads=2 python-path=@apps@\n\
+WSGIScriptAlias /own @apps@/environ.wsgi process-group=of-a\nWSGIScriptAlias /global @apps@/environ.wsgi process-group=app\n</VirtualHost>\n\
+<VirtualHost *:@port@>\nServerName b.example\nErrorLog @logs@/b.log\nWSGIScriptAlias /other @apps@/environ.wsgi process-group=of-a\n\
+WSGIScriptAlias /global @apps@/environ.wsgi process-group=app\n</VirtualHost>\n\
+<VirtualHost 127.0.0.1:@port@>\nServerName a.example\nServerAlias a2.example\nWSGIScriptAlias /own @apps@/environ.wsgi process-group=of-a\n</VirtualHost>\n";
+
+both_test!(a_group_serves_all_virtual_hosts_of_its_server_name, |site| {
+    let httpd = site.bare().config("WSGIDaemonProcess app threads=2 python-path=@apps@").config(HOSTS).start();
+    // The third host is on the address itself, so httpd takes it for every request; its ServerName is that of the first.
+    let answer = httpd.request("GET", "/own").header("Host", "a2.example").send();
+    assert_eq!(answer.json()["mod_wsgi.process_group"], "of-a");
+});
+
+both_test!(a_group_of_another_virtual_host_is_500, |site| {
+    let text = HOSTS.split("<VirtualHost 127").next().expect("two hosts");
+    let httpd = site.bare().config("WSGIDaemonProcess app threads=2 python-path=@apps@").config(text).expect_log("DROVER0028|WSGI0152").start();
+    let get = |host: &str, path: &str| httpd.request("GET", path).header("Host", host).send();
+    assert_eq!(get("a.example", "/own").json()["mod_wsgi.process_group"], "of-a");
+    assert_eq!(get("a.example", "/global").json()["mod_wsgi.process_group"], "app");
+    assert_eq!(get("b.example", "/global").json()["mod_wsgi.process_group"], "app");
+    assert_eq!(get("b.example", "/other").status, 500);
+    assert!(httpd.logs().file("b.log").contains("of-a"), "the refusal is in the log of the virtual host that was asked");
+});
+
+mpm_test!(without_a_group_there_is_an_implicit_one, |site| {
+    let httpd = site.bare().app("/", "hello.wsgi").allow_log("DROVER0004").start();
+    for _ in 0..3 {
+        assert_eq!(httpd.ok("/"), "Hello, drover\n");
+    }
+    assert!(httpd.log().contains("DROVER0004"));
+    assert_eq!(httpd.log().matches("DROVER0004").count(), 1, "said once");
+});
+
+mpm_test!(the_mpm_is_named_with_what_follows, |site| {
+    let name = site.mpm.name();
+    let httpd = site.app("/", "hello.wsgi").start();
+    let line = httpd.log().lines().find(|l| l.contains("DROVER0002")).map(String::from).expect("DROVER0002");
+    assert!(line.contains(name) && crate::harness::log::level(&line) == Some("notice"), "{line}");
+    assert_eq!(httpd.log().matches("DROVER0002").count(), 1);
+});
+
+both_test!(groups_can_be_chosen_by_the_request, |site| {
+    let site = site.modules("env setenvif").bare().app("/", "environ.wsgi");
+    let site = site.config("WSGIDaemonProcess one threads=2\nWSGIDaemonProcess two threads=2\nWSGIApplicationGroup %{GLOBAL}");
+    let site = site.config("SetEnvIf Request_URI ^/1 WHICH=one\nSetEnvIf Request_URI ^/2 WHICH=two\nSetEnvIf Request_URI ^/3 WHICH=three");
+    let httpd = site.config("WSGIProcessGroup %{ENV:WHICH}\nWSGIRestrictProcess one").expect_log("DROVER0029|WSGI0149|WSGI015").start();
+    assert_eq!(httpd.get("/1").json()["mod_wsgi.process_group"], "one");
+    assert_eq!(httpd.get("/2").status, 500);
+});
+
+both_test!(application_groups_have_their_documented_names, |site| {
+    let site = site.modules("env setenvif").bare().config("WSGIDaemonProcess app threads=2\nWSGIProcessGroup app\nSetEnv NAME chosen");
+    let section = |url: &str, name: &str| format!("<Location {url}>\nWSGIApplicationGroup {name}\n</Location>\n");
+    let text = section("/global", "%{GLOBAL}") + &section("/server", "%{SERVER}") + &section("/env", "%{ENV:NAME}") + &section("/named", "mine");
+    let httpd = site.config(&(text + &section("/resource", "%{RESOURCE}"))).app("/resource", "environ.wsgi").app("/", "environ.wsgi").start();
+    let port = httpd.site.port;
+    for (path, name) in [
+        ("/global", String::new()),
+        ("/server", format!("localhost:{port}")),
+        ("/named", "mine".into()),
+        ("/resource", format!("localhost:{port}|/resource")),
+        ("/default", format!("localhost:{port}|")),
+    ] {
+        assert_eq!(httpd.get(path).json()["mod_wsgi.application_group"], name, "{path}");
+    }
+});
+
+both_test!(the_first_alias_that_matches_wins, |site| {
+    let page = |text: &str| format!("def application(e, s):\n    s('200 OK', [])\n    return [b'{text}']\n");
+    let site = site.script("one.wsgi", &page("one")).script("two.wsgi", &page("two")).script("host.wsgi", &page("host"));
+    let site = site.app("/a/b", "one.wsgi").app("/a", "two.wsgi").app("/a/b/c", "host.wsgi").app("/", "two.wsgi");
+    let site = site.config("<VirtualHost *:@port@>\nServerName v.example\nWSGIScriptAlias /a/b @apps@/host.wsgi\n</VirtualHost>");
+    let httpd = site.start();
+    let get = |path: &str| httpd.request("GET", path).header("Host", "v.example").send().text();
+    assert_eq!([get("/a/b/c"), get("/a/x"), get("/z")], ["host", "two", "two"]);
+});

@@ -1,0 +1,195 @@
+//! Daemon groups: who their processes are, which interpreter they run, and that two applications do not meet.
+//!
+//! Responsible for: the options of WSGIDaemonProcess that a process can see. Called by: `main.rs`.
+use crate::harness::{Httpd, paths, processes, site, until};
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+fn id(what: &str, name: &str) -> u64 {
+    let text = String::from_utf8_lossy(&Command::new("id").args([what, name]).output().expect("id").stdout).into_owned();
+    text.trim().parse().expect("number")
+}
+
+fn process(httpd: &Httpd, path: &str) -> Value {
+    httpd.get(path).json()
+}
+
+both_test!(user_group_and_umask, |site| {
+    assert!(site::is_root(), "run as root: only root can change users");
+    let httpd = site.daemon("user=nobody home=/ group=www-data umask=0027 supplementary-groups=www-data,daemon").app("/", "process.wsgi").start();
+    let told = process(&httpd, "/");
+    assert_eq!((told["uid"].as_u64(), told["gid"].as_u64()), (Some(id("-u", "nobody")), Some(id("-g", "www-data"))));
+    assert_eq!(told["umask"], 0o027);
+    let mut groups = vec![id("-g", "www-data"), id("-g", "daemon")];
+    groups.sort();
+    assert_eq!(told["groups"], serde_json::json!(groups));
+    assert_eq!((told["environ"]["USER"].as_str(), told["environ"]["HOME"].as_str()), (Some("nobody"), Some("/nonexistent")));
+    let pid = told["pid"].as_i64().expect("pid") as i32;
+    assert!(processes::status(pid, "CapEff").trim_start_matches('0').is_empty(), "no capabilities are left");
+});
+
+both_test!(home_language_and_priority, |site| {
+    let site = site.daemon("processes=1 threads=2 home=@apps@ lang=C.UTF-8 locale=C.UTF-8 cpu-priority=3").app("/", "process.wsgi");
+    let httpd = site.start();
+    let told = process(&httpd, "/");
+    let apps = httpd.site.apps().display().to_string();
+    assert_eq!(told["cwd"], apps);
+    assert_eq!(told["path"][0], apps, "home is first in sys.path");
+    assert_eq!((told["environ"]["LANG"].as_str(), told["environ"]["LC_ALL"].as_str(), told["nice"].as_i64()), (Some("C.UTF-8"), Some("C.UTF-8"), Some(3)));
+});
+
+both_test!(display_name, |site| {
+    let httpd = site.daemon("processes=1 threads=2 display-name=%{GROUP}").app("/", "process.wsgi").start();
+    let pid = process(&httpd, "/")["pid"].as_i64().expect("pid") as i32;
+    assert!(processes::process(pid).expect("process").command.starts_with("(wsgi:app)"));
+});
+
+both_test!(python_path_comes_first, |site| {
+    let site = site.script("lib/marker_one.py", "").script("lib2/marker_two.py", "").daemon("python-path=@apps@/lib:@apps@/lib2:@apps@");
+    let site = site.script("m.wsgi", "import marker_one, marker_two\nfrom runpy import run_path\napplication = run_path('@apps@/process.wsgi')['application']\n");
+    let httpd = site.app("/", "m.wsgi").start();
+    let told = process(&httpd, "/");
+    let path: Vec<_> = told["path"].as_array().expect("list").iter().filter_map(|p| p.as_str()).take(2).collect();
+    assert!(path[0].ends_with("/lib") && path[1].ends_with("/lib2"), "{path:?}");
+    assert_eq!(told["modules"], serde_json::json!(["marker_one", "marker_two"]));
+});
+
+both_test!(two_applications_of_one_group_do_not_meet, |site| {
+    let script = |mark: &str| format!("import sys, builtins\nsys.modules['marker_{mark}'] = sys\nbuiltins.seen = getattr(builtins, 'seen', '') + '{mark}'\n\
+        def application(e, s):\n    s('200 OK', [])\n    return [(builtins.seen + ' ' + ' '.join(m for m in sys.modules if m.startswith('marker'))).encode()]\n");
+    let site = site.bare().script("a.wsgi", &script("a")).script("b.wsgi", &script("b")).config("WSGIDaemonProcess app processes=1 threads=2\nWSGIProcessGroup app");
+    let httpd = site.app("/a", "a.wsgi").app("/b", "b.wsgi").start();
+    for _ in 0..3 {
+        assert_eq!((httpd.ok("/a"), httpd.ok("/b")), ("a marker_a".into(), "b marker_b".into()));
+    }
+});
+
+both_test!(two_scripts_of_one_application_group_share_a_process, |site| {
+    let httpd = site.script("second.wsgi", "from runpy import run_path\napplication = run_path('@apps@/process.wsgi')['application']\n");
+    let httpd = httpd.app("/a", "process.wsgi").app("/b", "second.wsgi").start();
+    assert_eq!(process(&httpd, "/a")["pid"], process(&httpd, "/b")["pid"]);
+});
+
+both_test!(light_load_stays_on_few_processes, |site| {
+    let httpd = site.daemon("processes=3 threads=2").app("/", "process.wsgi").start();
+    let pids: std::collections::BTreeSet<_> = (0..20).map(|_| process(&httpd, "/")["pid"].as_i64()).collect();
+    assert!(!pids.is_empty());
+    if !httpd.site.theirs() {
+        until("all three", || httpd.workers().len() == 3);
+        let pids: std::collections::BTreeSet<_> = (0..40).map(|_| process(&httpd, "/")["pid"].as_i64()).collect();
+        assert_eq!(pids.len(), 1, "one client at a time needs one process only");
+    }
+});
+
+mpm_test!(requests_spread_when_a_process_is_busy, |site| {
+    let site = site.daemon("processes=2 threads=1").app("/hang", "fail.wsgi").app("/", "process.wsgi");
+    let (hanging, go_on) = (site.gate("hanging"), site.gate("go-on"));
+    let httpd = site.start();
+    std::thread::scope(|scope| {
+        let busy = scope.spawn(|| httpd.get("/hang/hang"));
+        hanging.reached();
+        for _ in 0..10 {
+            assert_eq!(httpd.get("/").status, 200);
+        }
+        go_on.open(1);
+        assert_eq!(busy.join().expect("thread").status, 200);
+    });
+});
+
+mpm_test!(threads_of_a_process_run_at_once_and_one_means_one, |site| {
+    let site = site.bare().config("WSGIDaemonProcess four processes=1 threads=4 python-path=@apps@\nWSGIDaemonProcess one processes=1 threads=1 python-path=@apps@");
+    let site = site.config("WSGIScriptAlias /four @apps@/fail.wsgi process-group=four application-group=%{GLOBAL}");
+    let site = site.config("WSGIScriptAlias /one @apps@/fail.wsgi process-group=one application-group=%{GLOBAL}");
+    let (hanging, go_on) = (site.gate("hanging"), site.gate("go-on"));
+    let httpd = site.start();
+    std::thread::scope(|scope| {
+        let four: Vec<_> = (0..4).map(|_| scope.spawn(|| httpd.get("/four/hang"))).collect();
+        for _ in &four {
+            hanging.reached();
+        }
+        go_on.open(4);
+        let pids: std::collections::BTreeSet<_> = four.into_iter().map(|t| t.join().expect("thread").text()).collect();
+        assert_eq!(pids.len(), 1);
+        let first = scope.spawn(|| httpd.get("/one/hang"));
+        hanging.reached();
+        let second = scope.spawn(|| httpd.get("/one/hang"));
+        go_on.open(1);
+        assert_eq!(first.join().expect("thread").status, 200);
+        hanging.reached();
+        go_on.open(1);
+        assert_eq!(second.join().expect("thread").status, 200);
+    });
+});
+
+/// Every CPython that the tests may use; `scripts/pythons.sh` lists them.
+fn pythons() -> Vec<PathBuf> {
+    let list = paths::shared().join("pythons/list");
+    let text = std::fs::read_to_string(&list).unwrap_or_else(|e| panic!("{}: {e}; run: make provision", list.display()));
+    text.lines().map(PathBuf::from).collect()
+}
+
+fn venv(httpd: &crate::harness::Site, python: &PathBuf, name: &str) -> PathBuf {
+    let dir = httpd.dir().join(name);
+    let made = Command::new(python).args(["-m", "venv", "--without-pip"]).arg(&dir).output().expect("venv");
+    assert!(made.status.success(), "{}: {}", python.display(), String::from_utf8_lossy(&made.stderr));
+    std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o755)).expect("mode");
+    let lib = std::fs::read_dir(dir.join("lib")).expect("lib").flatten().next().expect("python3.x").path();
+    std::fs::write(lib.join(format!("site-packages/marker_{name}.py")), "").expect("marker");
+    dir
+}
+
+mpm_test!(every_python_of_the_machine_at_once, |site| {
+    let pythons = pythons();
+    assert!(!pythons.is_empty());
+    let mut text = String::new();
+    let mut venvs = Vec::new();
+    for (i, python) in pythons.iter().enumerate() {
+        let name = format!("v{i}");
+        let dir = venv(&site, python, &name);
+        text += &format!("WSGIDaemonProcess {name} processes=1 threads=2 python-home={}\n", dir.display());
+        text += &format!("WSGIScriptAlias /{name} @apps@/{name}.wsgi process-group={name} application-group=%{{GLOBAL}}\n");
+        site.write(&format!("{name}.wsgi"), &format!("import marker_{name}\nfrom runpy import run_path\napplication = run_path('@apps@/process.wsgi')['application']\n"));
+        venvs.push((name, dir, python));
+    }
+    let httpd = site.bare().config(&text).start();
+    for (name, dir, python) in &venvs {
+        let told = process(&httpd, &format!("/{name}"));
+        let version = Command::new(python).args(["-c", "import sys; print(list(sys.version_info[:2]))"]).output().expect("version").stdout;
+        assert_eq!(told["version"].to_string().replace(',', ", "), String::from_utf8_lossy(&version).trim());
+        assert_eq!((told["prefix"].as_str(), &told["modules"]), (dir.to_str(), &serde_json::json!([format!("marker_{name}")])));
+    }
+});
+
+mpm_test!(python_names_the_interpreter, |site| {
+    let python = paths::system_python();
+    let httpd = site.daemon(&format!("processes=1 python={}", python.display())).app("/", "process.wsgi").start();
+    assert_eq!(process(&httpd, "/")["executable"].as_str(), python.to_str());
+});
+
+mpm_test!(workers_get_no_descriptor_that_is_not_theirs, |site| {
+    let group = "WSGIDaemonProcess other processes=1 threads=2 python-path=@apps@\nWSGIScriptAlias /other @apps@/process.wsgi process-group=other";
+    let httpd = site.config(group).app("/", "process.wsgi").start();
+    let pid = process(&httpd, "/")["pid"].as_i64().expect("pid") as i32;
+    process(&httpd, "/other");
+    let mut sockets = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).expect("fd").flatten() {
+        let target = std::fs::read_link(entry.path()).unwrap_or_default().display().to_string();
+        assert!(!target.contains("httpd.pid") && !target.contains("httpd.conf"), "{target}");
+        if let Some(inode) = target.strip_prefix("socket:[").and_then(|t| t.strip_suffix("]")) {
+            sockets.push(inode.to_string());
+        }
+    }
+    let tcp = std::fs::read_to_string("/proc/net/tcp").expect("tcp");
+    let listener = tcp.lines().find(|l| l.contains(&format!(":{:04X} 00000000:0000 0A", httpd.site.port))).expect("listening socket");
+    let inode = listener.split_whitespace().nth(9).expect("inode");
+    assert!(!sockets.iter().any(|s| s == inode), "a worker holds httpd's listening socket");
+});
+
+both_test!(chosen_signals_do_not_kill_a_worker, |site| {
+    let site = site.script("sig.wsgi", "import signal, subprocess, threading\ndef application(e, s):\n    \
+        out = subprocess.run(['sh', '-c', 'kill -PIPE $$; echo survived'], capture_output=True)\n    s('200 OK', [])\n    return [str(out.returncode).encode()]\n");
+    let httpd = site.app("/", "sig.wsgi").start();
+    assert_eq!(httpd.ok("/"), "-13", "a program that the application starts has the usual signals");
+});

@@ -1,0 +1,90 @@
+//! Which line ends in which log.
+//!
+//! Responsible for: that nothing an application writes is lost, and that it stands where its administrator looks. Called by: `main.rs`.
+use crate::harness::{Httpd, Site, log, until};
+
+fn site(site: Site) -> Site {
+    let host = "<VirtualHost *:@port@>\nServerName shop.example\nErrorLog @logs@/shop.log\nWSGIScriptAlias / @apps@/log.wsgi\n</VirtualHost>";
+    site.config(host).allow_log("wsgi:error|wsgi:warn")
+}
+
+#[track_caller]
+fn waits_for(httpd: &Httpd, file: &str, text: &str) -> String {
+    until(&format!("{text:?} in {file}"), || httpd.logs().file(file).contains(text));
+    httpd.logs().file(file).lines().find(|l| l.contains(text)).expect("line").to_string()
+}
+
+both_test!(wsgi_errors_go_to_the_log_of_the_virtual_host, |site| {
+    let httpd = self::site(site).start();
+    httpd.ok("/errors");
+    for text in ["to wsgi.errors: caf", "one line", "printed to wsgi.errors"] {
+        let line = waits_for(&httpd, "shop.log", text);
+        assert_eq!(log::level(&line), Some("error"), "{line}");
+        assert!(line.contains("[wsgi:") && line.contains("127.0.0.1"), "{line}");
+    }
+    httpd.ok("/partial");
+    waits_for(&httpd, "shop.log", "a line without its end");
+    httpd.ok("/log");
+    waits_for(&httpd, "shop.log", "logging says a warning");
+});
+
+both_test!(text_is_data_and_not_a_format, |site| {
+    let httpd = self::site(site).start();
+    httpd.ok("/format");
+    waits_for(&httpd, "shop.log", "%s%n%d");
+    if !httpd.site.theirs() {
+        // mod_wsgi cuts a line after 8 KB.
+        httpd.ok("/long");
+        waits_for(&httpd, "shop.log", "end of the long line");
+    }
+});
+
+both_test!(print_is_not_lost, |site| {
+    let httpd = self::site(site).start();
+    for path in ["/stdout", "/stderr"] {
+        httpd.ok(path);
+    }
+    until("both lines", || httpd.log().contains("printed to stdout") && httpd.log().contains("printed to stderr"));
+});
+
+mpm_test!(stray_output_has_the_groups_name, |site| {
+    let httpd = self::site(site).start();
+    httpd.ok("/raw");
+    for n in [1, 2] {
+        let line = waits_for(&httpd, "error.log", &format!("raw on descriptor {n}"));
+        assert!(line.contains("app") && log::level(&line).is_some(), "{line}");
+    }
+});
+
+mpm_test!(a_crash_loses_no_line, |site| {
+    let httpd = self::site(site).expect_log("DROVER0053").allow_log("DROVER").start();
+    assert_eq!(httpd.request("POST", "/crash").send().status, 502);
+    until("the last line", || httpd.log().contains("the last line before the crash"));
+    for i in 0..200 {
+        assert!(httpd.log().contains(&format!("line {i} before the crash")), "line {i} is lost");
+    }
+});
+
+// mod_wsgi takes the virtual host by its address, so name-based hosts share the log of the first.
+mpm_test!(each_request_has_its_own_log, |site| {
+    let second = "<VirtualHost *:@port@>\nServerName wiki.example\nErrorLog @logs@/wiki.log\nWSGIScriptAlias / @apps@/log.wsgi\n</VirtualHost>";
+    let httpd = self::site(site).config(second).start();
+    let ask = |host: &str| httpd.request("GET", "/errors").header("Host", host).send();
+    ask("wiki.example");
+    waits_for(&httpd, "wiki.log", "to wsgi.errors");
+    assert!(!httpd.logs().file("shop.log").contains("to wsgi.errors"));
+    ask("shop.example");
+    waits_for(&httpd, "shop.log", "to wsgi.errors");
+    assert_eq!(httpd.logs().file("wiki.log").matches("to wsgi.errors").count(), 1);
+});
+
+both_test!(a_traceback_is_in_the_log_of_its_virtual_host, |site| {
+    let host = "<VirtualHost *:@port@>\nServerName f.example\nErrorLog @logs@/f.log\nWSGIScriptAlias / @apps@/fail.wsgi\n</VirtualHost>";
+    let httpd = site.config(host).expect_log("ValueError: thrown on purpose").allow_log("Traceback|File|    |wsgi:error").start();
+    assert_eq!(httpd.get("/exception").status, 500);
+    waits_for(&httpd, "f.log", "ValueError: thrown on purpose");
+    if !httpd.site.theirs() {
+        waits_for(&httpd, "f.log", "Traceback (most recent call last)");
+        waits_for(&httpd, "f.log", "fail.wsgi\", line");
+    }
+});

@@ -1,0 +1,139 @@
+//! The command `drover` as a person uses it.
+//!
+//! Responsible for: serve, config, check, and their messages when something is missing. Called by: `main.rs`.
+use crate::harness::{Request, Site, paths, processes, site::free_port, until};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+
+fn drover(site: &Site, arguments: &[&str]) -> Command {
+    let mut command = Command::new(paths::drover());
+    command.args(arguments).env(processes::MARK, &site.id).current_dir(site.apps()).stdin(Stdio::null());
+    command
+}
+
+fn ended(site: &Site, arguments: &[&str]) -> (Output, String) {
+    let output = drover(site, arguments).output().expect("drover");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output, said)
+}
+
+/// A `drover serve` that has said that it serves.
+struct Serving {
+    child: Child,
+    port: u16,
+    said: String,
+}
+
+fn serve(site: &Site, arguments: &[&str]) -> Serving {
+    let port = free_port();
+    let log = std::fs::File::create(site.dir().join("logs/serve.log")).expect("log");
+    let mut command = drover(site, &["serve", "--port", &port.to_string()]);
+    let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(log).spawn().expect("drover");
+    let mut said = String::new();
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout"));
+    lines.read_line(&mut said).expect("read");
+    let text = site.logs().file("serve.log");
+    assert!(said.contains("http://127.0.0.1:"), "{said}{text}");
+    Serving { child, port, said }
+}
+
+impl Serving {
+    fn get(&self, path: &str) -> crate::harness::Response {
+        Request::new(self.port, "GET", path).send()
+    }
+
+    /// Sends the signal and asserts that all is gone then.
+    fn end(mut self, site: &Site, signal: Signal) {
+        assert!(!processes::family(self.child.id() as i32, &site.id).is_empty());
+        kill_process(Pid::from_child(&self.child), signal).expect("kill");
+        let status = self.child.wait().expect("wait");
+        assert!(status.success(), "{status}: {}", site.logs().file("serve.log"));
+        until("no process is left", || processes::family(self.child.id() as i32, &site.id).is_empty());
+        let log = site.logs().file("serve.log");
+        let directory = log.split("-f ").nth(1).and_then(|t| t.split("/httpd.conf").next()).expect("command line in the log");
+        assert!(!std::path::Path::new(directory).exists(), "{directory} is left");
+    }
+}
+
+event_test!(serve_a_script_until_a_signal, |site| {
+    let site = site.script("static/hello.txt", "plain file\n");
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let alias = format!("/files={}/static", site.apps().display());
+        let serving = serve(&site, &["process.wsgi", "--processes", "2", "--threads", "3", "--url-alias", &alias]);
+        let told = serving.get("/x").json();
+        assert_eq!((told["cwd"].as_str(), told["multiprocess"].as_bool()), (site.apps().to_str(), Some(true)));
+        let file = serving.get("/files/hello.txt");
+        assert_eq!((file.text().as_str(), file.header("Content-Type")), ("plain file\n", Some("text/plain")));
+        assert!(serving.said.contains("process.wsgi") && serving.said.contains(&serving.port.to_string()));
+        serving.end(&site, signal);
+    }
+});
+
+event_test!(serve_a_module, |site| {
+    let site = site.script("shop/__init__.py", "").script("shop/web.py", "class Site:\n    def app(self, e, s):\n        s('200 OK', [])\n        return [b'shop']\nsite = Site()\n");
+    let serving = serve(&site, &["shop.web:site.app", "--mpm", "prefork"]);
+    assert_eq!(serving.get("/").text(), "shop");
+    serving.end(&site, Signal::INT);
+});
+
+event_test!(serve_with_a_virtualenv, |site| {
+    let python = paths::apps_venv().join("bin/python");
+    let serving = serve(&site, &["flask/yourapplication.wsgi", "--python", &python.display().to_string(), "--mpm", "worker"]);
+    assert_eq!(serving.get("/").text(), "Logged out");
+    serving.end(&site, Signal::INT);
+});
+
+event_test!(httpd_that_dies_is_an_error, |site| {
+    let mut serving = serve(&site, &["hello.wsgi"]);
+    let family = processes::family(serving.child.id() as i32, &site.id);
+    let httpd = family.iter().find(|p| p.parent == serving.child.id() as i32).expect("httpd");
+    kill_process(Pid::from_raw(httpd.pid).expect("pid"), Signal::TERM).expect("kill");
+    serving.child.wait().expect("wait");
+    until("no process is left", || processes::family(0, &site.id).is_empty());
+});
+
+event_test!(clear_errors, |site| {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("listener");
+    let port = taken.local_addr().expect("address").port().to_string();
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["serve", "hello.wsgi", "--port", &port], 1, "in use"),
+        (&["serve", "missing.wsgi"], 1, "missing.wsgi"),
+        (&["serve", "no/such.wsgi"], 1, "no application"),
+        (&["serve", "hello.wsgi", "--python", "/no/python"], 1, "/no/python"),
+        (&["serve", "hello.wsgi", "--httpd", "/no/httpd"], 1, "httpd"),
+        (&["serve", "hello.wsgi", "--mpm", "fast"], 2, "event"),
+        (&["serve"], 2, "application"),
+        (&["dance"], 2, "dance"),
+    ];
+    for (arguments, code, part) in cases {
+        let (output, said) = ended(&site, arguments);
+        assert_eq!(output.status.code(), Some(*code), "{arguments:?}: {said}");
+        assert!(said.contains(part) && said.starts_with("drover: "), "{arguments:?}: {said}");
+    }
+});
+
+event_test!(config_is_a_configuration, |site| {
+    let (output, said) = ended(&site, &["config", "hello.wsgi", "--port", &site.port.to_string(), "--processes", "3"]);
+    assert!(output.status.success(), "{said}");
+    let text = String::from_utf8_lossy(&output.stdout).replace("/tmp/drover", &site.dir().display().to_string());
+    assert!(text.contains("processes=3") && text.contains(&format!("Listen 127.0.0.1:{}", site.port)));
+    let file = site.dir().join("printed.conf");
+    std::fs::write(&file, text).expect("write");
+    let tested = Command::new(paths::httpd()).arg("-t").arg("-f").arg(&file).output().expect("httpd -t");
+    assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stderr));
+});
+
+event_test!(version_help_and_check, |site| {
+    let (version, _) = ended(&site, &["--version"]);
+    assert!(String::from_utf8_lossy(&version.stdout).starts_with("drover 0."));
+    let (help, _) = ended(&site, &["--help"]);
+    assert!(String::from_utf8_lossy(&help.stdout).contains("--url-alias"));
+    let (check, said) = ended(&site, &["check"]);
+    let text = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(check.status.success(), "{text}{said}");
+    for part in ["droverd", "httpd", "python", "extension", "MPM"] {
+        assert!(text.lines().any(|l| l.starts_with(part)), "{part}: {text}");
+    }
+});
