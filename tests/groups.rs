@@ -24,7 +24,9 @@ both_test!(user_group_and_umask, |site| {
     assert_eq!(told["umask"], 0o027);
     let mut groups = vec![id("-g", "www-data"), id("-g", "daemon")];
     groups.sort();
-    assert_eq!(told["groups"], serde_json::json!(groups));
+    let mut found: Vec<_> = told["groups"].as_array().expect("list").iter().filter_map(Value::as_u64).collect();
+    found.dedup();
+    assert_eq!(found, groups);
     assert_eq!((told["environ"]["USER"].as_str(), told["environ"]["HOME"].as_str()), (Some("nobody"), Some("/nonexistent")));
     let pid = told["pid"].as_i64().expect("pid") as i32;
     assert!(processes::status(pid, "CapEff").trim_start_matches('0').is_empty(), "no capabilities are left");

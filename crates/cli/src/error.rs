@@ -22,6 +22,8 @@ pub enum Error {
     Unreadable { user: String, path: PathBuf, barrier: PathBuf },
     /// A part of the installation is missing.
     Missing(&'static str, String),
+    /// A part of the installation does not run; with what it said.
+    Broken(&'static str, String),
     /// httpd refused its configuration, or ended by itself.
     Httpd(String),
 }
@@ -56,6 +58,7 @@ impl fmt::Display for Error {
                 barrier.display()
             ),
             Error::Missing(what, hint) => write!(f, "{what} was not found: {hint}"),
+            Error::Broken(what, said) => write!(f, "{what} does not run: {said}"),
             Error::Httpd(what) => write!(f, "httpd: {what}"),
         }
     }

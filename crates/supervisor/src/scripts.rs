@@ -36,10 +36,6 @@ impl Scripts {
         all
     }
 
-    pub fn has_preload(&self) -> bool {
-        !self.preload.is_empty()
-    }
-
     /// What a worker says of its scripts. Those that are gone and not demanded by the configuration are forgotten.
     pub fn outcome(&mut self, loaded: Vec<Loaded>) -> Vec<ScriptFailure> {
         let mut failures = Vec::new();

@@ -46,8 +46,6 @@ pub struct Response {
     sent_head: bool,
     /// Bytes of body that are on the wire.
     sent: u64,
-    /// The application has produced more than its Content-Length.
-    excess: bool,
 }
 
 /// Why a block could not be sent.
@@ -135,15 +133,19 @@ impl Exchange {
         Ok(Front { begin: payload, fields })
     }
 
-    /// Sends one block, the head before it if need be. Returns false when the application has produced more than it promised:
-    /// then it need not be asked for more.
-    pub fn block(&self, py: Python<'_>, block: &[u8]) -> Result<bool, Trouble> {
+    /// Whether this answer must have as many bytes as its Content-Length says.
+    fn must_be_whole(&self, head: &Head) -> bool {
+        head.allows_body() && !self.is_head.load(Ordering::Relaxed)
+    }
+
+    /// Sends one block, the head before it if need be; `whole`: there is no other. Returns false when the application has
+    /// produced more than it promised: then it need not be asked for more.
+    pub fn block(&self, py: Python<'_>, block: &[u8], whole: bool) -> Result<bool, Trouble> {
         let (front, block, within) = {
             let mut response = gil::lock(py, &self.response);
-            let front = self.front(&mut response, None)?;
+            let front = self.front(&mut response, whole.then_some(block.len()))?;
             let allowed = response.allowance(block.len());
             let within = allowed == block.len();
-            response.excess |= !within;
             response.sent = response.sent.saturating_add(allowed as u64);
             (front, block.get(..allowed).unwrap_or_default(), within)
         };
@@ -160,22 +162,49 @@ impl Exchange {
         Ok(within)
     }
 
-    /// Sends the only block there is, and END with it: one system call for most answers. For results that need no `close`.
-    pub fn only_block(&self, py: Python<'_>, block: &[u8]) -> Result<End, Trouble> {
-        let fits = {
+    /// Sends the only block there is, and END with it: one system call for most answers. `Ok(false)`: it does not go like
+    /// that, nothing was sent. Only for results that need no `close`.
+    pub fn only_block(&self, py: Python<'_>, block: &[u8]) -> Result<bool, Trouble> {
+        let front = {
             let mut response = gil::lock(py, &self.response);
-            let fresh = !response.sent_head;
-            let fits = fresh && block.len() <= TOGETHER && response.allowance(block.len()) == block.len();
-            if !fits {
-                None
-            } else {
-                let front = self.front(&mut response, Some(block.len()))?;
-                response.sent = block.len() as u64;
-                self.shortfall(&response).is_none().then_some(front).ok_or_else(|| response.sent_head = false)
-                    .map_or_else(|()| None, Some)
+            let Some(head) = response.head.as_ref() else { return Err(Trouble::NotStarted) };
+            let exact = head.length.is_none_or(|promised| promised == block.len() as u64);
+            if response.sent_head || !exact || block.len() > TOGETHER {
+                return Ok(false);
             }
+            self.front(&mut response, Some(block.len()))?
         };
-        let _ = fits;
-        Err(Trouble::Gone)
+        let clean = self.is_body_clean(py);
+        let (header, end) = (self.way.header(Kind::Body, 0, block.len()), self.way.header(Kind::End, 0, 0));
+        let header: &[u8] = if block.is_empty() { &[] } else { &header };
+        self.way.send_last(py, &[&front.begin, &front.fields, header, block, &end], clean)?;
+        Ok(true)
+    }
+
+    /// Ends the answer: the head if nothing else has sent it, then END, unless bytes are missing.
+    pub fn end(&self, py: Python<'_>) -> Result<End, Trouble> {
+        let front = {
+            let mut response = gil::lock(py, &self.response);
+            let Some(head) = response.head.as_ref() else { return Err(Trouble::NotStarted) };
+            if let Some(promised) = head.length.filter(|&p| self.must_be_whole(head) && response.sent < p) {
+                return Ok(End::Short { promised, sent: response.sent });
+            }
+            self.front(&mut response, None)?
+        };
+        let clean = self.is_body_clean(py);
+        self.way.send_last(py, &[&front.begin, &front.fields, &self.way.header(Kind::End, 0, 0)], clean)?;
+        Ok(End::Complete)
+    }
+
+    /// Whether nothing of the request's body is or may come to be on the socket: only then can httpd use the pair again.
+    fn is_body_clean(&self, py: Python<'_>) -> bool {
+        self.body.as_ref().is_none_or(|body| match body.try_lock() {
+            Some(mut body) => body.settle(),
+            None => {
+                // Another thread of the application reads from it still.
+                self.way.close(py);
+                false
+            }
+        })
     }
 }

@@ -1,1 +1,158 @@
-fn main(){}
+//! A worker without Python, for tests/supervise.rs: what a script's file says is what it does.
+//!
+//! `fail`: cannot be loaded. `exit`: the process ends while loading it. `hang`: it never comes up. Anything else: the answer to
+//! each request is that text, the process id and the user id. The callable `crash` aborts the process; `hold` waits for a byte on
+//! the way back before it answers.
+use drover_sys::Errno;
+use drover_sys::channel::{receive, send};
+use drover_sys::inherited;
+use drover_sys::wait::{PollFd, PollFlags, poll_until, readable_now};
+use drover_wire::control::{FromWorker, Loaded, Script, ToWorker, WorkerConfig, decode, encode};
+use drover_wire::frame::{Failure, Header, Kind};
+use drover_wire::request::{PREFIX, Payload, Prefix};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Text and time of a script that was loaded or has failed.
+struct Code {
+    mtime_us: u64,
+    text: Result<String, String>,
+}
+
+fn load(script: &Script) -> Code {
+    let path = std::path::Path::new(std::ffi::OsStr::from_bytes(&script.path));
+    let mtime_us = std::fs::metadata(path).map_or(0, |m| u64::try_from(m.mtime()).unwrap_or(0) * 1_000_000);
+    let text = match std::fs::read_to_string(path).as_deref().map(str::trim) {
+        Ok("fail") => Err("Traceback (most recent call last):\n  line 1\nSyntaxError: it says fail".to_owned()),
+        Ok("exit") => std::process::exit(3),
+        Ok("hang") => loop {
+            std::thread::sleep(Duration::from_secs(1000));
+        },
+        Ok(text) => Ok(text.to_owned()),
+        Err(e) => Err(e.to_string()),
+    };
+    Code { mtime_us, text }
+}
+
+struct Worker {
+    control: OwnedFd,
+    queue: OwnedFd,
+    loaded: BTreeMap<Vec<u8>, Code>,
+    kept: BTreeMap<Vec<u8>, u64>,
+}
+
+impl Worker {
+    fn say(&self, message: &FromWorker, fds: &[OwnedFd]) -> Outcome<()> {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        send(&self.control, &[&encode(message)?], &fds, true)?;
+        Ok(())
+    }
+
+    /// `None`: droverd is gone.
+    fn hear(&self) -> Outcome<Option<ToWorker>> {
+        let mut buffer = vec![0; 200_000];
+        let n = receive(&self.control, &mut buffer, &mut Vec::new(), true)?;
+        Ok(if n == 0 { None } else { Some(decode(buffer.get(..n).unwrap_or_default())?) })
+    }
+
+    fn start(&mut self) -> Outcome<WorkerConfig> {
+        self.say(&FromWorker::Hello { version: drover_wire::VERSION.to_owned(), python: "none".to_owned() }, &[])?;
+        let Some(ToWorker::Start(config)) = self.hear()? else { return Err("no Start".into()) };
+        eprintln!("loading for generation {}", config.generation);
+        let mut outcomes = Vec::new();
+        for script in &config.scripts {
+            let code = load(script);
+            let failure = code.text.as_ref().err().map(|text| (Failure::Import as u16, text.clone()));
+            outcomes.push(Loaded { script: script.clone(), mtime_us: code.mtime_us, failure });
+            self.loaded.insert(script.path.clone(), code);
+        }
+        self.say(&FromWorker::Loaded(outcomes), &[])?;
+        Ok(*config)
+    }
+
+    fn serve(&mut self) -> Outcome<()> {
+        loop {
+            let mut fds = [PollFd::new(&self.control, PollFlags::IN), PollFd::new(&self.queue, PollFlags::IN)];
+            poll_until(&mut fds, None)?;
+            if readable_now(&self.control) {
+                match self.hear()? {
+                    Some(ToWorker::Keep { path, mtime_us }) => drop(self.kept.insert(path, mtime_us)),
+                    Some(ToWorker::Serve | ToWorker::Dump) => {}
+                    Some(ToWorker::Drain) | None => return Ok(()),
+                    Some(ToWorker::Start(_)) => return Err("Start twice".into()),
+                }
+            } else if let Some((message, way_back)) = self.take()? {
+                self.request(message, way_back)?;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take(&self) -> Outcome<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+        let (mut buffer, mut fds) = (vec![0; 200_000], Vec::new());
+        match receive(&self.queue, &mut buffer, &mut fds, false) {
+            Ok(0) => Ok(None),
+            Ok(n) => {
+                buffer.truncate(n);
+                Ok(Some((buffer, fds)))
+            }
+            // Another worker was quicker.
+            Err(Errno::AGAIN) => Ok(Some((Vec::new(), Vec::new()))),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn request(&mut self, message: Vec<u8>, fds: Vec<OwnedFd>) -> Outcome<()> {
+        let Some(way_back) = fds.first() else { return Ok(()) };
+        let prefix = Prefix::decode(&message)?;
+        let payload = Payload::decode(&prefix, message.get(PREFIX..).unwrap_or_default())?;
+        let script = Script { path: payload.script.to_vec(), callable: payload.callable.to_vec() };
+        let known = self.loaded.contains_key(&script.path);
+        let code = self.loaded.entry(script.path.clone()).or_insert_with(|| load(&script));
+        if !known {
+            let message = FromWorker::AlsoLoaded(script.clone());
+            send(&self.control, &[&encode(&message)?], &[], true)?;
+        }
+        let seen = prefix.script_mtime_us;
+        if seen != 0 && seen != code.mtime_us && self.kept.get(&script.path) != Some(&seen) {
+            return self.say(&FromWorker::Changed { path: script.path, mtime_us: seen, request: message }, &fds);
+        }
+        match script.callable.as_slice() {
+            b"crash" => std::process::abort(),
+            b"hold" => {
+                receive(way_back, &mut [0; 8], &mut Vec::new(), true)?;
+            }
+            _ => {}
+        }
+        let (kind, code, text) = match &code.text {
+            Ok(text) => (Kind::Body, 0, format!("{text} {} {}", std::process::id(), rustix::process::getuid().as_raw())),
+            Err(text) => (Kind::Fail, Failure::Import as u16, text.clone()),
+        };
+        let head = Header { len: u32::try_from(text.len())?, number: prefix.number, kind, code }.encode();
+        let end = Header { len: 0, number: prefix.number, kind: Kind::End, code: 0 }.encode();
+        let _ = send(way_back, &[&head, text.as_bytes(), if kind == Kind::Body { &end } else { &[] }], &[], true);
+        Ok(())
+    }
+}
+
+fn main() -> Outcome<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let number = |name: &str| {
+        let at = arguments.iter().position(|a| a == name).ok_or("an argument is missing")?;
+        arguments.get(at + 1).ok_or("a number is missing")?.parse::<i32>().map_err(Box::<dyn Error>::from)
+    };
+    let [control, queue] = inherited::take([number("--control")?, number("--queue")?]).map_err(|(_, e)| e)?;
+    let mut worker = Worker { control, queue, loaded: BTreeMap::new(), kept: BTreeMap::new() };
+    worker.start()?;
+    match worker.hear()? {
+        Some(ToWorker::Serve) => worker.serve(),
+        _ => Ok(()),
+    }
+}
