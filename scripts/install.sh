@@ -11,6 +11,8 @@ for file in libmod_drover.so droverd lib_drover.so drover; do
     [ -f "$built/$file" ] || { echo "install: $built/$file is missing: run make build first" >&2; exit 1; }
 done
 
+[ -f "$repo/python/mod_drover/boot.py" ] || { echo "install: python/mod_drover/boot.py is missing from this tree" >&2; exit 1; }
+
 # Written beside its place and moved into it, so that nobody ever sees half a file.
 put() { # MODE FROM TO
     install -m "$1" "$2" "$3.new"

@@ -38,12 +38,14 @@ event_test!(wrong_lines_are_refused_with_file_and_line, |site| {
         let path = site.dir().join("wrong.conf");
         std::fs::write(&path, &text).expect("configuration");
         let mut command = std::process::Command::new(paths::httpd());
-        let output = command.arg("-t").arg("-f").arg(&path).env_clear().envs(crate::harness::httpd::environment(&site)).output().expect("httpd -t");
+        let output =
+            command.arg("-t").arg("-f").arg(&path).env_clear().envs(crate::harness::httpd::environment(&site)).output().expect("httpd -t");
         let said = String::from_utf8_lossy(&output.stderr).into_owned() + &site.logs().all();
         if output.status.success() {
             faults.push(format!("accepted: {line}"));
         }
-        let place = |n: usize| said.contains(&format!("line {n} of {}", path.display())) || said.contains(&format!("{}:{n}", path.display()));
+        let place =
+            |n: usize| said.contains(&format!("line {n} of {}", path.display())) || said.contains(&format!("{}:{n}", path.display()));
         let (first, last) = (site.text().lines().count() + 1, text.lines().count());
         if !(first..=last).any(place) {
             faults.push(format!("no line {first} to {last} of the file named for {line:?}: {said}"));
@@ -83,7 +85,8 @@ event_test!(mod_wsgi_beside_us_is_refused, |site| {
         let path = site.dir().join("both.conf");
         std::fs::write(&path, text).expect("configuration");
         let mut command = std::process::Command::new(paths::httpd());
-        let output = command.arg("-t").arg("-f").arg(&path).env_clear().envs(crate::harness::httpd::environment(&site)).output().expect("httpd -t");
+        let output =
+            command.arg("-t").arg("-f").arg(&path).env_clear().envs(crate::harness::httpd::environment(&site)).output().expect("httpd -t");
         let said = String::from_utf8_lossy(&output.stderr).into_owned() + &site.logs().all();
         // httpd itself skips a second module of the same name, before any code of it runs, and says so; whichever it is, the administrator is told.
         assert!(!output.status.success() || said.contains("already loaded"), "order {order}: {said}");
@@ -106,7 +109,8 @@ both_test!(a_group_serves_all_virtual_hosts_of_its_server_name, |site| {
 
 both_test!(a_group_of_another_virtual_host_is_500, |site| {
     let text = HOSTS.split("<VirtualHost 127").next().expect("two hosts");
-    let httpd = site.bare().config("WSGIDaemonProcess app threads=2 python-path=@apps@").config(text).expect_log("DROVER0028|WSGI0152").start();
+    let httpd =
+        site.bare().config("WSGIDaemonProcess app threads=2 python-path=@apps@").config(text).expect_log("DROVER0028|WSGI0152").start();
     let get = |host: &str, path: &str| httpd.request("GET", path).header("Host", host).send();
     assert_eq!(get("a.example", "/own").json()["mod_wsgi.process_group"], "of-a");
     assert_eq!(get("a.example", "/global").json()["mod_wsgi.process_group"], "app");
@@ -144,8 +148,10 @@ both_test!(groups_can_be_chosen_by_the_request, |site| {
 both_test!(application_groups_have_their_documented_names, |site| {
     let site = site.modules("env setenvif").bare().config("WSGIDaemonProcess app threads=2\nWSGIProcessGroup app\nSetEnv NAME chosen");
     let section = |url: &str, name: &str| format!("<Location {url}>\nWSGIApplicationGroup {name}\n</Location>\n");
-    let text = section("/global", "%{GLOBAL}") + &section("/server", "%{SERVER}") + &section("/env", "%{ENV:NAME}") + &section("/named", "mine");
-    let httpd = site.config(&(text + &section("/resource", "%{RESOURCE}"))).app("/resource", "environ.wsgi").app("/", "environ.wsgi").start();
+    let text =
+        section("/global", "%{GLOBAL}") + &section("/server", "%{SERVER}") + &section("/env", "%{ENV:NAME}") + &section("/named", "mine");
+    let httpd =
+        site.config(&(text + &section("/resource", "%{RESOURCE}"))).app("/resource", "environ.wsgi").app("/", "environ.wsgi").start();
     let port = httpd.site.port;
     for (path, name) in [
         ("/global", String::new()),

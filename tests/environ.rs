@@ -51,11 +51,16 @@ both_test!(variables, |site| {
 both_test!(processes_and_threads_are_told, |site| {
     let site = site.bare().app("/a", "environ.wsgi").app("/b", "environ.wsgi").app("/c", "environ.wsgi");
     let group = |name: &str, options: &str| {
-        format!("WSGIDaemonProcess {name} {options}\n<Location /{name}>\nWSGIProcessGroup {name}\nWSGIApplicationGroup %{{GLOBAL}}\n</Location>\n")
+        format!(
+            "WSGIDaemonProcess {name} {options}\n<Location /{name}>\nWSGIProcessGroup {name}\nWSGIApplicationGroup %{{GLOBAL}}\n</Location>\n"
+        )
     };
     let httpd = site.config(&(group("a", "threads=1") + &group("b", "processes=2 threads=3") + &group("c", "processes=1"))).start();
     for (path, threads, processes) in [("/a", false, false), ("/b", true, true), ("/c", true, true)] {
-        expect(&httpd.get(path).json(), json!({"wsgi.multithread": threads, "wsgi.multiprocess": processes, "mod_wsgi.process_group": path[1..]}));
+        expect(
+            &httpd.get(path).json(),
+            json!({"wsgi.multithread": threads, "wsgi.multiprocess": processes, "mod_wsgi.process_group": path[1..]}),
+        );
     }
 });
 
@@ -70,7 +75,8 @@ mpm_test!(cgi_variables_that_mod_wsgi_6_dropped, |site| {
 
 both_test!(headers, |site| {
     let httpd = site.app("/", "environ.wsgi").start();
-    let request = httpd.request("GET", "/").header("X-Fine", "1").header("x-LOWER-case", "2").header("X_Under", "spoof").header("X.Dot", "3");
+    let request =
+        httpd.request("GET", "/").header("X-Fine", "1").header("x-LOWER-case", "2").header("X_Under", "spoof").header("X.Dot", "3");
     let request = request.header("Proxy", "http://evil/").header("X-Two", "a").header("X-Two", "b").header("X-Empty", "");
     let environ = request.header("Cookie", "a=1").header("X-Latin", b"caf\xe9 \x80\xff".as_slice()).send().json();
     expect(
@@ -176,7 +182,8 @@ both_test!(trusted_proxies, |site| {
     let httpd = site.start();
     let ask = |path: &str| {
         let request = httpd.request("GET", path).header("X-Forwarded-For", "192.0.2.9").header("X-Forwarded-Proto", "https");
-        let request = request.header("X-Forwarded-Host", "shop.example").header("X-Forwarded-Port", "8443").header("X-Script-Name", "/mount");
+        let request =
+            request.header("X-Forwarded-Host", "shop.example").header("X-Forwarded-Port", "8443").header("X-Script-Name", "/mount");
         request.header("X-Real-IP", "192.0.2.66").send().json()
     };
     expect(

@@ -52,14 +52,19 @@ both_test!(exec_cgi_is_needed_without_an_alias, |site| {
 });
 
 both_test!(an_unknown_group_is_500, |site| {
-    let httpd = site.config("<Location /x>\nWSGIProcessGroup nowhere\n</Location>").app("/", "hello.wsgi").expect_log("DROVER0027|WSGI0151").start();
+    let httpd = site
+        .config("<Location /x>\nWSGIProcessGroup nowhere\n</Location>")
+        .app("/", "hello.wsgi")
+        .expect_log("DROVER0027|WSGI0151")
+        .start();
     assert_eq!(httpd.get("/x").status, 500);
     httpd.ok("/");
 });
 
 mpm_test!(a_failed_import_is_503_with_a_traceback, |site| {
     let site = site.script("broken.wsgi", "import no_such_module\n").script("syntax.wsgi", "def application(:\n");
-    let group = "WSGIDaemonProcess second processes=1 threads=2 python-path=@apps@\n<Location /syntax>\nWSGIProcessGroup second\n</Location>";
+    let group =
+        "WSGIDaemonProcess second processes=1 threads=2 python-path=@apps@\n<Location /syntax>\nWSGIProcessGroup second\n</Location>";
     let site = site.config(group).app("/broken", "broken.wsgi").app("/syntax", "syntax.wsgi");
     let site = site.expect_log("ModuleNotFoundError: No module named 'no_such_module'").expect_log("SyntaxError").allow_log(TRACE);
     let httpd = site.allow_log("DROVER006|DROVER02|DROVER04|wsgi:error").start();
@@ -77,7 +82,10 @@ mpm_test!(a_mended_script_is_served_again, |site| {
 });
 
 both_test!(a_process_that_dies_is_502, |site| {
-    let site = self::site(site).daemon("processes=2 threads=2").expect_log("DROVER0053|WSGI0146|WSGI0147").allow_log("DROVER02|DROVER04|AH0|wsgi:|WSGI");
+    let site = self::site(site)
+        .daemon("processes=2 threads=2")
+        .expect_log("DROVER0053|WSGI0146|WSGI0147")
+        .allow_log("DROVER02|DROVER04|AH0|wsgi:|WSGI");
     let site = site.allow_log("Fatal Python|Current thread|Thread 0x|Extension modules|<no Python frame>|faulthandler");
     let httpd = site.start();
     for method in ["POST", "GET"] {

@@ -72,7 +72,10 @@ mpm_test!(graceful_reads_the_configuration_again, |site| {
     let mut httpd = site.modules("env").config("SetEnv which first").app("/", "environ.wsgi").start();
     assert_eq!(httpd.get("/").json()["which"], "first");
     let config = httpd.site.text().replace("SetEnv which first", "SetEnv which second\nWSGIDaemonProcess more threads=2\n");
-    let config = config.replace("WSGIScriptAlias /", "WSGIScriptAlias /more @apps@/process.wsgi process-group=more application-group=%{GLOBAL}\nWSGIScriptAlias /");
+    let config = config.replace(
+        "WSGIScriptAlias /",
+        "WSGIScriptAlias /more @apps@/process.wsgi process-group=more application-group=%{GLOBAL}\nWSGIScriptAlias /",
+    );
     std::fs::write(httpd.site.dir().join("httpd.conf"), httpd.site.fill(&config)).expect("configuration");
     httpd.graceful();
     until("the new configuration", || httpd.get("/").json()["which"] == "second");
@@ -92,7 +95,8 @@ mpm_test!(a_changed_script_is_loaded_and_nothing_is_lost, |site| {
 
 both_test!(script_reloading, |site| {
     let site = site.script("a.wsgi", &app("one")).script("fixed.wsgi", &app("fixed")).app("/fixed", "fixed.wsgi").app("/", "a.wsgi");
-    let group = "WSGIDaemonProcess fixed processes=1 threads=2\n<Location /fixed>\nWSGIProcessGroup fixed\nWSGIScriptReloading Off\n</Location>";
+    let group =
+        "WSGIDaemonProcess fixed processes=1 threads=2\n<Location /fixed>\nWSGIProcessGroup fixed\nWSGIScriptReloading Off\n</Location>";
     let httpd = site.config(group).start();
     assert_eq!((httpd.ok("/"), httpd.ok("/fixed")), ("one".into(), "fixed".into()));
     change(&httpd.site, "fixed.wsgi", &app("changed"));
@@ -131,7 +135,8 @@ mpm_test!(droverd_is_started_again, |site| {
 });
 
 mpm_test!(everything_ends_when_the_parent_is_killed, |site| {
-    let mut httpd = site.script("a.wsgi", &app("a")).daemon("processes=3 threads=2").app("/", "a.wsgi").allow_leftovers().start();
+    let mut httpd =
+        site.script("a.wsgi", &app("a")).daemon("processes=3 threads=2").app("/", "a.wsgi").allow_leftovers().allow_log("DROVER").start();
     httpd.ok("/");
     until("three workers", || httpd.workers().len() == 3);
     httpd.kill_parent();
@@ -186,7 +191,8 @@ mpm_test!(many_generations_leak_nothing, |site| {
 
 both_test!(maximum_requests, |site| {
     let httpd = site.script("a.wsgi", &app("a")).daemon("processes=2 threads=2 maximum-requests=5").app("/", "a.wsgi").start();
-    let mut pids: Vec<String> = (0..30).map(|_| httpd.get("/")).map(|r| format!("{} {}", r.status, r.header("X-Pid").unwrap_or("?"))).collect();
+    let mut pids: Vec<String> =
+        (0..30).map(|_| httpd.get("/")).map(|r| format!("{} {}", r.status, r.header("X-Pid").unwrap_or("?"))).collect();
     assert!(pids.iter().all(|p| p.starts_with("200 ")), "{pids:?}");
     pids.sort();
     pids.dedup();
@@ -194,7 +200,8 @@ both_test!(maximum_requests, |site| {
 });
 
 mpm_test!(a_dead_worker_is_replaced, |site| {
-    let site = site.script("a.wsgi", &app("a")).daemon("processes=3 threads=2").app("/", "a.wsgi").expect_log("DROVER02*").allow_log("DROVER");
+    let site =
+        site.script("a.wsgi", &app("a")).daemon("processes=3 threads=2").app("/", "a.wsgi").expect_log("DROVER02*").allow_log("DROVER");
     let httpd = site.start();
     until("three workers", || httpd.get("/").status == 200 && httpd.workers().len() == 3);
     let victim = httpd.workers().remove(0);
@@ -206,7 +213,8 @@ mpm_test!(a_dead_worker_is_replaced, |site| {
 });
 
 mpm_test!(stop_directly_after_start, |site| {
-    let httpd = site.script("slow.wsgi", "import time\ntime.sleep(30)\n").app("/", "slow.wsgi").daemon("processes=2 threads=2 shutdown-timeout=1");
+    let httpd =
+        site.script("slow.wsgi", "import time\ntime.sleep(30)\n").app("/", "slow.wsgi").daemon("processes=2 threads=2 shutdown-timeout=1");
     httpd.allow_log("DROVER").start().finish();
 });
 
@@ -217,4 +225,12 @@ both_test!(import_scripts_run_when_a_process_starts, |site| {
     let httpd = site.start();
     gate.reached();
     httpd.ok("/");
+});
+
+both_test!(one_process_for_debugging, |site| {
+    let mut httpd = site.script("a.wsgi", &app("a")).app("/", "a.wsgi").single().start();
+    for _ in 0..3 {
+        assert_eq!(httpd.ok("/"), "a");
+    }
+    httpd.stop();
 });

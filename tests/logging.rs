@@ -4,7 +4,8 @@
 use crate::harness::{Httpd, Site, log, until};
 
 fn site(site: Site) -> Site {
-    let host = "<VirtualHost *:@port@>\nServerName shop.example\nErrorLog @logs@/shop.log\nWSGIScriptAlias / @apps@/log.wsgi\n</VirtualHost>";
+    let host =
+        "<VirtualHost *:@port@>\nServerName shop.example\nErrorLog @logs@/shop.log\nWSGIScriptAlias / @apps@/log.wsgi\n</VirtualHost>";
     site.config(host).allow_log("wsgi:error|wsgi:warn")
 }
 
@@ -67,7 +68,8 @@ mpm_test!(a_crash_loses_no_line, |site| {
 
 // mod_wsgi takes the virtual host by its address, so name-based hosts share the log of the first.
 mpm_test!(each_request_has_its_own_log, |site| {
-    let second = "<VirtualHost *:@port@>\nServerName wiki.example\nErrorLog @logs@/wiki.log\nWSGIScriptAlias / @apps@/log.wsgi\n</VirtualHost>";
+    let second =
+        "<VirtualHost *:@port@>\nServerName wiki.example\nErrorLog @logs@/wiki.log\nWSGIScriptAlias / @apps@/log.wsgi\n</VirtualHost>";
     let httpd = self::site(site).config(second).start();
     let ask = |host: &str| httpd.request("GET", "/errors").header("Host", host).send();
     ask("wiki.example");

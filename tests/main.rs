@@ -1,6 +1,9 @@
 //! The tests of the product as a whole: one binary, one module a concern, a real httpd in each test.
 //!
 //! Run them with `make test`, or by name: `make test MPM=event T=streaming`.
+// A test may stop at whatever it did not expect.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 #[macro_use]
 mod harness;
 

@@ -64,7 +64,8 @@ impl Browser {
     }
 
     fn post(&mut self, httpd: &Httpd, path: &str, body: String) -> Response {
-        let request = httpd.request("POST", path).header("Cookie", self.cookie()).header("Content-Type", "application/x-www-form-urlencoded");
+        let request =
+            httpd.request("POST", path).header("Cookie", self.cookie()).header("Content-Type", "application/x-www-form-urlencoded");
         let response = request.body(body).send();
         self.take(&response);
         response
@@ -74,7 +75,8 @@ impl Browser {
 both_test!(django_with_its_documented_configuration, |site| {
     django(&site);
     // mod_wsgi has no module for embedded mode here: it runs all in the group, as the documentation recommends.
-    let httpd = site.modules("alias mime").head("TypesConfig /etc/mime.types").bare().config(DJANGO).allow_log("Not Found|Forbidden").start();
+    let httpd =
+        site.modules("alias mime").head("TypesConfig /etc/mime.types").bare().config(DJANGO).allow_log("Not Found|Forbidden").start();
     let mut browser = Browser::default();
     assert_eq!(browser.get(&httpd, "/admin/").status, 302);
     let form = browser.get(&httpd, "/admin/login/?next=/admin/").text();
@@ -96,7 +98,10 @@ both_test!(django_with_its_documented_configuration, |site| {
     body.extend_from_slice(b"\r\n--frontier--\r\n");
     let upload = httpd.request("POST", "/upload/").header("Content-Type", "multipart/form-data; boundary=frontier").body(body).send();
     assert_eq!(upload.status, 200, "{}", upload.text());
-    assert_eq!((upload.json()["size"].as_u64(), upload.json()["sum"].as_u64()), (Some(50 << 20), Some(data.iter().map(|b| u64::from(*b)).sum())));
+    assert_eq!(
+        (upload.json()["size"].as_u64(), upload.json()["sum"].as_u64()),
+        (Some(50 << 20), Some(data.iter().map(|b| u64::from(*b)).sum()))
+    );
     assert_eq!(httpd.get("/no/such/page").status, 404);
 });
 

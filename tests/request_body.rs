@@ -70,7 +70,8 @@ both_test!(expect_100_continue, |site| {
     let httpd = site.app("/", "body.wsgi").start();
     for size in [5usize, 200_000] {
         let mut conn = httpd.connect();
-        let head = format!("POST /read_all HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\nExpect: 100-continue\r\n\r\n");
+        let head =
+            format!("POST /read_all HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\nExpect: 100-continue\r\n\r\n");
         conn.send(head).expect("send");
         let mut interim = [0u8; 25];
         std::io::Read::read_exact(&mut conn.stream, &mut interim).expect("interim answer");
@@ -143,7 +144,8 @@ both_test!(chunked_can_be_refused, |site| {
 });
 
 both_test!(limit_request_body, |site| {
-    let site = site.app("/", "body.wsgi").head("LimitRequestBody 100000").allow_log("AH01587|AH0|DROVER0040|WSGI0|limit|Limit|LIMIT|OSError");
+    let site =
+        site.app("/", "body.wsgi").head("LimitRequestBody 100000").allow_log("AH01587|AH0|DROVER0040|WSGI0|limit|Limit|LIMIT|OSError");
     let httpd = site.allow_log("Traceback|File|body =|return").start();
     assert_eq!(httpd.request("POST", "/nothing").body(pattern(100_001)).send().status, 413);
     received(&httpd.request("POST", "/read_all").body(pattern(100_000)).send(), &pattern(100_000));

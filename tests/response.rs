@@ -209,7 +209,8 @@ both_test!(output_filters, |site| {
 });
 
 both_test!(error_documents, |site| {
-    let site = noisy(site).config("ErrorDocument 500 \"the server's own words\"\n<Location /exc_info_before>\nWSGIErrorOverride On\n</Location>");
+    let site =
+        noisy(site).config("ErrorDocument 500 \"the server's own words\"\n<Location /exc_info_before>\nWSGIErrorOverride On\n</Location>");
     let httpd = site.start();
     assert_eq!(httpd.get("/text_block").text(), "the server's own words");
     assert_eq!(httpd.get("/exc_info_before").text(), "the server's own words");

@@ -10,7 +10,19 @@ fn tls(site: Site, more: &str) -> (Site, u16) {
     let port = free_port();
     let dir = site.dir().to_path_buf();
     let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost"]);
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]);
     let made = openssl.arg("-keyout").arg(dir.join("key.pem")).arg("-out").arg(dir.join("cert.pem")).output().expect("openssl");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let host = format!(
@@ -43,7 +55,8 @@ both_test!(tls_variables, |site| {
     assert!(environ["SSL_PROTOCOL"].as_str().is_some_and(|p| p.starts_with("TLSv1")), "{environ:#}");
     assert!(environ.get("HTTPS").is_none());
     let body = vec![7u8; 300_000];
-    let told: serde_json::Value = serde_json::from_slice(&curl(&httpd, port, "/body/read_all", &["--data-binary", "@-"], &body)).expect("JSON");
+    let told: serde_json::Value =
+        serde_json::from_slice(&curl(&httpd, port, "/body/read_all", &["--data-binary", "@-"], &body)).expect("JSON");
     assert_eq!(told["size"], 300_000);
 });
 

@@ -82,7 +82,9 @@ event_test!(serve_a_script_until_a_signal, |site| {
 });
 
 event_test!(serve_a_module, |site| {
-    let site = site.script("shop/__init__.py", "").script("shop/web.py", "class Site:\n    def app(self, e, s):\n        s('200 OK', [])\n        return [b'shop']\nsite = Site()\n");
+    let site = site
+        .script("shop/__init__.py", "")
+        .script("shop/web.py", "class Site:\n    def app(self, e, s):\n        s('200 OK', [])\n        return [b'shop']\nsite = Site()\n");
     let serving = serve(&site, &["shop.web:site.app", "--mpm", "prefork"]);
     assert_eq!(serving.get("/").text(), "shop");
     serving.end(&site, Signal::INT);
@@ -128,7 +130,8 @@ event_test!(config_is_a_configuration, |site| {
     let (output, said) = ended(&site, &["config", "hello.wsgi", "--port", &site.port.to_string(), "--processes", "3"]);
     assert!(output.status.success(), "{said}");
     let directory = site.dir().display().to_string();
-    let text = String::from_utf8_lossy(&output.stdout).replace("\"/tmp/drover\"", &directory).replace("/tmp/drover/", &format!("{directory}/"));
+    let text =
+        String::from_utf8_lossy(&output.stdout).replace("\"/tmp/drover\"", &directory).replace("/tmp/drover/", &format!("{directory}/"));
     assert!(text.contains("processes=3") && text.contains(&format!("Listen 127.0.0.1:{}", site.port)));
     let file = site.dir().join("printed.conf");
     std::fs::write(&file, text).expect("write");

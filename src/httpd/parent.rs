@@ -331,6 +331,8 @@ unsafe extern "C" fn at_exit(_: *mut c_void) -> ffi::apr_status_t {
     drop(parent);
     if let Some(pid) = pid {
         drover_sys::wait::process_end(pid, LONGEST_END);
+        // SAFETY: reaps our own child if it has ended; httpd's loop, which would, is over.
+        unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
     }
     ffi::APR_SUCCESS
 }

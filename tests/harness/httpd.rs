@@ -3,10 +3,10 @@
 //! Responsible for: start, signals, stop, and the verdict on log, processes, sockets and files. Must never: signal a process that is
 //! not its own. Called by: tests, through [`Site::start`].
 use super::client::{Conn, Request, Response};
+use super::gate::Gate;
 use super::log::Logs;
 use super::processes::{self, MARK, Process};
 use super::wait::{poll, until};
-use super::gate::Gate;
 use super::{Site, paths};
 use rustix::process::{Pid, Signal, kill_process};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -44,7 +44,7 @@ impl Httpd {
         let config = site.write_config();
         let stderr = std::fs::File::create(site.dir().join("logs/0-stderr.log")).expect("stderr file");
         let mut command = Command::new(paths::httpd());
-        command.arg("-f").arg(config).arg("-DFOREGROUND").env_clear().envs(environment(&site));
+        command.arg("-f").arg(config).arg(if site.single { "-X" } else { "-DFOREGROUND" }).env_clear().envs(environment(&site));
         command.stdin(Stdio::null()).stdout(stderr.try_clone().expect("dup")).stderr(stderr).current_dir("/");
         let child = std::os::unix::process::CommandExt::process_group(&mut command, 0).spawn().expect("httpd");
         let mut httpd = Httpd { site, child, seen: Vec::new(), exit: None, finished: false, killed: false };
@@ -53,7 +53,8 @@ impl Httpd {
                 httpd.exit = Some(status);
                 return Some(false);
             }
-            (httpd.log().contains(READY) && std::net::TcpStream::connect(("127.0.0.1", httpd.site.port)).is_ok()).then_some(true)
+            ((httpd.site.single || httpd.log().contains(READY)) && std::net::TcpStream::connect(("127.0.0.1", httpd.site.port)).is_ok())
+                .then_some(true)
         });
         if ready != Some(true) {
             panic!("httpd did not start: {:?}", httpd.exit);

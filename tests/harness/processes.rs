@@ -31,7 +31,13 @@ pub fn process(pid: i32) -> Option<Process> {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let command = String::from_utf8_lossy(&command).replace('\0', " ");
     let command = if command.trim().is_empty() { head.split_once('(')?.1.to_string() } else { command.trim().to_string() };
-    Some(Process { pid, parent: fields.get(1)?.parse().ok()?, started: fields.get(19)?.parse().ok()?, command, state: fields[0].chars().next()? })
+    Some(Process {
+        pid,
+        parent: fields.get(1)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+        command,
+        state: fields[0].chars().next()?,
+    })
 }
 
 /// Every process of the machine that is not a zombie.

@@ -69,6 +69,7 @@ pub struct Site {
     pub(super) foreseen: Foreseen,
     pub(super) environment: Vec<(String, String)>,
     pub(super) leftovers: bool,
+    pub(super) single: bool,
     modules: BTreeSet<String>,
     head: String,
     daemon: Option<String>,
@@ -116,6 +117,7 @@ impl Site {
             foreseen: Foreseen::default(),
             environment: Vec::new(),
             leftovers: false,
+            single: false,
             modules: ["authz_core", "unixd", "log_config"].map(String::from).into(),
             head: String::new(),
             daemon: Some("processes=1 threads=4".into()),
@@ -228,6 +230,12 @@ impl Site {
         self
     }
 
+    /// `httpd -X`: one process, no children.
+    pub fn single(mut self) -> Site {
+        self.single = true;
+        self
+    }
+
     /// A FIFO between test and application.
     pub fn gate(&self, name: &str) -> Gate {
         Gate::new(&self.dir().join("gates"), name)
@@ -259,7 +267,8 @@ impl Site {
 
     /// The whole configuration.
     pub fn text(&self) -> String {
-        let mut out = String::from("ServerRoot @dir@\nDefaultRuntimeDir @dir@/run\nPidFile @dir@/run/httpd.pid\nErrorLog @logs@/error.log\n");
+        let mut out =
+            String::from("ServerRoot @dir@\nDefaultRuntimeDir @dir@/run\nPidFile @dir@/run/httpd.pid\nErrorLog @logs@/error.log\n");
         out.push_str("ServerName localhost\nListen 127.0.0.1:@port@\nDocumentRoot @htdocs@\nLogLevel info\n");
         if is_root() {
             let _ = writeln!(out, "User {0}\nGroup {0}", user());

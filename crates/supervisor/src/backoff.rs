@@ -51,7 +51,10 @@ mod tests {
         let mut b = Backoff::new(3);
         for expected in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
             let pause = b.pause();
-            assert!(pause >= Duration::from_secs(expected) && pause <= Duration::from_secs(expected).mul_f64(1.25), "{pause:?} for {expected}");
+            assert!(
+                pause >= Duration::from_secs(expected) && pause <= Duration::from_secs(expected).mul_f64(1.25),
+                "{pause:?} for {expected}"
+            );
         }
         b.reset();
         assert!(!b.waiting() && b.pause() < Duration::from_millis(1251));

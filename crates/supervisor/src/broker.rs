@@ -21,9 +21,9 @@ impl Supervisor {
             (Err(refusal), ..) => Err(refusal),
             (Ok(()), _, Some(id)) => Ok(id),
             (Ok(()), None, None) => Err(OpenReply::UnknownGroup),
-            (Ok(()), Some(settings), None) => {
-                self.create(key, open.script.clone(), &settings).map_err(|e| OpenReply::Refused(format!("cannot make the group's queue: {e}")))
-            }
+            (Ok(()), Some(settings), None) => self
+                .create(key, open.script.clone(), &settings)
+                .map_err(|e| OpenReply::Refused(format!("cannot make the group's queue: {e}"))),
         };
         let id = match id {
             Ok(id) => id,

@@ -8,9 +8,9 @@ use crate::poller::Source;
 use crate::pool::Event;
 use crate::store::Stored;
 use crate::supervisor::Supervisor;
+use drover_sys::Errno;
 use drover_sys::channel::{receive, receive_many};
 use drover_sys::signals::{CHILD, Signals};
-use drover_sys::Errno;
 use drover_wire::control::{MAX_CONTROL, OpenQueue, ToSupervisor, decode};
 use rustix::process::{Pid, getppid};
 use std::os::fd::OwnedFd;
@@ -158,7 +158,9 @@ impl EventLoop {
         if !self.configured {
             match self.supervisor.poller.add(&self.broker, Source::Broker) {
                 Ok(()) => self.configured = true,
-                Err(e) => self.supervisor.main.message(Code::System, None, None, &["cannot listen to httpd's children".into(), e.to_string()]),
+                Err(e) => {
+                    self.supervisor.main.message(Code::System, None, None, &["cannot listen to httpd's children".into(), e.to_string()])
+                }
             }
         }
     }
@@ -183,4 +185,3 @@ impl EventLoop {
         self.supervisor.main.message(Code::BadMessage, None, None, &[whom.to_owned(), why.to_owned()]);
     }
 }
-

@@ -96,7 +96,9 @@ impl Pool {
                 log(out, Code::ScriptFailed, Some(worker), [String::from_utf8_lossy(&f.path).into_owned(), f.text.clone()]);
             }
         }
-        let summary = || failures.iter().map(|f| format!("{}: {}", String::from_utf8_lossy(&f.path), last_line(&f.text))).collect::<Vec<_>>().join("; ");
+        let summary = || {
+            failures.iter().map(|f| format!("{}: {}", String::from_utf8_lossy(&f.path), last_line(&f.text))).collect::<Vec<_>>().join("; ")
+        };
         match verdict {
             None => {
                 self.drain(worker, now, out);
@@ -190,15 +192,15 @@ impl Pool {
         }
         let newest = self.generation;
         let unready = |w: &Worker| w.generation == newest && matches!(w.state, State::Queued | State::Starting { .. });
-        if let Phase::Rising(r) = &mut self.phase {
-            if r.first_up.is_none() {
-                r.failed = true;
-                self.cancel_queued(out);
-                if !self.workers.values().any(unready) {
-                    self.fail(reason, &[], now, out);
-                }
-                return;
+        if let Phase::Rising(r) = &mut self.phase
+            && r.first_up.is_none()
+        {
+            r.failed = true;
+            self.cancel_queued(out);
+            if !self.workers.values().any(unready) {
+                self.fail(reason, &[], now, out);
             }
+            return;
         }
         match &self.phase {
             Phase::Steady if !self.any_serving() && !self.workers.values().any(unready) => self.fail(reason, &[], now, out),

@@ -78,7 +78,10 @@ mod tests {
         let groups = vec![group("shop", &["x", "x"]), group("wiki", &[])];
         let c = Configuration { version: String::new(), generation: 1, log_level: 4, groups };
         let old = [key("shop", ""), key("gone", "")];
-        assert_eq!(plan(&c, old.iter()), Plan { renew: vec![key("shop", "")], retire: vec![key("gone", "")], preload: vec![key("shop", "x")] });
+        assert_eq!(
+            plan(&c, old.iter()),
+            Plan { renew: vec![key("shop", "")], retire: vec![key("gone", "")], preload: vec![key("shop", "x")] }
+        );
     }
 
     #[test]

@@ -14,10 +14,13 @@ mod worker_talk;
 
 mod backoff;
 mod ending;
+mod events;
 mod gate;
 mod generation;
 mod group;
 mod pool;
+#[cfg(test)]
+mod scenarios;
 mod scripts;
 #[cfg(test)]
 mod simulation;
@@ -88,7 +91,8 @@ fn supervise(run: &Run, main: Rc<log::Sink>) -> Result<(), (String, Errno)> {
         Signals::block(&[signals::CHILD, signals::TERMINATE, signals::INTERRUPT]).map_err(cannot("receive signals as a descriptor"))?;
     let parent = Pid::from_raw(run.parent).ok_or_else(|| ("--parent is no process".to_owned(), Errno::INVAL))?;
 
-    let executable = std::env::current_exe().map_err(|e| ("cannot find its own path".to_owned(), Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
+    let executable =
+        std::env::current_exe().map_err(|e| ("cannot find its own path".to_owned(), Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
     let place = spawn::Place::new(&executable, raise_open_files()).map_err(cannot("open /dev/null"))?;
     let poller = poller::Poller::new().map_err(cannot("make an epoll set"))?;
     let store = store::Store::new(store_read, store_write);

@@ -12,7 +12,7 @@ use drover_sys::spawn::Child;
 use drover_wire::control::{ToWorker, encode};
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, waitpid};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -73,8 +73,12 @@ impl Process {
         send(control, &[&bytes], &[], false).map(drop)
     }
 
-    /// The process is our child and not reaped yet, so the number is its own.
+    /// The process is our child and not reaped yet, so the number is its own. SIGKILL also goes to the programs that it has
+    /// started and that have not made themselves independent of it.
     pub fn signal(&self, signal: Signal) {
+        if signal == Signal::KILL {
+            let _ = kill_process_group(self.child.pid, signal);
+        }
         let _ = kill_process(self.child.pid, signal);
     }
 

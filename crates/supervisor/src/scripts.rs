@@ -63,7 +63,13 @@ mod tests {
     #[test]
     fn a_removed_script_is_forgotten_unless_demanded() {
         let mut s = Scripts::default();
-        s.configure(b"", &[Preload { application_group: vec![], script: script("/a") }, Preload { application_group: b"x".to_vec(), script: script("/x") }]);
+        s.configure(
+            b"",
+            &[
+                Preload { application_group: vec![], script: script("/a") },
+                Preload { application_group: b"x".to_vec(), script: script("/x") },
+            ],
+        );
         for path in ["/b", "/a", "/b"] {
             s.add(script(path));
         }

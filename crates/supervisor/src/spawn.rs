@@ -104,7 +104,8 @@ fn environment(spec: &GroupSpec, httpd: &BTreeMap<Bytes, Bytes>) -> BTreeMap<Byt
     let mut all = httpd.clone();
     if let Some(identity) = &spec.identity {
         // httpd's own must not be seen by somebody else, also when there is nothing to put in their place.
-        for (name, value) in [("USER", &identity.user), ("LOGNAME", &identity.user), ("USERNAME", &identity.user), ("HOME", &identity.home)] {
+        for (name, value) in [("USER", &identity.user), ("LOGNAME", &identity.user), ("USERNAME", &identity.user), ("HOME", &identity.home)]
+        {
             all.remove(name.as_bytes());
             if !value.is_empty() {
                 all.insert(name.into(), value.clone());
@@ -177,7 +178,11 @@ mod tests {
 
     #[test]
     fn the_groups_environment_wins() {
-        let httpd = BTreeMap::from([(b"HOME".to_vec(), b"/root".to_vec()), (b"LANG".to_vec(), b"C".to_vec()), (b"PATH".to_vec(), b"/bin".to_vec())]);
+        let httpd = BTreeMap::from([
+            (b"HOME".to_vec(), b"/root".to_vec()),
+            (b"LANG".to_vec(), b"C".to_vec()),
+            (b"PATH".to_vec(), b"/bin".to_vec()),
+        ]);
         let identity = Some(Identity { user: b"shop".to_vec(), ..Identity::default() });
         let spec = GroupSpec { identity, environment: vec![(b"LANG".to_vec(), b"de".to_vec())], ..GroupSpec::default() };
         let all = environment(&spec, &httpd);

@@ -12,6 +12,7 @@ use drover_sys::Errno;
 use drover_sys::channel::{receive, send, set_send_buffer};
 use drover_sys::peek::peek;
 use drover_wire::control::{Bytes, Script, decode, encode};
+use rustix::net::sockopt::socket_send_buffer_size;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -42,22 +43,27 @@ pub struct Stored {
 pub struct Store {
     read: OwnedFd,
     write: OwnedFd,
+    /// What the system lets the store hold. A quarter is left free by [`Store::put`], so that a round always has room for its mark
+    /// and for the one message that is there twice.
+    room: usize,
 }
 
 impl Store {
     pub fn new(read: OwnedFd, write: OwnedFd) -> Self {
         set_send_buffer(&write, ROOM);
-        Self { read, write }
+        // The kernel answers with twice what it was told (socket(7)).
+        let room = socket_send_buffer_size(&write).map_or(ROOM, |doubled| doubled / 2);
+        Self { read, write, room }
     }
 
     /// Puts a queue in.
     pub fn put(&self, key: &PoolKey, script: &Script, queue: &Queue) -> Result<(), Errno> {
-        let record: Record =
-            (QUEUE, 0, key.group.clone(), key.application.clone(), script.path.clone(), script.callable.clone());
+        let record: Record = (QUEUE, 0, key.group.clone(), key.application.clone(), script.path.clone(), script.callable.clone());
         let bytes = encode(&record).map_err(|_| Errno::INVAL)?;
         if bytes.len() > LARGEST {
             return Err(Errno::MSGSIZE);
         }
+        set_send_buffer(&self.write, self.room / 4 * 3);
         send(&self.write, &[&bytes], &[queue.send.as_fd(), queue.receive.as_fd()], false).map(drop)
     }
 
@@ -66,9 +72,10 @@ impl Store {
         let mark = drover_sys::clock::realtime_ns();
         let last: Record = (MARK, mark, vec![], vec![], vec![], vec![]);
         let last = encode(&last).map_err(|_| Errno::INVAL)?;
-        send(&self.write, &[&last], &[], false)?;
         let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
         let mut buffer = vec![0; LARGEST];
+        set_send_buffer(&self.write, self.room);
+        send(&self.write, &[&last], &[], false)?;
         loop {
             let mut fds = Vec::new();
             let n = peek(&self.read, &mut buffer, &mut fds);
@@ -117,6 +124,21 @@ mod tests {
 
     fn names(stored: &[Stored]) -> Vec<String> {
         stored.iter().map(|s| String::from_utf8(s.key.group.clone()).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_full_store_can_still_be_read() {
+        let (write, read) = packet_pair().unwrap();
+        let mut store = Store::new(read, write);
+        store.room = 60_000;
+        let script = Script { path: vec![b'p'; 5000], callable: vec![] };
+        let (a, b) = packet_pair().unwrap();
+        let queue = Queue { send: a, receive: b };
+        let put = (0..1000).take_while(|n| store.put(&key(&n.to_string()), &script, &queue).is_ok()).count();
+        assert!((2..900).contains(&put), "{put}");
+        for _ in 0..3 {
+            assert_eq!(store.round(|_| true).unwrap().len(), put);
+        }
     }
 
     #[test]

@@ -333,10 +333,10 @@ impl Supervisor {
     }
 
     pub fn read_output(&mut self, id: u32) {
-        if self.outputs.get_mut(&id).is_some_and(|o| !o.read()) {
-            if let Some(o) = self.outputs.remove(&id) {
-                self.poller.remove(&o.fd);
-            }
+        if self.outputs.get_mut(&id).is_some_and(|o| !o.read())
+            && let Some(o) = self.outputs.remove(&id)
+        {
+            self.poller.remove(&o.fd);
         }
     }
 

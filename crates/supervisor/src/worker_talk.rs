@@ -63,10 +63,10 @@ impl Supervisor {
                     process.settings.log(Code::WorkerVersion, Some(pid), &[version.clone(), VERSION.to_owned()]);
                     let reason = format!("the worker extension is version {version}, droverd is version {VERSION}");
                     self.feed(unit, Event::Unfit { worker, reason });
-                } else if let Some(config) = self.worker_config(process) {
-                    if let Err(e) = process.tell(&ToWorker::Start(Box::new(config))) {
-                        self.misunderstood(pid, &format!("cannot send the configuration: {e}"));
-                    }
+                } else if let Some(config) = self.worker_config(process)
+                    && let Err(e) = process.tell(&ToWorker::Start(Box::new(config)))
+                {
+                    self.misunderstood(pid, &format!("cannot send the configuration: {e}"));
                 }
             }
             FromWorker::SetupFailed(text) => {

@@ -2,6 +2,7 @@
 //!
 //! Every wait is for an event (a line in the log, an answer, the end of a process); the one time limit is there so that a failing
 //! test ends.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests are not recognised as tests
 use drover_sys::channel::{packet_pair, receive, send, stream_pair};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{clock, memfile};
@@ -43,14 +44,18 @@ struct Httpd {
 }
 
 fn start(store: &(OwnedFd, OwnedFd), log_writer: &OwnedFd, version: &str) -> (Child, OwnedFd, OwnedFd) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_droverd"));
+    command.args(["--version-of-module", version, "--parent", &std::process::id().to_string()]);
+    start_with(command, store, log_writer)
+}
+
+fn start_with(mut command: Command, store: &(OwnedFd, OwnedFd), log_writer: &OwnedFd) -> (Child, OwnedFd, OwnedFd) {
     let ((control, theirs), (broker, broker_theirs)) = (packet_pair().unwrap(), packet_pair().unwrap());
     let given = [&theirs, &broker_theirs, &store.0, &store.1];
     let lock = SPAWNING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for fd in given {
         fcntl_setfd(fd, FdFlags::empty()).unwrap();
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_droverd"));
-    command.args(["--version-of-module", version, "--parent", &std::process::id().to_string()]);
     for (name, fd) in ["--control", "--broker", "--store", "--store-write"].into_iter().zip(given) {
         command.args([name, &fd.as_raw_fd().to_string()]);
     }
@@ -64,10 +69,14 @@ fn start(store: &(OwnedFd, OwnedFd), log_writer: &OwnedFd, version: &str) -> (Ch
 
 impl Httpd {
     fn new() -> Self {
+        Self::started_by(|store, log_writer| start(store, log_writer, VERSION))
+    }
+
+    fn started_by(start: impl FnOnce(&(OwnedFd, OwnedFd), &OwnedFd) -> (Child, OwnedFd, OwnedFd)) -> Self {
         let (write, read) = packet_pair().unwrap();
         let store = (read, write);
         let (log, log_writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let (droverd, control, broker) = start(&store, &log_writer, VERSION);
+        let (droverd, control, broker) = start(&store, &log_writer);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("droverd-test-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
@@ -328,6 +337,7 @@ fn a_new_droverd_takes_the_queue_over_with_what_waits_in_it() {
     httpd.open("gone", "", &script).unwrap();
     let first = request(&queue, &script, "application", 1000).served().1;
     let held = request(&queue, &script, "hold", 1000);
+    httpd.expect("holding a request");
     let waiting = request(&queue, &script, "application", 1000);
     httpd.kill_droverd();
     let (droverd, control, broker) = start(&httpd.store, &httpd.log_writer, VERSION);
@@ -351,12 +361,34 @@ fn when_httpds_parent_is_gone_everything_goes() {
     let queue = httpd.open("shop", "", &script).unwrap();
     let pid = request(&queue, &script, "application", 1000).served().1;
     let held = request(&queue, &script, "hold", 1000);
+    httpd.expect("holding a request");
     httpd.control = None;
     httpd.expect("DROVER0203");
     httpd.expect("DROVER0236");
     assert!(httpd.end().success());
     assert!(!alive(pid));
     assert_eq!(held.answer(), Answer::Cut);
+}
+
+/// `kill -9` of httpd's parent: its children still hold the sockets, so there is no end-of-file to see.
+#[test]
+fn when_httpds_parent_is_killed_everything_goes() {
+    let mut httpd = Httpd::started_by(|store, log_writer| {
+        let mut parent = Command::new("sh");
+        parent.args(["-c", "\"$0\" \"$@\" --parent $$ & wait", env!("CARGO_BIN_EXE_droverd"), "--version-of-module", VERSION]);
+        start_with(parent, store, log_writer)
+    });
+    let script = httpd.script("a.wsgi", "one", 1000);
+    httpd.configure(vec![group("shop")]);
+    let queue = httpd.open("shop", "", &script).unwrap();
+    let pid = request(&queue, &script, "application", 1000).served().1;
+    let held = request(&queue, &script, "hold", 1000);
+    httpd.expect("holding a request");
+    httpd.kill_droverd(); // which is the shell here
+    httpd.expect("DROVER0203");
+    assert_eq!(held.answer(), Answer::Cut);
+    wait_readable(&httpd.broker, "the end of droverd");
+    assert!(!alive(pid));
 }
 
 #[test]
@@ -370,6 +402,8 @@ fn graceful_starts_the_new_before_it_ends_the_old() {
     httpd.expect("DROVER0230");
     let old = request(&queue, &script, "application", 1000).served().1;
     let held: Vec<_> = (0..2).map(|_| request(&queue, &script, "hold", 1000)).collect();
+    httpd.expect("holding a request");
+    httpd.expect("holding a request");
     httpd.script("a.wsgi", "two", 1001);
     httpd.configure(vec![spec]);
     httpd.expect("DROVER0231: (group 'shop'): generation 2");
@@ -481,7 +515,8 @@ fn a_worker_is_who_its_group_says() {
     std::fs::copy(env!("CARGO_BIN_EXE_fake_worker"), &python).unwrap();
     let mut spec = group("shop");
     spec.python = python.to_str().unwrap().into();
-    spec.identity = Some(Identity { uid: 65534, gid: 65534, user: b"nobody".to_vec(), home: b"/nonexistent".to_vec(), supplementary: None });
+    spec.identity =
+        Some(Identity { uid: 65534, gid: 65534, user: b"nobody".to_vec(), home: b"/nonexistent".to_vec(), supplementary: None });
     httpd.configure(vec![spec]);
     let queue = httpd.open("shop", "", &script).unwrap();
     let Answer::Text(text) = request(&queue, &script, "application", 1000).answer() else { panic!() };

@@ -256,16 +256,16 @@ unsafe fn become_worker(prepared: &Prepared<'_>, step: &mut Step) {
         }
 
         *step = Step::Priority;
-        if let Some(nice) = c.nice {
-            if libc::setpriority(libc::PRIO_PROCESS, 0, nice) < 0 {
-                return;
-            }
+        if let Some(nice) = c.nice
+            && libc::setpriority(libc::PRIO_PROCESS, 0, nice) < 0
+        {
+            return;
         }
         *step = Step::Chroot;
-        if let Some(root) = &c.chroot {
-            if libc::chroot(root.as_ptr()) < 0 || libc::chdir(c"/".as_ptr()) < 0 {
-                return;
-            }
+        if let Some(root) = &c.chroot
+            && (libc::chroot(root.as_ptr()) < 0 || libc::chdir(c"/".as_ptr()) < 0)
+        {
+            return;
         }
         if let Some(who) = &c.credentials {
             *step = Step::Groups;
@@ -307,7 +307,8 @@ mod tests {
     }
 
     fn run(program: &str, arguments: &[&str], directory: Directory, umask: Option<u32>) -> (String, Option<Failed>) {
-        let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).unwrap();
+        let null =
+            rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).unwrap();
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let command = Command {
             program: cstring(program),

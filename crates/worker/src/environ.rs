@@ -141,28 +141,35 @@ impl Environs {
         self.template.bind(py).set_item(key, value)
     }
 
+    /// Whether the stream in the template can still be written to.
+    pub fn has_sound_errors(&self, py: Python<'_>) -> bool {
+        // `closed` asks the stream below, and raises when there is none any more.
+        let errors = self.template.bind(py).get_item("wsgi.errors").ok().flatten();
+        errors.is_some_and(|stream| stream.getattr("closed").is_ok())
+    }
+
     /// The place of a name, `None` when no more are kept. Names mostly come in the order in which they came before.
-    fn place(&mut self, py: Python<'_>, before: Option<usize>, key: &[u8]) -> PyResult<Option<usize>> {
+    fn place(&mut self, py: Python<'_>, before: Option<usize>, key: &[u8]) -> Option<usize> {
         let expected = before.map_or(0, |at| self.known.get(at).map_or(0, |k| k.next));
         if self.known.get(expected).is_some_and(|k| *k.key == *key) {
-            return Ok(Some(expected));
+            return Some(expected);
         }
         let place = match self.index.get(key) {
             Some(&place) => place,
             None if self.known.len() < MOST_NAMES => {
-                let text = fast::latin1(py, key)?.cast_into::<PyString>().map_err(PyErr::from)?;
-                let name = PyString::intern(py, text.to_str_lossy_owned().as_str()).unbind();
+                let text: String = key.iter().map(|&b| char::from(b)).collect();
+                let name = PyString::intern(py, &text).unbind();
                 let changes = if is_secret(key) { FICKLE } else { 0 };
                 self.known.push(Known { key: key.into(), name, kind: kind_of(key), last: None, changes, next: 0 });
                 self.index.insert(key.into(), self.known.len() - 1);
                 self.known.len() - 1
             }
-            None => return Ok(None),
+            None => return None,
         };
         if let Some(known) = before.and_then(|at| self.known.get_mut(at)) {
             known.next = place;
         }
-        Ok(Some(place))
+        Some(place)
     }
 
     /// Makes the environ; says also whether the application sees HEAD.
@@ -175,7 +182,7 @@ impl Environs {
         let mut before = None;
         for pair in pairs {
             let (key, value) = pair.map_err(Unfit::Wire)?;
-            let place = self.place(py, before, key)?;
+            let place = self.place(py, before, key);
             let known = place.and_then(|at| self.known.get_mut(at));
             before = place.or(before);
             match known {
@@ -188,5 +195,13 @@ impl Environs {
             }
         }
         Ok((environ, is_head))
+    }
+}
+
+/// Text from a configuration as an application sees it.
+pub fn text<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(PyString::new(py, text).into_any()),
+        Err(_) => fast::latin1(py, bytes),
     }
 }

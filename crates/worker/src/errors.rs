@@ -5,7 +5,6 @@
 use crate::exchange::{Exchange, Slot};
 use crate::fork;
 use crate::gil;
-use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyString};
@@ -69,12 +68,11 @@ impl Log {
     fn put(&self, py: Python<'_>, bytes: &[u8]) {
         self.touched.store(true, Ordering::Relaxed);
         let slot = self.slot.clone().or_else(Slot::mine);
-        let running = slot.filter(|_| !fork::is_child()).and_then(|slot| slot.exchange().map(|exchange| (slot, exchange)));
-        let Some((slot, exchange)) = running else {
+        let Some(exchange) = slot.filter(|_| !fork::is_child()).and_then(|slot| slot.exchange()) else {
             py.detach(|| write_plainly(bytes));
             return;
         };
-        let whole = gather(&mut gil::lock(py, &slot.partial), bytes);
+        let whole = gather(&mut gil::lock(py, &exchange.partial), bytes);
         if !whole.is_empty() {
             log(py, &exchange, ERROR, &whole);
         }
@@ -94,8 +92,8 @@ fn gather(partial: &mut Vec<u8>, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Sends the line that a request has begun and not ended.
-pub fn finish_line(py: Python<'_>, slot: &Slot, exchange: &Exchange) {
-    let line = std::mem::take(&mut *gil::lock(py, &slot.partial));
+pub fn finish_line(py: Python<'_>, exchange: &Exchange) {
+    let line = std::mem::take(&mut *gil::lock(py, &exchange.partial));
     if !line.is_empty() {
         log(py, exchange, ERROR, &line);
     }
@@ -138,10 +136,8 @@ impl Log {
 
     fn flush(&self, py: Python<'_>) {
         self.touched.store(true, Ordering::Relaxed);
-        if let Some(slot) = self.slot.clone().or_else(Slot::mine) {
-            if let Some(exchange) = slot.exchange() {
-                finish_line(py, &slot, &exchange);
-            }
+        if let Some(exchange) = self.slot.clone().or_else(Slot::mine).and_then(|slot| slot.exchange()) {
+            finish_line(py, &exchange);
         }
     }
 
@@ -176,12 +172,5 @@ impl Log {
 
     fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
         Err(PyErr::from_value(py.import("io")?.getattr("UnsupportedOperation")?.call1(("fileno",))?))
-    }
-}
-
-/// Puts a mutex's contents aside, for a child after fork.
-pub fn forget(partial: &Mutex<Vec<u8>>) {
-    if let Some(mut partial) = partial.try_lock() {
-        partial.clear();
     }
 }

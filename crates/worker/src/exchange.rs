@@ -27,6 +27,8 @@ pub struct Exchange {
     pub body: Option<Arc<Mutex<Body>>>,
     /// The script that answers it.
     pub script: Arc<Script>,
+    /// The beginning of a line for the log that has no end yet.
+    pub partial: Mutex<Vec<u8>>,
     /// HEAD, as the application sees it.
     pub is_head: AtomicBool,
     /// What was asked for, for the log; filled only when a request may become too old.
@@ -50,8 +52,6 @@ pub struct Slot {
     pub clock: OnceLock<ThreadClock>,
     /// The running request.
     pub current: Mutex<Option<Arc<Exchange>>>,
-    /// The beginning of a line for the log that has no end yet.
-    pub partial: Mutex<Vec<u8>>,
     /// Where the thread sleeps when it is not needed.
     pub parker: Parker,
 }
@@ -68,7 +68,6 @@ impl Slot {
             since: AtomicU64::new(0),
             clock: OnceLock::new(),
             current: Mutex::new(None),
-            partial: Mutex::new(Vec::new()),
             parker: Parker::default(),
         }
     }

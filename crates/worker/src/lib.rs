@@ -1,1 +1,52 @@
-//! x
+//! `_drover`: what makes a Python interpreter a worker of mod_drover.
+//!
+//! Responsible for: taking requests from the group's queue, running the application, and sending its answers. Must never: be
+//! linked against one Python (it is abi3, for CPython 3.9 and later), trust a message. Loaded by: `python/mod_drover/boot.py`.
+//!
+//! A request's way: [`serve`] → [`environ`] → [`application`] → [`response`] → [`way`]. Unsafe code is in [`native`] and [`fast`].
+
+mod application;
+mod body;
+mod control;
+mod environ;
+mod errors;
+mod exchange;
+mod failure;
+mod fast;
+mod file_wrapper;
+mod fork;
+mod gil;
+mod handback;
+mod headers;
+mod input;
+mod leader;
+mod monitor;
+mod native;
+mod policy;
+mod process;
+mod response;
+mod restrict;
+mod scripts;
+mod serve;
+mod shutdown;
+mod start;
+mod way;
+mod worker;
+
+use pyo3::prelude::*;
+
+/// The extension module.
+#[pymodule]
+mod _drover {
+    #[pymodule_export]
+    use super::file_wrapper::FileWrapper;
+    #[pymodule_export]
+    use super::input::Input;
+    use super::{Python, PyResult, process, pyfunction};
+
+    /// Serves on these descriptors until the process ends.
+    #[pyfunction]
+    fn run(py: Python<'_>, control: i32, queue: i32) -> PyResult<()> {
+        process::run(py, control, queue)
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! Responsible for: a head before any block, each block on the wire before the next is asked for, Content-Length kept, END only
 //! behind a complete answer. Must never: run Python code while its lock is held. Called by: `application`, `start`.
+use crate::errors::{self, WARNING};
 use crate::exchange::Exchange;
 use crate::gil;
 use crate::way::Gone;
@@ -46,6 +47,8 @@ pub struct Response {
     sent_head: bool,
     /// Bytes of body that are on the wire.
     sent: u64,
+    /// More was produced than Content-Length says, and the log has been told.
+    excess: bool,
 }
 
 /// Why a block could not be sent.
@@ -141,13 +144,14 @@ impl Exchange {
     /// Sends one block, the head before it if need be; `whole`: there is no other. Returns false when the application has
     /// produced more than it promised: then it need not be asked for more.
     pub fn block(&self, py: Python<'_>, block: &[u8], whole: bool) -> Result<bool, Trouble> {
-        let (front, block, within) = {
+        let (front, block, within, told) = {
             let mut response = gil::lock(py, &self.response);
             let front = self.front(&mut response, whole.then_some(block.len()))?;
             let allowed = response.allowance(block.len());
             let within = allowed == block.len();
+            let told = within || std::mem::replace(&mut response.excess, true);
             response.sent = response.sent.saturating_add(allowed as u64);
-            (front, block.get(..allowed).unwrap_or_default(), within)
+            (front, block.get(..allowed).unwrap_or_default(), within, told)
         };
         let mut pieces = block.chunks(FRAME);
         let first = pieces.next().unwrap_or_default();
@@ -158,6 +162,9 @@ impl Exchange {
         }
         for piece in pieces {
             self.way.send(py, &[&self.way.header(Kind::Body, 0, piece.len()), piece])?;
+        }
+        if !told {
+            errors::log(py, self, WARNING, b"response is longer than its Content-Length; the rest is cut off");
         }
         Ok(within)
     }
@@ -174,6 +181,7 @@ impl Exchange {
             }
             self.front(&mut response, Some(block.len()))?
         };
+        errors::finish_line(py, self);
         let clean = self.is_body_clean(py);
         let (header, end) = (self.way.header(Kind::Body, 0, block.len()), self.way.header(Kind::End, 0, 0));
         let header: &[u8] = if block.is_empty() { &[] } else { &header };
@@ -191,6 +199,7 @@ impl Exchange {
             }
             self.front(&mut response, None)?
         };
+        errors::finish_line(py, self);
         let clean = self.is_body_clean(py);
         self.way.send_last(py, &[&front.begin, &front.fields, &self.way.header(Kind::End, 0, 0)], clean)?;
         Ok(End::Complete)

@@ -1,0 +1,224 @@
+//! The pool, story by story: what it is told (left), what it must say (right).
+use crate::events::{Action, Event, Limits, Now, ScriptFailure};
+use crate::pool::{HOLD, MAX_HELD, Pool};
+use std::time::Duration;
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+struct Story {
+    pool: Pool,
+    now: Now,
+}
+
+impl Story {
+    fn new(processes: usize) -> Self {
+        let limits = Limits { processes, startup: Some(s(20)), graceful: Some(s(15)), shutdown: s(5) };
+        Self { pool: Pool::new(limits, 1), now: s(100) }
+    }
+
+    /// The actions but for log lines.
+    fn tell(&mut self, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.pool.step(event, self.now, &mut out);
+        out.retain(|a| !matches!(a, Action::Log { .. }));
+        out
+    }
+
+    /// Waits until the pool has something to do by itself.
+    fn wait(&mut self) -> Vec<Action> {
+        self.now = self.pool.deadline().unwrap();
+        self.tell(Event::Tick)
+    }
+
+    fn up(&mut self, worker: u32) -> Vec<Action> {
+        assert_eq!(self.tell(Event::Started(worker)), []);
+        self.tell(Event::Loaded { worker, failures: vec![] })
+    }
+
+    fn broken(&mut self, worker: u32, mtime_us: u64) -> Vec<Action> {
+        assert_eq!(self.tell(Event::Started(worker)), []);
+        let failures = vec![ScriptFailure { path: b"/a".to_vec(), mtime_us, text: "Traceback\nSyntaxError".into() }];
+        self.tell(Event::Loaded { worker, failures })
+    }
+
+    fn changed(&mut self, worker: u32, mtime_us: u64, token: u64) -> Vec<Action> {
+        self.tell(Event::Changed { worker, path: b"/a".to_vec(), mtime_us, request: Some(token) })
+    }
+}
+
+fn start(worker: u32, generation: u64) -> Action {
+    Action::Start { worker, generation }
+}
+
+fn keep(worker: u32, mtime_us: u64) -> Action {
+    Action::Keep { worker, path: b"/a".to_vec(), mtime_us }
+}
+
+#[test]
+fn all_new_ones_are_up_before_the_old_ones_go() {
+    let mut story = Story::new(2);
+    assert_eq!(story.tell(Event::Wanted), [start(0, 1), start(1, 1)]);
+    assert_eq!((story.up(0), story.up(1)), (vec![Action::Serve(0)], vec![Action::Serve(1)]));
+    let limits = story.pool.limits.clone();
+    assert_eq!(story.tell(Event::Configure(limits)), [start(2, 2), start(3, 2)]);
+    assert_eq!(story.up(3), [Action::Serve(3)]);
+    assert_eq!(story.up(2), [Action::Serve(2), Action::Drain(0), Action::Drain(1)]);
+    // The one that does not finish is reminded after graceful-timeout and killed after shutdown-timeout.
+    assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited".into() }), []);
+    assert_eq!(story.wait(), [Action::Dump(1), Action::Terminate(1)]);
+    assert_eq!(story.now, s(115));
+    assert_eq!(story.wait(), [Action::Kill(1)]);
+    assert_eq!(story.now, s(120));
+}
+
+#[test]
+fn a_broken_script_is_tried_again_with_one_process_and_at_once_when_touched() {
+    let mut story = Story::new(2);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.up(1);
+    story.now += s(100);
+    assert_eq!(story.changed(0, 7, 1), [start(2, 2), start(3, 2)], "the request waits");
+    assert_eq!(story.changed(1, 7, 2), []);
+    story.tell(Event::Started(3));
+    let said = story.broken(2, 7);
+    assert_eq!(said, [Action::Drain(2), Action::Terminate(3), keep(0, 7), keep(1, 7), Action::Resend(1), Action::Resend(2)]);
+    assert_eq!(story.changed(1, 7, 3), [keep(1, 7), Action::Resend(3)], "it had not heard yet");
+    let before = story.now;
+    assert_eq!(story.wait(), [start(4, 3)], "one shows the way");
+    assert!(story.now - before >= s(1));
+    assert_eq!(story.broken(4, 7), [Action::Drain(4), keep(0, 7), keep(1, 7)]);
+    story.now += Duration::from_millis(1100);
+    assert_eq!(story.changed(0, 8, 4), [start(5, 4), start(6, 4)], "touched");
+    assert_eq!(story.up(5), [Action::Serve(5)]);
+    assert_eq!(story.up(6), [Action::Serve(6), Action::Drain(0), Action::Drain(1), Action::Resend(4)]);
+    assert_eq!(story.pool.refusal(), None);
+}
+
+#[test]
+fn nobody_can_start() {
+    let mut story = Story::new(3);
+    story.tell(Event::Wanted);
+    assert_eq!(story.tell(Event::Started(0)), []);
+    let failed = |worker| Event::Unstarted { worker, reason: "no such user".into() };
+    assert_eq!(story.tell(failed(1)), [Action::Cancel(2)], "no more are started once one has failed");
+    assert_eq!(story.pool.refusal(), None, "the first may still come up");
+    assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited with status 1".into() }), []);
+    assert_eq!(story.pool.refusal(), Some("a process exited with status 1 before it was ready"));
+    let mut pauses = Vec::new();
+    for worker in 3..8 {
+        let before = story.now;
+        assert_eq!(story.wait(), [start(worker, u64::from(worker) - 1)]);
+        pauses.push((story.now - before).as_secs());
+        assert!(story.pool.refusal().is_some(), "still refused while it is tried");
+        story.tell(failed(worker));
+    }
+    assert!(pauses.is_sorted() && pauses[4] >= 16, "{pauses:?}");
+    story.wait();
+    assert_eq!(story.up(8), [Action::Serve(8), start(9, 7), start(10, 7)]);
+    assert_eq!(story.pool.refusal(), None);
+}
+
+#[test]
+fn a_leaving_worker_goes_when_its_replacement_is_up() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.now += s(100);
+    assert_eq!(story.tell(Event::Leaving { worker: 0, signalled: false }), [start(1, 1)]);
+    assert_eq!(story.up(1), [Action::Serve(1), Action::Drain(0)]);
+    story.now += s(100);
+    assert_eq!(story.tell(Event::Leaving { worker: 1, signalled: true }), [Action::Drain(1), start(2, 1)]);
+    assert_eq!(story.up(2), [Action::Serve(2)]);
+    story.now += s(100);
+    let said = story.tell(Event::Stuck { worker: 2, what: "in sleep()".into() });
+    assert_eq!(said, [Action::Dump(2), Action::Drain(2), start(3, 1)]);
+}
+
+#[test]
+fn a_crash_is_replaced_at_once_but_not_more_than_once_a_second() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.now += s(2);
+    let died = |worker| Event::Exited { worker, how: "was killed by signal 11".into() };
+    assert_eq!(story.tell(died(0)), [start(1, 1)]);
+    story.up(1);
+    assert_eq!(story.tell(died(1)), []);
+    let before = story.now;
+    assert_eq!(story.wait(), [start(2, 1)]);
+    assert_eq!(story.now - before, s(1));
+}
+
+#[test]
+fn requests_are_not_held_without_bound() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.now += s(100);
+    assert_eq!(story.changed(0, 7, 0), [start(1, 2)]);
+    for token in 1..MAX_HELD as u64 {
+        assert_eq!(story.changed(0, 7, token), []);
+    }
+    assert_eq!(story.changed(0, 7, 1000), [keep(0, 7), Action::Resend(1000)], "the old code serves what is too much");
+    let before = story.now;
+    assert_eq!(story.wait().len(), 2 * MAX_HELD, "and what has waited too long");
+    assert_eq!(story.now - before, HOLD);
+}
+
+#[test]
+fn a_full_queue_is_tried_again_and_then_given_up() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.now += s(100);
+    story.changed(0, 7, 1);
+    assert_eq!(story.up(1), [Action::Serve(1), Action::Drain(0), Action::Resend(1)]);
+    let before = story.now;
+    assert_eq!(story.tell(Event::Full(1)), []);
+    loop {
+        match story.wait().as_slice() {
+            [Action::Resend(1)] => match story.tell(Event::Full(1)).as_slice() {
+                [] => {}
+                [Action::Answer(1)] => break,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(story.now - before >= s(10));
+}
+
+#[test]
+fn a_degraded_generation_is_replaced_only_by_a_better_one() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    assert_eq!(story.broken(0, 7), [Action::Serve(0)], "other scripts work");
+    assert_eq!(story.wait(), [start(1, 2)]);
+    assert_eq!(story.broken(1, 7), [Action::Drain(1), keep(0, 7)]);
+    story.now += Duration::from_millis(1100);
+    assert_eq!(story.tell(Event::Exited { worker: 0, how: "crashed".into() }), [start(2, 2)], "its dead are replaced meanwhile");
+    assert_eq!(story.broken(2, 7), [Action::Serve(2)]);
+    assert_eq!(story.wait(), [start(3, 3)]);
+    assert_eq!(story.up(3), [Action::Serve(3), Action::Drain(2)]);
+}
+
+#[test]
+fn stop_and_retire() {
+    let mut story = Story::new(2);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.tell(Event::Started(1));
+    assert_eq!(story.tell(Event::Stop { within: Some(s(1)) }), [Action::Terminate(1), Action::Drain(0)]);
+    assert_eq!((story.wait(), story.now), (vec![Action::Kill(0), Action::Kill(1)], s(101)));
+    story.tell(Event::Exited { worker: 0, how: String::new() });
+    story.tell(Event::Exited { worker: 1, how: String::new() });
+    assert!(story.pool.is_empty());
+    let limits = story.pool.limits.clone();
+    assert_eq!(story.tell(Event::Configure(limits)), [start(2, 2), start(3, 2)], "restart");
+    story.up(2);
+    assert_eq!(story.tell(Event::Retire), [Action::Cancel(3)]);
+    assert_eq!((story.wait(), story.now), (vec![Action::Drain(2)], s(116)), "it had graceful-timeout to see the queue's end");
+}

@@ -1,0 +1,131 @@
+//! One call of the application: the call, its blocks, its close().
+//!
+//! Responsible for: close() being called exactly once whatever happens, after the last block; and for saying how it went. Must
+//! never: hold a lock while Python code runs. Called by: `serve`.
+use crate::exchange::Exchange;
+use crate::fast;
+use crate::response::{End, Trouble};
+use crate::start;
+use drover_wire::frame::Failure;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+
+/// How a request went.
+#[derive(Debug)]
+pub enum Outcome {
+    /// END was sent.
+    Answered,
+    /// Nobody reads any more.
+    Gone,
+    /// The application raised.
+    Raised(PyErr),
+    /// It broke the rules; the exception says which.
+    Broke(PyErr),
+    /// Fewer bytes than Content-Length said.
+    Short(String),
+}
+
+impl Outcome {
+    /// The failure, when it is plain what it is.
+    pub const fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::Answered | Self::Raised(_) => None,
+            Self::Gone => Some(Failure::ClientGone),
+            Self::Broke(_) | Self::Short(_) => Some(Failure::BadResponse),
+        }
+    }
+}
+
+impl From<Trouble> for Outcome {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Gone => Self::Gone,
+            Trouble::NotStarted => Self::Broke(start::exception(trouble)),
+        }
+    }
+}
+
+/// Calls the application and sends what it returns. `log` is told of an exception in close(), which harms nobody else.
+pub fn run<'py>(
+    exchange: &Exchange,
+    application: &Bound<'py, PyAny>,
+    environ: &Bound<'py, PyDict>,
+    start_response: &Bound<'py, PyAny>,
+    log: impl FnOnce(&PyErr),
+) -> Outcome {
+    let py = application.py();
+    let result = match fast::call(application, environ, start_response) {
+        Ok(result) => result,
+        Err(e) => return Outcome::Raised(e),
+    };
+    // Exactly a list or a tuple: nothing of the application's runs between its blocks, and there is no close().
+    if let Ok(list) = result.cast_exact::<PyList>() {
+        return listed(py, exchange, list.len(), |at| list.get_item(at)).unwrap_or_else(|outcome| outcome);
+    }
+    if let Ok(tuple) = result.cast_exact::<PyTuple>() {
+        return listed(py, exchange, tuple.len(), |at| tuple.get_item(at)).unwrap_or_else(|outcome| outcome);
+    }
+    let sent = iterate(exchange, &result);
+    if let Err(e) = close(&result) {
+        log(&e);
+    }
+    match sent {
+        Ok(()) => end(py, exchange),
+        Err(outcome) => outcome,
+    }
+}
+
+fn bytes<'a, 'py>(block: &'a Bound<'py, PyAny>) -> Result<&'a Bound<'py, PyBytes>, Outcome> {
+    block.cast::<PyBytes>().map_err(|_| {
+        let name = block.get_type().name().map_or_else(|_| "object".to_owned(), |n| n.to_string());
+        Outcome::Broke(PyTypeError::new_err(format!("response iterable must yield bytes, not {name}")))
+    })
+}
+
+fn listed<'py>(
+    py: Python<'py>,
+    exchange: &Exchange,
+    len: usize,
+    item: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
+) -> Result<Outcome, Outcome> {
+    for at in 0..len {
+        let block = item(at).map_err(Outcome::Raised)?;
+        let block = bytes(&block)?.as_bytes();
+        if len == 1 && exchange.only_block(py, block)? {
+            return Ok(Outcome::Answered);
+        }
+        if !block.is_empty() && !exchange.block(py, block, len == 1)? {
+            break;
+        }
+    }
+    Ok(end(py, exchange))
+}
+
+fn iterate(exchange: &Exchange, result: &Bound<'_, PyAny>) -> Result<(), Outcome> {
+    let py = result.py();
+    let blocks = result.try_iter().map_err(Outcome::Raised)?;
+    for block in blocks {
+        let block = block.map_err(Outcome::Raised)?;
+        let block = bytes(&block)?.as_bytes();
+        if !block.is_empty() && !exchange.block(py, block, false)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn close(result: &Bound<'_, PyAny>) -> PyResult<()> {
+    match result.getattr_opt(pyo3::intern!(result.py(), "close"))? {
+        Some(close) => close.call0().map(drop),
+        None => Ok(()),
+    }
+}
+
+fn end(py: Python<'_>, exchange: &Exchange) -> Outcome {
+    match exchange.end(py) {
+        Ok(End::Complete) => Outcome::Answered,
+        Ok(End::Short { promised, sent }) => Outcome::Short(format!("Content-Length promised {promised} bytes, the application gave {sent}")),
+        Err(trouble) => trouble.into(),
+    }
+}

@@ -1,0 +1,123 @@
+//! The socket to droverd, and the native thread that reads it.
+//!
+//! Responsible for: the worker stopping when droverd says so, is gone, or a signal comes. Must never: take the GIL, so that a
+//! busy interpreter cannot delay it. Called by: `process`, and whoever has something to say to droverd.
+use crate::native;
+use crate::worker::Worker;
+use drover_sys::wait::{EventfdFlags, PollFd, PollFlags, eventfd, poll_until};
+use drover_sys::{Errno, channel};
+use drover_wire::WireError;
+use drover_wire::control::{FromWorker, Leave, MAX_CONTROL, ToWorker, decode, encode};
+use std::fmt;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// How long running requests have when droverd is gone: nobody else would end this process.
+const ALONE: Duration = Duration::from_secs(30);
+
+/// The socket.
+#[derive(Debug)]
+pub struct Control {
+    fd: OwnedFd,
+}
+
+/// Why a message did not come or go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlError {
+    /// droverd is gone.
+    Closed,
+    /// The system's reason.
+    System(Errno),
+    /// It is no message of ours.
+    Wire(WireError),
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("droverd has closed the control socket"),
+            Self::System(e) => write!(f, "control socket: {e}"),
+            Self::Wire(e) => write!(f, "control message: {e}"),
+        }
+    }
+}
+
+impl Control {
+    /// On this descriptor.
+    pub const fn new(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
+    /// The descriptor.
+    pub const fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// Says something to droverd, without waiting for room.
+    pub fn send(&self, message: &FromWorker, fds: &[BorrowedFd<'_>]) -> Result<(), ControlError> {
+        self.transmit(message, fds, false)
+    }
+
+    /// Says something that droverd must hear; waits for room.
+    pub fn insist(&self, message: &FromWorker) -> Result<(), ControlError> {
+        self.transmit(message, &[], true)
+    }
+
+    fn transmit(&self, message: &FromWorker, fds: &[BorrowedFd<'_>], wait: bool) -> Result<(), ControlError> {
+        let bytes = encode(message).map_err(ControlError::Wire)?;
+        channel::send(&self.fd, &[&bytes], fds, wait).map(drop).map_err(ControlError::System)
+    }
+
+    /// The next message; waits for it.
+    pub fn receive(&self) -> Result<ToWorker, ControlError> {
+        let mut buffer = vec![0; MAX_CONTROL];
+        let n = loop {
+            match channel::receive(&self.fd, &mut buffer, &mut Vec::new(), true) {
+                Ok(0) | Err(Errno::CONNRESET) => return Err(ControlError::Closed),
+                Ok(n) => break n,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(ControlError::System(e)),
+            }
+        };
+        decode(buffer.get(..n).unwrap_or_default()).map_err(ControlError::Wire)
+    }
+}
+
+/// Makes SIGINT, SIGTERM and SIGUSR1 readable on a descriptor.
+pub fn signals() -> Result<OwnedFd, Errno> {
+    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    native::ring_on_signals(bell.as_raw_fd());
+    Ok(bell)
+}
+
+/// Reads until droverd is gone.
+pub fn run(worker: &Worker, signals: &OwnedFd) {
+    let mut signalled = false;
+    loop {
+        let interest = if signalled { PollFlags::empty() } else { PollFlags::IN };
+        let mut fds = [PollFd::new(worker.control.fd(), PollFlags::IN), PollFd::new(signals, interest)];
+        // No deadline: droverd's end is an end-of-file.
+        if poll_until(&mut fds, None).is_err() {
+            break;
+        }
+        let [control, signal] = &fds;
+        if !signal.revents().is_empty() {
+            signalled = true;
+            worker.leave(Leave::Signal);
+        }
+        if control.revents().is_empty() {
+            continue;
+        }
+        match worker.control.receive() {
+            Ok(ToWorker::Serve) => worker.allow(),
+            Ok(ToWorker::Drain) => worker.stop(),
+            Ok(ToWorker::Keep { path, mtime_us }) => drop(worker.scripts.settle(&path, mtime_us)),
+            Ok(ToWorker::Dump) => native::raise(native::dump_signal()),
+            Ok(ToWorker::Start(_)) => {} // it has been started
+            Err(_) => break,
+        }
+    }
+    worker.stop();
+    std::thread::sleep(ALONE);
+    native::leave(0);
+}

@@ -1,0 +1,34 @@
+//! A request that shows that its script's file has changed goes to droverd, which starts a new generation for it.
+//!
+//! Responsible for: each change being reported once by this process, and no request being lost for it. Called by: `serve`.
+use crate::exchange::Exchange;
+use crate::scripts;
+use crate::worker::Worker;
+use drover_wire::control::FromWorker;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Larger messages do not travel twice: they are served by the old code.
+const LARGEST: usize = 128 * 1024;
+
+/// Whether the request should wait for a new generation. `loaded` is the time of the file that this process runs.
+pub fn wanted(worker: &Worker, exchange: &Exchange, loaded: u64) -> bool {
+    let seen = exchange.prefix.script_mtime_us;
+    let path = &exchange.script.path;
+    // httpd's look at the file may be older than ours.
+    seen != 0 && seen != loaded && scripts::mtime_us(path) != loaded && worker.scripts.settle(path, seen)
+}
+
+/// Gives the request to droverd. False: it has to be served here.
+pub fn give(worker: &Worker, exchange: &Exchange, message: &[u8], way: &OwnedFd, fds: &[OwnedFd]) -> bool {
+    let mtime_us = exchange.prefix.script_mtime_us;
+    let changed = |request: &[u8]| FromWorker::Changed { path: exchange.script.path.clone(), mtime_us, request: request.to_vec() };
+    let with: Vec<BorrowedFd<'_>> = std::iter::once(way.as_fd()).chain(fds.iter().map(AsFd::as_fd)).collect();
+    if message.len() < LARGEST && worker.control.send(&changed(message), &with).is_ok() {
+        return true;
+    }
+    if worker.control.send(&changed(&[]), &[]).is_err() {
+        // Nobody has heard it: the next request says it again.
+        worker.scripts.unsettle(&exchange.script.path, mtime_us);
+    }
+    false
+}

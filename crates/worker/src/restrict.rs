@@ -1,0 +1,53 @@
+//! The objects of WSGIRestrictStdin, WSGIRestrictStdout and WSGIRestrictSignal.
+//!
+//! Responsible for: saying who forbids what. Called by: `process`, which puts them in their places.
+use crate::errors;
+use crate::fork;
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+/// A stream that may not be used.
+#[pyclass(frozen, module = "mod_wsgi", name = "Restricted")]
+pub struct Restricted {
+    /// Its name.
+    pub name: &'static str,
+}
+
+#[pymethods]
+impl Restricted {
+    fn __getattribute__(&self, _name: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(PyOSError::new_err(format!("{} access restricted by mod_wsgi", self.name)))
+    }
+}
+
+/// Stands for signal.signal.
+#[pyclass(frozen, module = "mod_wsgi", name = "SignalIntercept")]
+pub struct SignalIntercept {
+    /// The real one.
+    pub wrapped: Py<PyAny>,
+}
+
+#[pymethods]
+impl SignalIntercept {
+    #[pyo3(signature = (*args, **kwargs))]
+    fn __call__<'py>(&self, args: &Bound<'py, PyTuple>, kwargs: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
+        let py = args.py();
+        if fork::is_child() {
+            return self.wrapped.bind(py).call(args, kwargs);
+        }
+        let named = |at: usize, name: &str| -> PyResult<Bound<'py, PyAny>> {
+            match args.get_item(at) {
+                Ok(item) => Ok(item),
+                Err(e) => kwargs.map(|k| k.get_item(name)).transpose()?.flatten().ok_or(e),
+            }
+        };
+        let (signal, handler) = (named(0, "signalnum")?, named(1, "handler")?);
+        let frame = py.import("sys")?.call_method1("_getframe", (0,))?;
+        let file = frame.getattr("f_code")?.getattr("co_filename")?;
+        let line = frame.getattr("f_lineno")?;
+        let text = format!("{file}:{line}: signal.signal({signal}, …) is ignored: mod_drover manages signals (WSGIRestrictSignal)\n");
+        py.detach(|| errors::write_plainly(text.as_bytes()));
+        Ok(handler)
+    }
+}

@@ -1,0 +1,193 @@
+//! The scripts of this process: imported once, at the start or with the first request for them.
+//!
+//! Responsible for: one import at a time and per script, the others waiting for that script only. Must never: reload (a changed
+//! file needs a new process). Called by: `process` (at the start), `serve`, `control` (Keep).
+use crate::failure;
+use drover_wire::frame::Failure;
+use parking_lot::{Condvar, Mutex};
+use pyo3::exceptions::{PyFileNotFoundError, PyNotADirectoryError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+use std::collections::{HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// One script.
+#[derive(Debug)]
+pub struct Script {
+    /// Its path.
+    pub path: Vec<u8>,
+    state: Mutex<State>,
+    settled: Condvar,
+}
+
+/// Where a script stands.
+#[derive(Debug, Clone)]
+enum State {
+    /// Nobody has tried.
+    New,
+    /// Somebody imports it.
+    Loading,
+    /// Its module's dictionary, and the time of the file that was read.
+    Loaded(Arc<Py<PyDict>>, u64),
+    /// It failed at the start of the process: until the next process.
+    Failed(Broken),
+}
+
+/// A script that could not be imported.
+#[derive(Debug, Clone)]
+pub struct Broken {
+    /// [`Failure::Import`] or [`Failure::ScriptMissing`].
+    pub failure: Failure,
+    /// One line.
+    pub line: String,
+    /// The traceback, or what else is to be said in the log.
+    pub text: String,
+    /// The time of the file that failed; 0: there is none.
+    pub mtime_us: u64,
+}
+
+/// What a request finds.
+#[derive(Debug)]
+pub enum Found {
+    /// The module's dictionary and the time of its file; `now`: this call has imported it.
+    Loaded {
+        /// The module's dictionary.
+        module: Arc<Py<PyDict>>,
+        /// The file's time, microseconds since 1970.
+        mtime_us: u64,
+        /// This call has imported it.
+        now: bool,
+    },
+    /// It cannot be imported; `now`: this call has tried.
+    Broken {
+        /// Why.
+        broken: Broken,
+        /// This call has tried.
+        now: bool,
+    },
+}
+
+/// All scripts.
+#[derive(Debug, Default)]
+pub struct Scripts {
+    all: Mutex<HashMap<Vec<u8>, Arc<Script>>>,
+    /// Times of files that need no further mention: told to droverd, or known to fail.
+    settled: Mutex<HashSet<(Vec<u8>, u64)>>,
+}
+
+/// The time of a file, microseconds since 1970, as httpd counts it; 0: it has none.
+pub fn mtime_us(path: &[u8]) -> u64 {
+    let Ok(stat) = rustix::fs::stat(Path::new(std::ffi::OsStr::from_bytes(path))) else { return 0 };
+    let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
+    seconds.saturating_mul(1_000_000).saturating_add(stat.st_mtime_nsec / 1000)
+}
+
+impl Scripts {
+    /// The script at a path.
+    pub fn find(&self, path: &[u8]) -> Arc<Script> {
+        let mut all = self.all.lock();
+        if let Some(script) = all.get(path) {
+            return Arc::clone(script);
+        }
+        let script = Arc::new(Script { path: path.to_vec(), state: Mutex::new(State::New), settled: Condvar::new() });
+        all.insert(path.to_vec(), Arc::clone(&script));
+        script
+    }
+
+    /// From now on a file with this time is served by the code that is loaded. True: it was not so before.
+    pub fn settle(&self, path: &[u8], mtime_us: u64) -> bool {
+        self.settled.lock().insert((path.to_vec(), mtime_us))
+    }
+
+    /// Takes that back.
+    pub fn unsettle(&self, path: &[u8], mtime_us: u64) {
+        self.settled.lock().remove(&(path.to_vec(), mtime_us));
+    }
+}
+
+impl Script {
+    /// The module, imported now if nobody has. `start`: a failure lasts; else the next request tries again, as in mod_wsgi.
+    pub fn module(&self, py: Python<'_>, start: bool) -> Found {
+        match self.claim(py) {
+            State::Loaded(module, mtime_us) => return Found::Loaded { module, mtime_us, now: false },
+            State::Failed(broken) => return Found::Broken { broken, now: false },
+            State::New | State::Loading => {}
+        }
+        // Before the file is read: a change while it is read shows later.
+        let mtime_us = mtime_us(&self.path);
+        let (state, found) = match import(py, &self.path) {
+            Ok(module) => {
+                let module = Arc::new(module.unbind());
+                (State::Loaded(Arc::clone(&module), mtime_us), Found::Loaded { module, mtime_us, now: true })
+            }
+            Err(e) => {
+                let broken = Broken::new(py, &self.path, &e, mtime_us);
+                let state = if start { State::Failed(broken.clone()) } else { State::New };
+                (state, Found::Broken { broken, now: true })
+            }
+        };
+        *self.state.lock() = state;
+        self.settled.notify_all();
+        found
+    }
+
+    /// Waits while somebody else imports it; when nobody has or does, the caller must.
+    fn claim(&self, py: Python<'_>) -> State {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Loading) {
+            drop(state);
+            return py.detach(|| {
+                let mut state = self.state.lock();
+                while matches!(*state, State::Loading) {
+                    self.settled.wait(&mut state);
+                }
+                take(&mut state)
+            });
+        }
+        take(&mut state)
+    }
+}
+
+fn take(state: &mut State) -> State {
+    if matches!(state, State::New) {
+        *state = State::Loading;
+    }
+    state.clone()
+}
+
+impl Broken {
+    fn new(py: Python<'_>, path: &[u8], error: &PyErr, mtime_us: u64) -> Self {
+        let missing = mtime_us == 0 && (error.is_instance_of::<PyFileNotFoundError>(py) || error.is_instance_of::<PyNotADirectoryError>(py));
+        if missing {
+            let line = failure::one_line(&format!("script {} does not exist", String::from_utf8_lossy(path)));
+            return Self { failure: Failure::ScriptMissing, text: line.clone(), line, mtime_us };
+        }
+        Self { failure: Failure::Import, line: failure::line(py, error), text: failure::traceback(py, error), mtime_us }
+    }
+}
+
+/// Runs a script in a module of its own, whatever its file is called, and gives the module's dictionary.
+fn import<'py>(py: Python<'py>, path: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+    let source = std::fs::read(Path::new(std::ffi::OsStr::from_bytes(path)))?;
+    let file = py.import("os")?.call_method1("fsdecode", (PyBytes::new(py, path),))?;
+    let options = PyDict::new(py);
+    options.set_item("usedforsecurity", false)?;
+    let digest = py.import("hashlib")?.getattr("md5")?.call((PyBytes::new(py, path),), Some(&options))?.call_method0("hexdigest")?;
+    let name = PyString::new(py, &format!("_mod_wsgi_{digest}"));
+    let builtins = py.import("builtins")?;
+    let code = builtins.call_method1("compile", (PyBytes::new(py, &source), &file, "exec", 0, true))?;
+    let module = py.import("types")?.call_method1("ModuleType", (&name,))?;
+    module.setattr("__file__", &file)?;
+    let modules = py.import("sys")?.getattr("modules")?;
+    modules.set_item(&name, &module)?;
+    let dict = module.getattr("__dict__")?.cast_into::<PyDict>()?;
+    match builtins.call_method1("exec", (code, &dict)) {
+        Ok(_) => Ok(dict),
+        Err(e) => {
+            modules.del_item(&name)?;
+            Err(e)
+        }
+    }
+}

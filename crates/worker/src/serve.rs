@@ -1,0 +1,341 @@
+//! A request thread: takes requests from the queue and has the application answer them.
+//!
+//! Responsible for: a request's way through the worker, from its message to its end; read this first. Must never: wait on the
+//! queue unless it leads. Called by: `process`, in a `threading.Thread`.
+use crate::application::{self, Outcome};
+use crate::body::Body;
+use crate::environ::{Environs, Times, Unfit};
+use crate::errors::{self, ERROR, Log};
+use crate::exchange::{Exchange, Slot};
+use crate::failure;
+use crate::fork;
+use crate::gil;
+use crate::handback;
+use crate::input::Input;
+use crate::monitor;
+use crate::native;
+use crate::response::Response;
+use crate::scripts::{Found, Script};
+use crate::start::StartResponse;
+use crate::way::Way;
+use crate::worker::Worker;
+use drover_sys::wait::{PollFd, PollFlags, poll_until};
+use drover_sys::{Errno, channel, clock, memfile};
+use drover_wire::control::{self, FromWorker};
+use drover_wire::frame::Failure;
+use drover_wire::request::{EXTERNAL, MAX_ENVIRONMENT, MAX_INLINE, MAX_INLINE_BODY, PREFIX, Payload, Prefix};
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// A request that has waited longer is looked at: perhaps nobody waits for it any more.
+const LONG_WAIT_NS: u64 = 50_000_000;
+
+/// What one request thread has.
+pub struct Server {
+    worker: Arc<Worker>,
+    slot: Arc<Slot>,
+    environs: Environs,
+    errors: Py<Log>,
+    timeout: Py<PyAny>,
+    /// The script and the callable of the last request: mostly those of the next one.
+    last: Option<(Arc<Script>, Box<[u8]>, Py<PyString>)>,
+}
+
+/// How a wait for a request ended.
+enum Taken {
+    Message(usize),
+    Stop,
+}
+
+impl Server {
+    /// For the thread of `slot`; `template` is its own, with its `wsgi.errors` on `errors`.
+    pub fn new(py: Python<'_>, worker: Arc<Worker>, slot: Arc<Slot>, template: &Bound<'_, PyDict>, errors: Py<Log>, timeout: Py<PyAny>) -> Self {
+        Self { worker, slot, environs: Environs::new(py, template), errors, timeout, last: None }
+    }
+
+    /// Runs until the worker stops.
+    pub fn run(&mut self, py: Python<'_>) {
+        self.slot.occupy();
+        let me = self.slot.index;
+        let mut buffer = vec![0; PREFIX + MAX_INLINE];
+        let mut fds = Vec::new();
+        // Thread 0 begins as the leader, the others asleep.
+        let mut leads = me == 0;
+        loop {
+            if !leads {
+                let slot = &self.slot;
+                py.detach(|| slot.parker.sleep());
+                if self.worker.is_stopping() {
+                    return;
+                }
+            }
+            match self.take(py, &mut buffer, &mut fds) {
+                Taken::Stop => {
+                    self.worker.leadership.resign();
+                    return;
+                }
+                Taken::Message(n) => {
+                    self.worker.leadership.running(me);
+                    self.serve(py, buffer.get(..n).unwrap_or_default(), &mut fds);
+                    fds.clear();
+                    if fork::is_child() {
+                        native::leave(0); // the application forked, and the child came back here
+                    }
+                }
+            }
+            leads = self.worker.leadership.come_back(me);
+        }
+    }
+
+    /// Takes the next request. Asks first and waits only when there is none; the GIL is kept while there are.
+    fn take(&self, py: Python<'_>, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Taken {
+        let worker = &self.worker;
+        // The kernel wakes one waiter for a request. Whoever was woken takes it, also when it is about to stop.
+        let mut woken = false;
+        loop {
+            if worker.is_stopping() && !woken {
+                return Taken::Stop;
+            }
+            woken = false;
+            match channel::receive(&worker.queue, buffer, fds, false) {
+                Ok(0) => worker.stop(), // nobody can send any more
+                Ok(n) => {
+                    worker.count();
+                    return Taken::Message(n);
+                }
+                Err(Errno::AGAIN) => match py.detach(|| worker.set.wait(None)) {
+                    Ok(ready) => woken = ready & 1 != 0,
+                    Err(e) => {
+                        self.lost(py, &format!("cannot wait on the queue: {e}"));
+                        worker.stop();
+                    }
+                },
+                Err(Errno::MSGSIZE) => self.lost(py, "a request was lost: its descriptors did not fit (limit of open files?)"),
+                Err(e) => {
+                    self.lost(py, &format!("cannot read the queue: {e}"));
+                    worker.stop();
+                }
+            }
+        }
+    }
+
+    fn lost(&self, py: Python<'_>, why: &str) {
+        let line = format!("mod_drover worker: {why}\n");
+        py.detach(|| errors::write_plainly(line.as_bytes()));
+    }
+
+    /// One request, from its message to its end.
+    fn serve(&mut self, py: Python<'_>, message: &[u8], fds: &mut Vec<OwnedFd>) {
+        let now = clock::monotonic_ns();
+        let mut file = Vec::new();
+        let (prefix, payload) = match open(message, fds, &mut file) {
+            Ok(opened) => opened,
+            Err(why) => return self.lost(py, &format!("a request was not understood: {why}")),
+        };
+        if fds.is_empty() {
+            return self.lost(py, "a request came without its way back");
+        }
+        let way = Arc::new(fds.swap_remove(0)); // a memory file, now first, is still needed for a handback
+        let waited = if prefix.queued_at == 0 { 0 } else { now.saturating_sub(prefix.queued_at) };
+        if waited > LONG_WAIT_NS && has_hung_up(&way) {
+            return; // nobody waits for it
+        }
+        let script = match &self.last {
+            Some((script, ..)) if *script.path == *payload.script => Arc::clone(script),
+            _ => self.worker.scripts.find(payload.script),
+        };
+        let exchange = Arc::new(Exchange {
+            way: Way::new(prefix.number, Arc::clone(&way)),
+            response: Mutex::new(Response::default()),
+            body: Body::new(&prefix, payload.body, &way).map(|body| Arc::new(Mutex::new(body))),
+            script,
+            partial: Mutex::new(Vec::new()),
+            is_head: AtomicBool::new(false),
+            what: OnceLock::new(),
+            client_gone: AtomicBool::new(false),
+            told_taken: AtomicBool::new(false),
+            told_stuck: AtomicBool::new(false),
+            prefix,
+        });
+        if self.worker.config.options.request_timeout_ms.is_some() {
+            let _ = exchange.what.set(what(&payload)); // set once
+        }
+        if prefix.take_by != 0 && now >= prefix.take_by {
+            return failure::fail(py, &exchange, Failure::Expired, "the request was taken too late");
+        }
+        if monitor::is_near(&exchange, now) {
+            exchange.told_taken.store(true, Ordering::Relaxed);
+            exchange.way.tell_taken();
+        }
+        self.slot.begin(&exchange, now);
+        self.worker.monitor.ring();
+        self.answer(py, &exchange, way, &payload, message, fds, Timing { now, waited });
+        if let Some(body) = &exchange.body {
+            gil::lock(py, body).close();
+        }
+        exchange.way.close(py);
+        self.slot.end();
+        self.repair_errors(py);
+    }
+
+    /// Finds the script and its callable, or says why not.
+    #[allow(clippy::too_many_arguments)] // the parts of one message
+    fn answer(
+        &mut self,
+        py: Python<'_>,
+        exchange: &Arc<Exchange>,
+        way: Arc<OwnedFd>,
+        payload: &Payload<'_>,
+        message: &[u8],
+        fds: &[OwnedFd],
+        timing: Timing,
+    ) {
+        let found = exchange.script.module(py, false);
+        let (mtime_us, fresh) = match &found {
+            Found::Loaded { mtime_us, now, .. } => (*mtime_us, *now),
+            Found::Broken { broken, now } => (broken.mtime_us, *now),
+        };
+        if !fresh && handback::wanted(&self.worker, exchange, mtime_us) && handback::give(&self.worker, exchange, message, &way, fds) {
+            return; // droverd has it now
+        }
+        drop(way);
+        let module = match found {
+            Found::Loaded { module, now, .. } => {
+                if now {
+                    let script = control::Script { path: payload.script.to_vec(), callable: payload.callable.to_vec() };
+                    // When droverd does not hear it, the next generation imports the script with a request again.
+                    let _ = self.worker.control.send(&FromWorker::AlsoLoaded(script), &[]);
+                }
+                module
+            }
+            Found::Broken { broken, now } => {
+                if now {
+                    errors::log(py, exchange, ERROR, broken.text.as_bytes());
+                }
+                return failure::fail(py, exchange, broken.failure, &broken.line);
+            }
+        };
+        let callable = self.callable(py, exchange, payload.callable);
+        match module.bind(py).get_item(&callable) {
+            Ok(Some(application)) => self.run_application(py, exchange, &application, payload, timing),
+            Ok(None) => {
+                let path = String::from_utf8_lossy(payload.script);
+                failure::fail(py, exchange, Failure::NoCallable, &failure::one_line(&format!("{path} has no callable '{callable}'")));
+            }
+            Err(e) => failure::fail(py, exchange, Failure::Internal, &failure::line(py, &e)),
+        }
+    }
+
+    /// The callable's name as a string object, kept from one request to the next.
+    fn callable<'py>(&mut self, py: Python<'py>, exchange: &Exchange, name: &[u8]) -> Bound<'py, PyString> {
+        if let Some((script, bytes, text)) = &self.last {
+            if Arc::ptr_eq(script, &exchange.script) && **bytes == *name {
+                return text.bind(py).clone();
+            }
+        }
+        let text = PyString::intern(py, &String::from_utf8_lossy(name));
+        self.last = Some((Arc::clone(&exchange.script), name.into(), text.clone().unbind()));
+        text
+    }
+
+    /// Calls the application and ends the request, however it went.
+    fn run_application(&mut self, py: Python<'_>, exchange: &Arc<Exchange>, application: &Bound<'_, PyAny>, payload: &Payload<'_>, timing: Timing) {
+        let (environ, is_head) = match self.environs.build(py, payload.environment, &timing.times(&exchange.prefix)) {
+            Ok(built) => built,
+            Err(Unfit::Wire(e)) => return failure::fail(py, exchange, Failure::Internal, &e.to_string()),
+            Err(Unfit::Python(e)) => return failure::fail(py, exchange, Failure::Internal, &failure::line(py, &e)),
+        };
+        exchange.is_head.store(is_head, Ordering::Relaxed);
+        let start = match self.objects(py, exchange, &environ) {
+            Ok(start) => start,
+            Err(e) => return failure::fail(py, exchange, Failure::Internal, &failure::line(py, &e)),
+        };
+        let outcome = application::run(exchange, application, &environ, start.as_any(), |e| {
+            let failure = failure::classify(py, exchange, e, self.timeout.bind(py));
+            failure::log_exception(py, exchange, failure, e);
+        });
+        match &outcome {
+            Outcome::Answered | Outcome::Gone => {}
+            Outcome::Raised(e) => {
+                let failure = failure::classify(py, exchange, e, self.timeout.bind(py));
+                failure::log_exception(py, exchange, failure, e);
+                failure::fail(py, exchange, failure, &failure::line(py, e));
+            }
+            Outcome::Broke(e) => failure::fail(py, exchange, Failure::BadResponse, &failure::line(py, e)),
+            Outcome::Short(text) => failure::fail(py, exchange, Failure::BadResponse, text),
+        }
+        start.get().close(py);
+    }
+
+    /// The objects of this request: wsgi.input into the environ if there is a body, and start_response.
+    fn objects<'py>(&self, py: Python<'py>, exchange: &Arc<Exchange>, environ: &Bound<'py, PyDict>) -> PyResult<Bound<'py, StartResponse>> {
+        if exchange.body.is_some() {
+            environ.set_item(pyo3::intern!(py, "wsgi.input"), Bound::new(py, Input::new(exchange))?)?;
+        }
+        Bound::new(py, StartResponse::new(Arc::clone(exchange)))
+    }
+
+    /// An application may have detached the stream that the next request needs.
+    fn repair_errors(&self, py: Python<'_>) {
+        let log = self.errors.bind(py);
+        if log.get().was_touched() && !self.environs.has_sound_errors(py) {
+            let repaired = errors::text_stream(log).and_then(|stream| self.environs.set(py, "wsgi.errors", &stream));
+            if let Err(e) = repaired {
+                self.lost(py, &failure::line(py, &e));
+            }
+        }
+    }
+}
+
+/// When a request was taken, and how long it had waited; nanoseconds.
+#[derive(Debug, Clone, Copy)]
+struct Timing {
+    now: u64,
+    waited: u64,
+}
+
+impl Timing {
+    /// The times that an application is told: seconds since 1970.
+    fn times(self, prefix: &Prefix) -> Times {
+        let (mono, wall) = (clock::monotonic_ns(), clock::realtime_ns());
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        let taken = wall.saturating_sub(mono.saturating_sub(self.now));
+        Times {
+            request: prefix.started_us as f64 / 1e6,
+            queue: seconds(taken.saturating_sub(self.waited)),
+            daemon: seconds(taken),
+            application: seconds(wall),
+        }
+    }
+}
+
+/// Decodes a message; what is too large for one is read from its memory file into `file`.
+fn open<'a>(message: &'a [u8], fds: &[OwnedFd], file: &'a mut Vec<u8>) -> Result<(Prefix, Payload<'a>), String> {
+    let prefix = Prefix::decode(message).map_err(|e| e.to_string())?;
+    let rest: &[u8] = if prefix.flags & EXTERNAL != 0 {
+        let fd = fds.get(1).ok_or("its memory file is missing")?;
+        *file = memfile::read(fd, prefix.payload_len(), MAX_ENVIRONMENT + MAX_INLINE_BODY).map_err(|e| e.to_string())?;
+        file
+    } else {
+        message.get(PREFIX..).unwrap_or_default()
+    };
+    let payload = Payload::decode(&prefix, rest).map_err(|e| e.to_string())?;
+    Ok((prefix, payload))
+}
+
+/// Whether httpd has closed its end.
+fn has_hung_up(way: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(way, PollFlags::RDHUP)];
+    matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)
+}
+
+/// A request in a few words, for the log.
+fn what(payload: &Payload<'_>) -> Box<[u8]> {
+    let value = |name: &[u8]| payload.environment.flatten().find(|(key, _)| *key == name).map_or(&b"?"[..], |(_, value)| value);
+    let text = [value(b"REQUEST_METHOD"), b" ", value(b"REQUEST_URI")].concat();
+    failure::one_line(&String::from_utf8_lossy(&text)).into_bytes().into()
+}

@@ -1,0 +1,38 @@
+"""Makes an interpreter a worker of mod_drover. droverd runs this file; nothing imports it."""
+import argparse
+import importlib.util
+import os
+import sys
+
+
+def load(name, path, package=None):
+    """Imports one file under a name, whatever sys.path would find."""
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=package)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def main():
+    here = os.path.dirname(os.path.abspath(__file__))
+    packages = os.path.dirname(here)
+    # A script's directory comes first in sys.path; ours must not shadow anything of the application's.
+    if sys.path and os.path.abspath(sys.path[0]) == here:
+        del sys.path[0]
+    sys.path.append(packages)
+
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--control", type=int, required=True)
+    options.add_argument("--queue", type=int, required=True)
+    options = options.parse_args()
+
+    drover = load("_drover", os.path.join(os.path.dirname(packages), "_drover.abi3.so"))
+    ours = os.path.join(packages, "mod_wsgi")
+    load("mod_wsgi", os.path.join(ours, "__init__.py"), [ours])
+    del sys.modules["argparse"]
+    drover.run(options.control, options.queue)
+
+
+if __name__ == "__main__":
+    main()
