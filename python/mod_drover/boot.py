@@ -1,5 +1,4 @@
 """Makes an interpreter a worker of mod_drover. droverd runs this file; nothing imports it."""
-import argparse
 import importlib.util
 import os
 import sys
@@ -22,16 +21,11 @@ def main():
         del sys.path[0]
     sys.path.append(packages)
 
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--control", type=int, required=True)
-    options.add_argument("--queue", type=int, required=True)
-    options = options.parse_args()
-
+    options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
     drover = load("_drover", os.path.join(os.path.dirname(packages), "_drover.abi3.so"))
     ours = os.path.join(packages, "mod_wsgi")
     load("mod_wsgi", os.path.join(ours, "__init__.py"), [ours])
-    del sys.modules["argparse"]
-    drover.run(options.control, options.queue)
+    drover.run(int(options["--control"]), int(options["--queue"]))
 
 
 if __name__ == "__main__":

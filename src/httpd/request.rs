@@ -404,6 +404,10 @@ impl Client for Request<'_> {
             // SAFETY: the brigade lives in the request's pool.
             self.input = unsafe { ffi::drover_brigade(self.raw) };
         }
+        if !wait {
+            // SAFETY: the request is live; does nothing unless the client waits for it.
+            unsafe { ffi::drover_send_continue(self.raw) };
+        }
         let (mut got, mut end) = (0, 0);
         // SAFETY: at most `buffer.len()` bytes are written to it; the brigade is ours.
         let status = unsafe {
@@ -481,7 +485,8 @@ impl Client for Request<'_> {
 
     fn application_log(&mut self, level: u16, text: &[u8]) {
         let level = c_int::from(level).clamp(0, 15);
-        for line in text.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+        // httpd cuts a line at 8192 bytes, its own words included.
+        for line in text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).flat_map(|l| l.chunks(7000)) {
             log::request_raw(self.raw, level, line);
         }
     }

@@ -221,6 +221,20 @@ int drover_expecting_100(const request_rec *r)
     return r->expecting_100;
 }
 
+/* The HTTP filter answers 100-continue by itself only before a blocking read. */
+void drover_send_continue(request_rec *r)
+{
+    int status = r->status;
+    const char *line = r->status_line;
+    if (!r->expecting_100 || r->proto_num < HTTP_VERSION(1, 1))
+        return;
+    r->status = HTTP_CONTINUE;
+    r->status_line = ap_get_status_line(HTTP_CONTINUE);
+    ap_send_interim_response(r, 0);
+    r->status = status;
+    r->status_line = line;
+}
+
 int drover_is_loaded(const char *module_file, const void *not_this)
 {
     module *m;

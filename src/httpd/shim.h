@@ -50,6 +50,7 @@ const char *drover_original_uri(request_rec *r);
 const char *drover_log_id(request_rec *r);
 const char *drover_connection_log_id(request_rec *r);
 int drover_expecting_100(const request_rec *r);
+void drover_send_continue(request_rec *r);
 int drover_is_loaded(const char *module_file, const void *not_this);
 extern module AP_MODULE_DECLARE_DATA wsgi_module;
 #endif

@@ -6,7 +6,6 @@ use crate::exchange::Exchange;
 use crate::fast;
 use crate::response::{End, Trouble};
 use crate::start;
-use drover_wire::frame::Failure;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -24,17 +23,6 @@ pub enum Outcome {
     Broke(PyErr),
     /// Fewer bytes than Content-Length said.
     Short(String),
-}
-
-impl Outcome {
-    /// The failure, when it is plain what it is.
-    pub const fn failure(&self) -> Option<Failure> {
-        match self {
-            Self::Answered | Self::Raised(_) => None,
-            Self::Gone => Some(Failure::ClientGone),
-            Self::Broke(_) | Self::Short(_) => Some(Failure::BadResponse),
-        }
-    }
 }
 
 impl From<Trouble> for Outcome {
@@ -125,7 +113,9 @@ fn close(result: &Bound<'_, PyAny>) -> PyResult<()> {
 fn end(py: Python<'_>, exchange: &Exchange) -> Outcome {
     match exchange.end(py) {
         Ok(End::Complete) => Outcome::Answered,
-        Ok(End::Short { promised, sent }) => Outcome::Short(format!("Content-Length promised {promised} bytes, the application gave {sent}")),
+        Ok(End::Short { promised, sent }) => {
+            Outcome::Short(format!("Content-Length promised {promised} bytes, the application gave {sent}"))
+        }
         Err(trouble) => trouble.into(),
     }
 }

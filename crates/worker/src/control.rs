@@ -2,6 +2,7 @@
 //!
 //! Responsible for: the worker stopping when droverd says so, is gone, or a signal comes. Must never: take the GIL, so that a
 //! busy interpreter cannot delay it. Called by: `process`, and whoever has something to say to droverd.
+use crate::dump;
 use crate::native;
 use crate::worker::Worker;
 use drover_sys::wait::{EventfdFlags, PollFd, PollFlags, eventfd, poll_until};
@@ -112,7 +113,7 @@ pub fn run(worker: &Worker, signals: &OwnedFd) {
             Ok(ToWorker::Serve) => worker.allow(),
             Ok(ToWorker::Drain) => worker.stop(),
             Ok(ToWorker::Keep { path, mtime_us }) => drop(worker.scripts.settle(&path, mtime_us)),
-            Ok(ToWorker::Dump) => native::raise(native::dump_signal()),
+            Ok(ToWorker::Dump) => dump::all_stacks(),
             Ok(ToWorker::Start(_)) => {} // it has been started
             Err(_) => break,
         }

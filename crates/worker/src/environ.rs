@@ -86,7 +86,8 @@ fn kind_of(key: &[u8]) -> Kind {
 }
 
 fn is_secret(key: &[u8]) -> bool {
-    matches!(key, b"HTTP_AUTHORIZATION" | b"HTTP_PROXY_AUTHORIZATION" | b"HTTP_COOKIE") || key.windows(4).any(|w| w.eq_ignore_ascii_case(b"pass"))
+    matches!(key, b"HTTP_AUTHORIZATION" | b"HTTP_PROXY_AUTHORIZATION" | b"HTTP_COOKIE")
+        || key.windows(4).any(|w| w.eq_ignore_ascii_case(b"pass"))
 }
 
 fn decode<'py>(py: Python<'py>, kind: Kind, value: &[u8]) -> PyResult<Bound<'py, PyAny>> {
@@ -94,7 +95,8 @@ fn decode<'py>(py: Python<'py>, kind: Kind, value: &[u8]) -> PyResult<Bound<'py,
         Kind::Text | Kind::Method => fast::latin1(py, value),
         Kind::Path => fast::path(py, value),
         Kind::Version => {
-            let numbers = value.split(|&b| b == b'.').map(|part| std::str::from_utf8(part).ok().and_then(|p| p.parse::<u32>().ok()).unwrap_or(0));
+            let numbers =
+                value.split(|&b| b == b'.').map(|part| std::str::from_utf8(part).ok().and_then(|p| p.parse::<u32>().ok()).unwrap_or(0));
             Ok(PyTuple::new(py, numbers.collect::<Vec<_>>())?.into_any())
         }
     }

@@ -63,13 +63,7 @@ thread_local! {
 impl Slot {
     /// An empty place.
     pub fn new(index: usize) -> Self {
-        Self {
-            index,
-            since: AtomicU64::new(0),
-            clock: OnceLock::new(),
-            current: Mutex::new(None),
-            parker: Parker::default(),
-        }
+        Self { index, since: AtomicU64::new(0), clock: OnceLock::new(), current: Mutex::new(None), parker: Parker::default() }
     }
 
     /// The calling thread is this place's from now on.

@@ -3,7 +3,9 @@
 //! Responsible for: being iterated over any object with `read`, with or without `close` and `fileno`. Called by: the
 //! application, and `application` as any iterable.
 use parking_lot::Mutex;
+use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -48,6 +50,18 @@ impl FileWrapper {
             return Err(PyTypeError::new_err(format!("file wrapper read() must return bytes, not {}", block.get_type().name()?)));
         };
         Ok((!bytes.as_bytes().is_empty()).then_some(block))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.filelike.try_lock() {
+            Some(filelike) => filelike.as_ref().map_or(Ok(()), |f| visit.call(f)),
+            None => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        let filelike = self.filelike.lock().take();
+        drop(filelike);
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {

@@ -3,11 +3,12 @@
 //! Responsible for: taking requests from the group's queue, running the application, and sending its answers. Must never: be
 //! linked against one Python (it is abi3, for CPython 3.9 and later), trust a message. Loaded by: `python/mod_drover/boot.py`.
 //!
-//! A request's way: [`serve`] → [`environ`] → [`application`] → [`response`] → [`way`]. Unsafe code is in [`native`] and [`fast`].
+//! A request's way: `serve` → `environ` → `application` → `response` → `way`. Unsafe code is in `native` and `fast`.
 
 mod application;
 mod body;
 mod control;
+mod dump;
 mod environ;
 mod errors;
 mod exchange;
@@ -42,7 +43,7 @@ mod _drover {
     use super::file_wrapper::FileWrapper;
     #[pymodule_export]
     use super::input::Input;
-    use super::{Python, PyResult, process, pyfunction};
+    use super::{PyResult, Python, process, pyfunction};
 
     /// Serves on these descriptors until the process ends.
     #[pyfunction]

@@ -2,9 +2,9 @@
 //!
 //! Responsible for: calling a follower when `policy` says so, telling httpd that a request is not waiting any more, telling
 //! droverd of one that runs too long. Must never: touch Python. Called by: `process`, which starts it.
+use crate::dump;
 use crate::exchange::{Exchange, Slot};
 use crate::leader::Leader;
-use crate::native;
 use crate::policy::{Seen, Watch};
 use crate::worker::Worker;
 use drover_sys::{clock, wait};
@@ -88,7 +88,7 @@ fn lead(worker: &Worker, watch: &mut Watch, now: u64) {
         return watch.reset(); // between two requests
     }
     let others = worker.slots.iter().filter(|other| other.index != leader && other.since.load(Ordering::Acquire) != 0);
-    let seen = Seen { since, cpu: cpu(slot), others_cpu: others.map(|s| cpu(s)).sum(), now, waiting: wait::readable_now(&worker.queue) };
+    let seen = Seen { since, cpu: cpu(slot), others_cpu: others.map(cpu).sum(), now, waiting: wait::readable_now(&worker.queue) };
     if watch.tick(&seen) {
         if let Some(follower) = worker.leadership.promote(leader).and_then(|index| worker.slots.get(index)) {
             follower.parker.call();
@@ -115,7 +115,7 @@ fn check(worker: &Worker, slot: &Slot, now: u64) {
         exchange.way.tell_taken();
     }
     if limit.is_some_and(|limit| age > limit) && !exchange.told_stuck.swap(true, Ordering::Relaxed) {
-        native::raise(native::dump_signal());
+        dump::all_stacks();
         let what = exchange.what.get().map(|w| String::from_utf8_lossy(w).into_owned()).unwrap_or_default();
         let what = format!("request {what} has run for {:.1} s; the stacks of all threads are in this log", age as f64 / 1e9);
         // When droverd does not take it, its own limits apply.

@@ -46,8 +46,7 @@ impl Watch {
         self.waiting = if seen.waiting { self.waiting.saturating_add(1) } else { 0 };
         let before = self.before.replace((seen.since, seen.cpu, seen.others_cpu));
         let overdue = seen.now.saturating_sub(seen.since) > FAIR_NS && self.waiting >= WAITING_TICKS;
-        let Some((since, cpu, others)) = before.filter(|(since, ..)| *since == seen.since) else { return overdue };
-        debug_assert_eq!(since, seen.since);
+        let Some((_, cpu, others)) = before.filter(|(since, ..)| *since == seen.since) else { return overdue };
         let still = seen.cpu.saturating_sub(cpu) <= NOISE_NS;
         // When another thread computes, the leader may stand still only because it waits for the GIL.
         let alone = seen.others_cpu.saturating_sub(others) <= NOISE_NS;

@@ -51,7 +51,12 @@ pub fn run(py: Python<'_>, control: RawFd, queue: RawFd) -> PyResult<()> {
     };
     if config.version != VERSION {
         let theirs = &config.version;
-        refuse(&control, &format!("droverd is version {theirs}, the worker's extension {VERSION}: two installations are mixed; install again and restart httpd"));
+        refuse(
+            &control,
+            &format!(
+                "droverd is version {theirs}, the worker's extension {VERSION}: two installations are mixed; install again and restart httpd"
+            ),
+        );
     }
     let signals = match control::signals() {
         Ok(signals) => signals,
@@ -64,7 +69,11 @@ pub fn run(py: Python<'_>, control: RawFd, queue: RawFd) -> PyResult<()> {
     start_native("drover-control", &worker, move |worker| control::run(worker, &signals))?;
     fork::remember(&worker);
     load(py, &worker);
-    serve(py, &worker)?;
+    if let Err(e) = serve(py, &worker) {
+        // Some threads may serve already; the interpreter is not torn down below them.
+        errors::write_plainly(failure::traceback(py, &e).as_bytes());
+        native::leave(1);
+    }
     shutdown::leave(py)
 }
 
@@ -75,9 +84,9 @@ fn system(e: drover_sys::Errno) -> PyErr {
 /// Tells droverd why there will be no worker, and goes.
 fn refuse(control: &Control, why: &str) -> ! {
     errors::write_plainly(format!("mod_drover worker: {}\n", why.trim_end()).as_bytes());
-    let why = why.get(..why.floor_char_boundary(32 * 1024)).unwrap_or_default();
+    let why = String::from_utf8_lossy(why.as_bytes().get(..32 * 1024).unwrap_or(why.as_bytes()));
     // If droverd does not take it, it sees the end of this process.
-    let _ = control.insist(&FromWorker::SetupFailed(why.to_owned()));
+    let _ = control.insist(&FromWorker::SetupFailed(why.into_owned()));
     native::leave(1)
 }
 
@@ -114,7 +123,10 @@ fn set_up(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     set_path(py, config)?;
     let module = py.import("mod_wsgi")?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    module.call_method1("_configure", (MOD_WSGI_VERSION, text(&config.group), text(&config.application_group), config.processes, config.threads))?;
+    module.call_method1(
+        "_configure",
+        (MOD_WSGI_VERSION, text(&config.group), text(&config.application_group), config.processes, config.threads),
+    )?;
     if options.restrict_signal {
         let signal = py.import("signal")?;
         let wrapped = signal.getattr("signal")?.unbind();
@@ -140,7 +152,8 @@ fn warn(what: &str) {
 
 fn set_streams(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     let sys = py.import("sys")?;
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).map_err(system)?;
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
+        .map_err(system)?;
     rustix::stdio::dup2_stdin(&null).map_err(system)?;
     if config.options.restrict_stdin {
         sys.setattr("stdin", Bound::new(py, Restricted { name: "sys.stdin" })?)?;
@@ -204,8 +217,8 @@ fn load(py: Python<'_>, worker: &Worker) {
             Found::Broken { broken, .. } => {
                 let text = &broken.text;
                 // The end of a traceback says more than its beginning.
-                let cut = text.ceil_char_boundary(text.len().saturating_sub(room));
-                (broken.mtime_us, Some((broken.failure as u16, text.get(cut..).unwrap_or_default().to_owned())))
+                let end = text.as_bytes().get(text.len().saturating_sub(room)..).unwrap_or_default();
+                (broken.mtime_us, Some((broken.failure as u16, String::from_utf8_lossy(end).into_owned())))
             }
         };
         report.push(Loaded { script: script.clone(), mtime_us, failure });

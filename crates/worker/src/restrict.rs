@@ -46,7 +46,8 @@ impl SignalIntercept {
         let frame = py.import("sys")?.call_method1("_getframe", (0,))?;
         let file = frame.getattr("f_code")?.getattr("co_filename")?;
         let line = frame.getattr("f_lineno")?;
-        let text = format!("{file}:{line}: signal.signal({signal}, …) is ignored: mod_drover manages signals (WSGIRestrictSignal)\n");
+        let number = signal.extract::<i32>().map_or_else(|_| signal.to_string(), |n| n.to_string());
+        let text = format!("{file}:{line}: signal.signal({number}, …) is ignored: mod_drover manages signals (WSGIRestrictSignal)\n");
         py.detach(|| errors::write_plainly(text.as_bytes()));
         Ok(handler)
     }

@@ -159,7 +159,8 @@ fn take(state: &mut State) -> State {
 
 impl Broken {
     fn new(py: Python<'_>, path: &[u8], error: &PyErr, mtime_us: u64) -> Self {
-        let missing = mtime_us == 0 && (error.is_instance_of::<PyFileNotFoundError>(py) || error.is_instance_of::<PyNotADirectoryError>(py));
+        let missing =
+            mtime_us == 0 && (error.is_instance_of::<PyFileNotFoundError>(py) || error.is_instance_of::<PyNotADirectoryError>(py));
         if missing {
             let line = failure::one_line(&format!("script {} does not exist", String::from_utf8_lossy(path)));
             return Self { failure: Failure::ScriptMissing, text: line.clone(), line, mtime_us };

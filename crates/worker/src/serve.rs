@@ -42,7 +42,14 @@ pub struct Server {
     errors: Py<Log>,
     timeout: Py<PyAny>,
     /// The script and the callable of the last request: mostly those of the next one.
-    last: Option<(Arc<Script>, Box<[u8]>, Py<PyString>)>,
+    last: Option<Last>,
+}
+
+/// A script, and a callable in it as the message and as Python name it.
+struct Last {
+    script: Arc<Script>,
+    callable: Box<[u8]>,
+    name: Py<PyString>,
 }
 
 /// How a wait for a request ended.
@@ -53,7 +60,14 @@ enum Taken {
 
 impl Server {
     /// For the thread of `slot`; `template` is its own, with its `wsgi.errors` on `errors`.
-    pub fn new(py: Python<'_>, worker: Arc<Worker>, slot: Arc<Slot>, template: &Bound<'_, PyDict>, errors: Py<Log>, timeout: Py<PyAny>) -> Self {
+    pub fn new(
+        py: Python<'_>,
+        worker: Arc<Worker>,
+        slot: Arc<Slot>,
+        template: &Bound<'_, PyDict>,
+        errors: Py<Log>,
+        timeout: Py<PyAny>,
+    ) -> Self {
         Self { worker, slot, environs: Environs::new(py, template), errors, timeout, last: None }
     }
 
@@ -145,7 +159,7 @@ impl Server {
             return; // nobody waits for it
         }
         let script = match &self.last {
-            Some((script, ..)) if *script.path == *payload.script => Arc::clone(script),
+            Some(last) if *last.script.path == *payload.script => Arc::clone(&last.script),
             _ => self.worker.scripts.find(payload.script),
         };
         let exchange = Arc::new(Exchange {
@@ -232,18 +246,24 @@ impl Server {
 
     /// The callable's name as a string object, kept from one request to the next.
     fn callable<'py>(&mut self, py: Python<'py>, exchange: &Exchange, name: &[u8]) -> Bound<'py, PyString> {
-        if let Some((script, bytes, text)) = &self.last {
-            if Arc::ptr_eq(script, &exchange.script) && **bytes == *name {
-                return text.bind(py).clone();
-            }
+        let known = self.last.as_ref().filter(|last| Arc::ptr_eq(&last.script, &exchange.script) && *last.callable == *name);
+        if let Some(last) = known {
+            return last.name.bind(py).clone();
         }
         let text = PyString::intern(py, &String::from_utf8_lossy(name));
-        self.last = Some((Arc::clone(&exchange.script), name.into(), text.clone().unbind()));
+        self.last = Some(Last { script: Arc::clone(&exchange.script), callable: name.into(), name: text.clone().unbind() });
         text
     }
 
     /// Calls the application and ends the request, however it went.
-    fn run_application(&mut self, py: Python<'_>, exchange: &Arc<Exchange>, application: &Bound<'_, PyAny>, payload: &Payload<'_>, timing: Timing) {
+    fn run_application(
+        &mut self,
+        py: Python<'_>,
+        exchange: &Arc<Exchange>,
+        application: &Bound<'_, PyAny>,
+        payload: &Payload<'_>,
+        timing: Timing,
+    ) {
         let (environ, is_head) = match self.environs.build(py, payload.environment, &timing.times(&exchange.prefix)) {
             Ok(built) => built,
             Err(Unfit::Wire(e)) => return failure::fail(py, exchange, Failure::Internal, &e.to_string()),

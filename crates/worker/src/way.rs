@@ -75,10 +75,9 @@ impl Way {
     /// Tells httpd that the request runs, if nothing else has told it. Takes neither the GIL nor a wait.
     pub fn tell_taken(&self) {
         let Some(mut out) = self.out.try_lock() else { return }; // somebody is sending right now
-        if let Some(fd) = out.fd.clone().filter(|_| !out.begun && !out.gone) {
-            if let Ok(n) = channel::send(&*fd, &[&self.header(Kind::Taken, 0, 0)], &[], false) {
-                out.gone = n != HEADER; // half a frame: the stream is of no use any more
-            }
+        let Some(fd) = out.fd.clone().filter(|_| !out.begun && !out.gone) else { return };
+        if let Ok(n) = channel::send(&*fd, &[&self.header(Kind::Taken, 0, 0)], &[], false) {
+            out.gone = n != HEADER; // half a frame: the stream is of no use any more
         }
     }
 
