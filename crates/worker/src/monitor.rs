@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(1);
 /// How often it looks when there is nobody to call.
 const SLOW_TICK: Duration = Duration::from_millis(20);
 /// So many ticks with nothing running, and it sleeps until woken.
-const IDLE_TICKS: u32 = 100;
+const IDLE_TICKS: u32 = 20;
 /// How long before the time by which it had to be taken httpd is told that a request runs, at most.
 const NOTICE_NS: u64 = 1_000_000_000;
 
