@@ -118,6 +118,8 @@ pub fn run(worker: &Worker, signals: &OwnedFd) {
             Err(_) => break,
         }
     }
+    // Nobody reads the pipes any more: what the application prints must not raise.
+    native::discard_output();
     worker.stop();
     std::thread::sleep(ALONE);
     native::leave(0);

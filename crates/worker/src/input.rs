@@ -74,8 +74,9 @@ impl Input {
     }
 
     fn failure(&self, why: Broken) -> PyErr {
-        let gone = matches!(why, Broken::Lost | Broken::Told(BodyFailure::ClientGone));
-        if let Some(exchange) = self.exchange.upgrade().filter(|_| gone) {
+        // Whatever broke the body, httpd knows it, answers it and logs it.
+        let broken = !matches!(why, Broken::Over);
+        if let Some(exchange) = self.exchange.upgrade().filter(|_| broken) {
             exchange.client_gone.store(true, Ordering::Relaxed);
         }
         match why {

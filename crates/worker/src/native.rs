@@ -50,6 +50,19 @@ extern "C" fn ring(signal: c_int) {
     }
 }
 
+/// Makes standard output and standard error lead nowhere.
+pub fn discard_output() {
+    // SAFETY: plain system calls on a constant path and on descriptors 1 and 2, which this process owns for good.
+    unsafe {
+        let nowhere = libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if nowhere >= 0 {
+            libc::dup2(nowhere, 1);
+            libc::dup2(nowhere, 2);
+            libc::close(nowhere);
+        }
+    }
+}
+
 /// From now on SIGINT, SIGTERM and SIGUSR1 make the event counter `bell` readable. They are handled, not blocked, because a
 /// program that the application starts would inherit a blocked signal and could not be ended.
 pub fn ring_on_signals(bell: RawFd) {

@@ -108,11 +108,13 @@ impl Worker {
         ring(&self.news);
     }
 
-    /// A request has been taken; after the last one that the process may serve it leaves.
+    /// A request has been taken. After the last one that the process should serve it asks to be replaced, and goes on serving
+    /// until droverd says Drain: its replacement is up then.
     pub fn count(&self) {
         let Some(most) = self.config.options.maximum_requests.filter(|&n| n > 0) else { return };
         if self.taken.fetch_add(1, Ordering::Relaxed) + 1 == most {
-            self.leave(Leave::MaximumRequests);
+            // If droverd does not hear it, it is gone, and this process goes for that reason.
+            let _ = self.control.send(&FromWorker::Leaving(Leave::MaximumRequests), &[]);
         }
     }
 
