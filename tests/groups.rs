@@ -182,7 +182,10 @@ mpm_test!(every_python_of_the_machine_at_once, |site| {
         );
         venvs.push((name, dir, python));
     }
-    let httpd = site.bare().config(&text).start();
+    // A copied interpreter looks for its library where it was built, which the workers' user may not be able to read.
+    let libraries: Vec<String> =
+        pythons.iter().filter_map(|p| Some(p.parent()?.parent()?.join("lib").display().to_string())).filter(|d| d != "/usr/lib").collect();
+    let httpd = site.bare().config(&text).environment("LD_LIBRARY_PATH", &libraries.join(":")).start();
     for (name, dir, python) in &venvs {
         let told = process(&httpd, &format!("/{name}"));
         let version = Command::new(python).args(["-c", "import sys; print(list(sys.version_info[:2]))"]).output().expect("version").stdout;

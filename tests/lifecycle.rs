@@ -117,7 +117,7 @@ mpm_test!(a_broken_change_leaves_the_old_code_serving, |site| {
     until("the new code", || httpd.ok("/") == "two");
 });
 
-mpm_test!(droverd_is_started_again, |site| {
+mpm_test!(a_killed_supervisor_is_started_again, |site| {
     let mut httpd = site.script("a.wsgi", &app("a")).app("/", "a.wsgi").expect_log("DROVER0007").allow_log("DROVER02|DROVER04|AH0").start();
     httpd.ok("/");
     httpd.look();
@@ -191,12 +191,14 @@ mpm_test!(many_generations_leak_nothing, |site| {
 
 both_test!(maximum_requests, |site| {
     let httpd = site.script("a.wsgi", &app("a")).daemon("processes=2 threads=2 maximum-requests=5").app("/", "a.wsgi").start();
-    let mut pids: Vec<String> =
-        (0..30).map(|_| httpd.get("/")).map(|r| format!("{} {}", r.status, r.header("X-Pid").unwrap_or("?"))).collect();
-    assert!(pids.iter().all(|p| p.starts_with("200 ")), "{pids:?}");
-    pids.sort();
-    pids.dedup();
-    assert!(pids.len() >= 4, "30 requests, 5 a process: {pids:?}");
+    // A process that has served its number goes on until its successor is up.
+    let mut pids = std::collections::BTreeSet::new();
+    until("four processes have served", || {
+        let answer = httpd.get("/");
+        assert_eq!(answer.status, 200);
+        pids.insert(answer.header("X-Pid").expect("X-Pid").to_string());
+        pids.len() >= 4
+    });
 });
 
 mpm_test!(a_dead_worker_is_replaced, |site| {
@@ -228,6 +230,8 @@ both_test!(import_scripts_run_when_a_process_starts, |site| {
 });
 
 both_test!(one_process_for_debugging, |site| {
+    // httpd itself leaves its pid file then, and ends without telling its other children.
+    let site = site.allow_leftovers().allow_log("DROVER0203");
     let mut httpd = site.script("a.wsgi", &app("a")).app("/", "a.wsgi").single().start();
     for _ in 0..3 {
         assert_eq!(httpd.ok("/"), "a");

@@ -77,7 +77,7 @@ mpm_test!(each_request_has_its_own_log, |site| {
     assert!(!httpd.logs().file("shop.log").contains("to wsgi.errors"));
     ask("shop.example");
     waits_for(&httpd, "shop.log", "to wsgi.errors");
-    assert_eq!(httpd.logs().file("wiki.log").matches("to wsgi.errors").count(), 1);
+    assert_eq!(httpd.logs().file("wiki.log").matches("] to wsgi.errors").count(), 1);
 });
 
 both_test!(a_traceback_is_in_the_log_of_its_virtual_host, |site| {

@@ -35,7 +35,9 @@ both_test!(sizes_and_ways_to_read, |site| {
         received(&httpd.request("POST", &format!("/{}", WAYS[i % WAYS.len()])).body(body.clone()).send(), &body);
         let chunked = httpd.request("POST", &format!("/{}", WAYS[(i + 3) % WAYS.len()])).chunked(body.chunks(7001)).send();
         received(&chunked, &body);
-        assert!(size == 0 || chunked.json()["length"].is_null(), "a chunked body has no CONTENT_LENGTH");
+        // RFC 3875: CONTENT_LENGTH when it is known; that is for a chunked body that was read before the application ran.
+        let length = &chunked.json()["length"];
+        assert!(length.is_null() || (!httpd.site.theirs() && *length == size.to_string().as_str()), "{size}: {length}");
     }
 });
 
@@ -124,7 +126,9 @@ mpm_test!(malformed_chunks_are_400, |site| {
     let httpd = site.start();
     for bytes in [&b"zz\r\nabc\r\n0\r\n\r\n"[..], b"5\r\nabcdefgh\r\n0\r\n\r\n", b"ffffffffffffffffff\r\n"] {
         let answer = rude(&httpd, "Transfer-Encoding: chunked", bytes, false);
-        assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+        // httpd calls a chunk whose size overflows too large.
+        let status: &[u8] = if bytes.starts_with(b"ffff") { b"HTTP/1.1 413 " } else { b"HTTP/1.1 400 " };
+        assert!(answer.starts_with(status), "{}", String::from_utf8_lossy(&answer));
     }
     let answer = rude(&httpd, "Content-Length: five", b"", false);
     assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));

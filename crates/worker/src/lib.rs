@@ -45,6 +45,11 @@ mod _drover {
     use super::input::Input;
     use super::{PyResult, Python, process, pyfunction};
 
+    /// Which release this file belongs to.
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = drover_wire::VERSION;
+
     /// Serves on these descriptors until the process ends.
     #[pyfunction]
     fn run(py: Python<'_>, control: i32, queue: i32) -> PyResult<()> {
