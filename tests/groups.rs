@@ -101,9 +101,11 @@ both_test!(light_load_stays_on_few_processes, |site| {
     let pids: std::collections::BTreeSet<_> = (0..20).map(|_| process(&httpd, "/")["pid"].as_i64()).collect();
     assert!(!pids.is_empty());
     if !httpd.site.theirs() {
-        until("all three", || httpd.workers().len() == 3);
-        let pids: std::collections::BTreeSet<_> = (0..40).map(|_| process(&httpd, "/")["pid"].as_i64()).collect();
-        assert_eq!(pids.len(), 1, "one client at a time needs one process only");
+        until("all three are ready", || httpd.log().matches("DROVER0230").count() == 3);
+        let mut served = std::collections::BTreeMap::<_, u32>::new();
+        (0..60).for_each(|_| *served.entry(process(&httpd, "/")["pid"].as_i64()).or_default() += 1);
+        // A process that has answered may not be waiting again yet when the next request comes: then that one goes elsewhere.
+        assert!(served.values().max() > Some(&30), "one client at a time needs one process most of the time: {served:?}");
     }
 });
 

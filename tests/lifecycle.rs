@@ -61,6 +61,7 @@ mpm_test!(a_request_outlives_graceful, |site| {
     let answer = std::thread::spawn(move || crate::harness::Request::new(port, "GET", "/hang").send());
     hanging.reached();
     httpd.graceful();
+    until("the new generation", || httpd.log().contains("DROVER0231: (group 'app'): generation 2 serves"));
     let new = httpd.ok("/ok");
     go_on.open(1);
     let old = answer.join().expect("thread");
