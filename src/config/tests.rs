@@ -355,6 +355,17 @@ fn daemon_options_without_effect() {
         ("response-flush-delay", "0", "x"),
         ("newrelic-config-file", "/x", ""),
         ("newrelic-environment", "x", ""),
+        ("inactivity-timeout", "60", "x"),
+        ("interrupt-timeout", "60", "x"),
+        ("deadlock-timeout", "60", "x"),
+        ("eviction-timeout", "60", "x"),
+        ("restart-interval", "60", "x"),
+        ("cpu-time-limit", "60", "x"),
+        ("memory-limit", "0", "-1"),
+        ("virtual-memory-limit", "0", "-1"),
+        ("listen-backlog", "50", "x"),
+        ("header-buffer-size", "8192", "1"),
+        ("response-buffer-size", "65536", "1"),
     ];
     assert_eq!(DAEMON_OPTIONS.iter().filter(|row| row.notice.is_some()).count(), table.len());
     for (name, good, bad) in table {
