@@ -3,7 +3,7 @@
 //! Responsible for: which groups there are, what droverd is told of each, what each request must know. Must never: touch
 //! httpd or the system (users and files are looked up by the [`System`] it is given). Called by: `httpd::lifecycle`.
 use crate::config::group::{GroupSpec as GroupName, UserSpec};
-use crate::config::{DaemonGroup, Expr, GroupChoice, GroupOptions, HashSeed, IMPLICIT_GROUP, ScriptAlias, ServerConfig, AliasPattern};
+use crate::config::{AliasPattern, DaemonGroup, Expr, GroupChoice, GroupOptions, HashSeed, IMPLICIT_GROUP, ScriptAlias, ServerConfig};
 use crate::messages::Code;
 use drover_sys::users::User;
 use drover_wire::control::{GroupSpec, Identity, Preload, Script, WorkerOptions};
@@ -266,10 +266,9 @@ fn interpreter(name: &[u8], o: &GroupOptions, server_home: Option<&Vec<u8>>, sys
         });
     }
     let from_path = system.path().into_iter().map(|dir| [dir.as_slice(), b"/python3"].concat());
-    std::iter::once(b"/usr/bin/python3".to_vec())
-        .chain(from_path)
-        .find(|c| system.is_executable(&within(c)))
-        .ok_or_else(|| bad("no python3 is installed in /usr/bin or on httpd's PATH; install one, or name it with python= or python-home=".into()))
+    std::iter::once(b"/usr/bin/python3".to_vec()).chain(from_path).find(|c| system.is_executable(&within(c))).ok_or_else(|| {
+        bad("no python3 is installed in /usr/bin or on httpd's PATH; install one, or name it with python= or python-home=".into())
+    })
 }
 
 fn specify(
@@ -389,9 +388,10 @@ fn preloads(name: &[u8], implicit: bool, servers: &[Server<'_>]) -> Vec<Preload>
             let application = alias.application_group.as_ref().or(server.config.dir.application_group.as_ref()).and_then(Expr::fixed);
             let file = matches!(alias.pattern, AliasPattern::Prefix(_)) && !alias.target.ends_with(b"/");
             if let (Some(group), Some(application), true) = (group, application, file)
-                && group == name {
-                    add(application, &alias.target, b"");
-                }
+                && group == name
+            {
+                add(application, &alias.target, b"");
+            }
         }
     }
     all

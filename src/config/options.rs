@@ -329,7 +329,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         doc: "How many requests may wait for a free thread of the group.",
         difference: "mod_wsgi hands it to listen(2), where it bounds connections.",
         test: "daemon_options_for_size",
-        notice: Some("listen-backlog= is checked and has no effect yet"),
+        notice: Some("listen-backlog= has no effect yet: its value is only checked"),
         ..ROW
     },
     // Time.
@@ -368,7 +368,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         default: "0 (`graceful-timeout`)",
         doc: "The same for a process that was sent SIGUSR1.",
         test: "daemon_options_for_time",
-        notice: Some("eviction-timeout= is checked and has no effect yet"),
+        notice: Some("eviction-timeout= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -378,7 +378,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         default: "300",
         doc: "A process in which no thread can take Python's lock for so long is replaced. 0: never.",
         test: "daemon_options_for_time",
-        notice: Some("deadlock-timeout= is checked and has no effect yet"),
+        notice: Some("deadlock-timeout= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -388,7 +388,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         default: "0 (never)",
         doc: "A process without requests for so long is ended. WSGIIgnoreActivity leaves requests out.",
         test: "daemon_options_for_time",
-        notice: Some("inactivity-timeout= is checked and has no effect yet"),
+        notice: Some("inactivity-timeout= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -408,7 +408,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         default: "0 (never)",
         doc: "How long a request may take before `mod_wsgi.RequestTimeout` is raised in its thread.",
         test: "daemon_options_for_time",
-        notice: Some("interrupt-timeout= is checked and has no effect yet"),
+        notice: Some("interrupt-timeout= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -418,7 +418,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         default: "0 (never)",
         doc: "A process is replaced after this time.",
         test: "daemon_options_for_time",
-        notice: Some("restart-interval= is checked and has no effect yet"),
+        notice: Some("restart-interval= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -457,7 +457,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         default: "32768",
         doc: "The longest response header line that an application may send.",
         test: "daemon_options_for_limits",
-        notice: Some("header-buffer-size= is checked and has no effect yet"),
+        notice: Some("header-buffer-size= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -467,7 +467,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         default: "8388608",
         doc: "How much of a response may be held in memory while the client is slow.",
         test: "daemon_options_for_limits",
-        notice: Some("response-buffer-size= is checked and has no effect yet"),
+        notice: Some("response-buffer-size= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -491,7 +491,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         default: "0 (no limit)",
         doc: "A process that has used so much CPU time is replaced.",
         test: "daemon_options_for_limits",
-        notice: Some("cpu-time-limit= is checked and has no effect yet"),
+        notice: Some("cpu-time-limit= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -509,7 +509,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         default: "0 (no limit)",
         doc: "The memory that a process may use.",
         test: "daemon_options_for_limits",
-        notice: Some("memory-limit= is checked and has no effect yet"),
+        notice: Some("memory-limit= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -519,7 +519,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         default: "0 (no limit)",
         doc: "The address space that a process may use.",
         test: "daemon_options_for_limits",
-        notice: Some("virtual-memory-limit= is checked and has no effect yet"),
+        notice: Some("virtual-memory-limit= has no effect yet: its value is only checked"),
         ..ROW
     },
     // Accepted for mod_wsgi's sake.

@@ -31,7 +31,6 @@ pub enum DispatchError {
     System(&'static str, drover_sys::Errno),
 }
 
-
 impl fmt::Display for DispatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -42,7 +41,9 @@ impl fmt::Display for DispatchError {
                 f,
                 "the group has {limit} application groups already; give scripts that may share one process the same WSGIApplicationGroup, or raise max-application-groups="
             ),
-            Self::QueueTimeout => f.write_str("no process took the request within queue-timeout; raise processes= or threads= if this lasts"),
+            Self::QueueTimeout => {
+                f.write_str("no process took the request within queue-timeout; raise processes= or threads= if this lasts")
+            }
             Self::WorkerDied => f.write_str("the process that ran the request is gone; its end is logged in the group's log"),
             Self::Silent => f.write_str("the application sent nothing for longer than socket-timeout (default: Timeout)"),
             Self::RequestTimeout => f.write_str("the application took longer than request-timeout"),

@@ -100,7 +100,8 @@ impl<'q> Exchange<'q> {
     /// Puts a whole message (as `request::Builder` made it, number `number`) on the queue. Waits for room until `until`.
     pub fn send(queue: &'q Queue, message: &[u8], number: u32, buffer: Vec<u8>, wake: &Wake, until: u64) -> Result<Self, DispatchError> {
         let Pair { near, far, cookie } = queue.take_pair()?;
-        let external = message.get(6..8) // the flags
+        let external = message
+            .get(6..8) // the flags
             .and_then(|b| b.first_chunk::<2>())
             .is_some_and(|b| u16::from_ne_bytes(*b) & EXTERNAL != 0);
         let (inline, file) = if external {
@@ -247,10 +248,13 @@ impl<'q> Exchange<'q> {
     /// Ends the exchange. `clean`: END was read; then the pair is kept for another request if the worker gave its end back.
     /// Returns the buffer for the next exchange.
     pub fn finish(self, clean: bool) -> Vec<u8> {
-        if clean && self.start == self.end && self.is_flushed()
-            && let Some(far) = self.returned.filter(|fd| channel::cookie(fd) == Ok(self.cookie)) {
-                self.queue.give_back(Pair { near: self.near, far, cookie: self.cookie });
-            }
+        if clean
+            && self.start == self.end
+            && self.is_flushed()
+            && let Some(far) = self.returned.filter(|fd| channel::cookie(fd) == Ok(self.cookie))
+        {
+            self.queue.give_back(Pair { near: self.near, far, cookie: self.cookie });
+        }
         let mut buffer = self.buffer;
         if buffer.len() > BUFFER {
             buffer.truncate(BUFFER);

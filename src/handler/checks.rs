@@ -18,7 +18,9 @@ pub fn refuse(r: &Request<'_>, settings: &Settings<'_>) -> Option<Verdict> {
     }
     match r.script_file().0 {
         FileKind::Missing => return no(404, Code::ScriptMissing, format!("script not found or unable to stat: {}", file())),
-        FileKind::Directory => return no(403, Code::ScriptIsDirectory, format!("attempt to invoke directory as WSGI application: {}", file())),
+        FileKind::Directory => {
+            return no(403, Code::ScriptIsDirectory, format!("attempt to invoke directory as WSGI application: {}", file()));
+        }
         FileKind::File => {}
     }
     if r.rejects_path_info() && r.path_info().is_some_and(|p| !p.is_empty()) {

@@ -4,8 +4,8 @@
 use super::select::Selection;
 use crate::config::Settings;
 use crate::config::value::MapHead;
-use crate::httpd::Request;
 use crate::handler::proxy;
+use crate::httpd::Request;
 
 fn no_double_slash(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
@@ -36,9 +36,10 @@ pub fn build(r: &mut Request<'_>, settings: &Settings<'_>, selection: &Selection
         r.set_env(c"PATH_TRANSLATED", &translated);
     }
     if selection.pass_authorization
-        && let Some(value) = r.header(c"Authorization") {
-            r.set_env(c"HTTP_AUTHORIZATION", value);
-        }
+        && let Some(value) = r.header(c"Authorization")
+    {
+        r.set_env(c"HTTP_AUTHORIZATION", value);
+    }
     r.set_env(c"mod_wsgi.script_name", &script_name);
     r.set_env(c"mod_wsgi.path_info", &path_info);
 

@@ -175,7 +175,9 @@ fn run(
             .map_err(|e| unsent(e.into()))?;
         let mut exchange = match Exchange::send(&queue, message, number, std::mem::take(answer), context.wake, until) {
             // Nobody holds the other end any more: the group went and came back. Ask droverd once more.
-            Err(DispatchError::System(_, drover_sys::Errno::PIPE | drover_sys::Errno::CONNREFUSED | drover_sys::Errno::CONNRESET)) if tries == 0 => {
+            Err(DispatchError::System(_, drover_sys::Errno::PIPE | drover_sys::Errno::CONNREFUSED | drover_sys::Errno::CONNRESET))
+                if tries == 0 =>
+            {
                 context.queues.forget(&selection.key, &queue);
                 tries += 1;
                 continue;

@@ -12,7 +12,8 @@ pub fn apply(r: &mut Request<'_>, settings: &Settings<'_>) -> bool {
     if settings.trusted_proxy_headers.is_empty() {
         return false;
     }
-    let peer_is_trusted = settings.trusted_proxies.is_none_or(|networks| address(r.env(c"REMOTE_ADDR")).is_some_and(|a| trusted(networks, a)));
+    let peer_is_trusted =
+        settings.trusted_proxies.is_none_or(|networks| address(r.env(c"REMOTE_ADDR")).is_some_and(|a| trusted(networks, a)));
     let mut kept: Vec<&'static ProxyHeader> = Vec::new();
     for header in settings.trusted_proxy_headers {
         let value = r.env(&c_string(header.env.as_bytes())).map(<[u8]>::to_vec);

@@ -1,8 +1,8 @@
 //! Which group, application group and callable a request is for.
 //!
 //! Responsible for: mod_wsgi's expressions and its rule of which virtual host may use which group. Called by: `handler::mod`.
-use crate::config::expr::{self, Expr, GroupChoice, RequestNames};
 use crate::config::Settings;
+use crate::config::expr::{self, Expr, GroupChoice, RequestNames};
 use crate::dispatch::Key;
 use crate::httpd::Request;
 use crate::httpd::request::c_string;

@@ -159,8 +159,7 @@ unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *co
         } else {
             let names = group_names((*cmd).pool);
             let scope = (*slot).scope.clone();
-            let mut target =
-                Target { server: &mut (*slot).config, dir: &mut *dir, context, scope: scope.as_ref(), defined_groups: names };
+            let mut target = Target { server: &mut (*slot).config, dir: &mut *dir, context, scope: scope.as_ref(), defined_groups: names };
             let result = directive.apply(&mut target, args);
             names.extend(config(slot).groups.iter().skip(before).map(|g| g.name.clone()));
             result

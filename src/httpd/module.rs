@@ -73,12 +73,22 @@ unsafe extern "C" fn pre_config(_: *mut ffi::apr_pool_t, _: *mut ffi::apr_pool_t
     guard(FAILED, lifecycle::pre_config)
 }
 
-unsafe extern "C" fn check_config(pconf: *mut ffi::apr_pool_t, _: *mut ffi::apr_pool_t, _: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> c_int {
+unsafe extern "C" fn check_config(
+    pconf: *mut ffi::apr_pool_t,
+    _: *mut ffi::apr_pool_t,
+    _: *mut ffi::apr_pool_t,
+    s: *mut ffi::server_rec,
+) -> c_int {
     // SAFETY: `s` is the main server of the configuration just read.
     guard(FAILED, || unsafe { lifecycle::check_config(pconf, s) })
 }
 
-unsafe extern "C" fn post_config(pconf: *mut ffi::apr_pool_t, _: *mut ffi::apr_pool_t, _: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> c_int {
+unsafe extern "C" fn post_config(
+    pconf: *mut ffi::apr_pool_t,
+    _: *mut ffi::apr_pool_t,
+    _: *mut ffi::apr_pool_t,
+    s: *mut ffi::server_rec,
+) -> c_int {
     // SAFETY: as above.
     guard(FAILED, || unsafe { lifecycle::post_config(pconf, s) })
 }

@@ -173,9 +173,8 @@ fn start(parent: &mut Parent) -> Result<(), String> {
         // SAFETY: just made by fcntl.
         moved.push(unsafe { OwnedFd::from_raw_fd(n) });
     }
-    let pid = spawn(&path, &argv, &moved).map_err(|e| {
-        format!("cannot start {}: {e}; is the installation complete (make install)?", program.display())
-    })?;
+    let pid = spawn(&path, &argv, &moved)
+        .map_err(|e| format!("cannot start {}: {e}; is the installation complete (make install)?", program.display()))?;
     parent.pid = Some(pid);
     parent.started = Instant::now();
     // SAFETY: the process pool lives until exit; apr_proc_t is plain data, kept there.

@@ -411,7 +411,15 @@ impl Client for Request<'_> {
         let (mut got, mut end) = (0, 0);
         // SAFETY: at most `buffer.len()` bytes are written to it; the brigade is ours.
         let status = unsafe {
-            ffi::drover_body_read(self.raw, self.input, c_int::from(wait), buffer.as_mut_ptr().cast(), buffer.len(), &raw mut got, &raw mut end)
+            ffi::drover_body_read(
+                self.raw,
+                self.input,
+                c_int::from(wait),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                &raw mut got,
+                &raw mut end,
+            )
         };
         self.ended = status == ffi::APR_SUCCESS && end != 0;
         match status {
@@ -452,7 +460,8 @@ impl Client for Request<'_> {
                 unsafe { ffi::ap_set_content_type(r, self.pooled(value)) };
             } else if name.eq_ignore_ascii_case(b"Content-Length") {
                 let digits = value.trim_ascii();
-                let length = str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit)).and_then(|t| t.parse::<i64>().ok());
+                let length =
+                    str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit)).and_then(|t| t.parse::<i64>().ok());
                 let Some(length) = length else { return Err(BadHead("Content-Length is not a number".into())) };
                 // SAFETY: the request is live.
                 unsafe { ffi::ap_set_content_length(r, length) };

@@ -9,11 +9,11 @@ pub mod clock;
 pub mod inherited;
 pub mod localtime;
 pub mod memfile;
-pub mod shared;
-pub mod users;
 pub mod peek;
+pub mod shared;
 pub mod signals;
 pub mod spawn;
+pub mod users;
 pub mod wait;
 pub use rustix::io::Errno;
 

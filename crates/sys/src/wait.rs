@@ -7,7 +7,7 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
-pub use rustix::event::{PollFd, PollFlags, eventfd, EventfdFlags};
+pub use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 
 /// Waits until one of `fds` is ready or CLOCK_MONOTONIC reaches `until_ns` (`None`: the caller has a wake-up descriptor among
 /// `fds`). Returns the number of ready descriptors; 0: the time is over.
@@ -52,7 +52,9 @@ impl Exclusive {
         let timeout = ns.map(clock::timespec);
         let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 8];
         match epoll::wait(&self.set, &mut events, timeout.as_ref()) {
-            Ok((ready, _)) => Ok(ready.iter().fold(0, |bits, e| bits | 1u64.checked_shl(u32::try_from(e.data.u64()).unwrap_or(63)).unwrap_or(0))),
+            Ok((ready, _)) => {
+                Ok(ready.iter().fold(0, |bits, e| bits | 1u64.checked_shl(u32::try_from(e.data.u64()).unwrap_or(63)).unwrap_or(0)))
+            }
             Err(Errno::INTR) => Ok(0),
             Err(e) => Err(e),
         }

@@ -266,11 +266,9 @@ mod tests {
 
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            if let Ok(p) = Prefix::decode(&bytes) {
-                if let Some(rest) = bytes.get(PREFIX..) {
-                    if let Ok(payload) = Payload::decode(&p, rest) { payload.environment.for_each(drop); }
-                }
-            }
+            if let Ok(p) = Prefix::decode(&bytes)
+                && let Some(rest) = bytes.get(PREFIX..)
+                    && let Ok(payload) = Payload::decode(&p, rest) { payload.environment.for_each(drop); }
         }
 
         #[test]

@@ -10,8 +10,17 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 /// Headers that belong to the connection, which is httpd's (as `wsgiref.util.is_hop_by_hop`, and RFC 9110's spelling of Trailer).
-const HOP_BY_HOP: &[&[u8]] =
-    &[b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"trailers", b"transfer-encoding", b"upgrade"];
+const HOP_BY_HOP: &[&[u8]] = &[
+    b"connection",
+    b"keep-alive",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+    b"te",
+    b"trailer",
+    b"trailers",
+    b"transfer-encoding",
+    b"upgrade",
+];
 
 /// A ValueError that shows the offending bytes.
 fn refuse(py: Python<'_>, what: &str, bytes: &[u8]) -> PyErr {
