@@ -33,6 +33,9 @@ say "shell scripts"
 for file in scripts/*.sh; do sh -n "$file" || fail=1; done
 bash -n .ci/run || fail=1
 
+say "message codes (docs/messages.md)"
+sh scripts/messages.sh | cmp -s - docs/messages.md || { say "docs/messages.md is stale: sh scripts/messages.sh >docs/messages.md"; fail=1; }
+
 say "generated files and the tests that directives name"
 $cargo test -q -p mod_drover --test generated || fail=1
 

@@ -2,8 +2,8 @@
 //!
 //! Responsible for: the order of things. Must never: know a pointer. Called by: `httpd::module` in the handler phase.
 //!
-//! [`check`](checks) whether the request may run → [`select`] its group → [`environ`] → read a small body → put it on the
-//! queue ([`crate::dispatch`]) → [`relay`] both directions → an error becomes a status in [`failure`].
+//! `checks`: whether the request may run → `select` its group → [`environ`] → read a small body → put it on the
+//! queue ([`crate::dispatch`]) → `relay` both directions → an error becomes a status in [`failure`].
 mod checks;
 pub mod client;
 pub mod environ;

@@ -1,7 +1,7 @@
 //! The exported record, the hooks, and the way from a hook to the code that does the work.
 //!
 //! Responsible for: identity (`wsgi_module`, `mod_wsgi.c`), the order of hooks (mod_wsgi's), and each entry running under
-//! [`guard`]. Must never: hold logic. Called by: httpd.
+//! `guard`. Must never: hold logic. Called by: httpd.
 use super::guard::{guard, install_panic_line};
 use super::request::Request;
 use super::{commands, ffi, lifecycle};
