@@ -53,7 +53,8 @@ const VERSIONS: u8 = 78;
 
 fn main() -> ExitCode {
     inherited::fill_standard();
-    let main = Rc::new(log::Sink::standard_error(7));
+    // Until the configuration says more: what an administrator sees without asking.
+    let main = Rc::new(log::Sink::standard_error(5));
     let run = match arguments::parse(lexopt::Parser::from_env()) {
         Ok(Arguments::Version) => {
             println!("droverd {VERSION}");

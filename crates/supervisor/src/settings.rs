@@ -6,7 +6,7 @@ use crate::group::limits;
 use crate::log::Sink;
 use crate::messages::Code;
 use crate::pool::Limits;
-use drover_wire::control::GroupSpec;
+use drover_wire::control::{GroupSpec, WorkerOptions};
 use std::rc::Rc;
 
 #[derive(Debug)]
@@ -18,6 +18,12 @@ pub struct Settings {
 impl Settings {
     pub fn limits(&self) -> Limits {
         limits(&self.spec)
+    }
+
+    /// What a worker of this application group is told.
+    pub fn worker_options(&self, application_group: &[u8]) -> &WorkerOptions {
+        let own = self.spec.application_options.iter().find(|(name, _)| name == application_group);
+        own.map_or(&self.spec.worker, |(_, options)| options)
     }
 
     /// Writes one of droverd's messages to the group's log.

@@ -298,7 +298,7 @@ impl Supervisor {
             multiprocess: spec.multiprocess,
             threads: spec.threads,
             home: spec.home.clone(),
-            options: spec.worker.clone(),
+            options: process.settings.worker_options(&unit.key.application).clone(),
             scripts: unit.scripts.all(),
         })
     }

@@ -81,7 +81,7 @@ pub struct Scripts {
 pub fn mtime_us(path: &[u8]) -> u64 {
     let Ok(stat) = rustix::fs::stat(Path::new(std::ffi::OsStr::from_bytes(path))) else { return 0 };
     let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
-    seconds.saturating_mul(1_000_000).saturating_add(stat.st_mtime_nsec / 1000)
+    seconds.saturating_mul(1_000_000).saturating_add(u64::try_from(stat.st_mtime_nsec).unwrap_or(0) / 1000)
 }
 
 impl Scripts {
