@@ -465,9 +465,13 @@ impl Client for Request<'_> {
                 let Some(length) = length else { return Err(BadHead("Content-Length is not a number".into())) };
                 // SAFETY: the request is live.
                 unsafe { ffi::ap_set_content_length(r, length) };
-            } else {
+            } else if [b"Set-Cookie".as_slice(), b"WWW-Authenticate"].iter().any(|several| name.eq_ignore_ascii_case(several)) {
                 // SAFETY: both copies lie in the request's pool; names and values hold no NUL (Fields has checked).
                 unsafe { ffi::apr_table_addn((*r).headers_out, self.pooled(name), self.pooled(value)) };
+            } else {
+                // Others of one name become one list, as RFC 9110 §5.3 allows and mod_wsgi does.
+                // SAFETY: as above; apr_table_merge copies.
+                unsafe { ffi::apr_table_merge((*r).headers_out, self.pooled(name), self.pooled(value)) };
             }
         }
         Ok(())

@@ -84,6 +84,8 @@ codes! {
     StartTimeout = 222, Error, "worker {pid} was not ready within startup-timeout ({} s)";
     /// The worker extension is of another version: an upgrade is half done. Install all parts, then stop and start httpd.
     WorkerVersion = 223, Error, "worker {pid} is version {}, droverd is version {}: install all parts of one version, then stop and start httpd";
+    /// A script was imported by a starting worker.
+    ScriptLoaded = 224, Info, "Loading WSGI script '{}'";
     /// A script raised an exception while it was imported; the traceback follows.
     ScriptFailed = 225, Error, "worker {pid} cannot load {}: {}";
     /// The new code cannot start. Requests go on being served by the old processes. Correct the script; touching it tries again at once.

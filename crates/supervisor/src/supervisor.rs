@@ -236,7 +236,8 @@ impl Supervisor {
     }
 
     fn resend(&mut self, id: u32, token: Token) {
-        let Some(h) = self.handed.get(&token) else { return };
+        let Some(h) = self.handed.get_mut(&token) else { return };
+        drover_wire::request::mark_resent(&mut h.message);
         let Some(queue) = self.units.get(&id).and_then(|u| u.queue.as_ref()) else {
             self.perform(id, Action::Answer(token));
             return;

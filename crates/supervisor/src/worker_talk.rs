@@ -76,6 +76,9 @@ impl Supervisor {
             }
             FromWorker::Loaded(loaded) => {
                 let Some(u) = self.units.get_mut(&unit) else { return };
+                for good in loaded.iter().filter(|l| l.failure.is_none()) {
+                    u.settings.log(Code::ScriptLoaded, None, &[String::from_utf8_lossy(&good.script.path).into_owned()]);
+                }
                 let failures = u.scripts.outcome(loaded);
                 self.feed(unit, Event::Loaded { worker, failures });
             }

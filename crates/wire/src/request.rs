@@ -25,8 +25,15 @@ pub const BODY_FOLLOWS: u16 = 1;
 pub const BODY_ON_DEMAND: u16 = 1 << 1;
 /// Everything behind the prefix is in the memory file that came as the second descriptor.
 pub const EXTERNAL: u16 = 1 << 2;
-/// HEAD is to be answered as it is asked; without this flag the worker may be told GET for HEAD (WSGIMapHEADToGET).
-pub const HEAD_ONLY: u16 = 1 << 3;
+/// droverd puts the message on the queue for the second time: it showed a changed script, and is for the new code.
+pub const RESENT: u16 = 1 << 3;
+
+/// Marks a whole message as [`RESENT`]. Does nothing to what is no message.
+pub fn mark_resent(message: &mut [u8]) {
+    if let Some([low, high]) = message.get_mut(6..8) {
+        [*low, *high] = (u16::from_ne_bytes([*low, *high]) | RESENT).to_ne_bytes();
+    }
+}
 
 /// The fixed part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -235,6 +242,14 @@ mod tests {
         let p = Prefix { body_len: 0x0102_0304, ..Prefix::default() };
         let e = p.encode();
         assert_eq!(u32::from_ne_bytes(e[PREFIX - 4..].try_into().unwrap()), 0x0102_0304);
+    }
+
+    #[test]
+    fn a_message_is_marked() {
+        let mut e = Prefix { flags: EXTERNAL, ..Prefix::default() }.encode();
+        mark_resent(&mut e);
+        assert_eq!(Prefix::decode(&e).unwrap().flags, EXTERNAL | RESENT);
+        mark_resent(&mut []);
     }
 
     #[test]

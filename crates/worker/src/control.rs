@@ -112,7 +112,7 @@ pub fn run(worker: &Worker, signals: &OwnedFd) {
         match worker.control.receive() {
             Ok(ToWorker::Serve) => worker.allow(),
             Ok(ToWorker::Drain) => worker.stop(),
-            Ok(ToWorker::Keep { path, mtime_us }) => drop(worker.scripts.settle(&path, mtime_us)),
+            Ok(ToWorker::Keep { path, mtime_us }) => worker.scripts.keep(&path, mtime_us),
             Ok(ToWorker::Dump) => dump::all_stacks(),
             Ok(ToWorker::Start(_)) => {} // it has been started
             Err(_) => break,

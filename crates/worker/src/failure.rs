@@ -50,11 +50,26 @@ pub fn classify(py: Python<'_>, exchange: &Exchange, error: &PyErr, timeout: &Bo
     }
 }
 
+/// One line that says what ended a request, in the words that mod_wsgi's users look for in their logs.
+pub fn summary(py: Python<'_>, exchange: &Exchange, failure: Failure, error: &PyErr) -> String {
+    let path = String::from_utf8_lossy(&exchange.script.path);
+    let text = match failure {
+        Failure::SystemExit => format!("SystemExit exception raised by WSGI script '{path}' ignored"),
+        Failure::ClientGone => line(py, error),
+        Failure::Timeout => format!("a request for WSGI script '{path}' was interrupted"),
+        _ => {
+            let name = error.get_type(py).name().map_or_else(|_| "unknown".to_owned(), |n| n.to_string());
+            format!("{name} exception raised processing WSGI script '{path}': {}", line(py, error))
+        }
+    };
+    one_line(&text)
+}
+
 /// Logs an exception of a request.
 pub fn log_exception(py: Python<'_>, exchange: &Exchange, failure: Failure, error: &PyErr) {
     match failure {
         Failure::ClientGone => errors::log(py, exchange, INFO, line(py, error).as_bytes()),
-        Failure::Timeout => errors::log(py, exchange, INFO, b"request interrupted by mod_wsgi.RequestTimeout"),
+        Failure::Timeout => errors::log(py, exchange, INFO, b"Request interrupted by RequestTimeout; thread recovered."),
         _ => errors::log(py, exchange, ERROR, traceback(py, error).as_bytes()),
     }
 }

@@ -5,6 +5,7 @@ use crate::exchange::Exchange;
 use crate::scripts;
 use crate::worker::Worker;
 use drover_wire::control::FromWorker;
+use drover_wire::request::RESENT;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Larger messages do not travel twice: they are served by the old code.
@@ -13,9 +14,9 @@ const LARGEST: usize = 128 * 1024;
 /// Whether the request should wait for a new generation. `loaded` is the time of the file that this process runs.
 pub fn wanted(worker: &Worker, exchange: &Exchange, loaded: u64) -> bool {
     let seen = exchange.prefix.script_mtime_us;
-    let path = &exchange.script.path;
+    let (path, resent) = (&exchange.script.path, exchange.prefix.flags & RESENT != 0);
     // httpd's look at the file may be older than ours.
-    seen != 0 && seen != loaded && scripts::mtime_us(path) != loaded && worker.scripts.settle(path, seen)
+    seen != 0 && seen != loaded && scripts::mtime_us(path) != loaded && worker.scripts.hands_back(path, seen, resent)
 }
 
 /// Gives the request to droverd. False: it has to be served here.
@@ -28,7 +29,7 @@ pub fn give(worker: &Worker, exchange: &Exchange, message: &[u8], way: &OwnedFd,
     }
     if worker.control.send(&changed(&[]), &[]).is_err() {
         // Nobody has heard it: the next request says it again.
-        worker.scripts.unsettle(&exchange.script.path, mtime_us);
+        worker.scripts.untell(&exchange.script.path, mtime_us);
     }
     false
 }

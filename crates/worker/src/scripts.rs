@@ -73,8 +73,10 @@ pub enum Found {
 #[derive(Debug, Default)]
 pub struct Scripts {
     all: Mutex<HashMap<Vec<u8>, Arc<Script>>>,
-    /// Times of files that need no further mention: told to droverd, or known to fail.
-    settled: Mutex<HashSet<(Vec<u8>, u64)>>,
+    /// Times of files that droverd has been told.
+    told: Mutex<HashSet<(Vec<u8>, u64)>>,
+    /// Times of files that are known to fail: the code that is loaded goes on.
+    kept: Mutex<HashSet<(Vec<u8>, u64)>>,
 }
 
 /// The time of a file, microseconds since 1970, as httpd counts it; 0: it has none.
@@ -96,14 +98,21 @@ impl Scripts {
         script
     }
 
-    /// From now on a file with this time is served by the code that is loaded. True: it was not so before.
-    pub fn settle(&self, path: &[u8], mtime_us: u64) -> bool {
-        self.settled.lock().insert((path.to_vec(), mtime_us))
+    /// From now on a file with this time is served by the code that is loaded, whoever asks.
+    pub fn keep(&self, path: &[u8], mtime_us: u64) {
+        self.kept.lock().insert((path.to_vec(), mtime_us));
     }
 
-    /// Takes that back.
-    pub fn unsettle(&self, path: &[u8], mtime_us: u64) {
-        self.settled.lock().remove(&(path.to_vec(), mtime_us));
+    /// Whether a request that shows this time goes to droverd: the first one, and each that droverd has sent again, until it
+    /// says [`keep`](Self::keep). A resent one comes here when this process has not read yet that it should take no more.
+    pub fn hands_back(&self, path: &[u8], mtime_us: u64, resent: bool) -> bool {
+        let key = (path.to_vec(), mtime_us);
+        !self.kept.lock().contains(&key) && (self.told.lock().insert(key) || resent)
+    }
+
+    /// droverd has not heard it.
+    pub fn untell(&self, path: &[u8], mtime_us: u64) {
+        self.told.lock().remove(&(path.to_vec(), mtime_us));
     }
 }
 

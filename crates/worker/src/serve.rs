@@ -220,6 +220,8 @@ impl Server {
         let module = match found {
             Found::Loaded { module, now, .. } => {
                 if now {
+                    let path = String::from_utf8_lossy(payload.script);
+                    errors::log(py, exchange, errors::INFO, format!("Loading WSGI script '{path}'.").as_bytes());
                     let script = control::Script { path: payload.script.to_vec(), callable: payload.callable.to_vec() };
                     // When droverd does not hear it, the next generation imports the script with a request again.
                     let _ = self.worker.control.send(&FromWorker::AlsoLoaded(script), &[]);
@@ -283,7 +285,7 @@ impl Server {
             Outcome::Raised(e) => {
                 let failure = failure::classify(py, exchange, e, self.timeout.bind(py));
                 failure::log_exception(py, exchange, failure, e);
-                failure::fail(py, exchange, failure, &failure::line(py, e));
+                failure::fail(py, exchange, failure, &failure::summary(py, exchange, failure, e));
             }
             Outcome::Broke(e) => failure::fail(py, exchange, Failure::BadResponse, &failure::line(py, e)),
             Outcome::Short(text) => failure::fail(py, exchange, Failure::BadResponse, text),

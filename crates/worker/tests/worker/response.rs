@@ -1,5 +1,5 @@
 //! Answers: what goes out, in which order, and how it ends.
-use crate::harness::{Ending, Got, Request, Worker, until};
+use crate::harness::{Ending, Got, Request, Worker, app, until};
 use drover_wire::frame::{Failure, Kind};
 
 #[test]
@@ -76,18 +76,24 @@ fn each_block_is_on_the_wire_before_the_next_is_asked_for() {
     worker.drain();
 }
 
+fn raised(name: &str, line: &str) -> Ending {
+    let script = app("app.wsgi");
+    let script = String::from_utf8_lossy(&script);
+    Ending::Fail(Failure::Exception, format!("{name} exception raised processing WSGI script '{script}': {line}"))
+}
+
 #[test]
 fn exceptions_and_close() {
     let worker = Worker::serving(1, "app.wsgi");
     let early = worker.get("/raise_early");
-    assert_eq!(early.ending, Ending::Fail(Failure::Exception, "RuntimeError: early é".into()));
+    assert_eq!(early.ending, raised("RuntimeError", "RuntimeError: early é"));
     assert_eq!(early.status, 0);
     assert!(early.logged().contains("Traceback (most recent call last)"), "{}", early.logged());
     assert!(early.logged().contains("in raise_early"), "{}", early.logged());
 
     let late = worker.get("/raise_late");
     assert_eq!((late.status, late.text().as_str()), (200, "before"));
-    assert_eq!(late.ending, Ending::Fail(Failure::Exception, "RuntimeError: midway".into()));
+    assert_eq!(late.ending, raised("RuntimeError", "RuntimeError: midway"));
 
     assert_eq!(worker.get("/with_close").good(), "ab");
     let bad = worker.get("/bad_close");
@@ -98,7 +104,8 @@ fn exceptions_and_close() {
     assert_eq!(worker.get("/closings").good(), "late fine bad str", "each once");
 
     assert!(matches!(worker.get("/silent").ending, Ending::Fail(Failure::BadResponse, _)));
-    assert_eq!(worker.get("/leave").ending, Ending::Fail(Failure::SystemExit, "SystemExit: bye".into()));
+    let left = format!("SystemExit exception raised by WSGI script '{}' ignored", String::from_utf8_lossy(&app("app.wsgi")));
+    assert_eq!(worker.get("/leave").ending, Ending::Fail(Failure::SystemExit, left));
     assert!(matches!(worker.get("/timeout").ending, Ending::Fail(Failure::Timeout, _)));
     worker.get("/hello").good();
     worker.drain();
