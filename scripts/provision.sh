@@ -10,7 +10,7 @@ say() { echo "provision: $*" >&2; }
 command -v cargo >/dev/null || { say "Rust is missing: install it from https://rustup.rs"; exit 1; }
 
 need="apache2-bin apache2-dev gcc libc6-dev make libclang-dev python3 python3-venv ca-certificates"
-[ "$what" != tests ] || need="$need python3-dev curl openssl procps"
+[ "$what" != tests ] || need="$need python3-dev curl openssl procps slowhttptest"
 
 if command -v dpkg-query >/dev/null; then
     missing=
@@ -59,4 +59,13 @@ venv() {
 umask 022
 venv "$shared/theirs" "$here/../tests/requirements-theirs.txt"
 venv "$shared/venvs/apps" "$here/../tests/requirements-apps.txt"
+venv "$shared/venvs/clients" "$here/../tests/requirements-clients.txt"
+# The test-suite of requests is in its sources only.
+if [ ! -f "$shared/clients/requests.tar.gz" ]; then
+    rm -rf "$shared/clients" && mkdir -p "$shared/clients"
+    version=$(sed -n 's/^requests==//p' "$here/../tests/requirements-clients.txt")
+    "$shared/venvs/clients/bin/pip" download -q --disable-pip-version-check --no-deps --no-binary :all: --no-build-isolation \
+        -d "$shared/clients" "requests==$version" >&2 </dev/null
+    mv "$shared"/clients/requests-*.tar.gz "$shared/clients/requests.tar.gz"
+fi
 sh "$here/pythons.sh" "$shared/pythons"

@@ -7,6 +7,7 @@
 #[macro_use]
 mod harness;
 
+mod clients;
 mod config;
 mod duplex;
 mod environ;

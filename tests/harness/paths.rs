@@ -70,6 +70,16 @@ pub fn apps_venv() -> PathBuf {
     must_exist(shared().join("venvs/apps"), "make provision")
 }
 
+/// The virtualenv with the clients: pip, twine, pypiserver, httpbin, the requests package and pytest.
+pub fn clients_venv() -> PathBuf {
+    must_exist(shared().join("venvs/clients"), "make provision")
+}
+
+/// The sources of the requests package.
+pub fn requests_sources() -> PathBuf {
+    must_exist(shared().join("clients/requests.tar.gz"), "make provision")
+}
+
 /// The httpd program.
 pub fn httpd() -> PathBuf {
     for name in ["/usr/sbin/apache2", "/usr/sbin/httpd", "/usr/local/apache2/bin/httpd", "/usr/local/sbin/httpd"] {

@@ -1,6 +1,5 @@
 //! The worker as droverd and httpd see it: one real process, both other sides played.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-mod cost;
 mod harness;
 mod input;
 mod life;
