@@ -12,7 +12,7 @@ TARGET  := $(or $(CARGO_TARGET_DIR),target)
 export DROVER_SHARED := $(SHARED)
 
 .DEFAULT_GOAL := help
-.PHONY: help build check unit test bench run stage install uninstall clean provision
+.PHONY: help build check unit test asan bench run stage install uninstall clean provision
 
 help: ## This list.
 	@echo "mod_drover: Python web applications in supervised daemon groups, as an Apache httpd module"
@@ -35,6 +35,10 @@ test: ## Every test, with a real httpd under each MPM. MPM=event and T=name choo
 	@sh scripts/provision.sh tests
 	@$(MAKE) --no-print-directory stage
 	@DROVER_PREFIX=$(STAGE) sh scripts/test.sh "$(MPM)" "$(T)"
+
+asan: ## The tests of the pure crates under the address sanitizer.
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=$(TARGET)/asan \
+	    $(CARGO) test -p drover-wire --target $$(rustc -vV | sed -n 's/^host: //p')
 
 bench: ## Compare with the peers, in one interleaved run.
 	@sh scripts/provision.sh tests

@@ -165,7 +165,11 @@ unsafe fn compile_patterns(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec)
 
 /// Makes the configuration the running one until its pool is cleared.
 unsafe fn publish(pconf: *mut ffi::apr_pool_t, resolved: Resolved) {
-    unsafe extern "C" fn withdraw(_: *mut c_void) -> ffi::apr_status_t {
+    unsafe extern "C" fn withdraw(owner: *mut c_void) -> ffi::apr_status_t {
+        // A child of httpd runs this when it exits, perhaps with requests still running: it leaves the memory to the kernel.
+        if owner.addr() != std::process::id() as usize {
+            return ffi::APR_SUCCESS;
+        }
         let old = RESOLVED.swap(ptr::null_mut(), Ordering::AcqRel);
         if !old.is_null() {
             // SAFETY: made by Box::into_raw below; requests run only while the pool lives.
@@ -174,8 +178,10 @@ unsafe fn publish(pconf: *mut ffi::apr_pool_t, resolved: Resolved) {
         ffi::APR_SUCCESS
     }
     RESOLVED.store(Box::into_raw(Box::new(resolved)), Ordering::Release);
-    // SAFETY: pconf is the live configuration's pool.
-    unsafe { ffi::apr_pool_cleanup_register(pconf, ptr::null(), Some(withdraw), Some(ffi::apr_pool_cleanup_null)) };
+    // Not a pointer: the number of the process that frees it.
+    let owner = ptr::without_provenance(std::process::id() as usize);
+    // SAFETY: pconf is the live configuration's pool; the cleanup never dereferences its argument.
+    unsafe { ffi::apr_pool_cleanup_register(pconf, owner, Some(withdraw), Some(ffi::apr_pool_cleanup_null)) };
 }
 
 /// Every few seconds, in the parent.
