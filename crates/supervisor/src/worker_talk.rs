@@ -9,6 +9,7 @@ use drover_sys::channel::receive;
 use drover_wire::VERSION;
 use drover_wire::control::{FromWorker, Leave, ToWorker, decode};
 use drover_wire::request::{MAX_INLINE, PREFIX, Prefix};
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 /// A handed-back request and what stands around it.
@@ -65,6 +66,8 @@ impl Supervisor {
                     self.feed(unit, Event::Unfit { worker, reason });
                 } else if let Some(config) = self.worker_config(process)
                     && let Err(e) = process.tell(&ToWorker::Start(Box::new(config)))
+                    // One that another generation has overtaken is gone already; its end is reaped like any other.
+                    && !matches!(e, Errno::PIPE | Errno::CONNRESET)
                 {
                     self.misunderstood(pid, &format!("cannot send the configuration: {e}"));
                 }
@@ -76,8 +79,10 @@ impl Supervisor {
             }
             FromWorker::Loaded(loaded) => {
                 let Some(u) = self.units.get_mut(&unit) else { return };
-                for good in loaded.iter().filter(|l| l.failure.is_none()) {
-                    u.settings.log(Code::ScriptLoaded, None, &[String::from_utf8_lossy(&good.script.path).into_owned()]);
+                // A script is known once for each name of a callable in it, and loaded once.
+                let good: BTreeSet<_> = loaded.iter().filter(|l| l.failure.is_none()).map(|l| &l.script.path).collect();
+                for path in good {
+                    u.settings.log(Code::ScriptLoaded, None, &[String::from_utf8_lossy(path).into_owned()]);
                 }
                 let failures = u.scripts.outcome(loaded);
                 self.feed(unit, Event::Loaded { worker, failures });
