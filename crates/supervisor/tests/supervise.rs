@@ -253,8 +253,13 @@ fn a_request_passes_through() {
     let queue = httpd.open("shop", "", &script).unwrap();
     let (text, pid) = request(&queue, &script, "application", 1000).served();
     assert_eq!(text, "one");
-    httpd.expect("DROVER0231");
-    assert!(httpd.read.contains(&format!("[wsgi:error] [pid {pid}:tid {pid}] (group 'shop'): loading for generation 1")), "{}", httpd.read);
+    // What a worker prints comes by another way than what it says: the order of the two lines is open.
+    let printed = format!("[wsgi:error] [pid {pid}:tid {pid}] (group 'shop'): loading for generation 1");
+    for line in [printed.as_str(), "DROVER0231"] {
+        if !httpd.read.contains(line) {
+            httpd.expect(line);
+        }
+    }
     assert_eq!(httpd.open("none", "", &script).unwrap_err(), OpenReply::UnknownGroup);
     for application in ["b", "c", "d"] {
         httpd.open("shop", application, &script).unwrap();

@@ -180,6 +180,14 @@ impl Worker {
         self.receiving.try_clone().unwrap()
     }
 
+    /// Waits until the worker says something to droverd or answers; true: it is the former.
+    pub fn speaks_before(&self, exchange: &Exchange) -> bool {
+        let control = self.control.as_ref().unwrap();
+        let mut fds = [PollFd::new(control, PollFlags::IN), PollFd::new(&exchange.near, PollFlags::IN)];
+        assert!(poll_until(&mut fds, soon()).unwrap() > 0, "nothing came in time");
+        !fds[0].revents().is_empty()
+    }
+
     pub fn hear(&self) -> FromWorker {
         self.hear_with_fds().0
     }
