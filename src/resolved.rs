@@ -199,7 +199,8 @@ fn limits(server: &Server<'_>, o: &GroupOptions, system: &dyn System) -> Result<
     Ok(Group {
         only_for: server.is_virtual.then(|| server.name.to_vec()),
         queue_timeout_ns: ns(o.queue_timeout),
-        request_timeout_ns: ns(o.request_timeout),
+        // The worker's own 504 comes first: it has interrupt-timeout to make it.
+        request_timeout_ns: ns(o.request_timeout.map(|t| t + o.interrupt_timeout.unwrap_or_default())),
         socket_timeout_ns: ns(o.response_socket_timeout.or(o.socket_timeout)),
         script_uid: o.script_user.as_ref().map(|u| find_user(u, "script-user", b"", system).map(|u| u.uid)).transpose()?,
         script_gid: o.script_group.as_ref().map(|g| find_group(g, "script-group", b"", system)).transpose()?,
@@ -316,6 +317,9 @@ fn specify(
         log: server.log,
         log_level: server.log_level,
         processes: o.processes,
+        least_processes: o.least_processes.unwrap_or(o.processes),
+        reload: o.reload,
+        preload_fork: o.preload,
         multiprocess: o.processes_given || o.processes > 1,
         threads: o.threads,
         identity: identity(name, o, system)?,
@@ -333,7 +337,13 @@ fn specify(
         graceful_timeout_ms: Some(ms(o.graceful_timeout)),
         shutdown_timeout_ms: ms(o.shutdown_timeout),
         preload: preloads(name, implicit, servers),
-        reserved: Vec::new(),
+        eviction_timeout_ms: o.eviction_timeout.map(ms),
+        inactivity_timeout_ms: o.inactivity_timeout.map(ms),
+        restart_interval_ms: o.restart_interval.map(ms),
+        memory_soft: o.memory_soft,
+        memory_limit: o.memory_limit,
+        virtual_memory_limit: o.virtual_memory_limit,
+        cpu_time_limit_s: o.cpu_time_limit.map(|t| t.as_secs()),
     })
 }
 
@@ -351,6 +361,8 @@ fn worker_options(name: &[u8], implicit: bool, o: &GroupOptions, config: &Server
         switch_interval_us: o.switch_interval.or(interpreter.switch_interval).map(|t| u64::try_from(t.as_micros()).unwrap_or(u64::MAX)),
         maximum_requests: o.maximum_requests.map(u64::from).filter(|n| *n > 0),
         request_timeout_ms: o.request_timeout.filter(|t| !t.is_zero()).map(ms),
+        interrupt_timeout_ms: o.interrupt_timeout.map(ms),
+        deadlock_timeout_ms: o.deadlock_timeout.map(ms),
         restrict_stdin: interpreter.restrict_stdin.unwrap_or(false),
         restrict_stdout: interpreter.restrict_stdout.unwrap_or(false),
         restrict_signal: interpreter.restrict_signal.unwrap_or(true),

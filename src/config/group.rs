@@ -6,6 +6,7 @@
 
 use super::error::Problem;
 use super::scalar::Parsed;
+use drover_wire::control::Reload;
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -43,7 +44,13 @@ pub struct GroupOptions {
     pub group: Option<GroupSpec>,
     /// `None`: the groups the system has for the user. `Some`: the primary group and these, possibly none, and no others.
     pub supplementary_groups: Option<Vec<GroupSpec>>,
+    /// The most there are.
     pub processes: u32,
+    /// The fewest, of `processes=MIN-MAX`; `None`: the number is fixed.
+    pub least_processes: Option<u32>,
+    pub reload: Reload,
+    /// Workers are forked from a process that has imported the application.
+    pub preload: bool,
     /// Writing `processes=`, even `processes=1`, makes wsgi.multiprocess true.
     pub processes_given: bool,
     /// 0: no request threads, for a process that only runs its WSGIImportScript.
@@ -86,6 +93,8 @@ pub struct GroupOptions {
     pub cpu_time_limit: Option<Duration>,
     pub cpu_priority: i32,
     pub memory_limit: Option<u64>,
+    /// A process above this is replaced when its requests are done.
+    pub memory_soft: Option<u64>,
     pub virtual_memory_limit: Option<u64>,
     pub server_metrics: bool,
     /// How many application groups may have processes of their own in this group.
@@ -99,6 +108,9 @@ impl Default for GroupOptions {
             group: None,
             supplementary_groups: None,
             processes: 1,
+            least_processes: None,
+            reload: Reload::Overlap,
+            preload: false,
             processes_given: false,
             threads: 15,
             umask: None,
@@ -134,6 +146,7 @@ impl Default for GroupOptions {
             cpu_time_limit: None,
             cpu_priority: 0,
             memory_limit: None,
+            memory_soft: None,
             virtual_memory_limit: None,
             server_metrics: false,
             max_application_groups: 32,
@@ -167,6 +180,34 @@ impl DaemonGroup {
 /// Group names are unique in the whole server, virtual hosts included. `defined` are the names so far.
 pub fn check_unique(name: &[u8], defined: &[Vec<u8>]) -> Result<(), Problem> {
     if defined.iter().any(|other| other == name) { Err(Problem::DuplicateGroup(name.to_vec())) } else { Ok(()) }
+}
+
+/// `N`, or `MIN-MAX` with MIN from 0 on. Returns MIN (if it is a range) and MAX.
+pub fn processes(value: &[u8]) -> Parsed<(Option<u32>, u32)> {
+    const MOST: u32 = 65535;
+    let number = |digits: &[u8], min: u32| {
+        let digits = Some(digits).filter(|d| !d.is_empty() && d.iter().all(u8::is_ascii_digit));
+        digits.and_then(|d| str::from_utf8(d).ok()?.parse().ok()).filter(|n| (min..=MOST).contains(n))
+    };
+    let mut parts = value.splitn(2, |&b| b == b'-');
+    let parsed = match (parts.next(), parts.next()) {
+        (Some(least), Some(most)) => number(least, 0).zip(number(most, 1)).filter(|(l, m)| l <= m).map(|(l, m)| (Some(l), m)),
+        (Some(most), None) => number(most, 1).map(|m| (None, m)),
+        _ => None,
+    };
+    parsed.ok_or(Cow::Borrowed(PROCESSES))
+}
+
+/// What `processes=` takes.
+pub const PROCESSES: &str = "a number from 1 to 65535, or MIN-MAX such as 0-8 or 2-10";
+
+/// `overlap` or `rolling`.
+pub fn reload(value: &[u8]) -> Parsed<Reload> {
+    match value {
+        b"overlap" => Ok(Reload::Overlap),
+        b"rolling" => Ok(Reload::Rolling),
+        _ => Err(Cow::Borrowed("overlap or rolling")),
+    }
 }
 
 /// `name` or `#number`.
@@ -224,6 +265,17 @@ mod tests {
         assert_eq!(groups(b"a,#5"), Ok(vec![GroupSpec::Name(b"a".to_vec()), GroupSpec::Id(5)]));
         assert_eq!(groups(b""), Ok(vec![]));
         assert!(groups(b"a,,b").is_err() && groups(b",").is_err());
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(processes(b"4"), Ok((None, 4)));
+        assert_eq!(processes(b"0-8"), Ok((Some(0), 8)));
+        assert_eq!(processes(b"2-2"), Ok((Some(2), 2)));
+        for bad in ["", "0", "-", "1-", "-1", "3-2", "0-0", "1-65536", "1-2-3", "+1", " 1", "x"] {
+            assert!(processes(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert_eq!((reload(b"rolling"), reload(b"Rolling").is_err()), (Ok(Reload::Rolling), true));
     }
 
     #[test]

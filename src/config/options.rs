@@ -274,16 +274,41 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
     // How many.
     DaemonOption {
         name: "processes",
-        take: Take::Number {
-            min: 1,
-            max: 65535,
-            put: |o, v| {
-                o.processes = v;
+        take: Take::Own {
+            range: group::PROCESSES,
+            read: |o, v| {
+                (o.least_processes, o.processes) = group::processes(v)?;
                 o.processes_given = true;
+                Ok(())
             },
         },
         default: "1",
-        doc: "How many processes each application of the group has. Writing the option at all, even `processes=1`, makes `wsgi.multiprocess` true.",
+        doc: "How many processes each application of the group has. `MIN-MAX`: as many as the load needs; one is added when requests wait in the queue, the least used is ended after `inactivity-timeout` (30 seconds when that is 0) without need. With a MIN of 0 the first request starts the first process, and waits for it. Writing the option at all, even `processes=1`, makes `wsgi.multiprocess` true.",
+        difference: "mod_wsgi has no `MIN-MAX`.",
+        test: "daemon_options_for_size",
+        ..ROW
+    },
+    DaemonOption {
+        name: "reload",
+        take: Take::Own {
+            range: "overlap or rolling",
+            read: |o, v| {
+                o.reload = group::reload(v)?;
+                Ok(())
+            },
+        },
+        default: "overlap",
+        doc: "How new code takes the place of the old at `apachectl graceful` or when the script was touched. `overlap`: all new processes are started beside the old ones, which go when the new ones are up. `rolling`: one after the other, so that there is never more than one process too many; for a while some requests are answered by the old code and some by the new.",
+        difference: "Not in mod_wsgi, which ends the old processes first.",
+        test: "daemon_options_for_size",
+        ..ROW
+    },
+    DaemonOption {
+        name: "preload",
+        take: Take::Flag(|o, v| o.preload = v),
+        default: "Off",
+        doc: "On: one process imports the application once, and the processes that answer requests are forked from it. They share most of their memory, and a further one is there at once. The application must not start threads while it is imported; connections and the like are closed and made again in `mod_drover.before_fork` and `mod_drover.after_fork`.",
+        difference: "Not in mod_wsgi.",
         test: "daemon_options_for_size",
         ..ROW
     },
@@ -318,7 +343,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         name: "maximum-requests",
         take: Take::Number { min: 0, max: COUNT, put: |o, v| o.maximum_requests = (v > 0).then_some(v) },
         default: "0 (no limit)",
-        doc: "After so many requests a process is replaced by a new one.",
+        doc: "After so many requests a process is replaced by a new one. Each process has a number of its own, up to a tenth smaller, so that they do not all go together.",
         test: "daemon_options_for_size",
         ..ROW
     },
@@ -366,9 +391,9 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         take: Take::Seconds(|o, v| o.eviction_timeout = some(v)),
         unit: "seconds",
         default: "0 (`graceful-timeout`)",
-        doc: "The same for a process that was sent SIGUSR1.",
+        doc: "The same for a process that was sent SIGUSR1, SIGTERM or SIGINT.",
+        difference: "mod_wsgi ends a process at SIGTERM and SIGINT without waiting for its requests.",
         test: "daemon_options_for_time",
-        notice: Some("eviction-timeout= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -376,9 +401,8 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         take: Take::Seconds(|o, v| o.deadlock_timeout = some(v)),
         unit: "seconds",
         default: "300",
-        doc: "A process in which no thread can take Python's lock for so long is replaced. 0: never.",
+        doc: "A process in which no thread can take Python's lock for so long is replaced: the stacks of its threads are logged, it gets `shutdown-timeout`, then it is killed. 0: never.",
         test: "daemon_options_for_time",
-        notice: Some("deadlock-timeout= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -386,9 +410,9 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         take: Take::Seconds(|o, v| o.inactivity_timeout = some(v)),
         unit: "seconds",
         default: "0 (never)",
-        doc: "A process without requests for so long is ended. WSGIIgnoreActivity leaves requests out.",
+        doc: "A process without requests for so long is replaced by a fresh one, which gives its memory back; with `processes=MIN-MAX` it is ended without a successor, down to MIN. Only a process that has had a request is idle in this sense. WSGIIgnoreActivity leaves requests out.",
+        difference: "The successor is started first, and loads the application before it takes over.",
         test: "daemon_options_for_time",
-        notice: Some("inactivity-timeout= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -406,9 +430,8 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         take: Take::Seconds(|o, v| o.interrupt_timeout = some(v)),
         unit: "seconds",
         default: "0 (never)",
-        doc: "How long a request may take before `mod_wsgi.RequestTimeout` is raised in its thread.",
+        doc: "When a request runs longer than `request-timeout`, `mod_wsgi.RequestTimeout` is raised in its thread, and it gets so long to end: the answer is 504 and the process stays. If it does not end, the process is replaced as without this option. Without `request-timeout` it has no effect.",
         test: "daemon_options_for_time",
-        notice: Some("interrupt-timeout= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -416,9 +439,8 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         take: Take::Seconds(|o, v| o.restart_interval = some(v)),
         unit: "seconds",
         default: "0 (never)",
-        doc: "A process is replaced after this time.",
+        doc: "A process is replaced at this age, up to a tenth earlier so that not all go together, and never two of an application at the same time.",
         test: "daemon_options_for_time",
-        notice: Some("restart-interval= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -455,9 +477,9 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         take: Take::Size { min: 8192, put: |o, v| o.header_buffer_size = if v == 0 { 32_768 } else { v } },
         unit: "bytes",
         default: "32768",
-        doc: "The longest response header line that an application may send.",
-        test: "daemon_options_for_limits",
-        notice: Some("header-buffer-size= has no effect yet: its value is only checked"),
+        doc: "In mod_wsgi, the longest response header line that an application may send.",
+        notice: Some("header-buffer-size= has no effect: the head of a response may have 1 MiB, in lines of any length"),
+        test: "daemon_options_without_effect",
         ..ROW
     },
     DaemonOption {
@@ -489,9 +511,8 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         take: Take::Seconds(|o, v| o.cpu_time_limit = some(v)),
         unit: "seconds",
         default: "0 (no limit)",
-        doc: "A process that has used so much CPU time is replaced.",
+        doc: "A process that has used so much CPU time is replaced, the new one first. One that goes on to twice this and a minute is killed by the kernel (RLIMIT_CPU).",
         test: "daemon_options_for_limits",
-        notice: Some("cpu-time-limit= has no effect yet: its value is only checked"),
         ..ROW
     },
     DaemonOption {
@@ -507,9 +528,18 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         take: Take::Size { min: 1, put: |o, v| o.memory_limit = (v > 0).then_some(v) },
         unit: "bytes",
         default: "0 (no limit)",
-        doc: "The memory that a process may use.",
+        doc: "The kernel's limit of the data of a process (RLIMIT_DATA): beyond it the application gets MemoryError.",
         test: "daemon_options_for_limits",
-        notice: Some("memory-limit= has no effect yet: its value is only checked"),
+        ..ROW
+    },
+    DaemonOption {
+        name: "memory-soft",
+        take: Take::Size { min: 1, put: |o, v| o.memory_soft = (v > 0).then_some(v) },
+        unit: "bytes",
+        default: "0 (no limit)",
+        doc: "A process whose memory (proportional set size: shared pages count by their share) is above this is replaced: the new one is started first, and the old one finishes its requests. Looked at once a second while there are requests.",
+        difference: "Not in mod_wsgi.",
+        test: "daemon_options_for_limits",
         ..ROW
     },
     DaemonOption {
@@ -517,9 +547,8 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         take: Take::Size { min: 1, put: |o, v| o.virtual_memory_limit = (v > 0).then_some(v) },
         unit: "bytes",
         default: "0 (no limit)",
-        doc: "The address space that a process may use.",
+        doc: "The kernel's limit of the address space of a process (RLIMIT_AS): beyond it the application gets MemoryError.",
         test: "daemon_options_for_limits",
-        notice: Some("virtual-memory-limit= has no effect yet: its value is only checked"),
         ..ROW
     },
     // Accepted for mod_wsgi's sake.

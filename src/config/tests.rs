@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::error::Accepted;
+use drover_wire::control::Reload;
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -274,12 +275,18 @@ fn daemon_options_for_size() {
     assert_eq!((o.processes, o.processes_given, o.threads, o.max_application_groups), (4, true, 0, 1024));
     assert_eq!((o.stack_size, o.maximum_requests, o.listen_backlog), (Some(524_288), Some(1000), 0));
     assert!(options("processes=1").unwrap().processes_given && !options("").unwrap().processes_given);
+    let o = options("processes=0-8 reload=rolling preload=On").unwrap();
+    assert_eq!((o.least_processes, o.processes, o.reload, o.preload), (Some(0), 8, Reload::Rolling, true));
+    assert_eq!(options("").unwrap().reload, Reload::Overlap);
     assert_eq!(options("maximum-requests=0").unwrap().maximum_requests, None);
     for bad in [
         "processes=0",
         "processes=",
         "processes=-1",
         "processes=4x",
+        "processes=4-2",
+        "reload=never",
+        "preload=yes",
         "threads=65534",
         "max-application-groups=0",
         "max-application-groups=1025",
@@ -321,12 +328,12 @@ fn daemon_options_for_time() {
 #[test]
 fn daemon_options_for_limits() {
     let o = options(
-        "header-buffer-size=8192 response-buffer-size=65536 script-user=root cpu-time-limit=9 cpu-priority=-5 memory-limit=1 virtual-memory-limit=5000000000",
+        "header-buffer-size=8192 response-buffer-size=65536 script-user=root cpu-time-limit=9 cpu-priority=-5 memory-limit=1 memory-soft=7 virtual-memory-limit=5000000000",
     );
     let o = o.unwrap();
     assert_eq!((o.header_buffer_size, o.response_buffer_size, o.cpu_priority), (8192, 65536, -5));
     assert_eq!((o.script_user, o.cpu_time_limit), (Some(UserSpec::Name(b"root".to_vec())), Some(Duration::from_secs(9))));
-    assert_eq!((o.memory_limit, o.virtual_memory_limit), (Some(1), Some(5_000_000_000)));
+    assert_eq!((o.memory_limit, o.virtual_memory_limit, o.memory_soft), (Some(1), Some(5_000_000_000), Some(7)));
     assert_eq!(options("script-group=#7").unwrap().script_group, Some(GroupSpec::Id(7)));
     let o = options("header-buffer-size=0 response-buffer-size=0 memory-limit=0").unwrap();
     assert_eq!((o.header_buffer_size, o.response_buffer_size, o.memory_limit), (32768, 8 << 20, None));
@@ -355,17 +362,9 @@ fn daemon_options_without_effect() {
         ("response-flush-delay", "0", "x"),
         ("newrelic-config-file", "/x", ""),
         ("newrelic-environment", "x", ""),
-        ("inactivity-timeout", "60", "x"),
-        ("interrupt-timeout", "60", "x"),
-        ("deadlock-timeout", "60", "x"),
-        ("eviction-timeout", "60", "x"),
-        ("restart-interval", "60", "x"),
-        ("cpu-time-limit", "60", "x"),
-        ("memory-limit", "0", "-1"),
-        ("virtual-memory-limit", "0", "-1"),
         ("listen-backlog", "50", "x"),
-        ("header-buffer-size", "8192", "1"),
         ("response-buffer-size", "65536", "1"),
+        ("header-buffer-size", "8192", "1"),
     ];
     assert_eq!(DAEMON_OPTIONS.iter().filter(|row| row.notice.is_some()).count(), table.len());
     for (name, good, bad) in table {

@@ -20,7 +20,7 @@ use crate::resolved::{Group, Resolved};
 use client::{BodyError, BodyRead, Client, Pass};
 use drover_sys::clock::monotonic_ns;
 use drover_wire::control::Script;
-use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, Builder, MAX_INLINE_BODY, Prefix};
+use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, Builder, MAX_INLINE_BODY, Prefix, UNCOUNTED};
 use failure::{Failed, verdict};
 use relay::{Answer, Broken, Limits, Manner, Relay, Upload};
 use select::Selection;
@@ -147,7 +147,7 @@ fn run(
             Upload::Open => BODY_FOLLOWS,
             Upload::OnDemand => BODY_FOLLOWS | BODY_ON_DEMAND,
             Upload::None | Upload::Closed => 0,
-        },
+        } | if settings.ignore_activity { UNCOUNTED } else { 0 },
         number,
         take_by: limits.take_by.unwrap_or(0),
         answer_by: limits.answer_by.unwrap_or(0),

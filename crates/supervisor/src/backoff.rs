@@ -24,11 +24,15 @@ impl Backoff {
     pub fn pause(&mut self) -> Duration {
         let base = FIRST.saturating_mul(1 << self.tries.min(6)).min(LAST);
         self.tries = self.tries.saturating_add(1);
+        base + (base / 4).mul_f64(self.random())
+    }
+
+    /// A number from 0 up to 1, another one each time.
+    pub fn random(&mut self) -> f64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let quarter = base / 4;
-        base + quarter.mul_f64((self.random >> 40) as f64 / f64::from(1u32 << 24))
+        (self.random >> 40) as f64 / f64::from(1u32 << 24)
     }
 
     /// Something has succeeded, or there is a new reason to try.

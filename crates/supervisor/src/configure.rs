@@ -94,7 +94,9 @@ impl Supervisor {
             }
         }
         for id in wanted {
-            self.feed(id, Event::Wanted);
+            let on_demand = self.units.get(&id).is_some_and(|u| u.settings.spec.least_processes == 0);
+            // A group that starts on demand only has its queue watched.
+            self.feed(id, if on_demand { Event::Tick } else { Event::Wanted });
         }
     }
 }

@@ -11,21 +11,23 @@ use std::os::fd::{AsFd, OwnedFd};
 /// So many are answered before the loop looks at something else.
 const AT_ONCE: usize = 64;
 
-/// Answers what waits in the queue. An error means that the queue is of no use any more.
-pub fn answer_waiting(queue: &OwnedFd, failure: Failure, reason: &str) -> Result<(), Errno> {
+/// Takes what waits in the queue, so many at once. An error means that the queue is of no use any more.
+pub fn take_waiting(queue: &OwnedFd) -> Result<Vec<(Vec<u8>, Vec<OwnedFd>)>, Errno> {
     let mut buffer = vec![0; MAX_INLINE + 4096];
+    let mut all = Vec::new();
     for _ in 0..AT_ONCE {
         let mut fds = Vec::new();
         match receive(queue, &mut buffer, &mut fds, false) {
-            Ok(0) => return Err(Errno::PIPE),
-            Ok(n) => answer(buffer.get(..n).unwrap_or_default(), &fds, failure, reason),
-            Err(Errno::AGAIN) => return Ok(()),
+            Ok(0) if all.is_empty() => return Err(Errno::PIPE),
+            Ok(0) => break,
+            Ok(n) => all.push((buffer.get(..n).unwrap_or_default().to_vec(), fds)),
+            Err(Errno::AGAIN) => break,
             // Larger than any message of ours; its way back was closed, which is an answer too.
             Err(Errno::MSGSIZE) => {}
             Err(e) => return Err(e),
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 /// Answers one request, of which `message` begins with the prefix and the first of `fds` is the way back.
@@ -55,7 +57,9 @@ mod tests {
         send(&sender, &[b"nonsense"], &[], false).unwrap();
         send(&sender, &[message], &[far.as_fd()], false).unwrap();
         drop(far);
-        answer_waiting(&receiver, Failure::CannotStart, "no such\nuser").unwrap();
+        for (message, fds) in take_waiting(&receiver).unwrap() {
+            answer(&message, &fds, Failure::CannotStart, "no such\nuser");
+        }
         let (mut buffer, mut got) = (vec![0; 1000], Vec::new());
         loop {
             match receive(&near, &mut buffer, &mut Vec::new(), true).unwrap() {
@@ -66,6 +70,6 @@ mod tests {
         let Ok(Some((Event::Frame(h, text), n))) = Deframer::new(77).next(&got) else { panic!() };
         assert_eq!((h.kind, Failure::from_code(h.code), text, n), (Kind::Fail, Failure::CannotStart, &b"no such user"[..], got.len()));
         drop(sender);
-        assert_eq!(answer_waiting(&receiver, Failure::CannotStart, ""), Err(Errno::PIPE));
+        assert_eq!(take_waiting(&receiver).map(|all| all.len()), Err(Errno::PIPE));
     }
 }

@@ -10,7 +10,13 @@ use std::time::Duration;
 impl Pool {
     /// The worker takes no more requests and has graceful-timeout to finish.
     pub(crate) fn drain(&mut self, worker: Number, now: Now, out: &mut Vec<Action>) {
-        let term_at = self.limits.graceful.map(|g| now + g);
+        let patience = self.limits.graceful;
+        self.drain_within(worker, patience, now, out);
+    }
+
+    /// The same with another time than graceful-timeout.
+    pub(crate) fn drain_within(&mut self, worker: Number, patience: Option<Duration>, now: Now, out: &mut Vec<Action>) {
+        let term_at = patience.map(|g| now + g);
         if let Some(w) = self.workers.get_mut(&worker) {
             w.state = State::Ending { term_at, kill_at: None };
             out.push(Action::Drain(worker));
@@ -74,6 +80,8 @@ impl Pool {
 
     pub(crate) fn stop(&mut self, within: Option<Duration>, now: Now, out: &mut Vec<Action>) {
         let active = !matches!(self.phase, Phase::Idle | Phase::Retired { .. } | Phase::Stopped { active: false });
+        self.outgoing.clear();
+        self.look_at = None;
         if !self.is_retired() {
             self.phase = Phase::Stopped { active };
         }

@@ -4,6 +4,8 @@
 //! pool can be run without any process or socket. Called by: both sides.
 #![forbid(unsafe_code)]
 use crate::messages::Code;
+use drover_wire::control::Activity;
+use std::fmt;
 use std::time::Duration;
 
 /// CLOCK_MONOTONIC.
@@ -18,10 +20,47 @@ pub type Path = Vec<u8>;
 /// What of the group's configuration the pool goes by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
+    /// The most workers there are.
     pub processes: usize,
+    /// The fewest; the same number when the size is fixed, 0: the first request starts the first worker.
+    pub least: usize,
+    /// One worker of a new generation after the other.
+    pub rolling: bool,
     pub startup: Option<Duration>,
     pub graceful: Option<Duration>,
     pub shutdown: Duration,
+    /// In place of `graceful` for a worker that was sent a signal.
+    pub eviction: Option<Duration>,
+    /// A worker without requests for so long is replaced, or ended where the size may shrink.
+    pub inactivity: Option<Duration>,
+    /// A worker of this age is replaced.
+    pub restart_interval: Option<Duration>,
+}
+
+/// Why a worker is to be replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    MaximumRequests,
+    CpuTime,
+    /// It was sent a signal and takes no requests any more; all others serve until their successor is up.
+    Signal,
+    /// Its proportional set size, bytes, is above memory-soft.
+    Memory(u64),
+    RestartInterval,
+    Inactivity,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MaximumRequests => f.write_str("maximum-requests"),
+            Self::CpuTime => f.write_str("cpu-time-limit"),
+            Self::Signal => f.write_str("it was sent a signal"),
+            Self::Memory(bytes) => write!(f, "memory-soft: it has {} MiB", bytes >> 20),
+            Self::RestartInterval => f.write_str("restart-interval"),
+            Self::Inactivity => f.write_str("inactivity-timeout"),
+        }
+    }
 }
 
 /// A script that a worker could not load.
@@ -67,14 +106,35 @@ pub enum Event {
         mtime_us: u64,
         request: Option<Token>,
     },
+    /// It asks to be replaced.
     Leaving {
         worker: Number,
-        signalled: bool,
+        why: Why,
     },
     Stuck {
         worker: Number,
         what: String,
+        /// No thread of it can take Python's lock.
+        deadlocked: bool,
     },
+    Activity {
+        worker: Number,
+        activity: Activity,
+    },
+    /// A request shows that a script whose time is known to fail has another time now; nobody serves.
+    Touched {
+        path: Path,
+        mtime_us: u64,
+        request: Token,
+    },
+    /// The answer to [`Action::Look`].
+    Looked {
+        waiting: bool,
+    },
+    /// An administrator wants a new generation.
+    Reload,
+    /// An administrator wants no worker until the next `Reload` or `Configure`.
+    Halt,
     /// The queue was full when the request should have been put on it again.
     Full(Token),
     /// httpd stops or restarts; `within` shortens the shutdown-timeout.
@@ -103,6 +163,10 @@ pub enum Action {
         mtime_us: u64,
     },
     Dump(Number),
+    /// Say whether requests wait in the queue ([`Event::Looked`]).
+    Look,
+    /// Have the workers look at the queue: the one that was woken for a request may be the one that died.
+    Wake(Number),
     Terminate(Number),
     Kill(Number),
     /// Put the request on the queue again; answered by `Full` if there is no room.

@@ -38,8 +38,12 @@ impl Pool {
         self.generation += 1;
         self.last_begin = Some(now);
         self.next_begin = None;
-        self.slots = vec![Now::ZERO; self.limits.processes];
-        let rising = Rising { reason, first_up: None, probe: self.backoff.waiting(), failed: false, broken: BTreeSet::new() };
+        // An elastic pool keeps its size.
+        self.target = self.target.clamp(self.limits.least.max(1), self.limits.processes);
+        self.slots = vec![Now::ZERO; self.target];
+        self.outgoing.clear();
+        self.look_at = None;
+        let rising = Rising { reason, first_up: None, last_up: now, probe: self.backoff.waiting(), failed: false, broken: BTreeSet::new() };
         self.phase = Phase::Rising(rising);
         self.fill(now, out);
     }
@@ -50,6 +54,9 @@ impl Pool {
             Phase::Rising(r) if r.first_up.is_none() && (r.failed || (r.probe && slot > 0)) => return false,
             Phase::Rising(_) | Phase::Steady => {}
             _ => return false,
+        }
+        if self.rolls() && self.workers.len() > self.target {
+            return false; // one at a time: another has to be gone first
         }
         !self.workers.values().any(|w| {
             let occupies = matches!(w.state, State::Queued | State::Starting { .. } | State::Serving { leaving: false });
@@ -69,7 +76,19 @@ impl Pool {
             let worker = self.next_worker;
             self.next_worker = self.next_worker.wrapping_add(1);
             let generation = self.generation;
-            self.workers.insert(worker, Worker { generation, slot, state: State::Queued, lost_kill_at: None });
+            let new = Worker {
+                generation,
+                slot,
+                state: State::Queued,
+                lost_kill_at: None,
+                since: now,
+                active_at: now,
+                counted: false,
+                running: 0,
+                taken: 0,
+                interval_at: None,
+            };
+            self.workers.insert(worker, new);
             out.push(Action::Start { worker, generation });
         }
     }
@@ -113,8 +132,11 @@ impl Pool {
     }
 
     fn up(&mut self, worker: Number, w: &Worker, failed: BTreeSet<Path>, others: bool, now: Now, out: &mut Vec<Action>) {
+        // Up to a tenth earlier than the interval, each worker at another time.
+        let interval = self.limits.restart_interval.map(|i| now + i.mul_f64(1.0 - 0.1 * self.refill.random()));
         if let Some(w) = self.workers.get_mut(&worker) {
             w.state = State::Serving { leaving: false };
+            (w.since, w.active_at, w.interval_at) = (now, now, interval);
         }
         out.push(Action::Serve(worker));
         log(out, Code::WorkerUp, Some(worker), [w.generation.to_string()]);
@@ -128,6 +150,10 @@ impl Pool {
                     r.first_up = Some(now);
                     r.broken = failed;
                 }
+                r.last_up = now;
+                if self.limits.rolling {
+                    self.drain_one_old(now, out);
+                }
                 self.fill(now, out);
                 let up = |slot| {
                     let newest = self.generation;
@@ -135,6 +161,8 @@ impl Pool {
                 };
                 if !others || (0..self.slots.len()).all(up) {
                     self.take_over(now, out);
+                } else if self.limits.rolling {
+                    self.release(out);
                 }
             }
             _ if !others => {
@@ -142,6 +170,24 @@ impl Pool {
                 self.plan_after_success(now, out);
             }
             _ => {}
+        }
+        self.next_out(now, out);
+    }
+
+    /// A new generation takes the old one's place worker by worker.
+    fn rolls(&self) -> bool {
+        let newest = self.generation;
+        let older = |w: &Worker| w.generation != newest;
+        self.limits.rolling && matches!(self.phase, Phase::Rising(_)) && self.workers.values().any(older)
+    }
+
+    /// A new worker serves: the last of the old ones goes.
+    fn drain_one_old(&mut self, now: Now, out: &mut Vec<Action>) {
+        let newest = self.generation;
+        let old = |w: &Worker| w.generation < newest && matches!(w.state, State::Serving { .. });
+        let last = self.workers.iter().filter(|(_, w)| old(w)).max_by_key(|(n, w)| (w.slot, **n)).map(|(n, _)| *n);
+        if let Some(worker) = last {
+            self.drain(worker, now, out);
         }
     }
 
@@ -182,7 +228,10 @@ impl Pool {
     }
 
     pub(crate) fn rising_cap(&self) -> Duration {
-        self.limits.startup.unwrap_or(RISING_CAP)
+        let start = self.limits.startup.unwrap_or(RISING_CAP);
+        // In a rolling change the next one is started when an old one is gone.
+        let end = self.limits.graceful.unwrap_or_default() + self.limits.shutdown;
+        if self.limits.rolling { start + end } else { start }
     }
 
     /// A worker did not come up. It is gone from the pool already, or ending.
@@ -267,6 +316,10 @@ impl Pool {
         };
         log(out, code, Some(worker), [how.clone()]);
         self.workers.remove(&worker);
+        if matches!(w.state, State::Serving { .. }) {
+            // It may have been woken for a request that it did not take: the others look.
+            out.extend(self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| Action::Wake(*n)));
+        }
         if failed {
             self.start_failed(&w, format!("a process {how} before it was ready"), now, out);
         }
@@ -278,6 +331,7 @@ impl Pool {
             }
         }
         self.fill(now, out);
+        self.next_out(now, out);
     }
 }
 

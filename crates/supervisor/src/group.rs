@@ -3,7 +3,7 @@
 //! Responsible for: those decisions. Must never: carry them out. Called by: `configure.rs` and `broker.rs`.
 #![forbid(unsafe_code)]
 use crate::pool::Limits;
-use drover_wire::control::{Bytes, Configuration, GroupSpec, OpenQueue, OpenReply};
+use drover_wire::control::{Bytes, Configuration, GroupSpec, OpenQueue, OpenReply, Reload};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -52,9 +52,14 @@ pub fn admit(open: &OpenQueue, spec: Option<&GroupSpec>, exists: bool, others: u
 pub fn limits(spec: &GroupSpec) -> Limits {
     Limits {
         processes: usize::try_from(spec.processes).unwrap_or(1).clamp(1, 10_000),
+        least: usize::try_from(spec.least_processes.min(spec.processes)).unwrap_or(1).min(10_000),
+        rolling: spec.reload == Reload::Rolling,
         startup: spec.startup_timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis),
         graceful: spec.graceful_timeout_ms.map(Duration::from_millis),
         shutdown: Duration::from_millis(spec.shutdown_timeout_ms),
+        eviction: spec.eviction_timeout_ms.map(Duration::from_millis),
+        inactivity: spec.inactivity_timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis),
+        restart_interval: spec.restart_interval_ms.filter(|ms| *ms > 0).map(Duration::from_millis),
     }
 }
 

@@ -19,6 +19,8 @@ mod gate;
 mod generation;
 mod group;
 mod pool;
+mod replace;
+mod scale;
 #[cfg(test)]
 mod scenarios;
 mod scripts;
@@ -28,6 +30,7 @@ mod simulation;
 mod drain_queue;
 mod lines;
 mod log;
+mod memory;
 mod messages;
 mod poller;
 mod process;

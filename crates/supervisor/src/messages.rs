@@ -101,8 +101,8 @@ codes! {
     GenerationUp = 231, Info, "generation {} serves";
     /// A worker died while it served. Its requests got 502 (or were given to another one). A signal 11 or 6 is a crash in C code: look at extension modules.
     Crashed = 232, Error, "worker {pid} {} while serving; it is replaced";
-    /// A worker goes on its own account: maximum-requests, or somebody sent it SIGTERM.
-    Leaving = 233, Info, "worker {pid} leaves: {}";
+    /// A worker is replaced although nothing is wrong: maximum-requests, restart-interval, inactivity-timeout, cpu-time-limit, memory-soft, or somebody sent it SIGTERM, SIGINT or SIGUSR1.
+    Leaving = 233, Info, "worker {pid} is to be replaced: {}";
     /// A request ran longer than request-timeout. The worker is replaced; what it was doing stands in the line.
     Stuck = 234, Error, "worker {pid} is stuck and is replaced: {}";
     /// A worker did not finish its requests within graceful-timeout; it was sent SIGTERM.
@@ -119,6 +119,13 @@ codes! {
     Lost = 241, Warn, "worker {pid} closed its connection to droverd, killing it unless it ends";
     /// Requests waited for the new processes longer than they could be held.
     HeldTooLong = 242, Warn, "a request handed back by a worker could not be queued again, answering 503";
+
+    /// Requests wait in the queue of a group with `processes=MIN-MAX`: more processes are started.
+    Grows = 243, Info, "requests wait: growing from {} to {} processes";
+    /// A process of a group with `processes=MIN-MAX` has had nothing to do for inactivity-timeout: it ends.
+    Shrinks = 244, Info, "worker {pid} is idle: shrinking from {} to {} processes";
+    /// `drover stop` was given for the group. It is answered with 503 until `drover reload`, `apachectl graceful` or a restart.
+    Halted = 245, Notice, "stopped by an administrator";
 
     /// Lines for this log were thrown away because it took none for a while. If it is a piped log, its program is slow.
     LogFull = 250, Warn, "{} lines were lost because this log took no more";

@@ -2,15 +2,17 @@
 //!
 //! Responsible for: every decision about when a worker starts, serves, drains and is killed, and about handed-back requests.
 //! Must never: do I/O, read a clock, know a process id. Called by: the supervisor, which turns descriptors into [`Event`]s and
-//! carries out [`Action`]s. `generation.rs` has the life of a generation, `ending.rs` that of workers which have to go.
+//! carries out [`Action`]s. `generation.rs` has the life of a generation, `ending.rs` that of workers which have to go, `replace.rs`
+//! that of workers which are replaced one by one, and the pool's size.
 //!
-//! Phases: `Idle` until somebody wants the pool. `Rising`: a new generation is being started, an older one may serve meanwhile.
+//! Phases: `Idle` until somebody wants the pool, and again when an elastic pool has shrunk to nothing; the queue is watched. `Rising`: a new generation is being started, an older one may serve meanwhile.
 //! `Steady`: the newest generation serves. `Waiting`: the last try failed; an older generation may serve; the next try has its
-//! time. `Stopped`: httpd stops or restarts. `Retired`: the group is in the configuration no more.
+//! time. `Halted`: an administrator stopped it. `Stopped`: httpd stops or restarts. `Retired`: the group is in the configuration no more.
 #![forbid(unsafe_code)]
 use crate::backoff::Backoff;
-pub use crate::events::{Action, Event, Limits, Now, Number, Path, ScriptFailure, Token};
+pub use crate::events::{Action, Event, Limits, Now, Number, Path, ScriptFailure, Token, Why};
 use crate::messages::Code;
+use crate::scale::Scale;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -47,6 +49,17 @@ pub(crate) struct Worker {
     pub state: State,
     /// Set when its control socket was closed.
     pub lost_kill_at: Option<Now>,
+    /// When it came up.
+    pub since: Now,
+    /// When it had something to do last.
+    pub active_at: Now,
+    /// It has had a request that counts against inactivity-timeout.
+    pub counted: bool,
+    /// Requests it runs, and those it has taken.
+    pub running: u32,
+    pub taken: u64,
+    /// When it is too old.
+    pub interval_at: Option<Now>,
 }
 
 /// Why a generation is started.
@@ -63,6 +76,8 @@ pub(crate) enum Reason {
 pub(crate) struct Rising {
     pub reason: Reason,
     pub first_up: Option<Now>,
+    /// When the last of its workers came up.
+    pub last_up: Now,
     /// After a failure one worker shows the way before the others are started.
     pub probe: bool,
     /// A start has failed: no more are made until it is known how the others fare.
@@ -77,6 +92,7 @@ pub(crate) enum Phase {
     Rising(Rising),
     Steady,
     Waiting,
+    Halted,
     Stopped { active: bool },
     Retired { until: Option<Now> },
 }
@@ -98,6 +114,14 @@ pub struct Pool {
     pub(crate) next_worker: Number,
     /// The newest generation's number.
     pub(crate) generation: u64,
+    /// Workers wanted of the newest generation; within the limits, but for 0 before the first.
+    pub(crate) target: usize,
+    pub(crate) scale: Scale,
+    /// When the queue is looked at next, and when a worker last said that it does something.
+    pub(crate) look_at: Option<Now>,
+    pub(crate) active_at: Now,
+    /// Workers that are to be replaced, in turn.
+    pub(crate) outgoing: VecDeque<(Number, Why)>,
     /// Per slot of the newest generation: not to be filled before.
     pub(crate) slots: Vec<Now>,
     pub(crate) backoff: Backoff,
@@ -130,6 +154,11 @@ impl Pool {
             workers: BTreeMap::new(),
             next_worker: 0,
             generation: 0,
+            target: 0,
+            scale: Scale::default(),
+            look_at: None,
+            active_at: Now::ZERO,
+            outgoing: VecDeque::new(),
             slots: Vec::new(),
             backoff: Backoff::new(seed),
             refill: Backoff::new(seed ^ 0x5555),
@@ -196,12 +225,22 @@ impl Pool {
                 }
             }
             Event::Changed { worker, path, mtime_us, request } => self.changed(worker, path, mtime_us, request, now, out),
-            Event::Leaving { worker, signalled } => self.leaving(worker, signalled, now, out),
-            Event::Stuck { worker, what } => {
+            Event::Leaving { worker, why } => self.leaving(worker, why, now, out),
+            Event::Activity { worker, activity } => self.activity(worker, activity, now),
+            Event::Looked { waiting } => self.looked(waiting, now, out),
+            Event::Touched { path, mtime_us, request } => self.touched(path, mtime_us, request, now, out),
+            Event::Reload => self.reload(now, out),
+            Event::Halt => self.halt(now, out),
+            Event::Stuck { worker, what, deadlocked } => {
                 if self.is_serving(worker) {
                     log(out, Code::Stuck, Some(worker), [what]);
-                    out.push(Action::Dump(worker));
-                    self.drain(worker, now, out);
+                    if deadlocked {
+                        // It has written its stacks itself, and will finish nothing.
+                        self.terminate(worker, now, out);
+                    } else {
+                        out.push(Action::Dump(worker));
+                        self.drain(worker, now, out);
+                    }
                     self.fill(now, out);
                 }
             }
@@ -223,19 +262,19 @@ impl Pool {
             [a, b, w.lost_kill_at]
         });
         let (phase, begin) = match &self.phase {
-            Phase::Rising(r) => (r.first_up.map(|up| up + self.rising_cap()), None),
+            Phase::Rising(r) => (r.first_up.map(|_| r.last_up + self.rising_cap()), None),
             Phase::Retired { until } => (*until, None),
             _ => (None, self.next_begin.map(|(at, _)| at)),
         };
         let slots = (0..self.slots.len()).filter(|slot| self.may_fill(*slot)).filter_map(|slot| self.slots.get(slot).copied());
         let held = self.held.front().map(|h| h.until);
-        workers.flatten().chain(phase).chain(begin).chain(slots).chain(held).chain(self.resend_at).min()
+        workers.flatten().chain(phase).chain(begin).chain(slots).chain(held).chain(self.resend_at).chain(self.replacement_deadline()).min()
     }
 
     fn tick(&mut self, now: Now, out: &mut Vec<Action>) {
         self.time_out_workers(now, out);
         match &self.phase {
-            Phase::Rising(r) if r.first_up.is_some_and(|up| up + self.rising_cap() <= now) => {
+            Phase::Rising(r) if r.first_up.is_some() && r.last_up + self.rising_cap() <= now => {
                 self.end_of_rising(now, out);
             }
             Phase::Retired { until } if until.is_some_and(|at| at <= now) => {
@@ -250,6 +289,8 @@ impl Pool {
             self.begin(reason, now, out);
         }
         self.fill(now, out);
+        self.plan_replacements(now, out);
+        self.look(now, out);
         while self.held.front().is_some_and(|h| h.until <= now) {
             if let Some(h) = self.held.pop_front() {
                 self.serve_with_old_code(h, out);
@@ -273,7 +314,7 @@ impl Pool {
         };
         let (newest, ending) = (w.generation == self.generation, matches!(w.state, State::Ending { .. }));
         match self.phase {
-            Phase::Stopped { .. } | Phase::Retired { .. } | Phase::Idle => {
+            Phase::Stopped { .. } | Phase::Retired { .. } | Phase::Halted | Phase::Idle => {
                 out.extend(request.map(Action::Answer));
                 return;
             }
@@ -310,18 +351,66 @@ impl Pool {
         }
     }
 
-    fn leaving(&mut self, worker: Number, signalled: bool, now: Now, out: &mut Vec<Action>) {
-        if !self.is_serving(worker) {
+    /// The file of a script that could not be loaded has another time now, as a request shows that nobody can serve.
+    fn touched(&mut self, path: Path, mtime_us: u64, token: Token, now: Now, out: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::Waiting | Phase::Rising(_)) || self.held.len() >= MAX_HELD {
+            out.push(Action::Answer(token));
             return;
         }
-        let why = if signalled { "it was sent a signal" } else { "maximum-requests" };
-        log(out, Code::Leaving, Some(worker), [why.to_owned()]);
-        if signalled {
-            self.drain(worker, now, out);
-        } else if let Some(w) = self.workers.get_mut(&worker) {
-            w.state = State::Serving { leaving: true };
+        if self.changed.get(&path) != Some(&mtime_us) {
+            log(out, Code::Changed, None, [String::from_utf8_lossy(&path).into_owned()]);
         }
-        self.fill(now, out);
+        self.changed.insert(path.clone(), mtime_us);
+        self.held.push_back(Held { token, path, mtime_us, until: now + HOLD });
+        if matches!(self.phase, Phase::Waiting) {
+            self.backoff.reset();
+            let at = self.last_begin.map_or(now, |last| now.max(last + Duration::from_secs(1)));
+            self.next_begin = Some((at, Reason::Changed));
+            if at <= now {
+                self.begin(Reason::Changed, now, out);
+            }
+        }
+    }
+
+    /// Whether a request that nobody can serve shows a time of its script that is not known to fail. A script that failed without
+    /// saying so (its process died) is known from now on.
+    pub fn is_news(&mut self, path: &[u8], mtime_us: u64) -> bool {
+        match self.kept.get(path) {
+            _ if mtime_us == 0 || !matches!(self.phase, Phase::Waiting | Phase::Rising(_)) => false,
+            Some(known) => *known != mtime_us,
+            None if matches!(self.phase, Phase::Rising(_)) => false,
+            None => {
+                self.kept.insert(path.to_vec(), mtime_us);
+                false
+            }
+        }
+    }
+
+    /// An administrator wants a new generation.
+    fn reload(&mut self, now: Now, out: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::Idle | Phase::Stopped { .. } | Phase::Retired { .. }) {
+            self.backoff.reset();
+            self.begin(Reason::Configure, now, out);
+        }
+    }
+
+    /// An administrator wants no worker.
+    fn halt(&mut self, now: Now, out: &mut Vec<Action>) {
+        if matches!(self.phase, Phase::Stopped { .. } | Phase::Retired { .. }) {
+            return;
+        }
+        self.phase = Phase::Halted;
+        self.next_begin = None;
+        self.answer_held(out);
+        self.end_unready(now, out);
+        self.drain_where(|_, _| true, now, out);
+        self.failing = Some("the group was stopped by an administrator".to_owned());
+        log(out, Code::Halted, None, []);
+    }
+
+    /// Nobody runs and nobody has to: whoever sends a request should be noticed.
+    pub const fn sleeps(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
     }
 
     /// A request has waited for the new generation too long, or too many do: whoever serves shall not mind the file's time.

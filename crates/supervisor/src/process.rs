@@ -3,7 +3,7 @@
 //! Responsible for: making and closing their descriptors, sending to the control socket without waiting, and no line of output
 //! being lost when the process dies. Must never: decide when a process ends. Called by: the supervisor.
 use crate::lines::Lines;
-use crate::pool::Number;
+use crate::pool::{Now, Number};
 use crate::settings::Settings;
 use crate::spawn::{Place, SpawnError, launch};
 use drover_sys::Errno;
@@ -25,6 +25,8 @@ pub struct Process {
     pub number: Number,
     pub generation: u64,
     pub settings: Rc<Settings>,
+    /// When its memory was looked at last.
+    pub memory_at: Now,
     /// `None` once the worker has closed its side.
     pub control: Option<OwnedFd>,
     child: Child,
@@ -58,7 +60,7 @@ pub fn start(
     let child = launch(settings, place, theirs.as_fd(), queue.as_fd(), out_writer.as_fd(), error_writer.as_fd())?;
     let pid = child.pid.as_raw_nonzero().get().unsigned_abs();
     let output = |fd| Output { fd, pid, lines: Lines::default(), settings: settings.clone() };
-    let process = Process { unit, number, generation, settings: settings.clone(), control: Some(control), child };
+    let process = Process { unit, number, generation, settings: settings.clone(), memory_at: Now::ZERO, control: Some(control), child };
     Ok((process, [output(out), output(error)]))
 }
 

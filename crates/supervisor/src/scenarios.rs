@@ -1,10 +1,24 @@
 //! The pool, story by story: what it is told (left), what it must say (right).
-use crate::events::{Action, Event, Limits, Now, ScriptFailure};
+use crate::events::{Action, Event, Limits, Now, ScriptFailure, Why};
 use crate::pool::{HOLD, MAX_HELD, Pool};
 use std::time::Duration;
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+fn limits(processes: usize) -> Limits {
+    Limits {
+        processes,
+        least: processes,
+        rolling: false,
+        startup: Some(s(20)),
+        graceful: Some(s(15)),
+        shutdown: s(5),
+        eviction: None,
+        inactivity: None,
+        restart_interval: None,
+    }
 }
 
 struct Story {
@@ -14,7 +28,7 @@ struct Story {
 
 impl Story {
     fn new(processes: usize) -> Self {
-        let limits = Limits { processes, startup: Some(s(20)), graceful: Some(s(15)), shutdown: s(5) };
+        let limits = limits(processes);
         Self { pool: Pool::new(limits, 1), now: s(100) }
     }
 
@@ -127,13 +141,13 @@ fn a_leaving_worker_goes_when_its_replacement_is_up() {
     story.tell(Event::Wanted);
     story.up(0);
     story.now += s(100);
-    assert_eq!(story.tell(Event::Leaving { worker: 0, signalled: false }), [start(1, 1)]);
+    assert_eq!(story.tell(Event::Leaving { worker: 0, why: Why::MaximumRequests }), [start(1, 1)]);
     assert_eq!(story.up(1), [Action::Serve(1), Action::Drain(0)]);
     story.now += s(100);
-    assert_eq!(story.tell(Event::Leaving { worker: 1, signalled: true }), [Action::Drain(1), start(2, 1)]);
+    assert_eq!(story.tell(Event::Leaving { worker: 1, why: Why::Signal }), [Action::Drain(1), start(2, 1)]);
     assert_eq!(story.up(2), [Action::Serve(2)]);
     story.now += s(100);
-    let said = story.tell(Event::Stuck { worker: 2, what: "in sleep()".into() });
+    let said = story.tell(Event::Stuck { worker: 2, what: "in sleep()".into(), deadlocked: false });
     assert_eq!(said, [Action::Dump(2), Action::Drain(2), start(3, 1)]);
 }
 

@@ -1,5 +1,5 @@
 //! The pool under random events: what must hold whatever happens.
-use crate::pool::{Action, Event, Limits, Now, Number, Phase, Pool, ScriptFailure, State, Token};
+use crate::pool::{Action, Event, Limits, Now, Number, Phase, Pool, ScriptFailure, State, Token, Why};
 use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -43,7 +43,17 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 
 fn limits(processes: usize) -> Limits {
     let at = Duration::from_secs;
-    Limits { processes, startup: Some(at(20)), graceful: Some(at(15)), shutdown: at(5) }
+    Limits {
+        processes,
+        least: processes,
+        rolling: false,
+        startup: Some(at(20)),
+        graceful: Some(at(15)),
+        shutdown: at(5),
+        eviction: None,
+        inactivity: None,
+        restart_interval: None,
+    }
 }
 
 /// Processes and requests as the world outside the pool has them.
@@ -58,6 +68,8 @@ struct World {
     outstanding: BTreeSet<Token>,
     next_token: Token,
     queue_full: bool,
+    /// Requests wait in the queue.
+    waiting: bool,
     starts: VecDeque<Now>,
     causes: VecDeque<Now>,
     most_processes: usize,
@@ -76,6 +88,7 @@ impl World {
             outstanding: BTreeSet::new(),
             next_token: 0,
             queue_full: false,
+            waiting: false,
             starts: VecDeque::new(),
             causes: VecDeque::new(),
             most_processes: 2,
@@ -98,10 +111,10 @@ impl World {
 
     fn feed(&mut self, event: Event) {
         let served_before = self.serving();
-        let may_end_all = matches!(event, Event::Stop { .. } | Event::Stuck { .. } | Event::Leaving { signalled: true, .. });
+        let may_end_all = matches!(event, Event::Stop { .. } | Event::Stuck { .. } | Event::Leaving { why: Why::Signal, .. });
         let mut out = Vec::new();
         self.pool.step(event.clone(), self.now, &mut out);
-        let mut again = Vec::new();
+        let (mut again, mut looks) = (Vec::new(), 0);
         for action in out {
             match action {
                 Action::Start { worker, .. } => {
@@ -126,17 +139,21 @@ impl World {
                     assert!(self.alive.contains(&n));
                     self.killed.insert(n);
                 }
-                Action::Keep { worker, .. } | Action::Dump(worker) => assert!(self.alive.contains(&worker)),
+                Action::Keep { worker, .. } | Action::Dump(worker) | Action::Wake(worker) => assert!(self.alive.contains(&worker)),
                 Action::Resend(t) => {
                     assert!(self.outstanding.contains(&t), "resent twice");
                     if self.queue_full { again.push(t) } else { assert!(self.outstanding.remove(&t)) }
                 }
                 Action::Answer(t) => assert!(self.outstanding.remove(&t), "answered twice"),
+                Action::Look => looks += 1,
                 Action::Log { .. } => {}
             }
         }
         for t in again {
             self.feed(Event::Full(t));
+        }
+        for _ in 0..looks {
+            self.feed(Event::Looked { waiting: self.waiting });
         }
     }
 
@@ -224,12 +241,13 @@ impl World {
             Op::Obey => self.obey(),
             Op::Leave { pick: p, signalled } => {
                 if let Some(worker) = pick(self.serving(), p) {
-                    self.step(Event::Leaving { worker, signalled });
+                    let why = if signalled { Why::Signal } else { Why::MaximumRequests };
+                    self.step(Event::Leaving { worker, why });
                 }
             }
             Op::Stuck { pick: p } => {
                 if let Some(worker) = pick(self.serving(), p) {
-                    self.step(Event::Stuck { worker, what: "sleeping".into() });
+                    self.step(Event::Stuck { worker, what: "sleeping".into(), deadlocked: p % 2 == 0 });
                 }
             }
             Op::Change { pick: p, path, mtime, request } => {

@@ -4,7 +4,7 @@
 //! fails. Called by: the supervisor. The mechanism is in `drover_sys::spawn`.
 use crate::settings::Settings;
 use drover_sys::Errno;
-use drover_sys::spawn::{Child, Command, Credentials, Directory, Failed, Step, spawn, supplementary_groups};
+use drover_sys::spawn::{Child, Command, Credentials, Directory, Failed, Limit, Step, spawn, supplementary_groups};
 use drover_wire::control::{Bytes, GroupSpec};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -59,6 +59,7 @@ impl SpawnError {
         let what = match failed.step {
             Step::Fork => return Self::System("start a process", failed.errno),
             Step::Descriptors => return Self::System("hand descriptors to a process", failed.errno),
+            Step::Limits => "set its limits (memory-limit=, virtual-memory-limit=, cpu-time-limit=)".to_owned(),
             Step::Priority => format!("set priority {} (cpu-priority=)", spec.cpu_priority.unwrap_or_default()),
             Step::Chroot => format!("change the root directory to {} (chroot=)", text(&spec.chroot)),
             Step::Groups => format!("change to group {} (group=, supplementary-groups=)", user.2),
@@ -116,6 +117,14 @@ fn environment(spec: &GroupSpec, httpd: &BTreeMap<Bytes, Bytes>) -> BTreeMap<Byt
     all
 }
 
+/// The kernel's limits. It sends SIGXCPU at the CPU time, on which the worker asks to be replaced; only one that goes on nevertheless
+/// is killed.
+fn limits(spec: &GroupSpec) -> Vec<(Limit, u64, u64)> {
+    let memory = [(Limit::Data, spec.memory_limit), (Limit::AddressSpace, spec.virtual_memory_limit)];
+    let cpu = spec.cpu_time_limit_s.map(|s| (Limit::Cpu, s, s.saturating_mul(2).saturating_add(60)));
+    memory.into_iter().filter_map(|(limit, bytes)| bytes.map(|b| (limit, b, b))).chain(cpu).collect()
+}
+
 /// Starts a worker on the given descriptors.
 pub fn launch(
     settings: &Settings,
@@ -156,6 +165,7 @@ pub fn launch(
         umask: spec.umask,
         nice: spec.cpu_priority,
         open_files: place.open_files,
+        limits: limits(spec),
         standard: [place.null.as_fd(), output, error],
         keep: &[control, queue],
     };

@@ -2,7 +2,7 @@
 //!
 //! Responsible for: units (a pool with its queue), processes, handed-back requests, and no action being forgotten. Must never:
 //! decide: that is the pool's. Called by: `event_loop.rs` and the files that read sockets.
-use crate::drain_queue::{answer, answer_waiting};
+use crate::drain_queue::{answer, take_waiting};
 use crate::gate::Gate;
 use crate::group::PoolKey;
 use crate::log::Sink;
@@ -18,6 +18,7 @@ use drover_sys::channel::send;
 use drover_sys::{Errno, clock};
 use drover_wire::control::{Script, ToWorker, WorkerConfig};
 use drover_wire::frame::Failure;
+use drover_wire::request::{EXTERNAL, PREFIX, Payload, Prefix};
 use rustix::process::Signal;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -198,6 +199,11 @@ impl Supervisor {
             Action::Drain(worker) => self.tell(id, worker, &ToWorker::Drain),
             Action::Keep { worker, path, mtime_us } => self.tell(id, worker, &ToWorker::Keep { path, mtime_us }),
             Action::Dump(worker) => self.tell(id, worker, &ToWorker::Dump),
+            Action::Wake(worker) => self.tell(id, worker, &ToWorker::Look),
+            Action::Look => {
+                let waiting = unit.queue.as_ref().is_some_and(|q| drover_sys::wait::readable_now(&q.receive));
+                self.inbox.push_back((id, Event::Looked { waiting }));
+            }
             Action::Terminate(worker) => self.signal(id, worker, Signal::TERM),
             Action::Kill(worker) => self.signal(id, worker, Signal::KILL),
             Action::Resend(token) => self.resend(id, token),
@@ -214,7 +220,7 @@ impl Supervisor {
     }
 
     fn tell(&mut self, id: u32, worker: Number, message: &ToWorker) {
-        if !matches!(message, ToWorker::Dump | ToWorker::Keep { .. }) {
+        if !matches!(message, ToWorker::Dump | ToWorker::Keep { .. } | ToWorker::Look) {
             // It is up, or not wanted any more: others may import.
             self.gate.leave((id, worker));
         }
@@ -290,16 +296,19 @@ impl Supervisor {
     pub fn worker_config(&self, process: &Process) -> Option<WorkerConfig> {
         let unit = self.units.get(&process.unit)?;
         let spec = &process.settings.spec;
+        let mut options = process.settings.worker_options(&unit.key.application).clone();
+        options.maximum_requests = options.maximum_requests.map(|most| own_maximum(most, process.number));
         Some(WorkerConfig {
             version: drover_wire::VERSION.to_owned(),
             group: spec.name.clone(),
             application_group: unit.key.application.clone(),
             generation: process.generation,
+            is_template: false,
             processes: spec.processes,
             multiprocess: spec.multiprocess,
             threads: spec.threads,
             home: spec.home.clone(),
-            options: process.settings.worker_options(&unit.key.application).clone(),
+            options,
             scripts: unit.scripts.all(),
         })
     }
@@ -351,7 +360,7 @@ impl Supervisor {
     /// Watches the queue of a pool that nobody serves and that cannot start, and only that.
     fn watch_queue(&mut self, id: u32) {
         let Some(unit) = self.units.get_mut(&id) else { return };
-        let wanted = unit.pool.refusal().is_some();
+        let wanted = unit.pool.refusal().is_some() || unit.pool.sleeps();
         let Some(queue) = unit.queue.as_ref().filter(|_| wanted != unit.answering) else { return };
         if wanted {
             unit.answering = self.poller.add(&queue.receive, Source::Queue(id)).is_ok();
@@ -361,13 +370,54 @@ impl Supervisor {
         }
     }
 
-    /// Requests wait at a pool that nobody serves.
+    /// Requests wait at a pool that nobody serves: they start it, or are answered with the reason why nobody can.
     pub fn answer_queue(&mut self, id: u32) {
-        let Some(unit) = self.units.get(&id) else { return };
-        let (Some(reason), Some(queue)) = (unit.pool.refusal(), unit.queue.as_ref()) else { return };
-        if let Err(e) = answer_waiting(&queue.receive, Failure::CannotStart, reason) {
-            unit.settings.log(Code::System, None, &["cannot read the queue".into(), e.to_string()]);
-            self.poller.remove(&queue.receive);
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        if unit.pool.sleeps() {
+            return self.feed(id, Event::Wanted);
+        }
+        let (Some(reason), Some(queue)) = (unit.pool.refusal().map(str::to_owned), unit.queue.as_ref()) else { return };
+        match take_waiting(&queue.receive) {
+            Ok(waiting) => {
+                for (message, fds) in waiting {
+                    self.refuse(id, HandedBack { message, fds }, &reason);
+                }
+            }
+            Err(e) => {
+                unit.settings.log(Code::System, None, &["cannot read the queue".into(), e.to_string()]);
+                self.poller.remove(&queue.receive);
+            }
         }
     }
+
+    /// Answers a request that nobody can serve, unless it shows that there is something new to try.
+    fn refuse(&mut self, id: u32, request: HandedBack, reason: &str) {
+        let news = shown(&request.message).filter(|(path, mtime_us)| {
+            let unit = self.units.get_mut(&id);
+            unit.is_some_and(|u| u.pool.is_news(path, *mtime_us))
+        });
+        match news {
+            Some((path, mtime_us)) => {
+                let request = self.keep_request(request);
+                self.feed(id, Event::Touched { path, mtime_us, request });
+            }
+            None => answer(&request.message, &request.fds, Failure::CannotStart, reason),
+        }
+    }
+}
+
+/// maximum-requests of one worker: up to a tenth fewer, spread so that neighbours are far from each other.
+fn own_maximum(most: u64, worker: Number) -> u64 {
+    let spread = u64::from(worker.wrapping_mul(0x9e37_79b9) >> 16) * (most / 10) / (1 << 16);
+    most - spread
+}
+
+/// The script of a request and its file's time as httpd saw it.
+fn shown(message: &[u8]) -> Option<(Vec<u8>, u64)> {
+    let prefix = Prefix::decode(message).ok()?;
+    if prefix.flags & EXTERNAL != 0 {
+        return None; // what it says lies in a memory file
+    }
+    let payload = Payload::decode(&prefix, message.get(PREFIX..)?).ok()?;
+    Some((payload.script.to_vec(), prefix.script_mtime_us))
 }

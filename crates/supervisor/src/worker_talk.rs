@@ -2,7 +2,7 @@
 //!
 //! Responsible for: taking their messages as data that may be anything, and turning them into events. Called by: the event loop.
 use crate::messages::Code;
-use crate::pool::Event;
+use crate::pool::{Event, Why};
 use crate::supervisor::{HandedBack, Supervisor};
 use drover_sys::Errno;
 use drover_sys::channel::receive;
@@ -96,8 +96,19 @@ impl Supervisor {
                 let request = self.handed_back(request, fds);
                 self.feed(unit, Event::Changed { worker, path, mtime_us, request });
             }
-            FromWorker::Leaving(why) => self.feed(unit, Event::Leaving { worker, signalled: why == Leave::Signal }),
-            FromWorker::Stuck { what } => self.feed(unit, Event::Stuck { worker, what }),
+            FromWorker::Leaving(why) => {
+                let why = match why {
+                    Leave::MaximumRequests => Why::MaximumRequests,
+                    Leave::CpuTime => Why::CpuTime,
+                    Leave::Signal => Why::Signal,
+                };
+                self.feed(unit, Event::Leaving { worker, why });
+            }
+            FromWorker::Stuck { what, deadlocked } => self.feed(unit, Event::Stuck { worker, what, deadlocked }),
+            FromWorker::Activity(activity) => {
+                self.feed(unit, Event::Activity { worker, activity });
+                self.look_at_memory(pid);
+            }
         }
     }
 

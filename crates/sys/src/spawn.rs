@@ -51,10 +51,23 @@ pub struct Command<'a> {
     pub nice: Option<i32>,
     /// Soft limit of open descriptors, if it is to be another than the parent's.
     pub open_files: Option<u64>,
+    /// Limits of the kernel, soft and hard.
+    pub limits: Vec<(Limit, u64, u64)>,
     /// Standard input, output, error.
     pub standard: [BorrowedFd<'a>; 3],
     /// Descriptors that stay open, under their own numbers.
     pub keep: &'a [BorrowedFd<'a>],
+}
+
+/// What the kernel limits (setrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// RLIMIT_DATA, bytes.
+    Data,
+    /// RLIMIT_AS, bytes.
+    AddressSpace,
+    /// RLIMIT_CPU, seconds.
+    Cpu,
 }
 
 /// What failed.
@@ -77,6 +90,8 @@ pub enum Step {
     Descriptors = 7,
     /// execve(2).
     Exec = 8,
+    /// setrlimit(2).
+    Limits = 9,
 }
 
 impl Step {
@@ -89,6 +104,7 @@ impl Step {
             6 => Self::Directory,
             7 => Self::Descriptors,
             8 => Self::Exec,
+            9 => Self::Limits,
             _ => Self::Fork,
         }
     }
@@ -255,6 +271,19 @@ unsafe fn become_worker(prepared: &Prepared<'_>, step: &mut Step) {
             }
         }
 
+        *step = Step::Limits;
+        for (limit, soft, hard) in &c.limits {
+            let value = libc::rlimit { rlim_cur: *soft, rlim_max: *hard };
+            let failed = match limit {
+                Limit::Data => libc::setrlimit(libc::RLIMIT_DATA, &raw const value),
+                Limit::AddressSpace => libc::setrlimit(libc::RLIMIT_AS, &raw const value),
+                Limit::Cpu => libc::setrlimit(libc::RLIMIT_CPU, &raw const value),
+            };
+            if failed < 0 {
+                return;
+            }
+        }
+
         *step = Step::Priority;
         if let Some(nice) = c.nice
             && libc::setpriority(libc::PRIO_PROCESS, 0, nice) < 0
@@ -320,6 +349,7 @@ mod tests {
             umask,
             nice: None,
             open_files: None,
+            limits: vec![(Limit::Data, 1 << 30, 1 << 31), (Limit::Cpu, 100, 200)],
             standard: [null.as_fd(), writer.as_fd(), writer.as_fd()],
             keep: &[],
         };
@@ -334,10 +364,10 @@ mod tests {
 
     #[test]
     fn a_child_has_what_it_was_given_and_nothing_else() {
-        let script = "echo $A $HOME; pwd; umask; ls /proc/self/fd | tr '\\n' ' '";
+        let script = "echo $A $HOME; pwd; umask; ulimit -S -d; ulimit -H -t; ls /proc/self/fd | tr '\\n' ' '";
         let (text, failed) = run("/bin/sh", &["sh", "-c", script], Directory::Must(cstring("/usr")), Some(0o027));
         assert_eq!(failed, None);
-        assert_eq!(text, "1\n/usr\n0027\n0 1 2 3 ", "3 is ls's own");
+        assert_eq!(text, "1\n/usr\n0027\n1048576\n200\n0 1 2 3 ", "3 is ls's own");
     }
 
     #[test]

@@ -95,8 +95,14 @@ pub struct GroupSpec {
     pub log: u16,
     /// Level of that log.
     pub log_level: u8,
-    /// Worker processes of each application group.
+    /// Worker processes of each application group, at most.
     pub processes: u32,
+    /// And at least; the same number when the size is fixed. 0: the first is started on demand.
+    pub least_processes: u32,
+    /// How a new generation takes the old one's place.
+    pub reload: Reload,
+    /// Workers are forked from a template process that has imported the application (`preload=On`).
+    pub preload_fork: bool,
     /// What `wsgi.multiprocess` says.
     pub multiprocess: bool,
     /// Request threads of each process; 0: a service process without request threads.
@@ -131,8 +137,30 @@ pub struct GroupSpec {
     pub shutdown_timeout_ms: u64,
     /// Scripts that are loaded when the group starts, each in its application group.
     pub preload: Vec<Preload>,
-    /// Later issues' limits, already parsed: names and values as WSGIDaemonProcess has them.
-    pub reserved: Vec<(String, u64)>,
+    /// Time a worker gets to finish its requests when it was sent a signal; `None`: as when it is replaced.
+    pub eviction_timeout_ms: Option<u64>,
+    /// A worker without requests for so long is replaced, or ended where the size may shrink.
+    pub inactivity_timeout_ms: Option<u64>,
+    /// A worker is replaced at this age.
+    pub restart_interval_ms: Option<u64>,
+    /// A worker whose proportional set size is above this is replaced, bytes.
+    pub memory_soft: Option<u64>,
+    /// RLIMIT_DATA, bytes.
+    pub memory_limit: Option<u64>,
+    /// RLIMIT_AS, bytes.
+    pub virtual_memory_limit: Option<u64>,
+    /// A worker that has used so much CPU time is replaced, seconds.
+    pub cpu_time_limit_s: Option<u64>,
+}
+
+/// How a new generation takes the old one's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum Reload {
+    /// All its workers are started beside the old ones.
+    #[default]
+    Overlap,
+    /// One worker after the other, so that there is never more than one too many.
+    Rolling,
 }
 
 /// A script to be loaded before the first request.
@@ -168,6 +196,10 @@ pub struct WorkerOptions {
     pub maximum_requests: Option<u64>,
     /// A request may run so long.
     pub request_timeout_ms: Option<u64>,
+    /// Then `mod_wsgi.RequestTimeout` is raised in its thread, and it has so long to end; `None`: nothing is raised.
+    pub interrupt_timeout_ms: Option<u64>,
+    /// No thread could take Python's lock for so long: the process is stuck.
+    pub deadlock_timeout_ms: Option<u64>,
     /// sys.stdin raises when used.
     pub restrict_stdin: bool,
     /// sys.stdout raises when used.
@@ -222,6 +254,8 @@ pub struct WorkerConfig {
     pub application_group: Bytes,
     /// Which generation of this application group the worker belongs to.
     pub generation: u64,
+    /// It imports the scripts, says so, and then forks workers whenever it is told to ([`ToWorker::Fork`]).
+    pub is_template: bool,
     /// Worker processes of the application group (`mod_wsgi.maximum_processes`).
     pub processes: u32,
     /// What `wsgi.multiprocess` says.
@@ -254,6 +288,11 @@ pub enum ToWorker {
     },
     /// Write the Python stacks of all threads to standard error.
     Dump,
+    /// Look at the queue once more: a worker that was woken for a request has died.
+    Look,
+    /// To a template: fork a worker. Descriptors 0, 1 and 2 are its control socket, standard output and standard error; it says
+    /// [`FromWorker::Hello`] on the former, from which droverd reads its process id as the kernel knows it.
+    Fork,
 }
 
 /// Outcome of loading one script.
@@ -300,7 +339,25 @@ pub enum FromWorker {
     Stuck {
         /// What it is doing, for the log.
         what: String,
+        /// Nothing runs any more: no thread can take Python's lock. Waiting for its requests is of no use.
+        deadlocked: bool,
     },
+    /// What the worker did since it last said so; sent a few times a second while there are requests, and once when there are none
+    /// any more.
+    Activity(Activity),
+}
+
+/// What a worker did lately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Activity {
+    /// Requests taken.
+    pub taken: u64,
+    /// Those of them that count against inactivity-timeout (WSGIIgnoreActivity leaves requests out).
+    pub counted: u64,
+    /// The longest that one of them had waited in the queue, microseconds.
+    pub waited_us: u64,
+    /// Requests that run now.
+    pub running: u32,
 }
 
 /// Why a worker goes of itself.
@@ -308,6 +365,8 @@ pub enum FromWorker {
 pub enum Leave {
     /// maximum-requests.
     MaximumRequests,
+    /// cpu-time-limit.
+    CpuTime,
     /// It was sent SIGTERM, SIGINT or SIGUSR1.
     Signal,
 }

@@ -27,6 +27,8 @@ pub const BODY_ON_DEMAND: u16 = 1 << 1;
 pub const EXTERNAL: u16 = 1 << 2;
 /// droverd puts the message on the queue for the second time: it showed a changed script, and is for the new code.
 pub const RESENT: u16 = 1 << 3;
+/// Flag: the request does not count against inactivity-timeout (WSGIIgnoreActivity).
+pub const UNCOUNTED: u16 = 1 << 4;
 
 /// Marks a whole message as [`RESENT`]. Does nothing to what is no message.
 pub fn mark_resent(message: &mut [u8]) {

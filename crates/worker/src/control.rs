@@ -4,9 +4,10 @@
 //! busy interpreter cannot delay it. Called by: `process`, and whoever has something to say to droverd.
 use crate::dump;
 use crate::native;
+use crate::watchdog;
 use crate::worker::Worker;
 use drover_sys::wait::{EventfdFlags, PollFd, PollFlags, eventfd, poll_until};
-use drover_sys::{Errno, channel};
+use drover_sys::{Errno, channel, clock};
 use drover_wire::WireError;
 use drover_wire::control::{FromWorker, Leave, MAX_CONTROL, ToWorker, decode, encode};
 use std::fmt;
@@ -93,18 +94,34 @@ pub fn signals() -> Result<OwnedFd, Errno> {
 
 /// Reads until droverd is gone.
 pub fn run(worker: &Worker, signals: &OwnedFd) {
-    let mut signalled = false;
+    let limit = watchdog::limit(worker);
+    let (mut cpu_told, mut stuck_told) = (false, false);
     loop {
-        let interest = if signalled { PollFlags::empty() } else { PollFlags::IN };
-        let mut fds = [PollFd::new(worker.control.fd(), PollFlags::IN), PollFd::new(signals, interest)];
-        // No deadline: droverd's end is an end-of-file.
-        if poll_until(&mut fds, None).is_err() {
+        let mut fds = [PollFd::new(worker.control.fd(), PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        // Without a limit no deadline: droverd's end is an end-of-file.
+        let until = limit.map(|limit| clock::monotonic_ns() + nanoseconds(watchdog::interval(limit)));
+        if poll_until(&mut fds, until).is_err() {
             break;
         }
         let [control, signal] = &fds;
         if !signal.revents().is_empty() {
-            signalled = true;
-            worker.leave(Leave::Signal);
+            let _ = rustix::io::read(signals, &mut [0; 8]); // a counter; what came stands elsewhere
+            let (go, cpu_time) = native::signals_that_came();
+            if go {
+                worker.leave();
+            } else if cpu_time && !std::mem::replace(&mut cpu_told, true) {
+                // It serves on until its successor is up. If droverd does not hear it, the kernel ends this process some time.
+                let _ = worker.control.send(&FromWorker::Leaving(Leave::CpuTime), &[]);
+            }
+        }
+        if let Some(waited) = limit.and_then(|limit| worker.watchdog.stuck_for(limit))
+            && !std::mem::replace(&mut stuck_told, true)
+        {
+            // The holder of the lock is in C code and runs no Python: no frame changes while the handler reads them.
+            native::raise(native::dump_signal());
+            let what =
+                format!("no thread could take Python's lock for {:.0} s; the stacks of all threads are in this log", waited.as_secs_f64());
+            let _ = worker.control.send(&FromWorker::Stuck { what, deadlocked: true }, &[]);
         }
         if control.revents().is_empty() {
             continue;
@@ -114,7 +131,8 @@ pub fn run(worker: &Worker, signals: &OwnedFd) {
             Ok(ToWorker::Drain) => worker.stop(),
             Ok(ToWorker::Keep { path, mtime_us }) => worker.scripts.keep(&path, mtime_us),
             Ok(ToWorker::Dump) => dump::all_stacks(),
-            Ok(ToWorker::Start(_)) => {} // it has been started
+            Ok(ToWorker::Look) => worker.look_again(),
+            Ok(ToWorker::Start(_) | ToWorker::Fork) => {} // it has been started, and is no template
             Err(_) => break,
         }
     }
@@ -123,4 +141,8 @@ pub fn run(worker: &Worker, signals: &OwnedFd) {
     worker.stop();
     std::thread::sleep(ALONE);
     native::leave(0);
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

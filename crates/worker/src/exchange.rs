@@ -35,8 +35,14 @@ pub struct Exchange {
     pub what: OnceLock<Box<[u8]>>,
     /// The client's going away has been noticed.
     pub client_gone: AtomicBool,
+    /// The application's code runs ([`crate::interrupt`]).
+    pub in_application: AtomicBool,
+    /// RequestTimeout was raised in its thread.
+    pub interrupted: AtomicBool,
     /// The monitor has told httpd that the request runs.
     pub told_taken: AtomicBool,
+    /// The monitor has had RequestTimeout raised.
+    pub told_interrupt: AtomicBool,
     /// The monitor has told droverd that the request runs too long.
     pub told_stuck: AtomicBool,
 }
@@ -48,6 +54,8 @@ pub struct Slot {
     pub index: usize,
     /// Nanoseconds of CLOCK_MONOTONIC at which the running request was begun; 0: none runs.
     pub since: AtomicU64,
+    /// What Python calls the thread.
+    pub ident: OnceLock<std::ffi::c_long>,
     /// The thread's CPU clock.
     pub clock: OnceLock<ThreadClock>,
     /// The running request.
@@ -63,7 +71,14 @@ thread_local! {
 impl Slot {
     /// An empty place.
     pub fn new(index: usize) -> Self {
-        Self { index, since: AtomicU64::new(0), clock: OnceLock::new(), current: Mutex::new(None), parker: Parker::default() }
+        Self {
+            index,
+            since: AtomicU64::new(0),
+            ident: OnceLock::new(),
+            clock: OnceLock::new(),
+            current: Mutex::new(None),
+            parker: Parker::default(),
+        }
     }
 
     /// The calling thread is this place's from now on.

@@ -53,6 +53,14 @@ pub fn append_latin1(text: &Bound<'_, PyString>, out: &mut Vec<u8>) -> PyResult<
     Ok(())
 }
 
+/// Raises an exception of this class in a thread when it next runs Python code, or takes back what was not raised yet.
+pub fn raise_in_thread(ident: std::ffi::c_long, class: Option<&Bound<'_, PyAny>>) {
+    let class = class.map_or(std::ptr::null_mut(), Bound::as_ptr);
+    // SAFETY: the caller holds the GIL, as a `Bound` or the call from `interrupt` shows; CPython takes its own reference to the class
+    // and ignores a thread that does not exist.
+    unsafe { ffi::PyThreadState_SetAsyncExc(ident, class) };
+}
+
 /// `application(environ, start_response)`, without a tuple being made for it.
 pub fn call<'py>(
     application: &Bound<'py, PyAny>,

@@ -20,6 +20,7 @@ mod gil;
 mod handback;
 mod headers;
 mod input;
+mod interrupt;
 mod leader;
 mod monitor;
 mod native;
@@ -31,6 +32,7 @@ mod scripts;
 mod serve;
 mod shutdown;
 mod start;
+mod watchdog;
 mod way;
 mod worker;
 

@@ -4,11 +4,12 @@
 //! droverd of one that runs too long. Must never: touch Python. Called by: `process`, which starts it.
 use crate::dump;
 use crate::exchange::{Exchange, Slot};
+use crate::interrupt;
 use crate::leader::Leader;
 use crate::policy::{Seen, Watch};
 use crate::worker::Worker;
 use drover_sys::{clock, wait};
-use drover_wire::control::FromWorker;
+use drover_wire::control::{Activity, FromWorker};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,8 @@ const TICK: Duration = Duration::from_millis(1);
 const SLOW_TICK: Duration = Duration::from_millis(20);
 /// So many ticks with nothing running, and it sleeps until woken.
 const IDLE_TICKS: u32 = 20;
+/// How often droverd is told what was done.
+const TELL_NS: u64 = 200_000_000;
 /// How long before the time by which it had to be taken httpd is told that a request runs, at most.
 const NOTICE_NS: u64 = 1_000_000_000;
 
@@ -61,10 +64,12 @@ pub fn run(worker: &Worker) {
     let idle = || worker.slots.iter().all(|slot| slot.since.load(Ordering::SeqCst) == 0);
     let mut watch = Watch::default();
     let mut quiet = 0;
+    let mut report = Report::default();
     loop {
-        std::thread::sleep(tick);
+        std::thread::sleep(if quiet >= IDLE_TICKS { SLOW_TICK } else { tick });
         quiet = if idle() { quiet + 1 } else { 0 };
-        if quiet >= IDLE_TICKS {
+        // It does not sleep on something untold.
+        if report.tell(worker, clock::monotonic_ns()) && quiet >= IDLE_TICKS {
             worker.monitor.sleep(idle);
             quiet = 0;
         }
@@ -73,6 +78,42 @@ pub fn run(worker: &Worker) {
             check(worker, slot, now);
         }
         lead(worker, &mut watch, now);
+    }
+}
+
+/// What droverd was told last.
+#[derive(Default)]
+struct Report {
+    at: u64,
+    taken: u64,
+    counted: u64,
+    running: u32,
+}
+
+impl Report {
+    /// Tells what is new, if the last time is long enough ago. True: nothing is left to be told.
+    fn tell(&mut self, worker: &Worker, now: u64) -> bool {
+        let running = worker.slots.iter().filter(|slot| slot.since.load(Ordering::Relaxed) != 0).count();
+        let running = u32::try_from(running).unwrap_or(u32::MAX);
+        let (taken, counted) = (worker.tally.taken.load(Ordering::Relaxed), worker.tally.counted.load(Ordering::Relaxed));
+        if taken == self.taken && running == self.running {
+            return true;
+        }
+        if now.saturating_sub(self.at) < TELL_NS {
+            return false;
+        }
+        let activity = Activity {
+            taken: taken - self.taken,
+            counted: counted - self.counted,
+            waited_us: worker.tally.waited_us.swap(0, Ordering::Relaxed),
+            running,
+        };
+        // When droverd does not take it, the next one makes up for it.
+        if worker.control.send(&FromWorker::Activity(activity), &[]).is_ok() {
+            (self.taken, self.counted, self.running) = (taken, counted, running);
+        }
+        self.at = now;
+        true
     }
 }
 
@@ -102,7 +143,7 @@ fn cpu(slot: &Arc<Slot>) -> u64 {
 }
 
 /// Looks at one running request.
-fn check(worker: &Worker, slot: &Slot, now: u64) {
+fn check(worker: &Worker, slot: &Arc<Slot>, now: u64) {
     let since = slot.since.load(Ordering::Acquire);
     if since == 0 {
         return;
@@ -114,12 +155,17 @@ fn check(worker: &Worker, slot: &Slot, now: u64) {
     if is_near(&exchange, now) && !exchange.told_taken.swap(true, Ordering::Relaxed) {
         exchange.way.tell_taken();
     }
-    if limit.is_some_and(|limit| age > limit) && !exchange.told_stuck.swap(true, Ordering::Relaxed) {
+    let Some(limit) = limit.filter(|limit| age > *limit) else { return };
+    let grace = worker.config.options.interrupt_timeout_ms.map_or(0, |ms| ms.saturating_mul(1_000_000));
+    if grace > 0 && !exchange.told_interrupt.swap(true, Ordering::Relaxed) {
+        interrupt::raise_in(Arc::clone(slot), Arc::clone(&exchange));
+    }
+    if age > limit.saturating_add(grace) && !exchange.told_stuck.swap(true, Ordering::Relaxed) {
         dump::all_stacks();
         let what = exchange.what.get().map(|w| String::from_utf8_lossy(w).into_owned()).unwrap_or_default();
         let what = format!("request {what} has run for {:.1} s; the stacks of all threads are in this log", age as f64 / 1e9);
         // When droverd does not take it, its own limits apply.
-        let _ = worker.control.send(&FromWorker::Stuck { what }, &[]);
+        let _ = worker.control.send(&FromWorker::Stuck { what, deadlocked: false }, &[]);
     }
 }
 

@@ -29,8 +29,12 @@ impl ThreadClock {
     }
 }
 
-/// The signals that ask this worker to finish and go.
-const ASKED_TO_GO: [c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1];
+/// The signals that ask this worker to finish and go, and the kernel's word that its CPU time is used up.
+const TAKEN: [c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGXCPU];
+/// What came, a bit each: asked to go, CPU time.
+static CAME: AtomicI32 = AtomicI32::new(0);
+const GO: i32 = 1;
+const CPU_TIME: i32 = 2;
 /// Where the handler writes, and for which process: a forked child has inherited the handler, but not the duty.
 static BELL: AtomicI32 = AtomicI32::new(-1);
 static OWNER: AtomicI32 = AtomicI32::new(0);
@@ -44,6 +48,7 @@ extern "C" fn ring(signal: c_int) {
             return;
         }
         let errno = *libc::__errno_location();
+        CAME.fetch_or(if signal == libc::SIGXCPU { CPU_TIME } else { GO }, Ordering::Relaxed);
         let one = 1u64;
         libc::write(BELL.load(Ordering::Relaxed), (&raw const one).cast(), size_of::<u64>());
         *libc::__errno_location() = errno;
@@ -63,12 +68,18 @@ pub fn discard_output() {
     }
 }
 
-/// From now on SIGINT, SIGTERM and SIGUSR1 make the event counter `bell` readable. They are handled, not blocked, because a
+/// Which signals came since this was last asked: one that asks to go, the one for used CPU time.
+pub fn signals_that_came() -> (bool, bool) {
+    let came = CAME.swap(0, Ordering::Relaxed);
+    (came & GO != 0, came & CPU_TIME != 0)
+}
+
+/// From now on SIGINT, SIGTERM, SIGUSR1 and SIGXCPU make the event counter `bell` readable. They are handled, not blocked, because a
 /// program that the application starts would inherit a blocked signal and could not be ended.
 pub fn ring_on_signals(bell: RawFd) {
     OWNER.store(rustix::process::getpid().as_raw_pid(), Ordering::Relaxed);
     BELL.store(bell, Ordering::Relaxed);
-    for signal in ASKED_TO_GO {
+    for signal in TAKEN {
         // SAFETY: a zeroed sigaction is valid, `ring` is async-signal-safe and has the type that a handler without SA_SIGINFO has.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
@@ -81,7 +92,7 @@ pub fn ring_on_signals(bell: RawFd) {
 
 /// In a forked child: the signals that we had taken do what they do in any program.
 pub fn default_signals() {
-    for signal in ASKED_TO_GO {
+    for signal in TAKEN {
         // SAFETY: SIG_DFL installs no function.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }

@@ -15,6 +15,7 @@ use crate::restrict::{Restricted, SignalIntercept};
 use crate::scripts::Found;
 use crate::serve::Server;
 use crate::shutdown;
+use crate::watchdog;
 use crate::worker::Worker;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_wire::VERSION;
@@ -238,6 +239,9 @@ fn serve(py: Python<'_>, worker: &Arc<Worker>) -> PyResult<()> {
         return Ok(());
     }
     start_native("drover-monitor", worker, monitor::run)?;
+    if watchdog::limit(worker).is_some() {
+        start_native("drover-watchdog", worker, watchdog::run)?;
+    }
     start_threads(py, worker)?;
     wait(py, worker, &wake, || worker.is_stopping() && worker.alive.load(Ordering::Acquire) == 0);
     Ok(())

@@ -12,6 +12,7 @@ use crate::fork;
 use crate::gil;
 use crate::handback;
 use crate::input::Input;
+use crate::interrupt::Running;
 use crate::monitor;
 use crate::native;
 use crate::response::Response;
@@ -23,7 +24,7 @@ use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{Errno, channel, clock, memfile};
 use drover_wire::control::{self, FromWorker};
 use drover_wire::frame::Failure;
-use drover_wire::request::{EXTERNAL, MAX_ENVIRONMENT, MAX_INLINE, MAX_INLINE_BODY, PREFIX, Payload, Prefix};
+use drover_wire::request::{EXTERNAL, MAX_ENVIRONMENT, MAX_INLINE, MAX_INLINE_BODY, PREFIX, Payload, Prefix, UNCOUNTED};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -74,6 +75,10 @@ impl Server {
     /// Runs until the worker stops.
     pub fn run(&mut self, py: Python<'_>) {
         self.slot.occupy();
+        let ident = py.import("threading").and_then(|m| m.call_method0("get_ident")).and_then(|i| i.extract());
+        if let Ok(ident) = ident {
+            let _ = self.slot.ident.set(ident); // once for each thread
+        }
         let me = self.slot.index;
         let mut buffer = vec![0; PREFIX + MAX_INLINE];
         let mut fds = Vec::new();
@@ -118,11 +123,13 @@ impl Server {
             match channel::receive(&worker.queue, buffer, fds, false) {
                 Ok(0) => worker.stop(), // nobody can send any more
                 Ok(n) => {
-                    worker.count();
                     return Taken::Message(n);
                 }
                 Err(Errno::AGAIN) => match py.detach(|| worker.set.wait(None)) {
-                    Ok(ready) => woken = ready & 1 != 0,
+                    Ok(ready) => {
+                        woken = ready & 1 != 0;
+                        worker.looked(ready);
+                    }
                     Err(e) => {
                         self.lost(py, &format!("cannot wait on the queue: {e}"));
                         worker.stop();
@@ -155,6 +162,7 @@ impl Server {
         }
         let way = Arc::new(fds.swap_remove(0)); // a memory file, now first, is still needed for a handback
         let waited = if prefix.queued_at == 0 { 0 } else { now.saturating_sub(prefix.queued_at) };
+        self.worker.count(waited, prefix.flags & UNCOUNTED == 0);
         if waited > LONG_WAIT_NS && has_hung_up(&way) {
             return; // nobody waits for it
         }
@@ -171,7 +179,10 @@ impl Server {
             is_head: AtomicBool::new(false),
             what: OnceLock::new(),
             client_gone: AtomicBool::new(false),
+            in_application: AtomicBool::new(false),
+            interrupted: AtomicBool::new(false),
             told_taken: AtomicBool::new(false),
+            told_interrupt: AtomicBool::new(false),
             told_stuck: AtomicBool::new(false),
             prefix,
         });
@@ -276,10 +287,12 @@ impl Server {
             Ok(start) => start,
             Err(e) => return failure::fail(py, exchange, Failure::Internal, &failure::line(py, &e)),
         };
+        let running = Running::begin(exchange, &self.slot, py);
         let outcome = application::run(exchange, application, &environ, start.as_any(), |e| {
             let failure = failure::classify(py, exchange, e, self.timeout.bind(py));
             failure::log_exception(py, exchange, failure, e);
         });
+        running.end(py);
         match &outcome {
             Outcome::Answered | Outcome::Gone => {}
             Outcome::Raised(e) => {

@@ -6,6 +6,7 @@ use crate::exchange::Slot;
 use crate::leader::Leadership;
 use crate::monitor::Bell;
 use crate::scripts::Scripts;
+use crate::watchdog::Watchdog;
 use drover_sys::Errno;
 use drover_sys::wait::{EventfdFlags, Exclusive, eventfd};
 use drover_wire::control::{FromWorker, Leave, WorkerConfig};
@@ -40,14 +41,31 @@ pub struct Worker {
     stopping: AtomicBool,
     /// Readable from the stop on.
     stop: OwnedFd,
-    taken: AtomicU64,
+    /// Readable when the queue should be looked at once more.
+    look: OwnedFd,
+    /// What was done.
+    pub tally: Tally,
+    /// Whether the GIL can be had.
+    pub watchdog: Watchdog,
+}
+
+/// What droverd is told of now and then ([`drover_wire::control::Activity`]); `waited_us` is since it was told last.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Requests taken.
+    pub taken: AtomicU64,
+    /// Those that count against inactivity-timeout.
+    pub counted: AtomicU64,
+    /// The longest wait of one of them, microseconds.
+    pub waited_us: AtomicU64,
 }
 
 impl Worker {
     /// One that does not serve yet.
     pub fn new(config: WorkerConfig, queue: OwnedFd, control: Control) -> Result<Self, Errno> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let set = Exclusive::new(&queue, &[&stop])?;
+        let look = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let set = Exclusive::new(&queue, &[&stop, &look])?;
         let threads = usize::try_from(config.threads).unwrap_or(0);
         Ok(Self {
             queue,
@@ -62,7 +80,9 @@ impl Worker {
             serve: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop,
-            taken: AtomicU64::new(0),
+            look,
+            tally: Tally::default(),
+            watchdog: Watchdog::default(),
             config,
         })
     }
@@ -94,11 +114,11 @@ impl Worker {
         self.monitor.ring();
     }
 
-    /// Stops of its own account.
-    pub fn leave(&self, why: Leave) {
+    /// Stops because of a signal.
+    pub fn leave(&self) {
         if !self.is_stopping() {
             // If droverd does not hear it, it sees the end of this process.
-            let _ = self.control.send(&FromWorker::Leaving(why), &[]);
+            let _ = self.control.send(&FromWorker::Leaving(Leave::Signal), &[]);
             self.stop();
         }
     }
@@ -108,11 +128,29 @@ impl Worker {
         ring(&self.news);
     }
 
-    /// A request has been taken. After the last one that the process should serve it asks to be replaced, and goes on serving
+    /// The queue should be looked at once more.
+    pub fn look_again(&self) {
+        ring(&self.look);
+    }
+
+    /// A wait has ended with these bits: a look that was asked for comes now.
+    pub fn looked(&self, ready: u64) {
+        if ready & 1 << 2 != 0 {
+            // Nothing to be read: another thread has seen it.
+            let _ = rustix::io::read(&self.look, &mut [0; 8]);
+        }
+    }
+
+    /// A request has been taken, which had waited so long (nanoseconds). After the last one that the process should serve it asks to be replaced, and goes on serving
     /// until droverd says Drain: its replacement is up then.
-    pub fn count(&self) {
+    pub fn count(&self, waited: u64, counts: bool) {
+        let taken = self.tally.taken.fetch_add(1, Ordering::Relaxed) + 1;
+        if counts {
+            self.tally.counted.fetch_add(1, Ordering::Relaxed);
+        }
+        self.tally.waited_us.fetch_max(waited / 1000, Ordering::Relaxed);
         let Some(most) = self.config.options.maximum_requests.filter(|&n| n > 0) else { return };
-        if self.taken.fetch_add(1, Ordering::Relaxed) + 1 == most {
+        if taken == most {
             // If droverd does not hear it, it is gone, and this process goes for that reason.
             let _ = self.control.send(&FromWorker::Leaving(Leave::MaximumRequests), &[]);
         }
@@ -126,8 +164,8 @@ impl Worker {
     }
 
     /// The descriptors that a forked child must not keep.
-    pub fn descriptors(&self) -> [&OwnedFd; 4] {
-        [&self.queue, self.control.fd(), &self.news, &self.stop]
+    pub fn descriptors(&self) -> [&OwnedFd; 5] {
+        [&self.queue, self.control.fd(), &self.news, &self.stop, &self.look]
     }
 }
 

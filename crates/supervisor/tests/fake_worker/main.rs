@@ -83,9 +83,9 @@ impl Worker {
             if readable_now(&self.control) {
                 match self.hear()? {
                     Some(ToWorker::Keep { path, mtime_us }) => drop(self.kept.insert(path, mtime_us)),
-                    Some(ToWorker::Serve | ToWorker::Dump) => {}
+                    Some(ToWorker::Serve | ToWorker::Dump | ToWorker::Look) => {}
                     Some(ToWorker::Drain) | None => return Ok(()),
-                    Some(ToWorker::Start(_)) => return Err("Start twice".into()),
+                    Some(ToWorker::Start(_) | ToWorker::Fork) => return Err("Start or Fork while serving".into()),
                 }
             } else if let Some((message, way_back)) = self.take()? {
                 self.request(message, way_back)?;

@@ -83,6 +83,7 @@ pub fn app(name: &str) -> Vec<u8> {
 
 pub fn config(threads: u32, scripts: &[&[u8]]) -> WorkerConfig {
     WorkerConfig {
+        is_template: false,
         version: drover_wire::VERSION.to_owned(),
         group: b"shop".to_vec(),
         application_group: Vec::new(),

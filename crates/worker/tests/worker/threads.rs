@@ -120,7 +120,7 @@ fn a_request_that_runs_too_long_is_reported_once() {
     let mut request = Request::get("/wait?gate=slow");
     request.set("REQUEST_URI", b"/wait?gate=slow");
     let slow = worker.request(&request);
-    let FromWorker::Stuck { what } = worker.hear() else { panic!() };
+    let FromWorker::Stuck { what, .. } = worker.hear() else { panic!() };
     assert!(what.contains("GET /wait?gate=slow"), "{what}");
     until(|| worker.printed().contains("in wait"));
     worker.get("/go?gate=slow").good();
