@@ -15,6 +15,7 @@ mod failures;
 mod groups;
 mod lifecycle;
 mod logging;
+mod preload;
 mod real_apps;
 mod request_body;
 mod response;

@@ -65,7 +65,7 @@ impl EventLoop {
         if getppid() != Some(self.parent) {
             self.parent_gone();
         }
-        while !(self.ending && self.supervisor.processes.is_empty()) {
+        while !(self.ending && self.supervisor.is_empty()) {
             self.supervisor.tick();
             let until = self.supervisor.deadline().map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
             for source in self.supervisor.poller.wait(until)? {
@@ -76,6 +76,8 @@ impl EventLoop {
                     Source::Worker(pid) => self.supervisor.worker_says(pid),
                     Source::Output(id) => self.supervisor.read_output(id),
                     Source::Queue(id) => self.supervisor.answer_queue(id),
+                    Source::Template(pid) => self.supervisor.template_says(pid),
+                    Source::Newborn(id) => self.supervisor.newborn_says(id),
                 }
             }
         }

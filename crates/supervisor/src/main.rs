@@ -10,6 +10,8 @@ mod supervisor;
 
 mod broker;
 mod configure;
+mod newborn;
+mod template;
 mod worker_talk;
 
 mod backoff;
@@ -43,7 +45,7 @@ use drover_sys::signals::{self, Signals};
 use drover_sys::{Errno, inherited};
 use drover_wire::VERSION;
 use messages::Code;
-use rustix::process::{Pid, Resource, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
+use rustix::process::{Pid, Resource, Signal, getpid, getrlimit, set_child_subreaper, set_parent_process_death_signal, setrlimit};
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -88,6 +90,8 @@ fn supervise(run: &Run, main: Rc<log::Sink>) -> Result<(), (String, Errno)> {
     let taken = inherited::take(numbers).map_err(|(number, errno)| (format!("descriptor {number} is not what httpd hands over"), errno))?;
     let [control, broker, store_read, store_write] = taken;
     set_parent_process_death_signal(Some(Signal::TERM)).map_err(cannot("ask for a signal at httpd's end"))?;
+    // Workers that a template forks are to be our children.
+    set_child_subreaper(Some(getpid())).map_err(cannot("adopt the processes that templates fork"))?;
     for signal in [signals::HANGUP, signals::PIPE, signals::USER1] {
         signals::ignore(signal);
     }

@@ -126,6 +126,14 @@ codes! {
     Shrinks = 244, Info, "worker {pid} is idle: shrinking from {} to {} processes";
     /// `drover stop` was given for the group. It is answered with 503 until `drover reload`, `apachectl graceful` or a restart.
     Halted = 245, Notice, "stopped by an administrator";
+    /// `preload=On`: the application is imported; workers are forked from this process from now on.
+    TemplateUp = 246, Info, "template {pid} has imported the application (generation {})";
+    /// `preload=On`: the process from which workers are forked could not set itself up, died while it imported the application, or the application has started threads. The reason stands in the line.
+    TemplateFailed = 247, Error, "template {pid} could not start: {}";
+    /// `preload=On`: the process from which workers are forked died. Workers that run are not touched; the next one comes from a new template, which imports the application again.
+    TemplateDied = 248, Warn, "template {pid} {}; running workers are not touched, the next one needs a new template";
+    /// `preload=On`: the process from which workers are forked was started.
+    TemplateStarted = 249, Debug, "template {pid} started";
 
     /// Lines for this log were thrown away because it took none for a while. If it is a piped log, its program is slow.
     LogFull = 250, Warn, "{} lines were lost because this log took no more";

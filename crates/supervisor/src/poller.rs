@@ -20,6 +20,10 @@ pub enum Source {
     Output(u32),
     /// The queue of a unit nobody serves.
     Queue(u32),
+    /// The control socket of the template with this process id.
+    Template(u32),
+    /// The control socket of a worker that is being forked.
+    Newborn(u32),
 }
 
 impl Source {
@@ -31,6 +35,8 @@ impl Source {
             Self::Worker(id) => (3, id),
             Self::Output(id) => (4, id),
             Self::Queue(id) => (5, id),
+            Self::Template(id) => (6, id),
+            Self::Newborn(id) => (7, id),
         };
         epoll::EventData::new_u64(kind << 32 | u64::from(id))
     }
@@ -44,7 +50,9 @@ impl Source {
             2 => Self::Broker,
             3 => Self::Worker(id),
             4 => Self::Output(id),
-            _ => Self::Queue(id),
+            5 => Self::Queue(id),
+            6 => Self::Template(id),
+            _ => Self::Newborn(id),
         }
     }
 }

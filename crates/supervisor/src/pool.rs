@@ -184,6 +184,11 @@ impl Pool {
         matches!(self.phase, Phase::Retired { .. })
     }
 
+    /// Whether workers of this generation may still be started.
+    pub const fn may_start(&self, generation: u64) -> bool {
+        generation == self.generation && matches!(self.phase, Phase::Rising(_) | Phase::Steady)
+    }
+
     /// The text to answer queued requests with at once, when nobody can serve them.
     pub fn refusal(&self) -> Option<&str> {
         self.failing.as_deref().filter(|_| !self.any_serving() && !matches!(self.phase, Phase::Stopped { .. }))

@@ -12,7 +12,7 @@ use drover_sys::spawn::Child;
 use drover_wire::control::{ToWorker, encode};
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, waitpid};
+use rustix::process::{Pid, Signal, WaitStatus, kill_process, kill_process_group};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -29,7 +29,17 @@ pub struct Process {
     pub memory_at: Now,
     /// `None` once the worker has closed its side.
     pub control: Option<OwnedFd>,
-    child: Child,
+    pid: Pid,
+    /// `None`: a template has forked it.
+    start: Option<Child>,
+}
+
+/// Our ends of a worker's control socket and output pipes.
+#[derive(Debug)]
+pub struct Ends {
+    pub control: OwnedFd,
+    output: OwnedFd,
+    error: OwnedFd,
 }
 
 /// One of the two output pipes of a worker. It may outlive the worker: a program that the application started has it as well.
@@ -41,6 +51,18 @@ pub struct Output {
     settings: Rc<Settings>,
 }
 
+/// Makes a worker's control socket and output pipes: our ends, and its own in the order control, output, error.
+pub fn ends() -> Result<(Ends, [OwnedFd; 3]), SpawnError> {
+    let system = |errno| SpawnError::System("make the worker's pipes and sockets", errno);
+    let (control, theirs) = packet_pair().map_err(system)?;
+    let (output, output_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(system)?;
+    let (error, error_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(system)?;
+    // Only our end: the worker's prints must wait when the pipe is full, not fail.
+    rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK).map_err(system)?;
+    rustix::fs::fcntl_setfl(&error, OFlags::NONBLOCK).map_err(system)?;
+    Ok((Ends { control, output, error }, [theirs, output_writer, error_writer]))
+}
+
 /// Starts a worker of a unit.
 pub fn start(
     unit: u32,
@@ -50,23 +72,37 @@ pub fn start(
     queue: &OwnedFd,
     place: &Place,
 ) -> Result<(Process, [Output; 2]), SpawnError> {
-    let system = |errno| SpawnError::System("make the worker's pipes and sockets", errno);
-    let (control, theirs) = packet_pair().map_err(system)?;
-    let (out, out_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(system)?;
-    let (error, error_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(system)?;
-    // Only our end: the worker's prints must wait when the pipe is full, not fail.
-    rustix::fs::fcntl_setfl(&out, OFlags::NONBLOCK).map_err(system)?;
-    rustix::fs::fcntl_setfl(&error, OFlags::NONBLOCK).map_err(system)?;
-    let child = launch(settings, place, theirs.as_fd(), queue.as_fd(), out_writer.as_fd(), error_writer.as_fd())?;
-    let pid = child.pid.as_raw_nonzero().get().unsigned_abs();
-    let output = |fd| Output { fd, pid, lines: Lines::default(), settings: settings.clone() };
-    let process = Process { unit, number, generation, settings: settings.clone(), memory_at: Now::ZERO, control: Some(control), child };
-    Ok((process, [output(out), output(error)]))
+    let (ours, [control, output, error]) = ends()?;
+    let child = launch(settings, place, control.as_fd(), queue.as_fd(), output.as_fd(), error.as_fd())?;
+    Ok(Process::new(unit, number, generation, settings, ours, child.pid, Some(child)))
 }
 
 impl Process {
+    /// One that runs; `start` says what became of its start, unless a template has forked it.
+    pub fn new(
+        unit: u32,
+        number: Number,
+        generation: u64,
+        settings: &Rc<Settings>,
+        ends: Ends,
+        pid: Pid,
+        start: Option<Child>,
+    ) -> (Self, [Output; 2]) {
+        let Ends { control, output, error } = ends;
+        let settings = settings.clone();
+        let number_of = pid.as_raw_nonzero().get().unsigned_abs();
+        let piped = |fd| Output { fd, pid: number_of, lines: Lines::default(), settings: settings.clone() };
+        let outputs = [piped(output), piped(error)];
+        (Self { unit, number, generation, settings, memory_at: Now::ZERO, control: Some(control), pid, start }, outputs)
+    }
+
     pub const fn pid(&self) -> Pid {
-        self.child.pid
+        self.pid
+    }
+
+    /// A template has forked it.
+    pub const fn is_forked(&self) -> bool {
+        self.start.is_none()
     }
 
     pub fn tell(&self, message: &ToWorker) -> Result<(), Errno> {
@@ -79,23 +115,16 @@ impl Process {
     /// started and that have not made themselves independent of it.
     pub fn signal(&self, signal: Signal) {
         if signal == Signal::KILL {
-            let _ = kill_process_group(self.child.pid, signal);
+            let _ = kill_process_group(self.pid, signal);
         }
-        let _ = kill_process(self.child.pid, signal);
+        let _ = kill_process(self.pid, signal);
     }
 
-    /// How it has ended, if it has.
-    pub fn reap(&self) -> Option<Ended> {
-        match waitpid(Some(self.child.pid), WaitOptions::NOHANG) {
-            Ok(Some((_, status))) => Some(self.ended(describe(status))),
-            Ok(None) | Err(Errno::INTR) => None,
-            Err(_) => Some(self.ended("ended, nobody knows how".to_owned())),
-        }
-    }
-
-    fn ended(&self, how: String) -> Ended {
-        let failure = self.child.failure().map(|failed| SpawnError::from_step(failed, &self.settings.spec));
-        failure.map_or(Ended::Ran(how), Ended::NeverRan)
+    /// How it has ended, from what waitpid(2) says.
+    pub fn ended(&self, status: WaitStatus) -> Ended {
+        let failed = self.start.as_ref().and_then(Child::failure);
+        let failure = failed.map(|failed| SpawnError::from_step(failed, &self.settings.spec));
+        failure.map_or_else(|| Ended::Ran(describe(status)), Ended::NeverRan)
     }
 }
 

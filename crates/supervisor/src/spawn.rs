@@ -13,6 +13,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+/// Room for what a template puts behind its display-name.
+const TEMPLATE_TITLE: usize = " template".len();
+
 /// What is the same for all workers.
 #[derive(Debug)]
 pub struct Place {
@@ -94,7 +97,8 @@ fn arguments(spec: &GroupSpec, boot: &[u8], control: i32, queue: i32) -> Vec<Byt
     all.extend(["--control".into(), control.to_string().into_bytes(), "--queue".into(), queue.to_string().into_bytes()]);
     // The worker writes its display-name over these; a long one is given the room it lacks.
     let room: usize = all.iter().map(|a| a.len() + 1).sum();
-    let wanted = spec.worker.display_name.as_ref().map_or(0, |n| n.len() + 1);
+    let addition = if spec.preload_fork { TEMPLATE_TITLE } else { 0 };
+    let wanted = spec.worker.display_name.as_ref().map_or(0, |n| n.len() + addition + 1);
     if wanted > room {
         all.push([b"--room=".to_vec(), vec![b'-'; wanted - room]].concat());
     }

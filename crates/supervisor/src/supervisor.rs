@@ -7,6 +7,7 @@ use crate::gate::Gate;
 use crate::group::PoolKey;
 use crate::log::Sink;
 use crate::messages::Code;
+use crate::newborn::Newborn;
 use crate::poller::{Poller, Source};
 use crate::pool::{Action, Event, Now, Number, Pool, Token};
 use crate::process::{Ended, Output, Process, start};
@@ -14,12 +15,13 @@ use crate::scripts::Scripts;
 use crate::settings::Settings;
 use crate::spawn::Place;
 use crate::store::{Queue, Store, Stored};
+use crate::template::Template;
 use drover_sys::channel::send;
 use drover_sys::{Errno, clock};
 use drover_wire::control::{Script, ToWorker, WorkerConfig};
 use drover_wire::frame::Failure;
 use drover_wire::request::{EXTERNAL, PREFIX, Payload, Prefix};
-use rustix::process::Signal;
+use rustix::process::{Signal, WaitOptions, WaitStatus, wait};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -61,10 +63,15 @@ pub struct Supervisor {
     /// The units that are not retired.
     pub index: BTreeMap<PoolKey, u32>,
     pub processes: BTreeMap<u32, Process>,
+    /// By process id, as the workers.
+    pub templates: BTreeMap<u32, Template>,
+    /// Workers that templates were told to fork.
+    pub newborns: BTreeMap<u32, Newborn>,
     outputs: BTreeMap<u32, Output>,
-    gate: Gate<(u32, Number)>,
+    pub gate: Gate<(u32, Number)>,
     handed: BTreeMap<Token, HandedBack>,
-    inbox: VecDeque<(u32, Event)>,
+    pub inbox: VecDeque<(u32, Event)>,
+    pub next_newborn: u32,
     next_unit: u32,
     next_output: u32,
     next_token: Token,
@@ -86,10 +93,13 @@ impl Supervisor {
             units: BTreeMap::new(),
             index: BTreeMap::new(),
             processes: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            newborns: BTreeMap::new(),
             outputs: BTreeMap::new(),
             gate: Gate::new(cores.saturating_mul(2)),
             handed: BTreeMap::new(),
             inbox: VecDeque::new(),
+            next_newborn: 0,
             next_unit: 0,
             next_output: 0,
             next_token: 0,
@@ -155,6 +165,7 @@ impl Supervisor {
                 self.perform(id, action);
             }
             self.watch_queue(id);
+            self.review_templates(id);
             if self.units.get(&id).is_some_and(|u| u.pool.is_retired() && u.pool.is_empty()) {
                 self.units.remove(&id);
             }
@@ -168,6 +179,11 @@ impl Supervisor {
         }
     }
 
+    /// No process is left that has to be waited for.
+    pub fn is_empty(&self) -> bool {
+        self.processes.is_empty() && self.templates.is_empty() && self.newborns.is_empty()
+    }
+
     /// Gives a tick to the pools whose time has come, and lets waiting workers start.
     pub fn tick(&mut self) {
         let now = now();
@@ -175,13 +191,16 @@ impl Supervisor {
         for id in self.units.iter().filter(|(_, u)| due(u)).map(|(id, _)| *id).collect::<Vec<_>>() {
             self.feed(id, Event::Tick);
         }
+        self.tick_templates(now);
+        self.tick_newborns(now);
         while let Some((id, number)) = self.gate.next(now) {
             self.launch(id, number);
         }
     }
 
     pub fn deadline(&self) -> Option<Now> {
-        self.units.values().filter_map(|u| u.pool.deadline()).chain(self.gate.deadline()).min()
+        let births = self.templates_deadline().into_iter().chain(self.newborns_deadline());
+        self.units.values().filter_map(|u| u.pool.deadline()).chain(self.gate.deadline()).chain(births).min()
     }
 
     fn perform(&mut self, id: u32, action: Action) {
@@ -198,7 +217,10 @@ impl Supervisor {
             Action::Serve(worker) => self.tell(id, worker, &ToWorker::Serve),
             Action::Drain(worker) => self.tell(id, worker, &ToWorker::Drain),
             Action::Keep { worker, path, mtime_us } => self.tell(id, worker, &ToWorker::Keep { path, mtime_us }),
-            Action::Dump(worker) => self.tell(id, worker, &ToWorker::Dump),
+            Action::Dump(worker) => {
+                self.tell(id, worker, &ToWorker::Dump);
+                self.dump_template(id, worker);
+            }
             Action::Wake(worker) => self.tell(id, worker, &ToWorker::Look),
             Action::Look => {
                 let waiting = unit.queue.as_ref().is_some_and(|q| drover_sys::wait::readable_now(&q.receive));
@@ -214,7 +236,10 @@ impl Supervisor {
             }
             Action::Log { code, worker, words } => {
                 let pid = worker.and_then(|w| unit.pids.get(&w)).copied();
-                unit.settings.log(code, pid, &words);
+                // One that waits for its template is no process yet: `newborn.rs` logs its start.
+                if code != Code::Started || pid.is_some() {
+                    unit.settings.log(code, pid, &words);
+                }
             }
         }
     }
@@ -232,8 +257,9 @@ impl Supervisor {
 
     fn signal(&mut self, id: u32, worker: Number, signal: Signal) {
         self.gate.leave((id, worker));
-        if let Some(p) = self.process(id, worker) {
-            p.signal(signal);
+        match self.process(id, worker) {
+            Some(p) => p.signal(signal),
+            None => self.withdraw(id, worker),
         }
     }
 
@@ -266,29 +292,54 @@ impl Supervisor {
     fn launch(&mut self, id: u32, number: Number) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         let (Some(generation), Some(queue)) = (unit.waiting.remove(&number), unit.queue.as_ref()) else { return };
-        let started = start(id, number, generation, &unit.settings, &queue.receive, &self.place);
-        let (process, outputs) = match started {
-            Ok(started) => started,
-            Err(e) => {
-                self.gate.leave((id, number));
-                unit.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
-                self.feed(id, Event::Unstarted { worker: number, reason: e.to_string() });
-                return;
+        if unit.settings.spec.preload_fork {
+            return self.launch_from_template(id, number, generation);
+        }
+        match start(id, number, generation, &unit.settings, &queue.receive, &self.place) {
+            Ok((process, outputs)) => {
+                let watched = self.attach(process, outputs);
+                self.feed(id, Event::Started(number));
+                self.unfit_unless(watched, id, number);
             }
-        };
+            Err(e) => {
+                unit.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
+                self.unstarted(id, number, e.to_string());
+            }
+        }
+    }
+
+    /// There will be no process for this worker.
+    pub fn unstarted(&mut self, id: u32, worker: Number, reason: String) {
+        self.gate.leave((id, worker));
+        self.feed(id, Event::Unstarted { worker, reason });
+    }
+
+    /// Listens to a worker from now on.
+    pub fn attach(&mut self, process: Process, outputs: [Output; 2]) -> Result<(), Errno> {
         let pid = process.pid().as_raw_nonzero().get().unsigned_abs();
-        unit.pids.insert(number, pid);
-        let mut watched = process.control.as_ref().map_or(Ok(()), |c| self.poller.add(c, Source::Worker(pid)));
+        if let Some(unit) = self.units.get_mut(&process.unit) {
+            unit.pids.insert(process.number, pid);
+        }
+        let watched = process.control.as_ref().map_or(Ok(()), |c| self.poller.add(c, Source::Worker(pid)));
+        self.processes.insert(pid, process);
+        watched.and(self.read_from(outputs))
+    }
+
+    /// Reads a process's output from now on.
+    pub fn read_from(&mut self, outputs: [Output; 2]) -> Result<(), Errno> {
+        let mut watched = Ok(());
         for output in outputs {
             self.next_output = self.next_output.wrapping_add(1);
             watched = watched.and(self.poller.add(&output.fd, Source::Output(self.next_output)));
             self.outputs.insert(self.next_output, output);
         }
-        self.processes.insert(pid, process);
-        self.feed(id, Event::Started(number));
+        watched
+    }
+
+    pub fn unfit_unless(&mut self, watched: Result<(), Errno>, id: u32, worker: Number) {
         if let Err(e) = watched {
             self.main.message(Code::System, None, None, &["cannot watch a worker".into(), e.to_string()]);
-            self.feed(id, Event::Unfit { worker: number, reason: e.to_string() });
+            self.feed(id, Event::Unfit { worker, reason: e.to_string() });
         }
     }
 
@@ -313,32 +364,52 @@ impl Supervisor {
         })
     }
 
-    /// Some children have ended.
+    /// Some children have ended. Those that nobody knows are programs of applications that have lost their parent, and came to us
+    /// because workers that templates fork must ([`crate::newborn`]).
     pub fn reap(&mut self) {
-        let ended: Vec<(u32, Ended)> = self.processes.iter().filter_map(|(pid, p)| Some((*pid, p.reap()?))).collect();
-        for (pid, ended) in ended {
-            // Its last words first, so that they stand above what is said about its death.
-            self.worker_says(pid);
-            let Some(process) = self.processes.remove(&pid) else { continue };
-            for output in self.outputs.iter().filter(|(_, o)| o.pid == pid).map(|(id, _)| *id).collect::<Vec<_>>() {
-                self.read_output(output);
+        // One that has said who it is and died since is known then.
+        for id in self.newborns.keys().copied().collect::<Vec<_>>() {
+            self.newborn_says(id);
+        }
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => self.child_ended(pid.as_raw_nonzero().get().unsigned_abs(), status),
+                Err(Errno::INTR) => {}
+                Ok(None) | Err(_) => return,
             }
-            if let Some(control) = &process.control {
-                self.poller.remove(control);
+        }
+    }
+
+    fn child_ended(&mut self, pid: u32, status: WaitStatus) {
+        if self.templates.contains_key(&pid) {
+            return self.template_ended(pid, status);
+        }
+        // Its last words first, so that they stand above what is said about its death.
+        self.worker_says(pid);
+        let Some(process) = self.processes.remove(&pid) else { return };
+        self.read_last_output(pid);
+        if let Some(control) = &process.control {
+            self.poller.remove(control);
+        }
+        let worker = process.number;
+        self.gate.leave((process.unit, worker));
+        let event = match process.ended(status) {
+            Ended::Ran(how) => Event::Exited { worker, how },
+            Ended::NeverRan(e) => {
+                process.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
+                Event::Unstarted { worker, reason: e.to_string() }
             }
-            let worker = process.number;
-            self.gate.leave((process.unit, worker));
-            let event = match ended {
-                Ended::Ran(how) => Event::Exited { worker, how },
-                Ended::NeverRan(e) => {
-                    process.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
-                    Event::Unstarted { worker, reason: e.to_string() }
-                }
-            };
-            self.feed(process.unit, event);
-            if let Some(unit) = self.units.get_mut(&process.unit) {
-                unit.pids.remove(&worker);
-            }
+        };
+        self.feed(process.unit, event);
+        if let Some(unit) = self.units.get_mut(&process.unit) {
+            unit.pids.remove(&worker);
+        }
+    }
+
+    /// What the pipes of a process that has ended still hold.
+    pub fn read_last_output(&mut self, pid: u32) {
+        for output in self.outputs.iter().filter(|(_, o)| o.pid == pid).map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.read_output(output);
         }
     }
 

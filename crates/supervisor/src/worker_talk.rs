@@ -3,11 +3,12 @@
 //! Responsible for: taking their messages as data that may be anything, and turning them into events. Called by: the event loop.
 use crate::messages::Code;
 use crate::pool::{Event, Why};
+use crate::settings::Settings;
 use crate::supervisor::{HandedBack, Supervisor};
 use drover_sys::Errno;
 use drover_sys::channel::receive;
 use drover_wire::VERSION;
-use drover_wire::control::{FromWorker, Leave, ToWorker, decode};
+use drover_wire::control::{FromWorker, Leave, Loaded, ToWorker, decode};
 use drover_wire::request::{MAX_INLINE, PREFIX, Prefix};
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -55,7 +56,7 @@ impl Supervisor {
         self.feed(unit, Event::Unfit { worker, reason: why.to_owned() });
     }
 
-    fn heard(&mut self, pid: u32, message: FromWorker, fds: Vec<OwnedFd>) {
+    pub fn heard(&mut self, pid: u32, message: FromWorker, fds: Vec<OwnedFd>) {
         let Some(process) = self.processes.get(&pid) else { return };
         let (unit, worker) = (process.unit, process.number);
         match message {
@@ -79,10 +80,9 @@ impl Supervisor {
             }
             FromWorker::Loaded(loaded) => {
                 let Some(u) = self.units.get_mut(&unit) else { return };
-                // A script is known once for each name of a callable in it, and loaded once.
-                let good: BTreeSet<_> = loaded.iter().filter(|l| l.failure.is_none()).map(|l| &l.script.path).collect();
-                for path in good {
-                    u.settings.log(Code::ScriptLoaded, None, &[String::from_utf8_lossy(path).into_owned()]);
+                // Else its template has imported them.
+                if !process.is_forked() {
+                    log_loaded(&u.settings, &loaded);
                 }
                 let failures = u.scripts.outcome(loaded);
                 self.feed(unit, Event::Loaded { worker, failures });
@@ -116,5 +116,14 @@ impl Supervisor {
     fn handed_back(&mut self, message: Vec<u8>, fds: Vec<OwnedFd>) -> Option<u64> {
         let plausible = message.len() <= MAX_INLINE + PREFIX && !fds.is_empty() && fds.len() <= MOST_FDS;
         (plausible && Prefix::decode(&message).is_ok()).then(|| self.keep_request(HandedBack { message, fds }))
+    }
+}
+
+/// Says which scripts were imported.
+pub fn log_loaded(settings: &Settings, loaded: &[Loaded]) {
+    // A script is known once for each name of a callable in it, and loaded once.
+    let good: BTreeSet<_> = loaded.iter().filter(|l| l.failure.is_none()).map(|l| &l.script.path).collect();
+    for path in good {
+        settings.log(Code::ScriptLoaded, None, &[String::from_utf8_lossy(path).into_owned()]);
     }
 }

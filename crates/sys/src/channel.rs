@@ -7,6 +7,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
 };
+use rustix::process::Pid;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -36,6 +37,11 @@ pub fn set_send_buffer(fd: impl AsFd, bytes: usize) {
 /// The kernel's number for a socket, unique while the machine runs: tells whether two descriptors are one socket.
 pub fn cookie(fd: impl AsFd) -> Result<u64, Errno> {
     sockopt::socket_cookie(fd)
+}
+
+/// Has the kernel name the sender of each message that arrives from now on ([`receive_named`]), or no more.
+pub fn name_senders(fd: impl AsFd, on: bool) -> Result<(), Errno> {
+    sockopt::set_socket_passcred(fd, on)
 }
 
 /// Sends one message; returns how many bytes the kernel took. Never raises SIGPIPE.
@@ -94,6 +100,30 @@ pub fn receive_many(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wa
     receive_control(fd.as_fd(), buffer, &mut space, fds, wait)
 }
 
+/// Receives one message without waiting, on a socket that names senders ([`name_senders`]): how many bytes, and which process sent
+/// them. The kernel answers for that; only a process that may do everything can give another's number. Descriptors are closed.
+pub fn receive_named(fd: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Pid>), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FEW), ScmCredentials(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let got = loop {
+        match recvmsg(fd.as_fd(), &mut [IoSliceMut::new(buffer)], &mut control, flags) {
+            Err(Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    let mut sender = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmCredentials(who) = message {
+            sender = Some(who.pid);
+        }
+    }
+    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(Errno::MSGSIZE);
+    }
+    Ok((got.bytes, sender))
+}
+
 fn receive_control(
     fd: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -149,6 +179,23 @@ mod tests {
         assert_eq!(receive(&b, &mut [0u8; 10], &mut fds, true), Err(Errno::MSGSIZE));
         assert!(fds.is_empty());
         assert_eq!(receive(&x, &mut [0u8; 10], &mut fds, true), Ok(0), "the other end was closed");
+    }
+
+    #[test]
+    fn the_sender_is_named_while_it_is_wanted() {
+        let (a, b) = packet_pair().unwrap();
+        name_senders(&b, true).unwrap();
+        send(&a, &[b"one"], &[], true).unwrap();
+        send(&a, &[b"two"], &[a.as_fd()], true).unwrap();
+        let mut buffer = [0u8; 8];
+        assert_eq!(receive_named(&b, &mut buffer), Ok((3, Some(rustix::process::getpid()))));
+        name_senders(&b, false).unwrap();
+        let mut fds = Vec::new();
+        assert_eq!(receive(&b, &mut buffer, &mut fds, true), Ok(3), "what was sent before has no name any more");
+        assert_eq!(fds.len(), 1);
+        assert_eq!(receive_named(&b, &mut buffer), Err(Errno::AGAIN));
+        drop((a, fds));
+        assert_eq!(receive_named(&b, &mut buffer), Ok((0, None)));
     }
 
     #[test]

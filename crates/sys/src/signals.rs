@@ -4,6 +4,7 @@
 //! else.
 #![allow(unsafe_code)]
 use rustix::io::Errno;
+use rustix::process::Signal;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A child has ended.
@@ -18,6 +19,13 @@ pub const HANGUP: i32 = libc::SIGHUP;
 pub const PIPE: i32 = libc::SIGPIPE;
 /// httpd's graceful restart.
 pub const USER1: i32 = libc::SIGUSR1;
+
+/// The signal for which a worker's `faulthandler` writes all stacks; a real-time one, which nobody else uses.
+#[must_use]
+pub fn dump() -> Signal {
+    // SAFETY: SIGRTMAX is below the number of signals, and four below it is above SIGRTMIN on every Linux.
+    unsafe { Signal::from_raw_unchecked(libc::SIGRTMAX() - 4) }
+}
 
 /// A set of blocked signals, read one by one.
 #[derive(Debug)]

@@ -72,9 +72,14 @@ impl Control {
 
     /// The next message; waits for it.
     pub fn receive(&self) -> Result<ToWorker, ControlError> {
+        self.receive_with(&mut Vec::new())
+    }
+
+    /// The same with the descriptors that came along.
+    pub fn receive_with(&self, fds: &mut Vec<OwnedFd>) -> Result<ToWorker, ControlError> {
         let mut buffer = vec![0; MAX_CONTROL];
         let n = loop {
-            match channel::receive(&self.fd, &mut buffer, &mut Vec::new(), true) {
+            match channel::receive(&self.fd, &mut buffer, fds, true) {
                 Ok(0) | Err(Errno::CONNRESET) => return Err(ControlError::Closed),
                 Ok(n) => break n,
                 Err(Errno::INTR) => {}

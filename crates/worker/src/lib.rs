@@ -3,9 +3,10 @@
 //! Responsible for: taking requests from the group's queue, running the application, and sending its answers. Must never: be
 //! linked against one Python (it is abi3, for CPython 3.9 and later), trust a message. Loaded by: `python/mod_drover/boot.py`.
 //!
-//! A request's way: `serve` → `environ` → `application` → `response` → `way`. Unsafe code is in `native` and `fast`.
+//! A request's way: `serve` → `environ` → `application` → `response` → `way`. Unsafe code is in `native`, `fast` and `birth`.
 
 mod application;
+mod birth;
 mod body;
 mod control;
 mod dump;
@@ -19,6 +20,7 @@ mod fork;
 mod gil;
 mod handback;
 mod headers;
+mod hooks;
 mod input;
 mod interrupt;
 mod leader;
@@ -32,6 +34,7 @@ mod scripts;
 mod serve;
 mod shutdown;
 mod start;
+mod template;
 mod watchdog;
 mod way;
 mod worker;

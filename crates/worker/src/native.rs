@@ -2,7 +2,7 @@
 //!
 //! Responsible for: every unsafe call of this crate that is not Python's. Must never: know a request. Called by: `process`,
 //! `monitor`, `control`, `shutdown`, `fork`.
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, CString, c_int};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -133,10 +133,30 @@ pub fn neutralise(fd: RawFd) {
     }
 }
 
+/// The name of the process's first thread, as `ps -c` and `top` show it.
+pub fn name() -> CString {
+    let mut name = [0u8; 16];
+    // SAFETY: PR_GET_NAME writes at most 16 bytes, the last of them NUL.
+    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    CStr::from_bytes_until_nul(&name).map(CStr::to_owned).unwrap_or_default()
+}
+
+/// Sets it.
+pub fn set_name(name: &CStr) {
+    // SAFETY: PR_SET_NAME reads a NUL-terminated string and cuts it at 15 bytes.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// The names of the process's threads as the kernel sees them; `None` when it cannot be asked, as in a chroot without /proc.
+pub fn tasks() -> Option<Vec<String>> {
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
+    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    Some(tasks.flatten().map(name).collect())
+}
+
 /// Gives the process and its first thread a name for process lists: writes over the arguments that exec laid down.
 pub fn set_title(title: &CStr) {
-    // SAFETY: PR_SET_NAME reads a NUL-terminated string and cuts it at 15 bytes.
-    unsafe { libc::prctl(libc::PR_SET_NAME, title.as_ptr()) };
+    set_name(title);
     let Some((start, end)) = arguments_area() else { return };
     let room = end.saturating_sub(start);
     let text = title.to_bytes();

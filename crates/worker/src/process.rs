@@ -8,13 +8,15 @@ use crate::errors::{self, Log};
 use crate::failure;
 use crate::file_wrapper::FileWrapper;
 use crate::fork;
+use crate::hooks;
 use crate::input::Input;
 use crate::monitor;
 use crate::native;
 use crate::restrict::{Restricted, SignalIntercept};
-use crate::scripts::Found;
+use crate::scripts::{Found, Scripts};
 use crate::serve::Server;
 use crate::shutdown;
+use crate::template;
 use crate::watchdog;
 use crate::worker::Worker;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
@@ -40,36 +42,67 @@ pub fn run(py: Python<'_>, control: RawFd, queue: RawFd) -> PyResult<()> {
         rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).map_err(system)?;
     }
     let control = Control::new(control);
+    let hello = hello(py)?;
+    control.insist(&hello).map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
+    let config = hear_start(py, &control);
+    if config.is_template {
+        return template::run(py, control, queue, config);
+    }
+    live(py, config, queue, control, Scripts::default(), set_up)
+}
+
+/// What a worker says first.
+pub fn hello(py: Python<'_>) -> PyResult<FromWorker> {
     let sys = py.import("sys")?;
     let python = format!("{} ({})", sys.getattr("version")?, sys.getattr("prefix")?);
-    let hello = FromWorker::Hello { version: VERSION.to_owned(), python };
-    control.insist(&hello).map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
+    Ok(FromWorker::Hello { version: VERSION.to_owned(), python })
+}
+
+/// Waits for droverd's first word.
+pub fn hear_start(py: Python<'_>, control: &Control) -> WorkerConfig {
     let config = match py.detach(|| control.receive()) {
         Ok(ToWorker::Start(config)) => *config,
         Ok(ToWorker::Drain) | Err(ControlError::Closed) => native::leave(0),
-        Ok(_) => refuse(&control, "droverd began with something else than Start"),
-        Err(e) => refuse(&control, &e.to_string()),
+        Ok(_) => refuse(control, "droverd began with something else than Start"),
+        Err(e) => refuse(control, &e.to_string()),
     };
     if config.version != VERSION {
         let theirs = &config.version;
         refuse(
-            &control,
+            control,
             &format!(
                 "droverd is version {theirs}, the worker's extension {VERSION}: two installations are mixed; install again and restart httpd"
             ),
         );
     }
+    config
+}
+
+/// A worker from droverd's first word to its end; `prepare` makes the interpreter what the configuration says, `scripts` are those
+/// that are imported already. Does not return.
+pub fn live(
+    py: Python<'_>,
+    config: WorkerConfig,
+    queue: OwnedFd,
+    control: Control,
+    scripts: Scripts,
+    prepare: impl FnOnce(Python<'_>, &WorkerConfig) -> PyResult<()>,
+) -> PyResult<()> {
     let signals = match control::signals() {
         Ok(signals) => signals,
         Err(e) => refuse(&control, &format!("signals: {e}")),
     };
-    let worker = match set_up(py, &config) {
-        Ok(()) => Worker::new(config, queue, control).map(Arc::new).map_err(system)?,
+    let worker = match prepare(py, &config) {
+        Ok(()) => Worker::new(config, queue, control, scripts).map(Arc::new).map_err(system)?,
         Err(e) => refuse(&control, &failure::traceback(py, &e)),
     };
     start_native("drover-control", &worker, move |worker| control::run(worker, &signals))?;
     fork::remember(&worker);
-    load(py, &worker);
+    // What a template has imported knows its hooks already; what is imported now may bring more.
+    run_hooks(py, &worker);
+    let report = load(py, &worker.config, &worker.scripts);
+    run_hooks(py, &worker);
+    let _ = py.detach(|| worker.control.insist(&FromWorker::Loaded(report))); // droverd's end is seen by the control thread
     if let Err(e) = serve(py, &worker) {
         // Some threads may serve already; the interpreter is not torn down below them.
         errors::write_plainly(failure::traceback(py, &e).as_bytes());
@@ -78,12 +111,19 @@ pub fn run(py: Python<'_>, control: RawFd, queue: RawFd) -> PyResult<()> {
     shutdown::leave(py)
 }
 
+/// A function given to `mod_drover.after_fork` that fails is a start that fails.
+fn run_hooks(py: Python<'_>, worker: &Worker) {
+    if let Err(e) = hooks::after_fork(py) {
+        refuse(&worker.control, &failure::traceback(py, &e));
+    }
+}
+
 fn system(e: drover_sys::Errno) -> PyErr {
     PyErr::from(std::io::Error::from(e))
 }
 
 /// Tells droverd why there will be no worker, and goes.
-fn refuse(control: &Control, why: &str) -> ! {
+pub fn refuse(control: &Control, why: &str) -> ! {
     errors::write_plainly(format!("mod_drover worker: {}\n", why.trim_end()).as_bytes());
     let why = String::from_utf8_lossy(why.as_bytes().get(..32 * 1024).unwrap_or(why.as_bytes()));
     // If droverd does not take it, it sees the end of this process.
@@ -98,7 +138,7 @@ fn start_native(name: &str, worker: &Arc<Worker>, body: impl FnOnce(&Worker) + S
 }
 
 /// Makes the interpreter what the configuration says.
-fn set_up(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
+pub fn set_up(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     let options = &config.options;
     let sys = py.import("sys")?;
     if let Some(name) = options.display_name.as_ref().and_then(|n| CString::new(n.as_slice()).ok()) {
@@ -202,12 +242,12 @@ fn set_path(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     path.set_slice(0, path.len(), front.as_any())
 }
 
-/// Imports the scripts that droverd names, and reports.
-fn load(py: Python<'_>, worker: &Worker) {
-    let room = MAX_CONTROL / 2 / worker.config.scripts.len().max(1);
+/// Imports the scripts that droverd names, as far as they are not imported yet; gives what is to be said of them.
+pub fn load(py: Python<'_>, config: &WorkerConfig, scripts: &Scripts) -> Vec<Loaded> {
+    let room = MAX_CONTROL / 2 / config.scripts.len().max(1);
     let mut report = Vec::new();
-    for script in &worker.config.scripts {
-        let found = worker.scripts.find(&script.path).module(py, true);
+    for script in &config.scripts {
+        let found = scripts.find(&script.path).module(py, true);
         let (mtime_us, failure) = match found {
             Found::Loaded { module, mtime_us, .. } => {
                 let name = String::from_utf8_lossy(&script.callable);
@@ -224,7 +264,7 @@ fn load(py: Python<'_>, worker: &Worker) {
         };
         report.push(Loaded { script: script.clone(), mtime_us, failure });
     }
-    let _ = py.detach(|| worker.control.insist(&FromWorker::Loaded(report))); // droverd's end is seen by the control thread
+    report
 }
 
 /// Starts the threads when droverd says so, and waits until all have ended.

@@ -3,6 +3,7 @@
 //! Responsible for: one import at a time and per script, the others waiting for that script only. Must never: reload (a changed
 //! file needs a new process). Called by: `process` (at the start), `serve`, `control` (Keep).
 use crate::failure;
+use crate::hooks;
 use drover_wire::frame::Failure;
 use parking_lot::{Condvar, Mutex};
 use pyo3::exceptions::{PyFileNotFoundError, PyNotADirectoryError};
@@ -126,7 +127,10 @@ impl Script {
         }
         // Before the file is read: a change while it is read shows later.
         let mtime_us = mtime_us(&self.path);
-        let (state, found) = match import(py, &self.path) {
+        let imported = import(py, &self.path);
+        // At the start the caller does so when all scripts are there.
+        let imported = if start { imported } else { imported.and_then(|module| hooks::after_fork(py).map(|()| module)) };
+        let (state, found) = match imported {
             Ok(module) => {
                 let module = Arc::new(module.unbind());
                 (State::Loaded(Arc::clone(&module), mtime_us), Found::Loaded { module, mtime_us, now: true })

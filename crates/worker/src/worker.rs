@@ -61,8 +61,8 @@ pub struct Tally {
 }
 
 impl Worker {
-    /// One that does not serve yet.
-    pub fn new(config: WorkerConfig, queue: OwnedFd, control: Control) -> Result<Self, Errno> {
+    /// One that does not serve yet. `scripts` are those that its template has imported; else there are none yet.
+    pub fn new(config: WorkerConfig, queue: OwnedFd, control: Control, scripts: Scripts) -> Result<Self, Errno> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let look = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let set = Exclusive::new(&queue, &[&stop, &look])?;
@@ -71,7 +71,7 @@ impl Worker {
             queue,
             set,
             control,
-            scripts: Scripts::default(),
+            scripts,
             leadership: Leadership::new(threads),
             slots: (0..threads).map(|index| Arc::new(Slot::new(index))).collect(),
             monitor: Bell::default(),

@@ -1,0 +1,151 @@
+//! Workers between the word to fork them and their own first word.
+//!
+//! Responsible for: learning a forked worker's process id in a way that no application can forge, and every such worker becoming a
+//! [`Process`], or failing in bounded time. Must never: take a process for ours that is not our child. Called by: `template.rs`, the
+//! event loop.
+//!
+//! A template forks twice and the process between ends at once, so that the kernel makes the worker a child of droverd (which is a
+//! subreaper). The worker says Hello before any Python code runs in it, and the kernel puts the sender's id beside the message.
+use crate::messages::Code;
+use crate::poller::Source;
+use crate::pool::{Now, Number};
+use crate::process::{Ends, Process, ends};
+use crate::settings::Settings;
+use crate::supervisor::{Supervisor, now};
+use drover_sys::Errno;
+use drover_sys::channel::{name_senders, receive_named, send};
+use drover_wire::control::{FromWorker, MAX_CONTROL, ToWorker, decode, encode};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A fork takes milliseconds, `mod_drover.before_fork` perhaps longer. The limit when startup-timeout is off or shorter, for which the
+/// pool sees to it.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// A worker that a template was told to fork.
+#[derive(Debug)]
+pub struct Newborn {
+    /// The template's process id.
+    pub template: u32,
+    unit: u32,
+    number: Number,
+    generation: u64,
+    settings: Rc<Settings>,
+    ends: Ends,
+    until: Now,
+    /// Nobody wants it any more: it is killed when it says who it is.
+    abandoned: bool,
+}
+
+impl Supervisor {
+    /// Tells a template to fork a worker.
+    pub fn fork(&mut self, template: u32, number: Number) {
+        let Some(process) = self.templates.get(&template).map(|t| &t.process) else { return };
+        let (unit, generation, settings) = (process.unit, process.generation, process.settings.clone());
+        let made = ends().map_err(|e| e.to_string()).and_then(|(ours, theirs)| {
+            let control = process.control.as_ref().ok_or("the template has closed its control socket")?;
+            let told = name_senders(&ours.control, true).and_then(|()| {
+                let message = encode(&ToWorker::Fork).map_err(|_| Errno::INVAL)?;
+                self.poller.add(&ours.control, Source::Newborn(self.next_newborn))?;
+                send(control, &[&message], &theirs.each_ref().map(AsFd::as_fd), false)
+            });
+            told.map(|_| ours).map_err(|e| format!("cannot tell the template to fork: {e}"))
+        });
+        match made {
+            Ok(ends) => {
+                let until = now() + settings.limits().startup.map_or(LONGEST, |startup| startup.max(LONGEST));
+                let newborn = Newborn { template, unit, number, generation, settings, ends, until, abandoned: false };
+                self.newborns.insert(self.next_newborn, newborn);
+                self.next_newborn = self.next_newborn.wrapping_add(1);
+            }
+            Err(e) => self.unstarted(unit, number, e),
+        }
+    }
+
+    /// Reads a newborn's first message.
+    pub fn newborn_says(&mut self, id: u32) {
+        let Some(newborn) = self.newborns.get(&id) else { return };
+        let mut buffer = vec![0; MAX_CONTROL];
+        let got = receive_named(&newborn.ends.control, &mut buffer);
+        let (message, sender) = match got {
+            Err(Errno::AGAIN) => return,
+            Ok((0, _)) | Err(Errno::CONNRESET) => return self.lose(id, "a process ended before it could say who it is"),
+            Ok((n, sender)) => (decode::<FromWorker>(buffer.get(..n).unwrap_or_default()), sender),
+            Err(e) => return self.lose(id, &format!("its first message: {e}")),
+        };
+        match (message, sender.filter(|pid| self.is_new_child(*pid))) {
+            (Ok(FromWorker::SetupFailed(text)), _) => {
+                // The template's word for a fork that it did not do.
+                newborn.settings.log(Code::StartFailed, Some(newborn.template), std::slice::from_ref(&text));
+                let reason = text.trim_end().rsplit('\n').next().unwrap_or_default().to_owned();
+                self.lose(id, &reason);
+            }
+            (Ok(hello @ FromWorker::Hello { .. }), Some(pid)) => self.born(id, pid, hello),
+            (Ok(FromWorker::Hello { .. }), None) => self.lose(id, "the process that said Hello is not the template's child"),
+            (Ok(_), _) => self.lose(id, "its first message was not Hello"),
+            (Err(e), _) => self.lose(id, &format!("its first message: {e}")),
+        }
+    }
+
+    /// Whether it is a child of ours that we do not know yet.
+    fn is_new_child(&self, pid: Pid) -> bool {
+        let number = pid.as_raw_nonzero().get().unsigned_abs();
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        !self.processes.contains_key(&number) && !self.templates.contains_key(&number) && waitid(WaitId::Pid(pid), look).is_ok()
+    }
+
+    /// It is a worker like any other from now on.
+    fn born(&mut self, id: u32, pid: Pid, hello: FromWorker) {
+        let Some(newborn) = self.newborns.remove(&id) else { return };
+        let Newborn { template, unit, number, generation, settings, ends, abandoned, .. } = newborn;
+        self.poller.remove(&ends.control);
+        if abandoned {
+            let _ = kill_process(pid, Signal::KILL);
+            return self.fork_next(template);
+        }
+        // Its later messages may bring descriptors, for which the sender's name would leave no room.
+        let named = name_senders(&ends.control, false);
+        let (process, outputs) = Process::new(unit, number, generation, &settings, ends, pid, None);
+        let watched = named.and(self.attach(process, outputs));
+        let pid = pid.as_raw_nonzero().get().unsigned_abs();
+        settings.log(Code::Started, Some(pid), &[]);
+        self.unfit_unless(watched, unit, number);
+        self.heard(pid, hello, Vec::new());
+        self.fork_next(template);
+    }
+
+    /// There will be no worker.
+    fn lose(&mut self, id: u32, reason: &str) {
+        let Some(newborn) = self.newborns.remove(&id) else { return };
+        self.poller.remove(&newborn.ends.control);
+        if !newborn.abandoned {
+            self.unstarted(newborn.unit, newborn.number, reason.to_owned());
+        }
+        self.fork_next(newborn.template);
+    }
+
+    /// A template is dead. What it had forked has said so by now, or says so soon: the socket is closed otherwise.
+    pub fn newborns_of_dead_template(&mut self, template: u32) {
+        for id in self.newborns.iter().filter(|(_, n)| n.template == template).map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.newborn_says(id);
+        }
+    }
+
+    /// Nobody wants this worker any more. False: it is not being forked.
+    pub fn abandon_newborn(&mut self, unit: u32, number: Number) -> bool {
+        let mut own = self.newborns.values_mut().filter(|n| n.unit == unit && n.number == number && !n.abandoned);
+        own.next().map(|newborn| newborn.abandoned = true).is_some()
+    }
+
+    pub fn tick_newborns(&mut self, now: Now) {
+        for id in self.newborns.iter().filter(|(_, n)| n.until <= now).map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.lose(id, "the template did not fork it in time");
+        }
+    }
+
+    pub fn newborns_deadline(&self) -> Option<Now> {
+        self.newborns.values().map(|n| n.until).min()
+    }
+}

@@ -1,0 +1,268 @@
+//! Templates: processes that have imported a group's application, and from which its workers are forked (`preload=On`).
+//!
+//! Responsible for: one template for each generation that may start workers, none for any other, and every worker that waits for one
+//! being forked or told why not. Must never: decide when a worker starts (the pool does, to which a worker that waits for its
+//! template is one that starts). Called by: `supervisor.rs`, the event loop. How a worker comes from a template: `newborn.rs`.
+use crate::messages::Code;
+use crate::poller::Source;
+use crate::pool::{Event, Now, Number};
+use crate::process::{Ended, Process, start};
+use crate::supervisor::{Supervisor, now};
+use crate::worker_talk::log_loaded;
+use drover_sys::Errno;
+use drover_sys::channel::receive;
+use drover_wire::VERSION;
+use drover_wire::control::{FromWorker, Loaded, MAX_CONTROL, ToWorker, decode};
+use rustix::process::{Signal, WaitStatus, kill_process};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// A template has nothing to finish: so long it may take to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// See the head of this file. Its process has the number of the worker that was the first to need it.
+#[derive(Debug)]
+pub struct Template {
+    pub process: Process,
+    state: State,
+    /// Workers to be forked, in turn.
+    waiting: VecDeque<Number>,
+    /// It was asked for its stacks, and must live long enough to write them.
+    dumped: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It imports the application.
+    Loading,
+    Ready,
+    Ending {
+        kill_at: Option<Now>,
+    },
+}
+
+impl Supervisor {
+    /// A worker that is to start comes from its generation's template, as soon as there is one.
+    pub fn launch_from_template(&mut self, id: u32, number: Number, generation: u64) {
+        self.feed(id, Event::Started(number));
+        let serves = |t: &Template| t.process.unit == id && t.process.generation == generation && !matches!(t.state, State::Ending { .. });
+        if let Some((pid, template)) = self.templates.iter_mut().find(|(_, t)| serves(t)) {
+            let pid = *pid;
+            template.waiting.push_back(number);
+            if template.state == State::Loading {
+                // The template imports, and counts for that; those who wait for it do not.
+                self.gate.leave((id, number));
+            }
+            return self.fork_next(pid);
+        }
+        let Some(unit) = self.units.get(&id) else { return };
+        let Some(queue) = &unit.queue else { return self.unstarted(id, number, "the group is gone".to_owned()) };
+        match start(id, number, generation, &unit.settings, &queue.receive, &self.place) {
+            Ok((process, outputs)) => {
+                let pid = process.pid().as_raw_nonzero().get().unsigned_abs();
+                unit.settings.log(Code::TemplateStarted, Some(pid), &[]);
+                let watched = process.control.as_ref().map_or(Ok(()), |c| self.poller.add(c, Source::Template(pid)));
+                let watched = watched.and(self.read_from(outputs));
+                let template = Template { process, state: State::Loading, waiting: VecDeque::from([number]), dumped: false };
+                self.templates.insert(pid, template);
+                if let Err(e) = watched {
+                    self.template_failed(pid, &format!("cannot watch it: {e}"));
+                }
+            }
+            Err(e) => {
+                unit.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
+                self.unstarted(id, number, e.to_string());
+            }
+        }
+    }
+
+    /// Has a template that is ready fork the next worker. One at a time: it can do no more, and none is sent before the one ahead
+    /// of it has said who it is.
+    pub fn fork_next(&mut self, pid: u32) {
+        while !self.newborns.values().any(|n| n.template == pid) {
+            let Some(template) = self.templates.get_mut(&pid).filter(|t| t.state == State::Ready) else { return };
+            let Some(number) = template.waiting.pop_front() else { return };
+            self.fork(pid, number);
+        }
+    }
+
+    /// Reads what a template has sent.
+    pub fn template_says(&mut self, pid: u32) {
+        let mut buffer = vec![0; MAX_CONTROL];
+        while let Some(template) = self.templates.get_mut(&pid) {
+            let Some(control) = &template.process.control else { return };
+            match receive(control, &mut buffer, &mut Vec::new(), false) {
+                Ok(0) | Err(Errno::CONNRESET) => {
+                    self.poller.remove(control);
+                    template.process.control = None;
+                    // Its death says more, and comes at once; if not, it is helped along.
+                    if !matches!(template.state, State::Ending { .. }) {
+                        template.state = State::Ending { kill_at: Some(now() + PATIENCE) };
+                    }
+                    return;
+                }
+                Ok(n) => match decode::<FromWorker>(buffer.get(..n).unwrap_or_default()) {
+                    Ok(message) => self.heard_from_template(pid, message),
+                    Err(e) => self.template_failed(pid, &e.to_string()),
+                },
+                Err(Errno::AGAIN) => return,
+                Err(e) => return self.template_failed(pid, &e.to_string()),
+            }
+        }
+    }
+
+    fn heard_from_template(&mut self, pid: u32, message: FromWorker) {
+        let Some(template) = self.templates.get(&pid) else { return };
+        match message {
+            FromWorker::Hello { version, .. } if version != VERSION => {
+                template.process.settings.log(Code::WorkerVersion, Some(pid), &[version.clone(), VERSION.to_owned()]);
+                self.template_failed(pid, &format!("the worker extension is version {version}, droverd is version {VERSION}"));
+            }
+            FromWorker::Hello { .. } => {
+                let Some(mut config) = self.worker_config(&template.process) else { return };
+                config.is_template = true;
+                // One that dies now is found by its death.
+                if let Err(e) = template.process.tell(&ToWorker::Start(Box::new(config)))
+                    && !matches!(e, Errno::PIPE | Errno::CONNRESET)
+                {
+                    self.template_failed(pid, &format!("cannot send the configuration: {e}"));
+                }
+            }
+            FromWorker::Loaded(loaded) => self.template_loaded(pid, &loaded),
+            FromWorker::SetupFailed(text) => self.template_failed(pid, &text),
+            _ => self.template_failed(pid, "it said something that only a worker may say"),
+        }
+    }
+
+    /// The application is imported, as far as it can be: what failed is said by each worker again, for the pool.
+    fn template_loaded(&mut self, pid: u32, loaded: &[Loaded]) {
+        let Some(template) = self.templates.get_mut(&pid).filter(|t| t.state == State::Loading) else { return };
+        template.state = State::Ready;
+        let process = &template.process;
+        log_loaded(&process.settings, loaded);
+        process.settings.log(Code::TemplateUp, Some(pid), &[process.generation.to_string()]);
+        self.fork_next(pid);
+    }
+
+    /// It is of no use: those who wait for it learn why, and it goes.
+    fn template_failed(&mut self, pid: u32, why: &str) {
+        let Some(template) = self.templates.get(&pid) else { return };
+        if !matches!(template.state, State::Ending { .. }) {
+            template.process.settings.log(Code::TemplateFailed, Some(pid), &[why.to_owned()]);
+        }
+        self.end_template(pid);
+        let reason = why.trim_end().rsplit('\n').next().unwrap_or_default();
+        self.disappoint(pid, reason);
+    }
+
+    /// Whoever waits for this template has failed to start.
+    fn disappoint(&mut self, pid: u32, reason: &str) {
+        let Some(template) = self.templates.get_mut(&pid) else { return };
+        let (unit, waiting) = (template.process.unit, std::mem::take(&mut template.waiting));
+        for worker in waiting {
+            self.unstarted(unit, worker, reason.to_owned());
+        }
+    }
+
+    /// A template has died.
+    pub fn template_ended(&mut self, pid: u32, status: WaitStatus) {
+        self.template_says(pid);
+        self.read_last_output(pid);
+        let Some(template) = self.templates.get(&pid) else { return };
+        let process = &template.process;
+        if let Some(control) = &process.control {
+            self.poller.remove(control);
+        }
+        let (key, settings) = ((process.unit, process.number), process.settings.clone());
+        let reason = match (process.ended(status), template.state) {
+            (Ended::NeverRan(e), _) => {
+                settings.log(Code::SpawnFailed, None, &[e.to_string()]);
+                e.to_string()
+            }
+            (Ended::Ran(how), state) => {
+                let code = match state {
+                    State::Loading => Code::TemplateFailed,
+                    State::Ready => Code::TemplateDied,
+                    State::Ending { .. } => Code::Ended,
+                };
+                settings.log(code, Some(pid), std::slice::from_ref(&how));
+                format!("the template process {how}")
+            }
+        };
+        self.gate.leave(key);
+        self.disappoint(pid, &reason);
+        self.templates.remove(&pid);
+        self.newborns_of_dead_template(pid);
+    }
+
+    /// Ends the templates of a unit that nobody needs any more. Called after every step of its pool.
+    pub fn review_templates(&mut self, id: u32) {
+        let pool = self.units.get(&id).map(|u| &u.pool);
+        let idle = |t: &Template| match t.state {
+            State::Loading => t.waiting.is_empty(),
+            State::Ready => false,
+            State::Ending { .. } => return false,
+        };
+        let useless = |t: &Template| {
+            let over = !pool.is_some_and(|p| p.may_start(t.process.generation));
+            t.process.unit == id && !matches!(t.state, State::Ending { .. }) && (over || idle(t))
+        };
+        for pid in self.templates.iter().filter(|(_, t)| useless(t)).map(|(pid, _)| *pid).collect::<Vec<_>>() {
+            self.end_template(pid);
+        }
+    }
+
+    fn end_template(&mut self, pid: u32) {
+        let Some(template) = self.templates.get_mut(&pid) else { return };
+        if let State::Ending { .. } = template.state {
+            return;
+        }
+        // What cannot be told is killed.
+        let _ = template.process.tell(&ToWorker::Drain);
+        if template.state == State::Loading && !template.dumped {
+            template.process.signal(Signal::TERM);
+        }
+        template.state = State::Ending { kill_at: Some(now() + PATIENCE) };
+        self.gate.leave((template.process.unit, template.process.number));
+    }
+
+    /// A worker is not wanted any more, and there is no process yet that could be ended.
+    pub fn withdraw(&mut self, id: u32, worker: Number) {
+        let mut found = false;
+        for template in self.templates.values_mut().filter(|t| t.process.unit == id) {
+            let before = template.waiting.len();
+            template.waiting.retain(|w| *w != worker);
+            found |= template.waiting.len() < before;
+        }
+        if self.abandon_newborn(id, worker) || found {
+            self.inbox.push_back((id, Event::Exited { worker, how: "was not forked".to_owned() }));
+        }
+    }
+
+    /// Has the template that a worker waits for write its stacks. It reads no messages while it imports, but Python's fault handler
+    /// listens to this signal.
+    pub fn dump_template(&mut self, id: u32, worker: Number) {
+        let waits = |t: &Template| t.process.unit == id && t.waiting.contains(&worker);
+        if let Some(template) = self.templates.values_mut().find(|t| waits(t))
+            && !std::mem::replace(&mut template.dumped, true)
+        {
+            let _ = kill_process(template.process.pid(), drover_sys::signals::dump());
+        }
+    }
+
+    pub fn tick_templates(&mut self, now: Now) {
+        for template in self.templates.values_mut() {
+            if let State::Ending { kill_at } = &mut template.state
+                && kill_at.is_some_and(|at| at <= now)
+            {
+                *kill_at = None;
+                template.process.signal(Signal::KILL);
+            }
+        }
+    }
+
+    pub fn templates_deadline(&self) -> Option<Now> {
+        let kill_at = |t: &Template| if let State::Ending { kill_at } = t.state { kill_at } else { None };
+        self.templates.values().filter_map(kill_at).min()
+    }
+}
