@@ -2,6 +2,7 @@
 //!
 //! Responsible for: the import being done once for a generation, the hooks, the deaths, and what a forked process has and has not.
 //! Called by: `main.rs`.
+use crate::harness::wait::poll;
 use crate::harness::{Httpd, Site, processes, until};
 use crate::lifecycle::{change, under_load};
 use rustix::process::Signal;
@@ -78,7 +79,7 @@ fn site(site: Site, options: &str) -> Site {
     std::fs::create_dir(&notes).expect("directory");
     std::fs::set_permissions(&notes, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("mode");
     let site = site.script("a.wsgi", &app("one"));
-    site.daemon(&format!("preload=On {options}")).app("/", "a.wsgi")
+    site.daemon(&format!("preload=On {options}")).app("/", "a.wsgi").allow_log("printed by")
 }
 
 /// What was noted: what, by which process.
@@ -133,4 +134,294 @@ mpm_test!(the_import_runs_once_for_all_workers, |bare| {
     }
     assert_eq!(std::fs::read_dir(format!("/proc/{}/task", template[0])).expect("tasks").count(), 1);
     httpd.wait_log(&format!("[pid {pid}:*printed by {pid}"));
+});
+
+mpm_test!(hooks_run_in_their_order_and_processes, |bare| {
+    let httpd = site(bare, "processes=2 threads=1").start();
+    let up = wait_workers(&httpd, 2);
+    let template = templates(&httpd)[0];
+    let all = notes(&httpd);
+    let of = |pid: i32| all.iter().filter(|(_, p)| *p == pid).map(|(what, _)| what.as_str()).collect::<Vec<_>>();
+    assert_eq!(of(template), ["import", "before-2", "before-1", "before-2", "before-1"], "the last one first, once for each fork");
+    for pid in up {
+        assert_eq!(of(pid), ["after-1", "after-2"]);
+    }
+    let hooks = httpd.get("/").json()["hooks"].clone();
+    let hooks: Vec<_> = hooks.as_array().expect("list").iter().filter_map(|h| h.as_str()).collect();
+    assert_eq!(hooks[hooks.len() - 4..], ["before-2", "before-1", "after-1", "after-2"]);
+});
+
+mpm_test!(without_preload_the_hooks_of_one_code_base_do_no_harm, |bare| {
+    let httpd = site(bare, "processes=1 threads=1");
+    let httpd = httpd.daemon("processes=1 threads=1").start();
+    let told = httpd.get("/").json();
+    assert_eq!(told["hooks"], serde_json::json!(["after-1", "after-2"]));
+    assert_eq!((told["import"].as_i64(), templates(&httpd).len()), (told["pid"].as_i64(), 0));
+});
+
+mpm_test!(a_script_that_is_loaded_later_has_its_hooks_called, |bare| {
+    let late = "import mod_drover\nSEEN = []\n@mod_drover.after_fork\ndef run():\n    SEEN.append('ran')\n\
+        def application(e, s):\n    s('200 OK', [])\n    return [''.join(SEEN).encode()]\n";
+    let bare = bare.script("late/late.wsgi", late).config("WSGIScriptAliasMatch ^/late/([a-z]+) @apps@/late/$1.wsgi");
+    let httpd = site(bare, "processes=1 threads=1").start();
+    wait_workers(&httpd, 1);
+    assert_eq!((httpd.ok("/late/late"), httpd.ok("/late/late")), ("ran".into(), "ran".into()));
+});
+
+mpm_test!(processes_differ_in_what_must_differ, |bare| {
+    let httpd = site(bare, "processes=3 threads=1");
+    let (hanging, go_on) = (httpd.gate("hanging"), httpd.gate("go-on"));
+    let httpd = httpd.start();
+    let up: BTreeSet<_> = wait_workers(&httpd, 3).into_iter().collect();
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..3).map(|_| scope.spawn(|| httpd.get("/hang").json())).collect();
+        for _ in 0..3 {
+            hanging.reached();
+        }
+        go_on.open(3);
+        asked.into_iter().map(|a| a.join().expect("thread")).collect()
+    });
+    let pids: BTreeSet<_> = answers.iter().map(|a| a["pid"].as_i64().expect("pid") as i32).collect();
+    assert_eq!(pids, up);
+    assert_eq!(answers.iter().map(|a| a["random"].to_string()).collect::<BTreeSet<_>>().len(), 3, "random is seeded anew");
+    // Sockets and pipes: none of a sibling's or of the template's, but the queue that they have in common.
+    let mut owners: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for answer in &answers {
+        let links: BTreeSet<_> = answer["links"].as_object().expect("links").values().filter_map(|l| l.as_str()).collect();
+        for link in links.into_iter().filter(|l| l.starts_with("socket:") || l.starts_with("pipe:")) {
+            owners.entry(link.into()).or_default().push(answer["pid"].as_i64().expect("pid"));
+        }
+    }
+    let template = templates(&httpd)[0];
+    let theirs: BTreeSet<String> = std::fs::read_dir(format!("/proc/{template}/fd"))
+        .expect("descriptors")
+        .filter_map(|e| std::fs::read_link(e.ok()?.path()).ok()?.to_str().map(String::from))
+        .collect();
+    let shared: Vec<_> = owners.iter().filter(|(_, who)| who.len() > 1).map(|(link, _)| link).collect();
+    assert_eq!(shared.len(), 1, "the queue: {owners:?}");
+    let of_the_template: Vec<_> = owners.keys().filter(|link| theirs.contains(*link)).collect();
+    assert_eq!(of_the_template, shared, "template: {theirs:?}");
+});
+
+mpm_test!(a_killed_worker_is_replaced_without_an_import, |bare| {
+    let mut httpd = site(bare, "processes=2 threads=1").start();
+    let up = wait_workers(&httpd, 2);
+    httpd.expect_log("DROVER0232*killed by signal 9");
+    httpd.signal(up[0], Signal::KILL);
+    let now = wait_workers(&httpd, 3);
+    assert_eq!((imports(&httpd).len(), templates(&httpd).len()), (1, 1));
+    until("both answer", || {
+        let pid = httpd.get("/").json()["pid"].as_i64().expect("pid") as i32;
+        now[1..].contains(&pid)
+    });
+    assert!(processes::process(up[0]).is_none(), "it is reaped");
+});
+
+mpm_test!(a_killed_template_harms_nobody_and_the_next_worker_gets_a_new_one, |bare| {
+    let mut httpd = site(bare, "processes=2 threads=2").start();
+    let up = wait_workers(&httpd, 2);
+    let template = templates(&httpd)[0];
+    httpd.expect_log("DROVER0248*killed by signal 9");
+    let (good, bad) = under_load(&mut httpd, 2, |httpd| {
+        httpd.signal(template, Signal::KILL);
+        httpd.wait_log(&format!("DROVER0248*template {template} was killed"));
+    });
+    assert!(bad.is_empty(), "{good} good, {} lost: {bad:?}", bad.len());
+    assert_eq!(workers(&httpd), up, "nobody was touched");
+    httpd.expect_log("DROVER0232*killed by signal 9");
+    httpd.signal(up[1], Signal::KILL);
+    wait_workers(&httpd, 3);
+    assert_eq!((templates(&httpd).len(), imports(&httpd).len()), (2, 2));
+    assert!(processes::process(template).is_none(), "it is reaped");
+});
+
+mpm_test!(a_template_that_is_killed_while_it_imports_is_a_failed_start, |bare| {
+    let script = "import os, gate\ngate.reach('importing', b'.')\ngate.wait('import')\n\
+        def application(e, s):\n    s('200 OK', [])\n    return [b'up']\n";
+    let bare = bare.script("a.wsgi", script).daemon("preload=On processes=3 threads=1").app("/", "a.wsgi");
+    let (importing, import) = (bare.gate("importing"), bare.gate("import"));
+    let httpd =
+        bare.expect_log("DROVER0247*killed by signal 9").expect_log("DROVER0227*killed by signal 9").allow_log("DROVER0065").start();
+    importing.reached();
+    let template = httpd.workers();
+    assert_eq!(template.len(), 1);
+    httpd.signal(template[0].pid, Signal::KILL);
+    until("503 with the reason", || httpd.get("/").status == 503);
+    import.open(1);
+    until("the next try", || httpd.get("/").status == 200);
+});
+
+const THREADS: &str = "import threading\nthreading.Thread(target=threading.Event().wait, name='collector', daemon=True).start()\n";
+
+mpm_test!(threads_at_import_are_refused_with_the_reason, |bare| {
+    let httpd = site(bare, "processes=2 threads=1").start();
+    let up = wait_workers(&httpd, 2);
+    let mut httpd = httpd;
+    httpd.expect_log("mod_drover worker: preload=On");
+    httpd.expect_log("DROVER0247*'collector'*mod_drover.after_fork*preload=Off");
+    httpd.expect_log("DROVER0226*'collector'");
+    change(&httpd.site, "a.wsgi", &(THREADS.to_owned() + &app("two")));
+    for _ in 0..5 {
+        let told = httpd.get("/").json();
+        assert_eq!(told["version"], "one", "the old generation keeps serving");
+        assert!(up.contains(&(told["pid"].as_i64().expect("pid") as i32)));
+    }
+    httpd.wait_log("DROVER0226*'collector'");
+    let cured =
+        THREADS.replace("threading.Thread", "import mod_drover\nmod_drover.after_fork(threading.Thread").replace(".start()", ".start)");
+    change(&httpd.site, "a.wsgi", &(cured + &app("three")));
+    let cured = poll(|| Some(httpd.get("/").json()).filter(|told| told["version"] == "three")).expect("the cured code");
+    let threads = cured["threads"].to_string();
+    assert!(threads.contains("collector"), "{threads}");
+});
+
+mpm_test!(a_thread_that_has_ended_is_no_reason, |bare| {
+    let script = "import threading\nfor _ in range(20):\n    t = threading.Thread(target=int)\n    t.start()\n    t.join()\n";
+    let bare = site(bare, "processes=1 threads=1");
+    bare.write("a.wsgi", &(script.to_owned() + &app("one")));
+    let httpd = bare.start();
+    assert_eq!(httpd.get("/").json()["version"], "one");
+});
+
+mpm_test!(a_hook_that_raises_is_a_failed_start_with_its_traceback, |bare| {
+    let mut httpd =
+        site(bare, "processes=2 threads=1").allow_log("Traceback|File|    |ZeroDivisionError|mod_drover worker|    ~~|DROVER0221").start();
+    wait_workers(&httpd, 2);
+    for (hook, version) in [("after_fork", "two"), ("before_fork", "three")] {
+        httpd.expect_log("DROVER0226*ZeroDivisionError");
+        let failures = httpd.log().matches("DROVER0226").count();
+        let broken = format!("import mod_drover\n@mod_drover.{hook}\ndef broken():\n    1 / 0\n");
+        change(&httpd.site, "a.wsgi", &(broken + &app(version)));
+        assert_eq!(httpd.get("/").json()["version"], "one");
+        until("the failure", || httpd.log().matches("DROVER0226").count() > failures);
+        assert!(httpd.log().contains("in broken"), "the traceback");
+    }
+    change(&httpd.site, "a.wsgi", &app("four"));
+    until("the mended code", || httpd.get("/").json()["version"] == "four");
+});
+
+mpm_test!(a_touched_script_gets_a_new_template, |bare| {
+    let mut httpd = site(bare, "processes=2 threads=2").start();
+    wait_workers(&httpd, 2);
+    let old = templates(&httpd)[0];
+    let (good, bad) = under_load(&mut httpd, 2, |httpd| {
+        change(&httpd.site, "a.wsgi", &app("two"));
+        until("the new code", || httpd.get("/").json()["version"] == "two");
+    });
+    assert!(bad.is_empty(), "{good} good, {} lost: {bad:?}", bad.len());
+    until("only the new code", || (0..10).all(|_| httpd.get("/").json()["version"] == "two"));
+    until("the old template is gone", || processes::process(old).is_none());
+    assert_eq!((templates(&httpd).len(), imports(&httpd).len()), (2, 2));
+});
+
+mpm_test!(graceful_under_load_with_templates_loses_nothing, |bare| {
+    let mut httpd = site(bare, "processes=2 threads=4").start();
+    let (good, bad) = under_load(&mut httpd, 3, |httpd| (0..3).for_each(|_| httpd.graceful()));
+    assert!(bad.is_empty(), "{good} good, {} lost: {bad:?}", bad.len());
+    until("the last generation", || httpd.log().contains("generation 4 serves"));
+    until("one template and two workers", || httpd.workers().len() == 3);
+    let (droverd, all) = (httpd.droverd().pid, zombies());
+    assert!(all.iter().all(|p| p.parent != droverd), "{all:?}");
+});
+
+/// Every zombie of the machine.
+fn zombies() -> Vec<processes::Process> {
+    let pids = std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+    pids.filter_map(processes::process).filter(|p| p.state == 'Z').collect()
+}
+
+mpm_test!(rolling_and_elastic_groups_fork_too, |bare| {
+    let httpd = site(bare, "processes=1-3 reload=rolling inactivity-timeout=1 threads=1");
+    let (hanging, go_on) = (httpd.gate("hanging"), httpd.gate("go-on"));
+    let httpd = httpd.start();
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..3).map(|_| scope.spawn(|| httpd.get("/hang").status)).collect();
+        for _ in 0..3 {
+            hanging.reached();
+        }
+        go_on.open(3);
+        assert!(asked.into_iter().all(|a| a.join().expect("thread") == 200));
+    });
+    assert_eq!(imports(&httpd).len(), 1, "it grew by forks");
+    until("it has shrunk", || httpd.workers().len() == 2);
+});
+
+mpm_test!(a_group_without_request_threads_forks_too, |bare| {
+    let script = "import os, gate, mod_drover\nHERE = os.getpid()\nmod_drover.after_fork(lambda: gate.reach('ran', b'f' if os.getpid() != HERE else b'-'))\n";
+    let site = bare.script("job.py", script).bare().config(
+        "WSGIDaemonProcess job preload=On processes=1 threads=0 python-path=@apps@\n\
+         WSGIImportScript @apps@/job.py process-group=job application-group=%{GLOBAL}",
+    );
+    let ran = site.gate("ran");
+    let httpd = site.start();
+    assert_eq!(ran.reached(), b'f');
+    wait_workers(&httpd, 1);
+});
+
+mpm_test!(names_tell_the_template_from_its_workers, |bare| {
+    let httpd = site(bare, "processes=1 threads=1 display-name=%{GROUP}").start();
+    let up = wait_workers(&httpd, 1);
+    let command = |pid: i32| processes::process(pid).expect("process").command;
+    assert!(command(templates(&httpd)[0]).starts_with("(wsgi:app) template"), "{}", command(templates(&httpd)[0]));
+    assert!(command(up[0]).starts_with("(wsgi:app)") && !command(up[0]).contains("template"), "{}", command(up[0]));
+});
+
+mpm_test!(orphans_of_the_application_are_reaped_and_left_alone, |bare| {
+    let script = r#"
+import os, gate
+def application(environ, start_response):
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        if os.fork() == 0:
+            gate.reach("daemon")
+            gate.wait("go-on")
+        os._exit(0)
+    os.waitpid(child, 0)
+    start_response("200 OK", [])
+    return [str(os.getppid()).encode()]
+"#;
+    let bare = bare.script("a.wsgi", script).daemon("preload=On processes=1 threads=1").app("/", "a.wsgi");
+    let (daemon, go_on) = (bare.gate("daemon"), bare.gate("go-on"));
+    let httpd = bare.start();
+    let droverd: i32 = httpd.ok("/").parse().expect("pid");
+    daemon.reached();
+    let up = wait_workers(&httpd, 1);
+    let template = templates(&httpd)[0];
+    let orphan = httpd.workers().into_iter().find(|p| p.pid != up[0] && p.pid != template).expect("droverd has adopted it");
+    assert_eq!(orphan.parent, droverd);
+    assert_eq!(httpd.get("/").status, 200, "it is left alone, and all goes on");
+    daemon.reached();
+    go_on.open(2);
+    until("it is reaped", || processes::process(orphan.pid).is_none());
+    assert!(!httpd.log().contains("DROVER0209"));
+});
+
+mpm_test!(startup_timeout_counts_while_the_template_imports, |bare| {
+    let script = "import gate\ngate.wait('never')\n";
+    let bare = bare.script("a.wsgi", script).daemon("preload=On processes=2 threads=1 startup-timeout=1").app("/", "a.wsgi");
+    let _never = bare.gate("never");
+    let bare = bare
+        .expect_log("DROVER0222")
+        .expect_log("DROVER0227*startup-timeout")
+        .allow_log("DROVER02|DROVER0065|File \"|Thread 0x|Current thread|Extension modules");
+    let mut httpd = bare.start();
+    httpd.wait_log("DROVER0227*startup-timeout");
+    assert_eq!(httpd.get("/").status, 503);
+    httpd.wait_log("gate.py*line*wait");
+    httpd.look();
+});
+
+mpm_test!(a_killed_supervisor_takes_its_templates_along, |bare| {
+    let mut httpd = site(bare, "processes=1 threads=1").expect_log("DROVER0007").allow_log("DROVER02|DROVER04|AH0").start();
+    let up = wait_workers(&httpd, 1);
+    let old: Vec<_> = httpd.workers();
+    assert_eq!(old.len(), 2);
+    httpd.look();
+    httpd.signal(httpd.droverd().pid, Signal::KILL);
+    until("the old ones are gone", || old.iter().all(|p| !processes::is_alive(p)));
+    until("another one answers", || {
+        let answer = httpd.get("/");
+        answer.status == 200 && answer.json()["pid"].as_i64() != Some(up[0].into())
+    });
 });

@@ -29,6 +29,8 @@ pub struct Template {
     waiting: VecDeque<Number>,
     /// It was asked for its stacks, and must live long enough to write them.
     dumped: bool,
+    /// It should be gone by then.
+    kill_at: Option<Now>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,17 +38,23 @@ enum State {
     /// It imports the application.
     Loading,
     Ready,
-    Ending {
-        kill_at: Option<Now>,
-    },
+    /// It was told to go.
+    Ending,
+}
+
+impl Template {
+    /// Whether a worker of this generation can come from it, now or later.
+    fn serves(&self, unit: u32, generation: u64) -> bool {
+        let p = &self.process;
+        p.unit == unit && p.generation == generation && self.state != State::Ending && p.control.is_some()
+    }
 }
 
 impl Supervisor {
     /// A worker that is to start comes from its generation's template, as soon as there is one.
     pub fn launch_from_template(&mut self, id: u32, number: Number, generation: u64) {
         self.feed(id, Event::Started(number));
-        let serves = |t: &Template| t.process.unit == id && t.process.generation == generation && !matches!(t.state, State::Ending { .. });
-        if let Some((pid, template)) = self.templates.iter_mut().find(|(_, t)| serves(t)) {
+        if let Some((pid, template)) = self.templates.iter_mut().find(|(_, t)| t.serves(id, generation)) {
             let pid = *pid;
             template.waiting.push_back(number);
             if template.state == State::Loading {
@@ -63,7 +71,7 @@ impl Supervisor {
                 unit.settings.log(Code::TemplateStarted, Some(pid), &[]);
                 let watched = process.control.as_ref().map_or(Ok(()), |c| self.poller.add(c, Source::Template(pid)));
                 let watched = watched.and(self.read_from(outputs));
-                let template = Template { process, state: State::Loading, waiting: VecDeque::from([number]), dumped: false };
+                let template = Template { process, state: State::Loading, waiting: VecDeque::from([number]), dumped: false, kill_at: None };
                 self.templates.insert(pid, template);
                 if let Err(e) = watched {
                     self.template_failed(pid, &format!("cannot watch it: {e}"));
@@ -80,7 +88,8 @@ impl Supervisor {
     /// of it has said who it is.
     pub fn fork_next(&mut self, pid: u32) {
         while !self.newborns.values().any(|n| n.template == pid) {
-            let Some(template) = self.templates.get_mut(&pid).filter(|t| t.state == State::Ready) else { return };
+            let can = |t: &&mut Template| t.state == State::Ready && t.process.control.is_some();
+            let Some(template) = self.templates.get_mut(&pid).filter(can) else { return };
             let Some(number) = template.waiting.pop_front() else { return };
             self.fork(pid, number);
         }
@@ -96,9 +105,7 @@ impl Supervisor {
                     self.poller.remove(control);
                     template.process.control = None;
                     // Its death says more, and comes at once; if not, it is helped along.
-                    if !matches!(template.state, State::Ending { .. }) {
-                        template.state = State::Ending { kill_at: Some(now() + PATIENCE) };
-                    }
+                    template.kill_at = Some(now() + PATIENCE);
                     return;
                 }
                 Ok(n) => match decode::<FromWorker>(buffer.get(..n).unwrap_or_default()) {
@@ -147,7 +154,7 @@ impl Supervisor {
     /// It is of no use: those who wait for it learn why, and it goes.
     fn template_failed(&mut self, pid: u32, why: &str) {
         let Some(template) = self.templates.get(&pid) else { return };
-        if !matches!(template.state, State::Ending { .. }) {
+        if template.state != State::Ending {
             template.process.settings.log(Code::TemplateFailed, Some(pid), &[why.to_owned()]);
         }
         self.end_template(pid);
@@ -183,7 +190,7 @@ impl Supervisor {
                 let code = match state {
                     State::Loading => Code::TemplateFailed,
                     State::Ready => Code::TemplateDied,
-                    State::Ending { .. } => Code::Ended,
+                    State::Ending => Code::Ended,
                 };
                 settings.log(code, Some(pid), std::slice::from_ref(&how));
                 format!("the template process {how}")
@@ -198,14 +205,10 @@ impl Supervisor {
     /// Ends the templates of a unit that nobody needs any more. Called after every step of its pool.
     pub fn review_templates(&mut self, id: u32) {
         let pool = self.units.get(&id).map(|u| &u.pool);
-        let idle = |t: &Template| match t.state {
-            State::Loading => t.waiting.is_empty(),
-            State::Ready => false,
-            State::Ending { .. } => return false,
-        };
         let useless = |t: &Template| {
             let over = !pool.is_some_and(|p| p.may_start(t.process.generation));
-            t.process.unit == id && !matches!(t.state, State::Ending { .. }) && (over || idle(t))
+            let idle = t.state == State::Loading && t.waiting.is_empty();
+            t.process.unit == id && t.state != State::Ending && (over || idle)
         };
         for pid in self.templates.iter().filter(|(_, t)| useless(t)).map(|(pid, _)| *pid).collect::<Vec<_>>() {
             self.end_template(pid);
@@ -214,7 +217,7 @@ impl Supervisor {
 
     fn end_template(&mut self, pid: u32) {
         let Some(template) = self.templates.get_mut(&pid) else { return };
-        if let State::Ending { .. } = template.state {
+        if template.state == State::Ending {
             return;
         }
         // What cannot be told is killed.
@@ -222,7 +225,8 @@ impl Supervisor {
         if template.state == State::Loading && !template.dumped {
             template.process.signal(Signal::TERM);
         }
-        template.state = State::Ending { kill_at: Some(now() + PATIENCE) };
+        template.state = State::Ending;
+        template.kill_at = Some(now() + PATIENCE);
         self.gate.leave((template.process.unit, template.process.number));
     }
 
@@ -252,17 +256,14 @@ impl Supervisor {
 
     pub fn tick_templates(&mut self, now: Now) {
         for template in self.templates.values_mut() {
-            if let State::Ending { kill_at } = &mut template.state
-                && kill_at.is_some_and(|at| at <= now)
-            {
-                *kill_at = None;
+            if template.kill_at.is_some_and(|at| at <= now) {
+                template.kill_at = None;
                 template.process.signal(Signal::KILL);
             }
         }
     }
 
     pub fn templates_deadline(&self) -> Option<Now> {
-        let kill_at = |t: &Template| if let State::Ending { kill_at } = t.state { kill_at } else { None };
-        self.templates.values().filter_map(kill_at).min()
+        self.templates.values().filter_map(|t| t.kill_at).min()
     }
 }
