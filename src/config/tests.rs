@@ -102,7 +102,7 @@ fn the_options_of_mod_wsgi_are_all_there() {
         graceful-timeout eviction-timeout restart-interval connect-timeout socket-timeout queue-timeout listen-backlog display-name send-buffer-size
         receive-buffer-size header-buffer-size response-buffer-size response-socket-timeout response-flush-delay socket-user script-user script-group
         cpu-time-limit cpu-priority memory-limit virtual-memory-limit server-metrics newrelic-config-file newrelic-environment
-        python max-application-groups";
+        python max-application-groups reload preload memory-soft";
     for name in known.split_whitespace() {
         assert!(DAEMON_OPTIONS.iter().any(|row| row.name == name), "{name}");
     }
