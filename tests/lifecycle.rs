@@ -6,12 +6,12 @@ use rustix::process::Signal;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-fn app(text: &str) -> String {
+pub fn app(text: &str) -> String {
     format!("import os\ndef application(e, s):\n    s('200 OK', [('X-Pid', str(os.getpid()))])\n    return [b'{text}']\n")
 }
 
 /// Clients that go on asking while `meanwhile` runs; gives the number of good answers, and what the others were.
-fn under_load(httpd: &mut Httpd, clients: usize, meanwhile: impl FnOnce(&mut Httpd)) -> (usize, Vec<String>) {
+pub fn under_load(httpd: &mut Httpd, clients: usize, meanwhile: impl FnOnce(&mut Httpd)) -> (usize, Vec<String>) {
     let (stop, good, port) = (AtomicBool::new(false), AtomicUsize::new(0), httpd.site.port);
     let bad = std::thread::scope(|scope| {
         let ask = || {
@@ -40,7 +40,7 @@ fn under_load(httpd: &mut Httpd, clients: usize, meanwhile: impl FnOnce(&mut Htt
 }
 
 /// Writes a script with a time of modification that differs for certain.
-fn change(site: &Site, name: &str, text: &str) {
+pub fn change(site: &Site, name: &str, text: &str) {
     static STEP: AtomicUsize = AtomicUsize::new(1);
     site.write(name, text);
     let later = SystemTime::now() + Duration::from_secs(10 * STEP.fetch_add(1, Ordering::Relaxed) as u64);

@@ -9,14 +9,18 @@ mod harness;
 
 mod clients;
 mod config;
+mod control;
+mod deploys;
 mod duplex;
 mod environ;
 mod failures;
 mod groups;
 mod lifecycle;
+mod limits;
 mod logging;
 mod real_apps;
 mod request_body;
 mod response;
+mod size;
 mod tls_http2;
 mod tools;

@@ -76,6 +76,8 @@ impl EventLoop {
                     Source::Worker(pid) => self.supervisor.worker_says(pid),
                     Source::Output(id) => self.supervisor.read_output(id),
                     Source::Queue(id) => self.supervisor.answer_queue(id),
+                    Source::Admin => self.supervisor.admin_connects(),
+                    Source::AdminClient(id) => self.supervisor.admin_says(id, self.parent.as_raw_nonzero().get().unsigned_abs()),
                 }
             }
         }

@@ -127,6 +127,8 @@ codes! {
     /// `drover stop` was given for the group. It is answered with 503 until `drover reload`, `apachectl graceful` or a restart.
     Halted = 245, Notice, "stopped by an administrator";
 
+    /// The control socket for `drover status` could not be made. Give DroverControlSocket a path in a directory that exists and that only root may write; the server runs without it.
+    NoControlSocket = 251, Notice, "no control socket at {}: {}";
     /// Lines for this log were thrown away because it took none for a while. If it is a piped log, its program is slow.
     LogFull = 250, Warn, "{} lines were lost because this log took no more";
     /// A child of httpd was refused a queue; the line says why.

@@ -20,6 +20,10 @@ pub enum Source {
     Output(u32),
     /// The queue of a unit nobody serves.
     Queue(u32),
+    /// Somebody connects to the control socket.
+    Admin,
+    /// A client of the control socket.
+    AdminClient(u32),
 }
 
 impl Source {
@@ -31,6 +35,8 @@ impl Source {
             Self::Worker(id) => (3, id),
             Self::Output(id) => (4, id),
             Self::Queue(id) => (5, id),
+            Self::Admin => (6, 0),
+            Self::AdminClient(id) => (7, id),
         };
         epoll::EventData::new_u64(kind << 32 | u64::from(id))
     }
@@ -44,7 +50,9 @@ impl Source {
             2 => Self::Broker,
             3 => Self::Worker(id),
             4 => Self::Output(id),
-            _ => Self::Queue(id),
+            5 => Self::Queue(id),
+            6 => Self::Admin,
+            _ => Self::AdminClient(id),
         }
     }
 }

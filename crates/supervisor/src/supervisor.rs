@@ -2,6 +2,7 @@
 //!
 //! Responsible for: units (a pool with its queue), processes, handed-back requests, and no action being forgotten. Must never:
 //! decide: that is the pool's. Called by: `event_loop.rs` and the files that read sockets.
+use crate::admin::Admin;
 use crate::drain_queue::{answer, take_waiting};
 use crate::gate::Gate;
 use crate::group::PoolKey;
@@ -61,6 +62,9 @@ pub struct Supervisor {
     /// The units that are not retired.
     pub index: BTreeMap<PoolKey, u32>,
     pub processes: BTreeMap<u32, Process>,
+    pub admin: Admin,
+    /// Of the last configuration.
+    pub httpd_generation: u64,
     outputs: BTreeMap<u32, Output>,
     gate: Gate<(u32, Number)>,
     handed: BTreeMap<Token, HandedBack>,
@@ -86,6 +90,8 @@ impl Supervisor {
             units: BTreeMap::new(),
             index: BTreeMap::new(),
             processes: BTreeMap::new(),
+            admin: Admin::default(),
+            httpd_generation: 0,
             outputs: BTreeMap::new(),
             gate: Gate::new(cores.saturating_mul(2)),
             handed: BTreeMap::new(),

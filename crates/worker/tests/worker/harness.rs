@@ -136,7 +136,16 @@ impl Worker {
                 text.lock().unwrap().push_str(&String::from_utf8_lossy(&piece[..n]));
             }
         });
-        Self { child, control: Some(control), queue, receiving, printed, reader: Some(reader), scratch, pending: std::cell::RefCell::default() }
+        Self {
+            child,
+            control: Some(control),
+            queue,
+            receiving,
+            printed,
+            reader: Some(reader),
+            scratch,
+            pending: std::cell::RefCell::default(),
+        }
     }
 
     /// Hello and Start, then what the worker says of its scripts.
