@@ -12,12 +12,13 @@ TARGET  := $(or $(CARGO_TARGET_DIR),target)
 export DROVER_SHARED := $(SHARED)
 
 .DEFAULT_GOAL := help
-.PHONY: help build check unit test asan bench run stage install uninstall clean provision
+SOAK := $(or $(MINUTES),10)
+.PHONY: help build check unit test soak asan bench run stage install uninstall clean provision
 
 help: ## This list.
 	@echo "mod_drover: Python web applications in supervised daemon groups, as an Apache httpd module"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "  Variables: MPM=event T=name (test), PORT=8000 APP=file.wsgi (run), PREFIX=/usr/local DESTDIR= (install)"
+	@echo "  Variables: MPM=event T=name (test), MINUTES=10 (soak), PORT=8000 APP=file.wsgi (run), PREFIX=/usr/local DESTDIR= (install)"
 
 build: ## Build the module, droverd, the worker's extension and drover, for release.
 	@sh scripts/provision.sh build
@@ -35,6 +36,11 @@ test: ## Every test, with a real httpd under each MPM. MPM=event and T=name choo
 	@sh scripts/provision.sh tests
 	@$(MAKE) --no-print-directory stage
 	@DROVER_PREFIX=$(STAGE) sh scripts/test.sh "$(MPM)" "$(T)"
+
+soak: ## Random graceful, kills, broken deploys and load together, for MINUTES=10. MPM=event chooses.
+	@sh scripts/provision.sh tests
+	@$(MAKE) --no-print-directory stage
+	@DROVER_PREFIX=$(STAGE) DROVER_SOAK_MINUTES=$(SOAK) RUST_TEST_THREADS=1 sh scripts/test.sh "$(or $(MPM),event)" soak::
 
 asan: ## The tests of the pure crates under the address sanitizer.
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=$(TARGET)/asan \

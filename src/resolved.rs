@@ -120,6 +120,9 @@ pub trait System {
     fn is_executable(&self, path: &[u8]) -> bool;
     /// Whether a path is a directory.
     fn is_directory(&self, path: &[u8]) -> bool;
+    /// The server runs and reads its configuration again. A directory or an interpreter that has gone meanwhile must not end it: the old
+    /// processes go on serving, and droverd says why no new ones can be started.
+    fn is_running(&self) -> bool;
     /// Processors.
     fn cores(&self) -> u32;
     /// PATH of httpd.
@@ -180,7 +183,7 @@ fn directories(name: &[u8], o: &GroupOptions, system: &dyn System) -> Result<(),
             Some(root) if option == "home" => [root.as_slice(), dir].concat(),
             _ => dir.clone(),
         };
-        if !system.is_directory(&seen) {
+        if !system.is_directory(&seen) && !system.is_running() {
             return Err(Problem(format!("WSGIDaemonProcess {}: {option}={}: not a directory", name.escape_ascii(), dir.escape_ascii())));
         }
     }
@@ -254,12 +257,13 @@ fn interpreter(name: &[u8], o: &GroupOptions, server_home: Option<&Vec<u8>>, sys
     };
     let bad = |what: String| Problem(format!("WSGIDaemonProcess {}: {what}", name.escape_ascii()));
     if let Some(python) = &o.python {
-        let ok = system.is_executable(&within(python));
+        let ok = system.is_executable(&within(python)) || system.is_running();
         return if ok { Ok(python.clone()) } else { Err(bad(format!("python={}: not an executable file", python.escape_ascii()))) };
     }
     if let Some(home) = o.python_home.as_ref().or(server_home) {
         let candidates = [b"/bin/python3".as_slice(), b"/bin/python"].map(|tail| [home.as_slice(), tail].concat());
-        return candidates.into_iter().find(|c| system.is_executable(&within(c))).ok_or_else(|| {
+        let usual = candidates.first().filter(|_| system.is_running()).cloned();
+        return candidates.into_iter().find(|c| system.is_executable(&within(c))).or(usual).ok_or_else(|| {
             bad(format!(
                 "python-home={0}: there is no {0}/bin/python3; name a virtual environment or a Python installation, or use python= for an executable",
                 home.escape_ascii()

@@ -4,10 +4,11 @@ use crate::config::{Context, DirConfig, Target, directive};
 
 struct Made {
     root: bool,
+    running: bool,
     files: Vec<&'static str>,
 }
 
-const SYSTEM: Made = Made { root: true, files: vec![] };
+const SYSTEM: Made = Made { root: true, running: false, files: vec![] };
 
 impl System for Made {
     fn user_by_name(&self, name: &[u8]) -> Option<User> {
@@ -24,6 +25,9 @@ impl System for Made {
     }
     fn is_directory(&self, path: &[u8]) -> bool {
         path == b"/srv"
+    }
+    fn is_running(&self) -> bool {
+        self.running
     }
     fn cores(&self) -> u32 {
         2
@@ -156,4 +160,14 @@ fn what_runs_for_sure_is_loaded_at_start() {
     let mut loaded: Vec<_> = spec(&specs, b"a").preload.iter().map(|p| String::from_utf8_lossy(&p.script.path).into_owned()).collect();
     loaded.sort();
     assert_eq!(loaded, ["/srv/i.py", "/srv/x.wsgi", "/srv/y.wsgi"]);
+}
+
+#[test]
+fn what_is_gone_while_the_server_runs_does_not_end_it() {
+    for line in ["python-home=/gone", "python=/gone/bin/python3", "home=/gone", "chroot=/gone"] {
+        let config = configure(Context::Server, &[&format!("WSGIDaemonProcess shop {line}")]);
+        assert!(resolve(&main_and(&config, &[]), &SYSTEM).is_err(), "{line}");
+        let (_, specs) = resolve(&main_and(&config, &[]), &Made { running: true, ..SYSTEM }).unwrap();
+        assert!(line != "python-home=/gone" || spec(&specs, b"shop").python == b"/gone/bin/python3");
+    }
 }

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-fn app(text: &str) -> String {
+pub fn app(text: &str) -> String {
     format!("import os\ndef application(e, s):\n    s('200 OK', [('X-Pid', str(os.getpid()))])\n    return [b'{text}']\n")
 }
 

@@ -37,4 +37,4 @@ pub use proxy::{Network, PROXY_HEADERS, ProxyCategory, ProxyHeader, ProxyMeaning
 pub use resolve::Settings;
 pub use table::{Contexts, DIRECTIVES, Directive, Theme, directive};
 pub use target::{Context, Effect, Target};
-pub use value::{DirConfig, HashSeed, InterpreterOptions, InterpreterScope, MapHead, ScopedOptions, ServerConfig};
+pub use value::{ControlSocket, DirConfig, HashSeed, InterpreterOptions, InterpreterScope, MapHead, ScopedOptions, ServerConfig};

@@ -12,7 +12,7 @@ use super::proxy::{Network, PROXY_HEADERS, proxy_header};
 use super::scalar::{self, Parsed};
 use super::suggest::nearest;
 use super::target::{Context, Effect, Target};
-use super::value::{HashSeed, InterpreterScope, MapHead, ScopedOptions};
+use super::value::{ControlSocket, HashSeed, InterpreterScope, MapHead, ScopedOptions};
 use super::words::Words;
 use std::borrow::Cow;
 
@@ -46,6 +46,14 @@ pub fn checked<T>(raw: &[u8], parse: impl FnOnce(&[u8]) -> Parsed<T>) -> Outcome
 
 pub fn any(word: &[u8]) -> Parsed<Vec<u8>> {
     Ok(word.to_vec())
+}
+
+pub fn control_socket(word: &[u8]) -> Parsed<ControlSocket> {
+    match word {
+        b"" => Err("a path, or off".into()),
+        word if word.eq_ignore_ascii_case(b"off") => Ok(ControlSocket::Off),
+        path => Ok(ControlSocket::Path(path.to_vec())),
+    }
 }
 
 pub fn expr(word: &[u8]) -> Parsed<Expr> {

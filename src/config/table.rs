@@ -44,12 +44,14 @@ pub enum Theme {
     Python,
     Requests,
     Proxies,
+    Operation,
     Later,
     Inert,
 }
 
 impl Theme {
-    pub const ALL: [Self; 7] = [Self::Scripts, Self::Groups, Self::Python, Self::Requests, Self::Proxies, Self::Later, Self::Inert];
+    pub const ALL: [Self; 8] =
+        [Self::Scripts, Self::Groups, Self::Python, Self::Requests, Self::Proxies, Self::Operation, Self::Later, Self::Inert];
 
     pub fn title(self) -> &'static str {
         match self {
@@ -58,6 +60,7 @@ impl Theme {
             Self::Python => "Python",
             Self::Requests => "Requests and responses",
             Self::Proxies => "Behind a proxy",
+            Self::Operation => "Operation",
             Self::Later => "Not available yet",
             Self::Inert => "Accepted without effect",
         }
@@ -673,6 +676,19 @@ pub static DIRECTIVES: &[Directive] = &[
         notice: Some("it is about WSGIAuthGroupScript, without which mod_wsgi ignores it too"),
         set: |_, raw| set::checked(raw, scalar::flag),
         test: "directives_without_effect",
+        ..ROW
+    },
+    Directive {
+        name: c"DroverControlSocket",
+        theme: Theme::Operation,
+        contexts: Contexts::GlobalOnly,
+        synopsis: "path|off",
+        default: "drover.sock in the runtime directory",
+        summary: c"The socket through which the command drover reaches the server",
+        doc: "`drover status`, `drover reload` and `drover stop` connect to it. Everybody may; root and the user of the daemons' supervisor may do everything, the user of a group may see and steer that group. A relative path is below the runtime directory (`DefaultRuntimeDir`); only root should be able to write the directory.",
+        difference: "Not in mod_wsgi.",
+        set: |t, raw| set::put(raw, set::control_socket, |v| t.server.control_socket = Some(v)),
+        test: "control_socket",
         ..ROW
     },
     Directive {

@@ -87,7 +87,8 @@ fn the_directives_of_mod_wsgi_are_all_there() {
         WSGIDispatchScript WSGIPassApacheRequest WSGIPassAuthorization WSGIScriptReloading WSGIErrorOverride WSGIChunkedRequest WSGIMapHEADToGET
         WSGIIgnoreActivity WSGITrustedProxyHeaders WSGITrustedProxies WSGIEnableSendfile WSGIAccessScript WSGIAuthUserScript WSGIAuthGroupScript
         WSGIGroupAuthoritative WSGIHandlerScript WSGIServerMetrics WSGITelemetryService WSGISlowRequests WSGITelemetryOptions
-        WSGILazyInitialization WSGINewRelicConfigFile WSGINewRelicEnvironment WSGIPy3kWarningFlag WSGIUserAuthoritative";
+        WSGILazyInitialization WSGINewRelicConfigFile WSGINewRelicEnvironment WSGIPy3kWarningFlag WSGIUserAuthoritative
+        DroverControlSocket";
     for name in known.split_whitespace() {
         assert!(directive(name.as_bytes()).is_some(), "{name}");
     }
@@ -102,7 +103,7 @@ fn the_options_of_mod_wsgi_are_all_there() {
         graceful-timeout eviction-timeout restart-interval connect-timeout socket-timeout queue-timeout listen-backlog display-name send-buffer-size
         receive-buffer-size header-buffer-size response-buffer-size response-socket-timeout response-flush-delay socket-user script-user script-group
         cpu-time-limit cpu-priority memory-limit virtual-memory-limit server-metrics newrelic-config-file newrelic-environment
-        python max-application-groups";
+        python max-application-groups reload preload memory-soft";
     for name in known.split_whitespace() {
         assert!(DAEMON_OPTIONS.iter().any(|row| row.name == name), "{name}");
     }
@@ -378,6 +379,18 @@ fn daemon_options_without_effect() {
     }
     let said = notice(Reader::default().read("WSGIDaemonProcess g connect-timeout=1 socket-user=a"));
     assert_eq!(said.matches("has no effect").count(), 2, "{said}");
+}
+
+#[test]
+fn control_socket() {
+    let mut reader = Reader::default();
+    for (line, expected) in [("off", ControlSocket::Off), ("Off", ControlSocket::Off), ("/run/x", ControlSocket::Path(b"/run/x".to_vec()))]
+    {
+        reader.applied(&format!("DroverControlSocket {line}"));
+        assert_eq!(reader.server.control_socket, Some(expected));
+    }
+    assert!(reader.read("DroverControlSocket \"\"").is_err());
+    assert!(reader.read_in(Context::VirtualHost, None, "DroverControlSocket /x").is_err());
 }
 
 #[test]

@@ -26,6 +26,14 @@ pub enum HashSeed {
     Fixed(u32),
 }
 
+/// DroverControlSocket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlSocket {
+    Off,
+    /// Perhaps relative to the runtime directory.
+    Path(Vec<u8>),
+}
+
 /// Everything written at server level or inside one `<VirtualHost>`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServerConfig {
@@ -45,6 +53,7 @@ pub struct ServerConfig {
     pub case_sensitivity: Option<bool>,
     pub restrict_embedded: Option<bool>,
     pub server_metrics: Option<bool>,
+    pub control_socket: Option<ControlSocket>,
     /// The settings that `<WSGIInterpreterOptions>` can narrow, as they stand outside of any such block.
     pub interpreter: InterpreterOptions,
     /// The blocks, in the order of the configuration.
@@ -123,6 +132,7 @@ impl ServerConfig {
             interpreter: InterpreterOptions::merge(&base.interpreter, &vhost.interpreter),
             scopes: [base.scopes.as_slice(), &vhost.scopes].concat(),
             dir: DirConfig::merge(&base.dir, &vhost.dir),
+            control_socket: over(&base.control_socket, &vhost.control_socket),
         }
     }
 

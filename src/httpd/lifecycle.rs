@@ -5,13 +5,13 @@
 use super::mpm::Mpm;
 use super::system::Host;
 use super::{commands, ffi, log, parent};
-use crate::config::AliasPattern;
+use crate::config::{AliasPattern, ControlSocket};
 use crate::dispatch::{Queues, Wake};
 use crate::handler::Context;
 use crate::messages::Code;
 use crate::resolved::{self, Problem, Resolved, Server};
 use drover_wire::control::{Configuration, GroupSpec};
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::os::fd::OwnedFd;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -123,6 +123,7 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             version: drover_wire::VERSION.to_owned(),
             generation: u64::try_from(generation).unwrap_or(0),
             log_level: u8::try_from(ffi::drover_level_server(s)).unwrap_or(4),
+            control_socket: control_socket(pconf, s),
             groups,
         };
         if let Err(text) = parent::configure(s, &configuration, logs) {
@@ -131,6 +132,23 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
         }
     }
     ffi::OK
+}
+
+/// Where the command `drover` reaches this server.
+unsafe fn control_socket(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Option<Vec<u8>> {
+    // SAFETY: the main server's slot is alive.
+    let configured = unsafe { (*commands::slot_of(s)).config.control_socket.clone() };
+    let path = match configured {
+        Some(ControlSocket::Off) => return None,
+        Some(ControlSocket::Path(path)) => path,
+        None => b"drover.sock".to_vec(),
+    };
+    let path = CString::new(path).ok()?;
+    // SAFETY: a NUL-terminated name; the result lies in the pool and is NUL-terminated, or null when the path makes no sense.
+    unsafe {
+        let path = ffi::ap_runtime_dir_relative(pconf, path.as_ptr());
+        if path.is_null() { None } else { Some(CStr::from_ptr(path).to_bytes().to_vec()) }
+    }
 }
 
 unsafe fn asks_for_identity(s: *mut ffi::server_rec) -> bool {

@@ -327,6 +327,12 @@ unsafe extern "C" fn at_exit(_: *mut c_void) -> ffi::apr_status_t {
     }
     let Some(parent) = guard.take() else { return ffi::APR_SUCCESS };
     let pid = parent.pid;
+    // Not every way out of httpd's MPMs has told it before (prefork's graceful-stop); else it would take this for a sudden death.
+    if !parent.stopped
+        && let Ok(message) = control::encode(&ToSupervisor::StopAll)
+    {
+        let _ = channel::send(&parent.control.near, &[&message], &[], false); // or the end of the socket says the same
+    }
     drop(parent);
     if let Some(pid) = pid {
         drover_sys::wait::process_end(pid, LONGEST_END);

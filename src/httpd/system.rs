@@ -27,6 +27,10 @@ impl System for Host {
     fn is_directory(&self, path: &[u8]) -> bool {
         std::fs::metadata(OsStr::from_bytes(path)).is_ok_and(|m| m.is_dir())
     }
+    fn is_running(&self) -> bool {
+        // SAFETY: asks for a number (http_main.h), which grows when a running server reads its configuration again (main.c).
+        unsafe { ffi::ap_state_query(ffi::AP_SQ_CONFIG_GEN) > 0 }
+    }
     fn cores(&self) -> u32 {
         std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
     }

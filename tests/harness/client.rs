@@ -108,6 +108,23 @@ impl Request {
         conn.start(self.header("Connection", "close")).finish(head_only)
     }
 
+    /// As [`Request::send`], for a server that may be killed meanwhile.
+    pub fn attempt(self) -> io::Result<Response> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let request = self.header("Connection", "close");
+        let mut conn = Conn { reader: BufReader::new(stream.try_clone()?), stream };
+        conn.send(request.bytes())?;
+        let mut writer = conn.stream.try_clone()?;
+        let body = request.body;
+        let sent = std::thread::spawn(move || writer.write_all(&body));
+        let head = read_head(&mut conn.reader);
+        let answer = head.map(|head| conn.incoming(head).finish(false));
+        let _ = sent.join();
+        answer
+    }
+
     /// Sends it on a new connection and reads the answer's head only.
     #[track_caller]
     pub fn open(self) -> Incoming {
@@ -172,6 +189,10 @@ impl Conn {
     #[track_caller]
     pub fn answer(mut self) -> Incoming {
         let head = read_head(&mut self.reader).expect("no answer");
+        self.incoming(head)
+    }
+
+    fn incoming(self, head: Response) -> Incoming {
         let left = match (head.header("transfer-encoding"), head.header("content-length")) {
             _ if matches!(head.status, 204 | 304) => Left::Ended,
             (Some(_), _) => Left::Chunks,

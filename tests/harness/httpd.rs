@@ -201,6 +201,13 @@ impl Httpd {
         assert!(self.exit.is_some(), "httpd did not end after SIGTERM");
     }
 
+    /// Waits for httpd's own end, after a signal that the test has sent.
+    #[track_caller]
+    pub fn ended(&mut self) {
+        self.exit = poll(|| self.child.try_wait().expect("wait"));
+        assert!(self.exit.is_some(), "httpd did not end");
+    }
+
     /// Stops httpd and asserts everything that must be true then.
     #[track_caller]
     pub fn finish(mut self) {

@@ -2,6 +2,7 @@
 //!
 //! Responsible for: turning words into [`Command`], and the help text. Must never: look at the system. Called by: `main.rs`.
 use crate::error::Error;
+use drover_wire::admin;
 use lexopt::prelude::*;
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -14,6 +15,9 @@ Usage:
   drover serve  APPLICATION [options]   run httpd in the foreground on a private configuration; Ctrl-C ends it
   drover config APPLICATION [options]   print that configuration
   drover check  [options]               say which parts of the installation are found, with their versions
+  drover status [GROUP] [--json]        how the groups of a running httpd are: processes, load, what could not be started and why
+  drover reload GROUP                   new processes for the group, without losing a request; also ends a stop
+  drover stop GROUP                     end the group's processes after their requests; 503 until it is reloaded
   drover --version | --help
 
 APPLICATION is a WSGI script file (site.wsgi), or package.module:callable (the callable is `application` if left out).
@@ -32,6 +36,10 @@ Options:
   --access-log FILE          write httpd's access log (common format) to FILE
   --include FILE             read more httpd directives from FILE; may be repeated
   --httpd FILE               the httpd program to run
+
+Options of status, reload and stop (for root, and for a group's own user):
+  --socket FILE              the control socket (DroverControlSocket)            [where httpd usually has it]
+  --json                     for programs
 ";
 
 /// What to do.
@@ -42,6 +50,15 @@ pub enum Command {
     Serve(Options),
     Config(Options),
     Check(Options),
+    /// Ask a running server.
+    Remote(Remote, admin::Command),
+}
+
+/// How a running server is asked.
+#[derive(Debug, Default, PartialEq)]
+pub struct Remote {
+    pub socket: Option<PathBuf>,
+    pub json: bool,
 }
 
 /// The options, as given.
@@ -100,6 +117,10 @@ where
             Some("serve") => Command::Serve,
             Some("config") => Command::Config,
             Some("check") => Command::Check,
+            Some(word @ ("status" | "reload" | "stop")) => {
+                let word = word.to_owned();
+                return remote(&word, parser);
+            }
             Some("help") => return Ok(Command::Help),
             _ => return Err(Error::Usage(format!("there is no command {word:?}"))),
         },
@@ -133,6 +154,26 @@ where
         _ => {}
     }
     Ok(command)
+}
+
+fn remote(word: &str, mut parser: lexopt::Parser) -> Result<Command, Error> {
+    let (mut remote, mut group) = (Remote::default(), None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("help") | Short('h') => return Ok(Command::Help),
+            Long("socket") => remote.socket = Some(parser.value()?.into()),
+            Long("json") if word == "status" => remote.json = true,
+            Value(name) if group.is_none() => group = Some(name.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let command = match (word, group) {
+        ("status", group) => admin::Command::Status(group),
+        (_, None) => return Err(Error::Usage(format!("drover {word}: which group?"))),
+        ("reload", Some(group)) => admin::Command::Reload(group),
+        (_, Some(group)) => admin::Command::Stop(group),
+    };
+    Ok(Command::Remote(remote, command))
 }
 
 impl Options {
@@ -176,6 +217,21 @@ mod tests {
     }
 
     #[test]
+    fn a_running_server_is_asked() {
+        let asked = |line: &str| match words(line) {
+            Ok(Command::Remote(remote, command)) => (remote, command),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(asked("drover status").1, admin::Command::Status(None));
+        let (remote, command) = asked("drover status shop --json --socket /x");
+        assert_eq!((remote.json, remote.socket, command), (true, Some("/x".into()), admin::Command::Status(Some("shop".into()))));
+        assert_eq!(asked("drover stop shop").1, admin::Command::Stop("shop".into()));
+        for line in ["drover reload", "drover stop a b", "drover reload a --json", "drover status --port 1"] {
+            assert!(matches!(words(line), Err(Error::Usage(_))), "{line}");
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for line in [
             "drover fly",
@@ -199,7 +255,8 @@ mod tests {
                 "--mpm" => "event",
                 _ => "7",
             };
-            assert!(words(&format!("drover serve a {option} {value}")).is_ok() || option == "--version", "{option}");
+            let remote = words(&format!("drover status --socket={value}")).is_ok() && matches!(option, "--socket" | "--json" | "--json]");
+            assert!(words(&format!("drover serve a {option} {value}")).is_ok() || option == "--version" || remote, "{option}");
         }
     }
 }

@@ -26,12 +26,19 @@ pub enum Error {
     Broken(&'static str, String),
     /// httpd refused its configuration, or ended by itself.
     Httpd(String),
+    /// A running server could not be asked, or refused.
+    Remote(String),
 }
 
 impl Error {
     /// A failed system call on `what`.
     pub fn io(what: impl fmt::Display, error: io::Error) -> Error {
         Error::Io(what.to_string(), error)
+    }
+
+    /// A running server could not be asked, or refused.
+    pub fn remote(why: String) -> Error {
+        Error::Remote(why)
     }
 
     /// Whether the command line is to blame.
@@ -60,6 +67,7 @@ impl fmt::Display for Error {
             Error::Missing(what, hint) => write!(f, "{what} was not found: {hint}"),
             Error::Broken(what, said) => write!(f, "{what} does not run: {said}"),
             Error::Httpd(what) => write!(f, "httpd: {what}"),
+            Error::Remote(why) => f.write_str(why),
         }
     }
 }

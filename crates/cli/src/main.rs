@@ -10,6 +10,7 @@ mod configuration;
 mod error;
 mod places;
 mod relay;
+mod remote;
 mod serve;
 
 use arguments::Command;
@@ -33,6 +34,7 @@ fn run() -> Result<ExitCode, Error> {
         Command::Serve(options) => serve::serve(&options),
         Command::Config(options) => print(&serve::print(&options)?),
         Command::Check(options) => check::check(&options),
+        Command::Remote(how, command) => print(&remote::ask(&how, command)?),
     }
 }
 

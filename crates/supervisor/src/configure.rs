@@ -40,6 +40,8 @@ impl Supervisor {
             self.main = Rc::new(Sink::standard_error(configuration.log_level));
         }
         self.main.message(Code::Configured, None, None, &words);
+        self.httpd_generation = configuration.generation;
+        self.configure_admin(configuration.control_socket.as_deref());
         let plan = plan(&configuration, self.index.keys());
 
         let mut sinks: Vec<((u16, u8), Rc<Sink>)> = Vec::new();

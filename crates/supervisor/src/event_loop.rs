@@ -78,6 +78,8 @@ impl EventLoop {
                     Source::Queue(id) => self.supervisor.answer_queue(id),
                     Source::Template(pid) => self.supervisor.template_says(pid),
                     Source::Newborn(id) => self.supervisor.newborn_says(id),
+                    Source::Admin => self.supervisor.admin_connects(),
+                    Source::AdminClient(id) => self.supervisor.admin_says(id, self.parent.as_raw_nonzero().get().unsigned_abs()),
                 }
             }
         }

@@ -110,6 +110,10 @@ impl Pool {
             _ => Some(false),
         };
         let news = matches!(&self.phase, Phase::Rising(r) if r.first_up.is_none()) || verdict != Some(true) || !others;
+        if !failures.is_empty() {
+            let texts: Vec<&str> = failures.iter().map(|f| f.text.trim_end()).collect();
+            self.failure = Some(texts.join("\n"));
+        }
         if news {
             for f in &failures {
                 log(out, Code::ScriptFailed, Some(worker), [String::from_utf8_lossy(&f.path).into_owned(), f.text.clone()]);
@@ -197,6 +201,9 @@ impl Pool {
         self.drain_where(|w, newest| w.generation < newest, now, out);
         self.broken = rising.broken;
         self.kept.clear();
+        if self.broken.is_empty() {
+            self.failure = None;
+        }
         log(out, Code::GenerationUp, None, [self.generation.to_string()]);
         self.plan_after_success(now, out);
         if self.next_begin.is_none_or(|(_, reason)| reason != Reason::Changed) {
@@ -301,6 +308,8 @@ impl Pool {
         }
         let code = if serving.is_empty() { Code::CannotStart } else { Code::GenerationFailed };
         log(out, code, None, [seconds(pause), reason.clone()]);
+        let texts: Vec<&str> = failures.iter().map(|f| f.text.trim_end()).collect();
+        self.failure = Some(if texts.is_empty() { reason.clone() } else { texts.join("\n") });
         self.failing = Some(reason);
         self.release(out);
     }

@@ -8,6 +8,7 @@ mod arguments;
 mod event_loop;
 mod supervisor;
 
+mod admin;
 mod broker;
 mod configure;
 mod newborn;
@@ -38,6 +39,7 @@ mod poller;
 mod process;
 mod settings;
 mod spawn;
+mod status;
 mod store;
 
 use arguments::{Arguments, Inherited, Run};

@@ -135,6 +135,8 @@ codes! {
     /// `preload=On`: the process from which workers are forked was started.
     TemplateStarted = 249, Debug, "template {pid} started";
 
+    /// The control socket for `drover status` could not be made. Give DroverControlSocket a path in a directory that exists and that only root may write; the server runs without it.
+    NoControlSocket = 251, Notice, "no control socket at {}: {}";
     /// Lines for this log were thrown away because it took none for a while. If it is a piped log, its program is slow.
     LogFull = 250, Warn, "{} lines were lost because this log took no more";
     /// A child of httpd was refused a queue; the line says why.

@@ -24,6 +24,10 @@ pub enum Source {
     Template(u32),
     /// The control socket of a worker that is being forked.
     Newborn(u32),
+    /// Somebody connects to the control socket.
+    Admin,
+    /// A client of the control socket.
+    AdminClient(u32),
 }
 
 impl Source {
@@ -35,8 +39,10 @@ impl Source {
             Self::Worker(id) => (3, id),
             Self::Output(id) => (4, id),
             Self::Queue(id) => (5, id),
-            Self::Template(id) => (6, id),
-            Self::Newborn(id) => (7, id),
+            Self::Template(id) => (8, id),
+            Self::Newborn(id) => (9, id),
+            Self::Admin => (6, 0),
+            Self::AdminClient(id) => (7, id),
         };
         epoll::EventData::new_u64(kind << 32 | u64::from(id))
     }
@@ -51,7 +57,9 @@ impl Source {
             3 => Self::Worker(id),
             4 => Self::Output(id),
             5 => Self::Queue(id),
-            6 => Self::Template(id),
+            6 => Self::Admin,
+            7 => Self::AdminClient(id),
+            8 => Self::Template(id),
             _ => Self::Newborn(id),
         }
     }

@@ -128,6 +128,8 @@ pub struct Pool {
     pub(crate) refill: Backoff,
     /// Why the last try failed; while no worker serves, this is what requests are answered with.
     pub(crate) failing: Option<String>,
+    /// The same with the tracebacks; kept for the status until a generation succeeds.
+    pub(crate) failure: Option<String>,
     /// When the next generation is to be started, and why.
     pub(crate) next_begin: Option<(Now, Reason)>,
     pub(crate) last_begin: Option<Now>,
@@ -163,6 +165,7 @@ impl Pool {
             backoff: Backoff::new(seed),
             refill: Backoff::new(seed ^ 0x5555),
             failing: None,
+            failure: None,
             next_begin: None,
             last_begin: None,
             held: VecDeque::new(),
@@ -192,6 +195,11 @@ impl Pool {
     /// The text to answer queued requests with at once, when nobody can serve them.
     pub fn refusal(&self) -> Option<&str> {
         self.failing.as_deref().filter(|_| !self.any_serving() && !matches!(self.phase, Phase::Stopped { .. }))
+    }
+
+    /// Why the last start failed, at length.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref().or(self.failing.as_deref())
     }
 
     /// Takes one event; appends what is to be done.

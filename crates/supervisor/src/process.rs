@@ -152,7 +152,12 @@ impl Output {
         let mut buffer = [0; 8192];
         let mut left = AT_ONCE;
         let Self { fd, pid, lines, settings } = self;
-        let log = |line: &[u8]| settings.sink.output(&settings.spec.name, *pid, line);
+        let log = |line: &[u8]| {
+            // A line without anything says nothing in a log.
+            if !line.trim_ascii().is_empty() {
+                settings.sink.output(&settings.spec.name, *pid, line);
+            }
+        };
         while left > 0 {
             match rustix::io::read(&*fd, &mut buffer) {
                 Ok(0) => {

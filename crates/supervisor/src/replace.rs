@@ -58,7 +58,8 @@ impl Pool {
             if w.interval_at.is_some_and(|at| at <= now) {
                 w.interval_at = None;
                 self.outgoing.push_back((*number, Why::RestartInterval));
-            } else if w.idle_since().zip(idle).is_some_and(|(since, idle)| w.counted && since + idle <= now) {
+            }
+            if w.idle_since().zip(idle).is_some_and(|(since, idle)| w.counted && since + idle <= now) {
                 w.counted = false;
                 self.outgoing.push_back((*number, Why::Inactivity));
             }
@@ -141,7 +142,9 @@ impl Pool {
             std::cmp::Ordering::Equal => {}
         }
         let running = self.workers.values().any(|w| w.running > 0);
-        if self.target < self.limits.processes && (waiting || running || self.active_at + LOOK_FOR > now) {
+        let may_grow = self.target < self.limits.processes && (running || self.active_at + LOOK_FOR > now);
+        // What waits keeps an idle worker from being ended: it is looked again.
+        if waiting || may_grow {
             self.look_at.get_or_insert(now + LOOK_EVERY);
         }
     }

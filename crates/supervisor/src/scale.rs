@@ -44,7 +44,7 @@ pub struct Scale {
     looks: u32,
     /// The longest wait reported since the last decision.
     waited: Duration,
-    /// When it grew or shrank last.
+    /// When it grew (or would have, but for the bound) or shrank last.
     grown: Option<Now>,
     shrunk: Option<Now>,
 }
@@ -66,14 +66,15 @@ impl Scale {
             return target;
         }
         let pressed = std::mem::take(&mut self.waited) > TOO_LONG || self.looks >= LOOKS;
-        if pressed && target < seen.most {
+        if pressed {
+            // Also at the upper bound: who was pressed does not shrink soon.
             self.looks = 0;
             self.grown = Some(seen.now);
             return (target + target.div_ceil(2).max(1)).min(seen.most);
         }
         let quiet = |since: Option<Now>, pause: Duration| since.is_none_or(|at| at + pause <= seen.now);
         let may_shrink = quiet(self.grown, seen.patience) && quiet(self.shrunk, seen.patience / 4);
-        if !pressed && !seen.waiting && target > seen.least && seen.idle >= seen.patience && may_shrink {
+        if !seen.waiting && target > seen.least && seen.idle >= seen.patience && may_shrink {
             self.shrunk = Some(seen.now);
             return target - 1;
         }

@@ -1,5 +1,6 @@
 //! The pool under random events: what must hold whatever happens.
 use crate::pool::{Action, Event, Limits, Now, Number, Phase, Pool, ScriptFailure, State, Token, Why};
+use drover_wire::control::Activity;
 use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -7,18 +8,52 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 enum Op {
     Wait(u64),
-    Fork { fails: bool },
-    Load { pick: usize, broken: u8 },
-    Exit { pick: usize },
+    Fork {
+        fails: bool,
+    },
+    Load {
+        pick: usize,
+        broken: u8,
+    },
+    Exit {
+        pick: usize,
+    },
     Obey,
-    Leave { pick: usize, signalled: bool },
-    Stuck { pick: usize },
-    Change { pick: usize, path: u8, mtime: u64, request: bool },
+    Leave {
+        pick: usize,
+        signalled: bool,
+    },
+    Stuck {
+        pick: usize,
+    },
+    Change {
+        pick: usize,
+        path: u8,
+        mtime: u64,
+        request: bool,
+    },
     Configure(usize),
     Stop,
-    Unfit { pick: usize },
-    Lost { pick: usize },
+    Unfit {
+        pick: usize,
+    },
+    Lost {
+        pick: usize,
+    },
     QueueFull(bool),
+    /// A worker reports; requests wait from now on, or do not.
+    Activity {
+        pick: usize,
+        running: u32,
+        waited_ms: u64,
+        waiting: bool,
+    },
+    Reload,
+    Halt,
+    Touched {
+        path: u8,
+        mtime: u64,
+    },
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -37,28 +72,51 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => any::<usize>().prop_map(|pick| Op::Unfit { pick }),
         1 => any::<usize>().prop_map(|pick| Op::Lost { pick }),
         1 => any::<bool>().prop_map(Op::QueueFull),
+        5 => (any::<usize>(), 0u32..3, 0u64..200, prop::bool::weighted(0.3)).prop_map(|(pick, running, waited_ms, waiting)| Op::Activity { pick, running, waited_ms, waiting }),
+        1 => Just(Op::Reload),
+        1 => Just(Op::Halt),
+        1 => (1u8..3, 1u64..6).prop_map(|(path, mtime)| Op::Touched { path, mtime }),
     ];
     proptest::collection::vec(op, 1..250)
 }
 
-fn limits(processes: usize) -> Limits {
+fn limits(processes: usize, kind: Kind) -> Limits {
     let at = Duration::from_secs;
     Limits {
         processes,
-        least: processes,
-        rolling: false,
+        least: if kind.elastic { kind.least.min(processes) } else { processes },
+        rolling: kind.rolling,
         startup: Some(at(20)),
         graceful: Some(at(15)),
         shutdown: at(5),
         eviction: None,
-        inactivity: None,
-        restart_interval: None,
+        inactivity: kind.limited.then_some(at(7)),
+        restart_interval: kind.limited.then_some(at(11)),
     }
+}
+
+/// What kind of group it is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kind {
+    elastic: bool,
+    least: usize,
+    rolling: bool,
+    limited: bool,
+}
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    (any::<bool>(), 0usize..3, any::<bool>(), any::<bool>()).prop_map(|(elastic, least, rolling, limited)| Kind {
+        elastic,
+        least,
+        rolling,
+        limited,
+    })
 }
 
 /// Processes and requests as the world outside the pool has them.
 struct World {
     pool: Pool,
+    kind: Kind,
     now: Now,
     to_fork: VecDeque<Number>,
     alive: BTreeSet<Number>,
@@ -77,9 +135,10 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(kind: Kind) -> Self {
         Self {
-            pool: Pool::new(limits(2), 7),
+            pool: Pool::new(limits(2, kind), 7),
+            kind,
             now: Duration::from_secs(1000),
             to_fork: VecDeque::new(),
             alive: BTreeSet::new(),
@@ -111,7 +170,9 @@ impl World {
 
     fn feed(&mut self, event: Event) {
         let served_before = self.serving();
-        let may_end_all = matches!(event, Event::Stop { .. } | Event::Stuck { .. } | Event::Leaving { why: Why::Signal, .. });
+        let may_end_all = matches!(event, Event::Stop { .. } | Event::Halt | Event::Stuck { .. } | Event::Leaving { why: Why::Signal, .. });
+        // An elastic group may shrink to nothing.
+        let may_end_all = may_end_all || (matches!(event, Event::Looked { .. }) && self.pool.limits.least == 0);
         let mut out = Vec::new();
         self.pool.step(event.clone(), self.now, &mut out);
         let (mut again, mut looks) = (Vec::new(), 0);
@@ -263,7 +324,7 @@ impl World {
             Op::Configure(processes) => {
                 self.most_processes = self.most_processes.max(processes);
                 self.causes.push_back(self.now);
-                self.step(Event::Configure(limits(processes)));
+                self.step(Event::Configure(limits(processes, self.kind)));
             }
             Op::Stop => self.step(Event::Stop { within: None }),
             Op::Unfit { pick: p } => {
@@ -277,6 +338,25 @@ impl World {
                 }
             }
             Op::QueueFull(full) => self.queue_full = full,
+            Op::Activity { pick: p, running, waited_ms, waiting } => {
+                self.waiting = waiting;
+                if let Some(worker) = pick(self.alive.iter().copied().collect(), p) {
+                    let activity = Activity { taken: 1, counted: 1, waited_us: waited_ms * 1000, running };
+                    self.step(Event::Activity { worker, activity });
+                }
+            }
+            Op::Reload => {
+                self.causes.push_back(self.now);
+                self.step(Event::Reload);
+            }
+            Op::Halt => self.step(Event::Halt),
+            Op::Touched { path, mtime } => {
+                if self.pool.refusal().is_some() && self.pool.is_news(&[path], mtime) {
+                    self.next_token += 1;
+                    self.outstanding.insert(self.next_token);
+                    self.step(Event::Touched { path: vec![path], mtime_us: mtime, request: self.next_token });
+                }
+            }
         }
     }
 
@@ -287,7 +367,7 @@ impl World {
     /// From here on everything goes well: after a while all processes serve, and nothing is held.
     fn settle(&mut self) {
         self.queue_full = false;
-        self.step(Event::Configure(limits(3)));
+        self.step(Event::Configure(limits(3, Kind::default())));
         self.step(Event::Wanted);
         for _ in 0..400 {
             while !self.to_fork.is_empty() {
@@ -310,8 +390,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
     #[test]
-    fn whatever_happens(ops in ops()) {
-        let mut world = World::new();
+    fn whatever_happens(ops in ops(), kind in kinds()) {
+        let mut world = World::new(kind);
         world.most_processes = 3;
         world.step(Event::Wanted);
         for op in ops {
@@ -322,8 +402,8 @@ proptest! {
 
     /// A group that is gone from the configuration is gone from the machine, within its limits.
     #[test]
-    fn retire_ends_everything(ops in ops()) {
-        let mut world = World::new();
+    fn retire_ends_everything(ops in ops(), kind in kinds()) {
+        let mut world = World::new(kind);
         world.step(Event::Wanted);
         for op in ops {
             world.apply(op);
@@ -340,8 +420,8 @@ proptest! {
 
     /// However often httpd stops, nothing survives.
     #[test]
-    fn stop_ends_everything(ops in ops()) {
-        let mut world = World::new();
+    fn stop_ends_everything(ops in ops(), kind in kinds()) {
+        let mut world = World::new(kind);
         world.step(Event::Wanted);
         for op in ops {
             world.apply(op);

@@ -2,6 +2,7 @@
 //!
 //! Responsible for: units (a pool with its queue), processes, handed-back requests, and no action being forgotten. Must never:
 //! decide: that is the pool's. Called by: `event_loop.rs` and the files that read sockets.
+use crate::admin::Admin;
 use crate::drain_queue::{answer, take_waiting};
 use crate::gate::Gate;
 use crate::group::PoolKey;
@@ -67,6 +68,9 @@ pub struct Supervisor {
     pub templates: BTreeMap<u32, Template>,
     /// Workers that templates were told to fork.
     pub newborns: BTreeMap<u32, Newborn>,
+    pub admin: Admin,
+    /// Of the last configuration.
+    pub httpd_generation: u64,
     outputs: BTreeMap<u32, Output>,
     pub gate: Gate<(u32, Number)>,
     handed: BTreeMap<Token, HandedBack>,
@@ -95,6 +99,8 @@ impl Supervisor {
             processes: BTreeMap::new(),
             templates: BTreeMap::new(),
             newborns: BTreeMap::new(),
+            admin: Admin::default(),
+            httpd_generation: 0,
             outputs: BTreeMap::new(),
             gate: Gate::new(cores.saturating_mul(2)),
             handed: BTreeMap::new(),

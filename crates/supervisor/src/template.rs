@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Template {
     pub process: Process,
+    /// When it was started.
+    pub since: Now,
     state: State,
     /// Workers to be forked, in turn.
     waiting: VecDeque<Number>,
@@ -71,7 +73,14 @@ impl Supervisor {
                 unit.settings.log(Code::TemplateStarted, Some(pid), &[]);
                 let watched = process.control.as_ref().map_or(Ok(()), |c| self.poller.add(c, Source::Template(pid)));
                 let watched = watched.and(self.read_from(outputs));
-                let template = Template { process, state: State::Loading, waiting: VecDeque::from([number]), dumped: false, kill_at: None };
+                let template = Template {
+                    process,
+                    since: now(),
+                    state: State::Loading,
+                    waiting: VecDeque::from([number]),
+                    dumped: false,
+                    kill_at: None,
+                };
                 self.templates.insert(pid, template);
                 if let Err(e) = watched {
                     self.template_failed(pid, &format!("cannot watch it: {e}"));

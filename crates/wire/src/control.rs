@@ -67,6 +67,8 @@ pub struct Configuration {
     pub generation: u64,
     /// Level of the main server's log (0 emerg … 7 debug, 8–15 trace).
     pub log_level: u8,
+    /// Path of the socket for the command `drover`; `None`: there is none.
+    pub control_socket: Option<Bytes>,
     /// Every group, those defined by WSGIDaemonProcess first, then the implicit one.
     pub groups: Vec<GroupSpec>,
 }

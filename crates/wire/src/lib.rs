@@ -10,6 +10,7 @@
 //! * [`control`]: configuration, opening of queues, life of workers.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 mod codec;
 pub mod control;
 pub mod frame;

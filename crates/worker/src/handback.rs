@@ -1,11 +1,17 @@
 //! A request that shows that its script's file has changed goes to droverd, which starts a new generation for it.
 //!
 //! Responsible for: each change being reported once by this process, and no request being lost for it. Called by: `serve`.
+use crate::errors::{self, ERROR};
 use crate::exchange::Exchange;
+use crate::failure;
+use crate::fast;
 use crate::scripts;
 use crate::worker::Worker;
 use drover_wire::control::FromWorker;
 use drover_wire::request::RESENT;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyInt};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Larger messages do not travel twice: they are served by the old code.
@@ -17,6 +23,25 @@ pub fn wanted(worker: &Worker, exchange: &Exchange, loaded: u64) -> bool {
     let (path, resent) = (&exchange.script.path, exchange.prefix.flags & RESENT != 0);
     // httpd's look at the file may be older than ours.
     seen != 0 && seen != loaded && scripts::mtime_us(path) != loaded && worker.scripts.hands_back(path, seen, resent)
+}
+
+/// Whether the script itself asks for a new process: its module has lost `__mtime__`, or its `reload_required(resource)` says so
+/// (mod_wsgi's release notes of 3.0). An exception in there is logged and asks for nothing, or one mistake would restart for ever.
+pub fn script_asks(py: Python<'_>, exchange: &Exchange, module: &Bound<'_, PyDict>) -> bool {
+    // A request that was sent again was asked about by the process that handed it back.
+    if exchange.prefix.script_mtime_us == 0 || exchange.prefix.flags & RESENT != 0 {
+        return false;
+    }
+    let item = |name| module.get_item(name).ok().flatten();
+    if item(intern!(py, "__mtime__")).is_none_or(|mtime| !mtime.is_instance_of::<PyInt>()) {
+        return true;
+    }
+    let Some(callback) = item(intern!(py, "reload_required")) else { return false };
+    let asked = fast::path(py, &exchange.script.path).and_then(|resource| callback.call1((resource,))).and_then(|said| said.is_truthy());
+    asked.unwrap_or_else(|e| {
+        errors::log(py, exchange, ERROR, failure::traceback(py, &e).as_bytes());
+        false
+    })
 }
 
 /// Gives the request to droverd. False: it has to be served here.

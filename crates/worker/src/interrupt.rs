@@ -5,6 +5,7 @@
 //!
 //! The exception is delivered when the thread next runs Python code. Both sides hold the GIL when they touch `in_application`, so a
 //! request that has just come back from its application cannot be hit; what was raised and not delivered is taken back there.
+use crate::errors::{self, INFO};
 use crate::exchange::{Exchange, Slot};
 use crate::fast;
 use pyo3::prelude::*;
@@ -25,6 +26,9 @@ pub fn raise_in(slot: Arc<Slot>, exchange: Arc<Exchange>) {
             if let Ok(class) = py.import("mod_wsgi").and_then(|m| m.getattr("RequestTimeout")) {
                 exchange.interrupted.store(true, Ordering::Release);
                 fast::raise_in_thread(*thread, Some(&class));
+                let line =
+                    format!("Injected RequestTimeout into thread {}, as its request runs longer than request-timeout.", slot.index + 1);
+                errors::log(py, &exchange, INFO, line.as_bytes());
             }
         });
     });

@@ -127,7 +127,7 @@ impl Script {
         }
         // Before the file is read: a change while it is read shows later.
         let mtime_us = mtime_us(&self.path);
-        let imported = import(py, &self.path);
+        let imported = import(py, &self.path, mtime_us);
         // At the start the caller does so when all scripts are there.
         let imported = if start { imported } else { imported.and_then(|module| hooks::after_fork(py).map(|()| module)) };
         let (state, found) = match imported {
@@ -183,7 +183,7 @@ impl Broken {
 }
 
 /// Runs a script in a module of its own, whatever its file is called, and gives the module's dictionary.
-fn import<'py>(py: Python<'py>, path: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+fn import<'py>(py: Python<'py>, path: &[u8], mtime_us: u64) -> PyResult<Bound<'py, PyDict>> {
     let source = std::fs::read(Path::new(std::ffi::OsStr::from_bytes(path)))?;
     let file = py.import("os")?.call_method1("fsdecode", (PyBytes::new(py, path),))?;
     let options = PyDict::new(py);
@@ -198,7 +198,11 @@ fn import<'py>(py: Python<'py>, path: &[u8]) -> PyResult<Bound<'py, PyDict>> {
     modules.set_item(&name, &module)?;
     let dict = module.getattr("__dict__")?.cast_into::<PyDict>()?;
     match builtins.call_method1("exec", (code, &dict)) {
-        Ok(_) => Ok(dict),
+        Ok(_) => {
+            // An application may take it away to ask for a reload ([`crate::handback`]).
+            dict.set_item("__mtime__", mtime_us)?;
+            Ok(dict)
+        }
         Err(e) => {
             modules.del_item(&name)?;
             Err(e)

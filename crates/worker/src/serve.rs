@@ -224,7 +224,11 @@ impl Server {
             Found::Loaded { mtime_us, now, .. } => (*mtime_us, *now),
             Found::Broken { broken, now } => (broken.mtime_us, *now),
         };
-        if !fresh && handback::wanted(&self.worker, exchange, mtime_us) && handback::give(&self.worker, exchange, message, &way, fds) {
+        let asks = || matches!(&found, Found::Loaded { module, .. } if handback::script_asks(py, exchange, module.bind(py)));
+        if !fresh
+            && (handback::wanted(&self.worker, exchange, mtime_us) || asks())
+            && handback::give(&self.worker, exchange, message, &way, fds)
+        {
             return; // droverd has it now
         }
         drop(way);

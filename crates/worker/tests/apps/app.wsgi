@@ -345,3 +345,20 @@ def hang_at_the_end(environ, start_response):
 
 def application(environ, start_response):
     return globals()[environ["PATH_INFO"].lstrip("/")](environ, start_response)
+
+
+def hold_the_lock(environ, start_response):
+    """C code that sleeps with Python's lock."""
+    import ctypes
+    ctypes.PyDLL(None).sleep(3600)
+
+
+def swallow(environ, start_response):
+    """Is interrupted once and goes on."""
+    import mod_wsgi
+    try:
+        while True:
+            sum(range(100))
+    except mod_wsgi.RequestTimeout:
+        start_response("200 OK", TEXT)
+        return [b"swallowed"]

@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{Errno, channel, clock, memfile};
-use drover_wire::control::{FromWorker, Loaded, Script, ToWorker, WorkerConfig, WorkerOptions, decode, encode};
+use drover_wire::control::{Activity, FromWorker, Loaded, Script, ToWorker, WorkerConfig, WorkerOptions, decode, encode};
 use drover_wire::frame::{BodyFailure, Deframer, Event, Failure, Header, Kind};
 use drover_wire::head::Head;
 use drover_wire::request::{BODY_FOLLOWS, Builder, EXTERNAL, PREFIX, Prefix};
@@ -106,6 +106,8 @@ pub struct Worker {
     printed: Arc<Mutex<String>>,
     reader: Option<std::thread::JoinHandle<()>>,
     pub scratch: Scratch,
+    /// Heard already, but not asked for.
+    pending: std::cell::RefCell<Option<(FromWorker, Vec<OwnedFd>)>>,
 }
 
 impl Worker {
@@ -134,7 +136,16 @@ impl Worker {
                 text.lock().unwrap().push_str(&String::from_utf8_lossy(&piece[..n]));
             }
         });
-        Self { child, control: Some(control), queue, receiving, printed, reader: Some(reader), scratch }
+        Self {
+            child,
+            control: Some(control),
+            queue,
+            receiving,
+            printed,
+            reader: Some(reader),
+            scratch,
+            pending: std::cell::RefCell::default(),
+        }
     }
 
     /// Hello and Start, then what the worker says of its scripts.
@@ -185,15 +196,46 @@ impl Worker {
     pub fn speaks_before(&self, exchange: &Exchange) -> bool {
         let control = self.control.as_ref().unwrap();
         let mut fds = [PollFd::new(control, PollFlags::IN), PollFd::new(&exchange.near, PollFlags::IN)];
-        assert!(poll_until(&mut fds, soon()).unwrap() > 0, "nothing came in time");
-        !fds[0].revents().is_empty()
+        loop {
+            assert!(poll_until(&mut fds, soon()).unwrap() > 0, "nothing came in time");
+            if fds[0].revents().is_empty() {
+                return false;
+            }
+            let message = self.receive();
+            if !matches!(message.0, FromWorker::Activity(_)) {
+                *self.pending.borrow_mut() = Some(message);
+                return true;
+            }
+        }
     }
 
     pub fn hear(&self) -> FromWorker {
         self.hear_with_fds().0
     }
 
+    /// The next message that is not a report of what was done.
     pub fn hear_with_fds(&self) -> (FromWorker, Vec<OwnedFd>) {
+        if let Some(message) = self.pending.borrow_mut().take() {
+            return message;
+        }
+        loop {
+            let message = self.receive();
+            if !matches!(message.0, FromWorker::Activity(_)) {
+                return message;
+            }
+        }
+    }
+
+    /// The next report of what was done.
+    pub fn activity(&self) -> Activity {
+        loop {
+            if let (FromWorker::Activity(activity), _) = self.receive() {
+                return activity;
+            }
+        }
+    }
+
+    fn receive(&self) -> (FromWorker, Vec<OwnedFd>) {
         let (mut buffer, mut fds) = (vec![0; 200_000], Vec::new());
         let control = self.control.as_ref().unwrap();
         readable(control);

@@ -129,3 +129,32 @@ fn a_changed_script_hands_the_request_back_once() {
     assert_eq!(worker.request(&ask).answer().good(), "old");
     worker.drain();
 }
+
+#[test]
+fn a_script_may_ask_for_a_new_process() {
+    let worker = Worker::serving(2, "app.wsgi");
+    let path = worker.scratch.0.join("asks.wsgi");
+    let code = "def reload_required(resource):\n    assert resource == __file__\n    return WANTED\n\ndef application(environ, start_response):\n    global WANTED\n    start_response('200 OK', [])\n    WANTED = environ['PATH_INFO'] == '/ask'\n    if environ['PATH_INFO'] == '/strip':\n        del globals()['__mtime__']\n    if environ['PATH_INFO'] == '/raise':\n        WANTED = Wrong()\n    return [b'old']\n\nclass Wrong:\n    def __bool__(self):\n        raise ValueError('on purpose')\n\nWANTED = False\n";
+    std::fs::write(&path, code).unwrap();
+    let bytes = path.as_os_str().as_encoded_bytes().to_vec();
+    let get = |target: &str| {
+        let mut request = Request::get(target);
+        request.script = bytes.clone();
+        request.prefix.script_mtime_us = mtime(&path);
+        request
+    };
+    worker.request(&get("/raise")).answer().good();
+    drop(worker.hear()); // AlsoLoaded
+    assert_eq!(worker.request(&get("/ask")).answer().good(), "old", "an exception asks for nothing");
+    let asked = worker.request(&get("/"));
+    let (FromWorker::Changed { request, .. }, fds) = worker.hear_with_fds() else { panic!() };
+    assert!(!request.is_empty());
+    drop(fds);
+    assert!(matches!(asked.answer().ending, Ending::Closed));
+    let mut resent = get("/strip");
+    resent.prefix.flags |= drover_wire::request::RESENT;
+    assert_eq!(worker.request(&resent).answer().good(), "old");
+    let _stripped = worker.request(&get("/"));
+    assert!(matches!(worker.hear(), FromWorker::Changed { .. }));
+    worker.drain();
+}

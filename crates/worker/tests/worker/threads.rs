@@ -146,3 +146,77 @@ fn httpd_is_told_that_a_slow_request_was_taken() {
     worker.get("/hello").good();
     assert_eq!(worker.drain(), "", "nobody waited for it, so it did not run");
 }
+
+#[test]
+fn an_interrupted_request_is_504_and_the_worker_stays() {
+    let mut config = config(2, &[&app("app.wsgi")]);
+    (config.options.request_timeout_ms, config.options.interrupt_timeout_ms) = (Some(50), Some(60_000));
+    let worker = Worker::serving_with(config);
+    for _ in 0..3 {
+        let spinning = worker.get("/spin?gate=never");
+        assert!(matches!(spinning.ending, Ending::Fail(Failure::Timeout, _)), "{spinning:?}");
+        worker.get("/hello").good();
+    }
+    assert_eq!(worker.get("/swallow").good(), "swallowed", "it may be caught");
+    worker.get("/hello").good();
+    worker.drain();
+}
+
+#[test]
+fn a_request_that_cannot_be_interrupted_is_reported() {
+    let mut config = config(2, &[&app("app.wsgi")]);
+    (config.options.request_timeout_ms, config.options.interrupt_timeout_ms) = (Some(50), Some(100));
+    let worker = Worker::serving_with(config);
+    let slow = worker.request(&Request::get("/wait?gate=deaf"));
+    let FromWorker::Stuck { deadlocked: false, .. } = worker.hear() else { panic!() };
+    worker.get("/go?gate=deaf").good();
+    // The exception was raised when the wait was over.
+    assert!(matches!(slow.answer().ending, Ending::Fail(Failure::Timeout, _)));
+    worker.drain();
+}
+
+#[test]
+fn a_deadlock_is_reported_with_the_stacks() {
+    let mut config = config(2, &[&app("app.wsgi")]);
+    config.options.deadlock_timeout_ms = Some(300);
+    let worker = Worker::serving_with(config);
+    let _stuck = worker.request(&Request::get("/hold_the_lock"));
+    let FromWorker::Stuck { deadlocked: true, what } = worker.hear() else { panic!() };
+    assert!(what.contains("Python's lock"), "{what}");
+    until(|| worker.printed().contains("in hold_the_lock"));
+}
+
+#[test]
+fn what_was_done_is_reported() {
+    let worker = Worker::serving(2, "app.wsgi");
+    let mut ignored = Request::get("/hello");
+    ignored.prefix.flags |= drover_wire::request::UNCOUNTED;
+    for _ in 0..3 {
+        worker.get("/hello").good();
+        worker.request(&ignored).answer().good();
+    }
+    let (mut taken, mut counted) = (0, 0);
+    while taken < 6 {
+        let activity = worker.activity();
+        (taken, counted) = (taken + activity.taken, counted + activity.counted);
+    }
+    assert_eq!((taken, counted), (6, 3));
+    let waiting = worker.request(&Request::get("/wait?gate=long"));
+    while worker.activity().running == 0 {}
+    worker.get("/go?gate=long").good();
+    assert_eq!(waiting.answer().good(), "waited");
+    while worker.activity().running > 0 {}
+    worker.drain();
+}
+
+#[test]
+fn used_up_cpu_time_asks_for_a_successor_and_serves_on() {
+    let worker = Worker::serving(2, "app.wsgi");
+    rustix::process::kill_process(worker.pid(), rustix::process::Signal::XCPU).unwrap();
+    assert_eq!(worker.hear(), FromWorker::Leaving(Leave::CpuTime));
+    rustix::process::kill_process(worker.pid(), rustix::process::Signal::XCPU).unwrap();
+    worker.get("/hello").good();
+    worker.say(&ToWorker::Look);
+    worker.get("/hello").good();
+    worker.drain();
+}

@@ -1,0 +1,166 @@
+//! `drover status|reload|stop`: asks a running server through its control socket.
+//!
+//! Responsible for: finding the socket, one question and its answer, and showing it. Must never: wait for ever. Called by: `main.rs`.
+use crate::arguments::Remote;
+use crate::error::Error;
+use drover_sys::channel::{receive, send};
+use drover_sys::wait::{PollFd, PollFlags, poll_until};
+use drover_sys::{Errno, clock, memfile};
+use drover_wire::admin::{Application, Command, MAX_REPLY, Reply, Request, Server, Worker};
+use drover_wire::control::{decode, encode};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// How long droverd may take to answer.
+const PATIENCE_NS: u64 = 10_000_000_000;
+/// Where servers have their control sockets unless told otherwise.
+const USUAL: [&str; 5] = [
+    "/run/apache2/drover.sock",
+    "/run/httpd/drover.sock",
+    "/usr/local/apache2/logs/drover.sock",
+    "/usr/local/apache2/run/drover.sock",
+    "/etc/httpd/run/drover.sock",
+];
+
+/// Asks, and gives what is to be printed.
+pub fn ask(remote: &Remote, command: Command) -> Result<String, Error> {
+    let path = match &remote.socket {
+        Some(path) => path.clone(),
+        None => USUAL.iter().map(PathBuf::from).find(|p| p.exists()).ok_or_else(|| {
+            Error::remote(format!("no running server is found ({}); name its socket with --socket (DroverControlSocket)", USUAL.join(", ")))
+        })?,
+    };
+    let reply = exchange(&path, &Request { version: drover_wire::VERSION.to_owned(), command }).map_err(|e| {
+        let why = match e {
+            Errno::CONNREFUSED | Errno::NOENT => "nobody listens there: is httpd running, with mod_drover?".to_owned(),
+            Errno::TIMEDOUT => "droverd does not answer".to_owned(),
+            Errno::PROTO => "the answer is not understood: are drover and droverd of the same version?".to_owned(),
+            other => other.to_string(),
+        };
+        Error::remote(format!("{}: {why}", path.display()))
+    })?;
+    match reply {
+        Reply::Status(server) if remote.json => {
+            serde_json::to_string_pretty(&server).map(|t| t + "\n").map_err(|e| Error::remote(e.to_string()))
+        }
+        Reply::Status(server) => Ok(table(&server)),
+        Reply::Done(0) => Ok("the group has no processes; the next request starts them\n".to_owned()),
+        Reply::Done(n) => Ok(format!("done, for {n} application group{}\n", if n == 1 { "" } else { "s" })),
+        Reply::Refused(why) => Err(Error::remote(why)),
+    }
+}
+
+fn exchange(path: &std::path::Path, request: &Request) -> Result<Reply, Errno> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    send(&socket, &[&encode(request).map_err(|_| Errno::INVAL)?], &[], false)?;
+    let until = clock::monotonic_ns().saturating_add(PATIENCE_NS);
+    if poll_until(&mut [PollFd::new(&socket, PollFlags::IN)], Some(until))? == 0 {
+        return Err(Errno::TIMEDOUT);
+    }
+    let (mut buffer, mut fds) = ([0; 64], Vec::new());
+    let n = receive(&socket, &mut buffer, &mut fds, false)?;
+    let len: u32 = decode(buffer.get(..n).unwrap_or_default()).map_err(|_| Errno::PROTO)?;
+    let file = fds.first().ok_or(Errno::PROTO)?;
+    let bytes = memfile::read(file, usize::try_from(len).unwrap_or(usize::MAX), MAX_REPLY)?;
+    decode(&bytes).map_err(|_| Errno::PROTO)
+}
+
+/// A server's state for people.
+fn table(server: &Server) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        out,
+        "mod_drover {}: httpd {}, droverd {}, generation {}",
+        server.version, server.httpd, server.droverd, server.generation
+    );
+    for group in &server.groups {
+        let size = if group.least == group.most { group.most.to_string() } else { format!("{}-{}", group.least, group.most) };
+        let user = if group.user.is_empty() { "(httpd's)" } else { &group.user };
+        let _ = writeln!(out, "\ngroup {}: processes={size} threads={} user={user} python={}", group.name, group.threads, group.python);
+        if group.applications.is_empty() {
+            let _ = writeln!(out, "  not in use yet");
+        }
+        group.applications.iter().for_each(|a| application(&mut out, a));
+    }
+    out
+}
+
+fn application(out: &mut String, a: &Application) {
+    let name = if a.name.is_empty() { "%{GLOBAL}" } else { &a.name };
+    let _ = write!(out, "  application {name}: {}, generation {}", a.state, a.generation);
+    if a.waiting {
+        out.push_str(", requests wait");
+    }
+    if a.held > 0 {
+        let _ = write!(out, ", {} held for the new code", a.held);
+    }
+    if let Some(ms) = a.next_try_ms {
+        let _ = write!(out, ", next try in {:.0} s", ms as f64 / 1000.0);
+    }
+    out.push('\n');
+    if !a.workers.is_empty() {
+        let _ = writeln!(
+            out,
+            "    {:>8} {:>10} {:>10} {:>9} {:>10} {:>7} {:>9}",
+            "pid", "state", "generation", "up", "requests", "running", "memory"
+        );
+    }
+    a.workers.iter().for_each(|w| worker(out, w));
+    if let Some(failure) = &a.failure {
+        let _ = writeln!(out, "    the last start failed:");
+        for line in failure.lines() {
+            // What an application says must not steer a terminal.
+            let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let _ = writeln!(out, "      {line}");
+        }
+    }
+}
+
+fn worker(out: &mut String, w: &Worker) {
+    let memory = if w.memory == 0 { "?".to_owned() } else { format!("{:.1}M", w.memory as f64 / 1048576.0) };
+    let up = match w.age_ms / 1000 {
+        s @ 0..120 => format!("{s}s"),
+        s @ 120..7200 => format!("{}m", s / 60),
+        s @ 7200..172_800 => format!("{}h", s / 3600),
+        s => format!("{}d", s / 86400),
+    };
+    let _ = writeln!(out, "    {:>8} {:>10} {:>10} {up:>9} {:>10} {:>7} {memory:>9}", w.pid, w.state, w.generation, w.requests, w.running);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drover_wire::admin::Group;
+
+    #[test]
+    fn a_table_for_people() {
+        let worker = Worker { pid: 7, generation: 2, state: "serving".into(), age_ms: 9000, requests: 12, running: 1, memory: 30 << 20 };
+        let application = Application {
+            name: String::new(),
+            state: "failing".into(),
+            generation: 3,
+            target: 1,
+            failure: Some("Traceback\nSyntaxError: \x1b[31mbad".into()),
+            next_try_ms: Some(4000),
+            waiting: true,
+            held: 0,
+            workers: vec![worker],
+        };
+        let group = Group {
+            name: "shop".into(),
+            user: "shop".into(),
+            python: "/usr/bin/python3".into(),
+            least: 1,
+            most: 4,
+            threads: 15,
+            applications: vec![application],
+        };
+        let text = table(&Server { version: "1".into(), droverd: 2, httpd: 1, generation: 0, groups: vec![group] });
+        assert!(text.contains("group shop: processes=1-4 threads=15 user=shop"), "{text}");
+        assert!(text.contains("application %{GLOBAL}: failing, generation 3, requests wait, next try in 4 s"), "{text}");
+        assert!(text.contains("30.0M") && text.contains("9s") && text.contains("SyntaxError:  [31mbad"), "{text}");
+    }
+}

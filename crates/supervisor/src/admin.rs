@@ -1,0 +1,149 @@
+//! The control socket: `drover status|reload|stop`.
+//!
+//! Responsible for: who may do what (root and droverd's own user everything, a group's user that group), and for nobody holding droverd
+//! up: a client has one request, is answered without waiting, and is forgotten. Must never: wait for a client. Called by: the event
+//! loop, and `configure.rs` with a new configuration.
+use crate::messages::Code;
+use crate::poller::Source;
+use crate::pool::Event;
+use crate::supervisor::Supervisor;
+use drover_sys::channel::{receive, send};
+use drover_sys::{Errno, memfile};
+use drover_wire::admin::{Command, MAX_REPLY, MAX_REQUEST, Reply, Request};
+use drover_wire::control::{decode, encode};
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// So many clients at once; with more, the oldest is forgotten.
+const MOST_CLIENTS: usize = 16;
+
+/// The socket and who is connected.
+#[derive(Debug, Default)]
+pub struct Admin {
+    listener: Option<(PathBuf, OwnedFd)>,
+    clients: BTreeMap<u32, OwnedFd>,
+    next: u32,
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        if let Some((path, _)) = &self.listener {
+            let _ = std::fs::remove_file(path); // somebody else may have done it
+        }
+    }
+}
+
+/// Listens on a path. What a droverd that was killed has left there is taken away; a living one's is not.
+fn open(path: &Path) -> Result<OwnedFd, Errno> {
+    let kind = SocketType::SEQPACKET;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let address = SocketAddrUnix::new(path)?;
+    let socket = socket_with(AddressFamily::UNIX, kind, flags, None)?;
+    match bind(&socket, &address) {
+        Err(Errno::ADDRINUSE) => {
+            let probe = socket_with(AddressFamily::UNIX, kind, flags, None)?;
+            if connect(&probe, &address) != Err(Errno::CONNREFUSED) {
+                return Err(Errno::ADDRINUSE);
+            }
+            rustix::fs::unlink(path)?;
+            bind(&socket, &address)?;
+        }
+        other => other?,
+    }
+    // Everybody may connect; who it is says the kernel.
+    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o666))?;
+    listen(&socket, 16)?;
+    Ok(socket)
+}
+
+impl Supervisor {
+    /// Opens, moves or closes the socket as the configuration says.
+    pub fn configure_admin(&mut self, path: Option<&[u8]>) {
+        let wanted = path.map(|p| PathBuf::from(OsStr::from_bytes(p)));
+        if self.admin.listener.as_ref().map(|(path, _)| path) == wanted.as_ref() {
+            return;
+        }
+        if let Some((path, fd)) = self.admin.listener.take() {
+            self.poller.remove(&fd);
+            let _ = std::fs::remove_file(path); // somebody else may have done it
+        }
+        let Some(path) = wanted else { return };
+        match open(&path).and_then(|fd| self.poller.add(&fd, Source::Admin).map(|()| fd)) {
+            Ok(fd) => self.admin.listener = Some((path, fd)),
+            Err(e) => self.main.message(Code::NoControlSocket, None, None, &[path.display().to_string(), e.to_string()]),
+        }
+    }
+
+    /// Somebody connects.
+    pub fn admin_connects(&mut self) {
+        while let Some((_, listener)) = &self.admin.listener {
+            let Ok(client) = accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else { return };
+            let id = self.admin.next;
+            self.admin.next = id.wrapping_add(1);
+            if self.poller.add(&client, Source::AdminClient(id)).is_ok() {
+                self.admin.clients.insert(id, client);
+            }
+            if self.admin.clients.len() > MOST_CLIENTS
+                && let Some((_, oldest)) = self.admin.clients.pop_first()
+            {
+                self.poller.remove(&oldest);
+            }
+        }
+    }
+
+    /// A client has sent its request, or is gone.
+    pub fn admin_says(&mut self, id: u32, httpd: u32) {
+        let Some(client) = self.admin.clients.remove(&id) else { return };
+        self.poller.remove(&client);
+        let mut buffer = vec![0; MAX_REQUEST];
+        let Ok(n @ 1..) = receive(&client, &mut buffer, &mut Vec::new(), false) else { return };
+        let Ok(who) = socket_peercred(&client) else { return };
+        let reply = match decode::<Request>(buffer.get(..n).unwrap_or_default()) {
+            Ok(request) => self.administer(&request, who.uid.as_raw(), httpd),
+            Err(e) => Reply::Refused(format!("not understood: {e}; are drover and droverd of the same version?")),
+        };
+        let bytes = encode(&reply).ok().filter(|b| b.len() <= MAX_REPLY);
+        let bytes = bytes.or_else(|| encode(&Reply::Refused("the answer is too large; ask for one group".to_owned())).ok());
+        let len = bytes.as_ref().and_then(|b| u32::try_from(b.len()).ok()).and_then(|len| encode(&len).ok());
+        if let (Some(file), Some(len)) = (bytes.and_then(|b| memfile::create(&b).ok()), len) {
+            // One that does not wait any more has closed its end.
+            let _ = send(&client, &[&len], &[file.as_fd()], false);
+        }
+    }
+
+    fn administer(&mut self, request: &Request, uid: u32, httpd: u32) -> Reply {
+        if request.version != drover_wire::VERSION {
+            return Reply::Refused(format!("this is droverd {}, drover is version {}", drover_wire::VERSION, request.version));
+        }
+        let all = uid == 0 || uid == rustix::process::geteuid().as_raw();
+        let may = |spec: &drover_wire::control::GroupSpec| all || spec.identity.as_ref().is_some_and(|i| i.uid == uid);
+        let (name, event) = match &request.command {
+            Command::Status(wanted) => {
+                let visible: Vec<Vec<u8>> = self.groups.values().filter(|s| may(&s.spec)).map(|s| s.spec.name.clone()).collect();
+                let which = |name: &[u8]| visible.iter().any(|v| v == name) && wanted.as_ref().is_none_or(|w| w.as_bytes() == name);
+                let report = self.report(httpd, which);
+                return match wanted {
+                    Some(name) if report.groups.is_empty() => Reply::Refused(format!("there is no group '{name}' that you may see")),
+                    _ => Reply::Status(report),
+                };
+            }
+            Command::Reload(name) => (name, Event::Reload),
+            Command::Stop(name) => (name, Event::Halt),
+        };
+        match self.groups.get(name.as_bytes()) {
+            Some(settings) if may(&settings.spec) => {}
+            // The same answer, so that names cannot be tried out.
+            _ => return Reply::Refused(format!("there is no group '{name}' that you may steer (root and the group's own user may)")),
+        }
+        let units: Vec<u32> = self.index.iter().filter(|(key, _)| key.group == name.as_bytes()).map(|(_, id)| *id).collect();
+        for id in &units {
+            self.feed(*id, event.clone());
+        }
+        Reply::Done(u32::try_from(units.len()).unwrap_or(u32::MAX))
+    }
+}

@@ -1,0 +1,118 @@
+//! How everything is, for the administrator.
+//!
+//! Responsible for: the report. Must never: change anything. Called by: `admin.rs`.
+use crate::memory::proportional;
+use crate::pool::{Now, Phase, Pool, State};
+use crate::supervisor::{Supervisor, Unit, now};
+use crate::template::Template;
+use drover_wire::admin::{Application, Group, Server, Worker};
+use std::time::Duration;
+
+/// A longer traceback is cut in front.
+const LONGEST_FAILURE: usize = 64 * 1024;
+
+impl Supervisor {
+    /// The groups for which `which` is true.
+    pub fn report(&self, httpd: u32, which: impl Fn(&[u8]) -> bool) -> Server {
+        let now = now();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let of_group = |(name, settings): (&Vec<u8>, &std::rc::Rc<crate::settings::Settings>)| {
+            let spec = &settings.spec;
+            Group {
+                name: text(name),
+                user: spec.identity.as_ref().map(|i| text(&i.user)).unwrap_or_default(),
+                python: text(&spec.python),
+                least: spec.least_processes,
+                most: spec.processes,
+                threads: spec.threads,
+                applications: self
+                    .units
+                    .iter()
+                    .filter(|(_, u)| u.key.group == *name)
+                    .map(|(id, u)| self.application(*id, u, now))
+                    .collect(),
+            }
+        };
+        Server {
+            version: drover_wire::VERSION.to_owned(),
+            droverd: std::process::id(),
+            httpd,
+            generation: self.httpd_generation,
+            groups: self.groups.iter().filter(|(name, _)| which(name)).map(of_group).collect(),
+        }
+    }
+
+    fn application(&self, id: u32, unit: &Unit, now: Now) -> Application {
+        let pool = &unit.pool;
+        let worker = |(number, w): (&u32, &crate::pool::Worker)| {
+            let pid = unit.pids.get(number).copied().unwrap_or(0);
+            Worker {
+                pid,
+                generation: w.generation,
+                state: state(w.state).to_owned(),
+                age_ms: ms(now.saturating_sub(w.since)),
+                requests: w.taken,
+                running: w.running,
+                memory: if pid == 0 { 0 } else { proportional(pid).unwrap_or(0) },
+            }
+        };
+        let template = |(pid, t): (&u32, &Template)| Worker {
+            pid: *pid,
+            generation: t.process.generation,
+            state: "template".to_owned(),
+            age_ms: ms(now.saturating_sub(t.since)),
+            requests: 0,
+            running: 0,
+            memory: proportional(*pid).unwrap_or(0),
+        };
+        let templates = self.templates.iter().filter(|(_, t)| t.process.unit == id).map(template);
+        Application {
+            name: String::from_utf8_lossy(&unit.key.application).into_owned(),
+            state: phase(pool).to_owned(),
+            generation: pool.generation,
+            target: count(pool.target),
+            failure: pool.failure().map(cut),
+            next_try_ms: pool.next_begin.map(|(at, _)| ms(at.saturating_sub(now))),
+            waiting: unit.queue.as_ref().is_some_and(|q| drover_sys::wait::readable_now(&q.receive)),
+            held: count(pool.held.len()),
+            workers: templates.chain(pool.workers.iter().map(worker)).collect(),
+        }
+    }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// The end of a traceback says more than its beginning.
+fn cut(text: &str) -> String {
+    let mut from = text.len().saturating_sub(LONGEST_FAILURE);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    text.get(from..).unwrap_or_default().to_owned()
+}
+
+const fn state(state: State) -> &'static str {
+    match state {
+        State::Queued | State::Starting { .. } => "starting",
+        State::Serving { leaving: false } => "serving",
+        State::Serving { leaving: true } => "leaving",
+        State::Ending { .. } => "ending",
+    }
+}
+
+fn phase(pool: &Pool) -> &'static str {
+    match pool.phase {
+        Phase::Idle => "idle",
+        Phase::Rising(_) => "starting",
+        Phase::Steady => "serving",
+        Phase::Waiting => "failing",
+        Phase::Halted => "halted",
+        Phase::Stopped { .. } | Phase::Retired { .. } => "stopping",
+    }
+}

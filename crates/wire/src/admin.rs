@@ -1,0 +1,120 @@
+//! What the command `drover` asks of droverd on the control socket, and what it is answered.
+//!
+//! Responsible for: those types and their limits. Must never: hold a policy. Called by: `drover status|reload|stop`, and droverd's
+//! `admin.rs`.
+//!
+//! The socket is SEQPACKET. One connection carries one [`Request`] and is answered with one message, the length of a memory file that comes
+//! as descriptor 0; in it lies the [`Reply`] (all three as [`crate::control::encode`] makes them).
+use serde::{Deserialize, Serialize};
+
+/// The largest request.
+pub const MAX_REQUEST: usize = 8 * 1024;
+/// The largest reply.
+pub const MAX_REPLY: usize = 8 * 1024 * 1024;
+
+/// A question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`crate::VERSION`] of the command.
+    pub version: String,
+    /// What is asked.
+    pub command: Command,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// How all groups are that the asking user may see, or the one of that name.
+    Status(Option<String>),
+    /// Start a new generation of the group's processes; also ends a stop.
+    Reload(String),
+    /// End the group's processes after their requests; its requests are answered with 503 until it is reloaded.
+    Stop(String),
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// To [`Command::Status`].
+    Status(Server),
+    /// It was done, for so many application groups.
+    Done(u32),
+    /// It was not done; why, for the administrator.
+    Refused(String),
+}
+
+/// The whole server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Version of droverd.
+    pub version: String,
+    /// Its process id, and httpd's.
+    pub droverd: u32,
+    /// httpd's parent.
+    pub httpd: u32,
+    /// httpd's generation: grows with each graceful or restart.
+    pub generation: u64,
+    /// The groups, by name.
+    pub groups: Vec<Group>,
+}
+
+/// One daemon process group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// The user its processes run as; empty: droverd's own.
+    pub user: String,
+    /// The interpreter.
+    pub python: String,
+    /// processes=, at least and at most.
+    pub least: u32,
+    /// At most.
+    pub most: u32,
+    /// threads=.
+    pub threads: u32,
+    /// Its application groups that are in use.
+    pub applications: Vec<Application>,
+}
+
+/// One application group of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Application {
+    /// Its name; empty for `%{GLOBAL}`.
+    pub name: String,
+    /// `idle`, `starting`, `serving`, `failing`, `halted`, `stopping`.
+    pub state: String,
+    /// Generation of its code.
+    pub generation: u64,
+    /// Processes wanted now.
+    pub target: u32,
+    /// Why the last start failed, with the traceback; `None`: it did not.
+    pub failure: Option<String>,
+    /// When the next start is tried, milliseconds from now.
+    pub next_try_ms: Option<u64>,
+    /// Requests wait in the queue.
+    pub waiting: bool,
+    /// Requests that droverd holds until the new code serves.
+    pub held: u32,
+    /// Its processes.
+    pub workers: Vec<Worker>,
+}
+
+/// One process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Process id.
+    pub pid: u32,
+    /// Generation of its code.
+    pub generation: u64,
+    /// `starting`, `serving`, `leaving` (serves until its successor is up), `ending`, `template` (workers are forked from it).
+    pub state: String,
+    /// Since when it is up (or is being started), milliseconds.
+    pub age_ms: u64,
+    /// Requests that it has taken, as it last said.
+    pub requests: u64,
+    /// Requests that it runs, as it last said.
+    pub running: u32,
+    /// Proportional set size, bytes; 0: not known.
+    pub memory: u64,
+}
