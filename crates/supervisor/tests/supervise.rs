@@ -277,7 +277,7 @@ fn preloads_start_at_once_and_load_each_in_its_application() {
     let mut spec = group("shop");
     let script_of = Script { path: script.to_str().unwrap().into(), callable: b"application".to_vec() };
     spec.preload = vec![Preload { application_group: b"x".to_vec(), script: script_of }];
-    spec.processes = 3;
+    (spec.processes, spec.least_processes) = (3, 3);
     httpd.configure(vec![spec]);
     for _ in 0..3 {
         httpd.expect("DROVER0230");
@@ -401,7 +401,7 @@ fn when_httpds_parent_is_killed_everything_goes() {
 fn graceful_starts_the_new_before_it_ends_the_old() {
     let mut httpd = Httpd::new();
     let script = httpd.script("a.wsgi", "one", 1000);
-    let spec = GroupSpec { processes: 2, ..group("shop") };
+    let spec = GroupSpec { processes: 2, least_processes: 2, ..group("shop") };
     httpd.configure(vec![spec.clone()]);
     let queue = httpd.open("shop", "", &script).unwrap();
     httpd.expect("DROVER0230");
