@@ -105,6 +105,28 @@ both_test!(django_with_its_documented_configuration, |site| {
     assert_eq!(httpd.get("/no/such/page").status, 404);
 });
 
+mpm_test!(django_forked_from_a_template, |site| {
+    django(&site);
+    let config = DJANGO.replace("WSGIDaemonProcess example.com", "WSGIDaemonProcess example.com preload=On processes=3 threads=2");
+    // Else the import waits for the first request, as the documented configuration has no application group.
+    let config = config.replace(
+        "WSGIScriptAlias / @dir@/mysite.com/mysite/wsgi.py process-group=example.com",
+        "WSGIApplicationGroup %{GLOBAL}\nWSGIScriptAlias / @dir@/mysite.com/mysite/wsgi.py process-group=example.com",
+    );
+    let httpd =
+        site.modules("alias mime").head("TypesConfig /etc/mime.types").bare().config(&config).allow_log("Not Found|Forbidden").start();
+    crate::harness::until("three workers", || httpd.log().matches("DROVER0230").count() == 3);
+    assert_eq!((httpd.log().matches("DROVER0246").count(), httpd.log().matches("DROVER0224").count()), (1, 1));
+    let mut browser = Browser::default();
+    let form = browser.get(&httpd, "/admin/login/?next=/admin/").text();
+    let token = form.split("name=\"csrfmiddlewaretoken\" value=\"").nth(1).and_then(|t| t.split('"').next()).expect("token").to_string();
+    let login = format!("csrfmiddlewaretoken={token}&username=admin&password=secret-9&next=/admin/");
+    assert_eq!(browser.post(&httpd, "/admin/login/", login).status, 302);
+    for _ in 0..10 {
+        assert!(browser.get(&httpd, "/admin/").text().contains("Log out"));
+    }
+});
+
 /// flask.palletsprojects.com (mod_wsgi, as it was until 2.1), with the paths put in.
 const FLASK: &str = "\
 <VirtualHost *:@port@>\nServerName example.com\n\

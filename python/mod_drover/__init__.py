@@ -1,4 +1,4 @@
-"""What mod_drover gives to the applications it runs. Elsewhere this package does nothing, so that they can import it anywhere.
+"""What mod_drover gives to the applications it runs. Elsewhere this package does nothing.
 
 With `preload=On` a template process imports the application, and the processes that answer requests are forked from it:
 
