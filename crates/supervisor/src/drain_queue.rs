@@ -11,8 +11,11 @@ use std::os::fd::{AsFd, OwnedFd};
 /// So many are answered before the loop looks at something else.
 const AT_ONCE: usize = 64;
 
+/// A request as it lay in the queue.
+pub type Waiting = (Vec<u8>, Vec<OwnedFd>);
+
 /// Takes what waits in the queue, so many at once. An error means that the queue is of no use any more.
-pub fn take_waiting(queue: &OwnedFd) -> Result<Vec<(Vec<u8>, Vec<OwnedFd>)>, Errno> {
+pub fn take_waiting(queue: &OwnedFd) -> Result<Vec<Waiting>, Errno> {
     let mut buffer = vec![0; MAX_INLINE + 4096];
     let mut all = Vec::new();
     for _ in 0..AT_ONCE {
