@@ -169,6 +169,7 @@ fn group(name: &str) -> GroupSpec {
         name: name.into(),
         log_level: 7,
         processes: 1,
+        least_processes: 1,
         threads: 1,
         python: env!("CARGO_BIN_EXE_fake_worker").into(),
         max_application_groups: 4,
