@@ -26,7 +26,8 @@ pub fn raise_in(slot: Arc<Slot>, exchange: Arc<Exchange>) {
             if let Ok(class) = py.import("mod_wsgi").and_then(|m| m.getattr("RequestTimeout")) {
                 exchange.interrupted.store(true, Ordering::Release);
                 fast::raise_in_thread(*thread, Some(&class));
-                let line = format!("Injected RequestTimeout into thread {}, as its request runs longer than request-timeout.", slot.index + 1);
+                let line =
+                    format!("Injected RequestTimeout into thread {}, as its request runs longer than request-timeout.", slot.index + 1);
                 errors::log(py, &exchange, INFO, line.as_bytes());
             }
         });
