@@ -169,6 +169,7 @@ fn group(name: &str) -> GroupSpec {
         name: name.into(),
         log_level: 7,
         processes: 1,
+        least_processes: 1,
         threads: 1,
         python: env!("CARGO_BIN_EXE_fake_worker").into(),
         max_application_groups: 4,
@@ -401,7 +402,7 @@ fn when_httpds_parent_is_killed_everything_goes() {
 fn graceful_starts_the_new_before_it_ends_the_old() {
     let mut httpd = Httpd::new();
     let script = httpd.script("a.wsgi", "one", 1000);
-    let spec = GroupSpec { processes: 2, ..group("shop") };
+    let spec = GroupSpec { processes: 2, least_processes: 2, ..group("shop") };
     httpd.configure(vec![spec.clone()]);
     let queue = httpd.open("shop", "", &script).unwrap();
     httpd.expect("DROVER0230");
