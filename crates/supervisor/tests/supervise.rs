@@ -278,7 +278,7 @@ fn preloads_start_at_once_and_load_each_in_its_application() {
     let mut spec = group("shop");
     let script_of = Script { path: script.to_str().unwrap().into(), callable: b"application".to_vec() };
     spec.preload = vec![Preload { application_group: b"x".to_vec(), script: script_of }];
-    spec.processes = 3;
+    (spec.processes, spec.least_processes) = (3, 3);
     httpd.configure(vec![spec]);
     for _ in 0..3 {
         httpd.expect("DROVER0230");
