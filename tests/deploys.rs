@@ -20,7 +20,8 @@ fn status(httpd: &Httpd) -> String {
 const STACKS: &str = "Thread 0x|Current thread|  File \"|<no Python frame>";
 
 /// What is wrong with the new code, and what of it must stand in the log and in the status.
-const BAD: [(&str, &str); 5] = [
+const BAD: [(&str, &str); 6] = [
+    ("x = 1\n", "has no callable 'application'"),
     ("def application(:\n", "SyntaxError"),
     ("import no_such_module\n", "No module named 'no_such_module'"),
     ("raise RuntimeError('on purpose')\n", "RuntimeError: on purpose"),

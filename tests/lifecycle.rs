@@ -42,7 +42,10 @@ pub fn under_load(httpd: &mut Httpd, clients: usize, meanwhile: impl FnOnce(&mut
 /// Writes a script with a time of modification that differs for certain.
 pub fn change(site: &Site, name: &str, text: &str) {
     static STEP: AtomicUsize = AtomicUsize::new(1);
-    site.write(name, text);
+    // At once, as a deploy should: nobody sees half a file.
+    let aside = format!("{name}.new");
+    site.write(&aside, text);
+    std::fs::rename(site.apps().join(&aside), site.apps().join(name)).expect("rename");
     let later = SystemTime::now() + Duration::from_secs(10 * STEP.fetch_add(1, Ordering::Relaxed) as u64);
     std::fs::File::options().write(true).open(site.apps().join(name)).expect("open").set_modified(later).expect("mtime");
 }

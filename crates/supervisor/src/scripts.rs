@@ -41,7 +41,8 @@ impl Scripts {
         let mut failures = Vec::new();
         for Loaded { script, mtime_us, failure } in loaded {
             let Some((code, text)) = failure else { continue };
-            let gone = matches!(Failure::from_code(code), Failure::ScriptMissing | Failure::NoCallable);
+            // A file without its callable is a broken deploy (perhaps it is being written); one that is not there was removed.
+            let gone = Failure::from_code(code) == Failure::ScriptMissing;
             if gone && !self.preload.contains(&script) {
                 self.known.retain(|s| *s != script);
             } else {

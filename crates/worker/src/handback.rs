@@ -27,11 +27,13 @@ pub fn wanted(worker: &Worker, exchange: &Exchange, loaded: u64) -> bool {
 
 /// Whether the script itself asks for a new process: its module has lost `__mtime__`, or its `reload_required(resource)` says so
 /// (mod_wsgi's release notes of 3.0). An exception in there is logged and asks for nothing, or one mistake would restart for ever.
-pub fn script_asks(py: Python<'_>, exchange: &Exchange, module: &Bound<'_, PyDict>) -> bool {
-    // A request that was sent again was asked about by the process that handed it back.
-    if exchange.prefix.script_mtime_us == 0 || exchange.prefix.flags & RESENT != 0 {
-        return false;
-    }
+pub fn script_asks(py: Python<'_>, worker: &Worker, exchange: &Exchange, module: &Bound<'_, PyDict>) -> bool {
+    let (path, seen, resent) = (&exchange.script.path, exchange.prefix.script_mtime_us, exchange.prefix.flags & RESENT != 0);
+    // Without script reloading httpd says no time.
+    seen != 0 && worker.scripts.wants_new_process(path, seen, resent, || asks(py, exchange, module))
+}
+
+fn asks(py: Python<'_>, exchange: &Exchange, module: &Bound<'_, PyDict>) -> bool {
     let item = |name| module.get_item(name).ok().flatten();
     if item(intern!(py, "__mtime__")).is_none_or(|mtime| !mtime.is_instance_of::<PyInt>()) {
         return true;

@@ -78,6 +78,8 @@ pub struct Scripts {
     told: Mutex<HashSet<(Vec<u8>, u64)>>,
     /// Times of files that are known to fail: the code that is loaded goes on.
     kept: Mutex<HashSet<(Vec<u8>, u64)>>,
+    /// Scripts that have asked for a new process themselves.
+    asked: Mutex<HashSet<Vec<u8>>>,
 }
 
 /// The time of a file, microseconds since 1970, as httpd counts it; 0: it has none.
@@ -109,6 +111,16 @@ impl Scripts {
     pub fn hands_back(&self, path: &[u8], mtime_us: u64, resent: bool) -> bool {
         let key = (path.to_vec(), mtime_us);
         !self.kept.lock().contains(&key) && (self.told.lock().insert(key) || resent)
+    }
+
+    /// Whether a request goes to droverd because the script itself wants a new process, as `asks` finds out. A request that was sent
+    /// again is not asked about: the process that has asked does not serve it, any other does.
+    pub fn wants_new_process(&self, path: &[u8], mtime_us: u64, resent: bool, asks: impl FnOnce() -> bool) -> bool {
+        let wants = if resent { self.asked.lock().contains(path) } else { asks() };
+        if wants && !resent {
+            self.asked.lock().insert(path.to_vec());
+        }
+        wants && !self.kept.lock().contains(&(path.to_vec(), mtime_us))
     }
 
     /// droverd has not heard it.

@@ -224,7 +224,7 @@ impl Server {
             Found::Loaded { mtime_us, now, .. } => (*mtime_us, *now),
             Found::Broken { broken, now } => (broken.mtime_us, *now),
         };
-        let asks = || matches!(&found, Found::Loaded { module, .. } if handback::script_asks(py, exchange, module.bind(py)));
+        let asks = || matches!(&found, Found::Loaded { module, .. } if handback::script_asks(py, &self.worker, exchange, module.bind(py)));
         if !fresh
             && (handback::wanted(&self.worker, exchange, mtime_us) || asks())
             && handback::give(&self.worker, exchange, message, &way, fds)
@@ -238,8 +238,11 @@ impl Server {
                     let path = String::from_utf8_lossy(payload.script);
                     errors::log(py, exchange, errors::INFO, format!("Loading WSGI script '{path}'.").as_bytes());
                     let script = control::Script { path: payload.script.to_vec(), callable: payload.callable.to_vec() };
-                    // When droverd does not hear it, the next generation imports the script with a request again.
-                    let _ = self.worker.control.send(&FromWorker::AlsoLoaded(script), &[]);
+                    // What never had its callable must not keep a later generation from serving.
+                    if module.bind(py).contains(&*String::from_utf8_lossy(payload.callable)).unwrap_or(false) {
+                        // When droverd does not hear it, the next generation imports the script with a request again.
+                        let _ = self.worker.control.send(&FromWorker::AlsoLoaded(script), &[]);
+                    }
                 }
                 module
             }

@@ -1,5 +1,5 @@
 //! Scripts: imports, failures, changes.
-use crate::harness::{Ending, Request, Scratch, Worker, config};
+use crate::harness::{Ending, Request, Scratch, Worker, config, until};
 use drover_wire::control::{FromWorker, Script, ToWorker};
 use drover_wire::frame::Failure;
 use drover_wire::request::{PREFIX, Prefix};
@@ -133,7 +133,8 @@ fn a_changed_script_hands_the_request_back_once() {
 #[test]
 fn a_script_may_ask_for_a_new_process() {
     let worker = Worker::serving(2, "app.wsgi");
-    let path = worker.scratch.0.join("asks.wsgi");
+    let directory = Scratch::new();
+    let path = directory.0.join("asks.wsgi");
     let code = "def reload_required(resource):\n    assert resource == __file__\n    return WANTED\n\ndef application(environ, start_response):\n    global WANTED\n    start_response('200 OK', [])\n    WANTED = environ['PATH_INFO'] == '/ask'\n    if environ['PATH_INFO'] == '/strip':\n        del globals()['__mtime__']\n    if environ['PATH_INFO'] == '/raise':\n        WANTED = Wrong()\n    return [b'old']\n\nclass Wrong:\n    def __bool__(self):\n        raise ValueError('on purpose')\n\nWANTED = False\n";
     std::fs::write(&path, code).unwrap();
     let bytes = path.as_os_str().as_encoded_bytes().to_vec();
@@ -151,9 +152,25 @@ fn a_script_may_ask_for_a_new_process() {
     assert!(!request.is_empty());
     drop(fds);
     assert!(matches!(asked.answer().ending, Ending::Closed));
-    let mut resent = get("/strip");
+    let mut resent = get("/");
     resent.prefix.flags |= drover_wire::request::RESENT;
-    assert_eq!(worker.request(&resent).answer().good(), "old");
+    let _again = worker.request(&resent);
+    assert!(matches!(worker.hear(), FromWorker::Changed { .. }), "this process has asked: it is for its successor");
+    worker.say(&ToWorker::Keep { path: bytes.clone(), mtime_us: mtime(&path) });
+    until(|| {
+        let exchange = worker.request(&resent);
+        let spoke = worker.speaks_before(&exchange);
+        if spoke {
+            drop(worker.hear_with_fds());
+        }
+        !spoke
+    });
+    worker.drain();
+
+    let worker = Worker::serving(2, "app.wsgi");
+    assert_eq!(worker.request(&resent).answer().good(), "old", "the successor serves it without asking");
+    drop(worker.hear()); // AlsoLoaded
+    assert_eq!(worker.request(&get("/strip")).answer().good(), "old");
     let _stripped = worker.request(&get("/"));
     assert!(matches!(worker.hear(), FromWorker::Changed { .. }));
     worker.drain();
