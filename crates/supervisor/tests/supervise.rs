@@ -510,6 +510,77 @@ fn stop_and_start_again() {
     assert!(httpd.end().success());
 }
 
+/// The parent of a process.
+fn parent(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// A group whose workers are forked from a template.
+fn forking(processes: u32) -> GroupSpec {
+    GroupSpec { preload_fork: true, processes, least_processes: processes, ..group("shop") }
+}
+
+#[test]
+fn workers_come_from_one_template_and_are_droverds_children() {
+    let mut httpd = Httpd::new();
+    let script = httpd.script("a.wsgi", "one", 1000);
+    httpd.configure(vec![forking(3)]);
+    let queue = httpd.open("shop", "", &script).unwrap();
+    httpd.expect("DROVER0246");
+    for _ in 0..3 {
+        httpd.expect("DROVER0230");
+    }
+    let (text, pid) = request(&queue, &script, "application", 1000).served();
+    assert_eq!((text.as_str(), parent(pid)), ("one", i32::try_from(httpd.droverd.id()).unwrap()));
+    // One that dies is replaced from the same template.
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    httpd.expect("DROVER0232");
+    httpd.expect("DROVER0230");
+    assert_eq!(httpd.read.matches("DROVER0246").count(), 1);
+    // New code has a template of its own, and the old one goes.
+    httpd.script("a.wsgi", "two", 1001);
+    assert_eq!(request(&queue, &script, "application", 1001).served().0, "two");
+    assert_eq!(httpd.read.matches("DROVER0249").count(), 1);
+    for code in ["DROVER0249", "DROVER0246"] {
+        if httpd.read.matches(code).count() < 2 {
+            httpd.expect(code);
+        }
+    }
+}
+
+#[test]
+fn a_template_that_cannot_be_one_is_a_failed_start() {
+    for (text, reason) in [
+        ("refuse", "it has threads"),
+        ("exit", "the template process exited with status 3"),
+        ("drop", "a process ended before it could say who it is"),
+        ("forge", "the process that said Hello is not the template's child"),
+        ("keep", "the process that said Hello is not the template's child"),
+    ] {
+        let mut httpd = Httpd::new();
+        let script = httpd.script("a.wsgi", text, 1000);
+        httpd.configure(vec![forking(2)]);
+        let queue = httpd.open("shop", "", &script).unwrap();
+        let answer = request(&queue, &script, "application", 1000).answer();
+        assert_eq!(answer, Answer::Failed(Failure::CannotStart, reason.into()), "{text}");
+        httpd.script("a.wsgi", "mended", 1001);
+        assert_eq!(request(&queue, &script, "application", 1001).served().0, "mended", "{text}");
+    }
+}
+
+#[test]
+fn startup_timeout_counts_while_a_template_imports() {
+    let mut httpd = Httpd::new();
+    let script = httpd.script("a.wsgi", "hang", 1000);
+    httpd.configure(vec![GroupSpec { startup_timeout_ms: Some(300), ..forking(2) }]);
+    let queue = httpd.open("shop", "", &script).unwrap();
+    let answer = request(&queue, &script, "application", 1000).answer();
+    assert_eq!(answer, Answer::Failed(Failure::CannotStart, "startup-timeout".into()));
+    httpd.control = None;
+    assert!(httpd.end().success(), "and droverd ends although the template hangs");
+}
+
 #[test]
 fn a_worker_is_who_its_group_says() {
     if !rustix::process::getuid().is_root() {

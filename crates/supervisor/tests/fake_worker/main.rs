@@ -3,6 +3,9 @@
 //! `fail`: cannot be loaded. `exit`: the process ends while loading it. `hang`: it never comes up. Anything else: the answer to
 //! each request is that text, the process id and the user id. The callable `crash` aborts the process; `hold` waits for a byte on
 //! the way back before it answers.
+//!
+//! As a template it starts another of its kind for each Fork, through a shell that ends at once. `refuse`: it says that it cannot be
+//! one. `forge`: it says Hello itself in the place of a new worker. `keep`: the new worker stays its own child. `drop`: it forks none.
 use drover_sys::Errno;
 use drover_sys::channel::{receive, send};
 use drover_sys::inherited;
@@ -12,9 +15,10 @@ use drover_wire::frame::{Failure, Header, Kind};
 use drover_wire::request::{PREFIX, Payload, Prefix};
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 use std::time::Duration;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -72,8 +76,57 @@ impl Worker {
             outcomes.push(Loaded { script: script.clone(), mtime_us: code.mtime_us, failure });
             self.loaded.insert(script.path.clone(), code);
         }
-        self.say(&FromWorker::Loaded(outcomes), &[])?;
+        let refuses = config.is_template && self.loaded.values().any(|code| code.text.as_deref() == Ok("refuse"));
+        if !refuses {
+            self.say(&FromWorker::Loaded(outcomes), &[])?;
+        }
         Ok(*config)
+    }
+
+    /// Starts workers until droverd has had enough.
+    fn fork_workers(&self) -> Outcome<()> {
+        let mode = self.loaded.values().find_map(|code| code.text.clone().ok()).unwrap_or_default();
+        if mode == "refuse" {
+            return self.say(&FromWorker::SetupFailed("something stands above\nit has threads".to_owned()), &[]);
+        }
+        loop {
+            let (mut buffer, mut fds) = (vec![0; 200_000], Vec::new());
+            let n = receive(&self.control, &mut buffer, &mut fds, true)?;
+            if n == 0 || decode::<ToWorker>(buffer.get(..n).unwrap_or_default())? != ToWorker::Fork {
+                return Ok(());
+            }
+            let [control, output, error] = <[OwnedFd; 3]>::try_from(fds).map_err(|_| "Fork without its descriptors")?;
+            match mode.as_str() {
+                "drop" => {}
+                "forge" => {
+                    let hello = FromWorker::Hello { version: drover_wire::VERSION.to_owned(), python: "none".to_owned() };
+                    send(&control, &[&encode(&hello)?], &[], true)?;
+                }
+                _ => self.start_another(&control, output, error, mode != "keep")?,
+            }
+        }
+    }
+
+    /// Another process of this program; it waits until the shell between is gone, so that its parent is whoever adopts it.
+    fn start_another(&self, control: &OwnedFd, output: OwnedFd, error: OwnedFd, is_orphan: bool) -> Outcome<()> {
+        let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        for fd in [control, &self.queue, &wait] {
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+        }
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", if is_orphan { "\"$@\" &" } else { "exec \"$@\"" }, "sh"]).arg(std::env::current_exe()?);
+        for (name, fd) in [("--control", control), ("--queue", &self.queue), ("--wait", &wait)] {
+            command.arg(name).arg(fd.as_raw_fd().to_string());
+        }
+        let mut between = command.stdout(output).stderr(error).spawn()?;
+        for fd in [control, &self.queue, &wait] {
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
+        }
+        if is_orphan {
+            between.wait()?;
+        }
+        drop(go);
+        Ok(())
     }
 
     fn serve(&mut self) -> Outcome<()> {
@@ -149,9 +202,21 @@ fn main() -> Outcome<()> {
         let at = arguments.iter().position(|a| a == name).ok_or("an argument is missing")?;
         arguments.get(at + 1).ok_or("a number is missing")?.parse::<i32>().map_err(Box::<dyn Error>::from)
     };
-    let [control, queue] = inherited::take([number("--control")?, number("--queue")?]).map_err(|(_, e)| e)?;
+    let (control, queue) = match number("--wait") {
+        Ok(wait) => {
+            let [control, queue, wait] = inherited::take([number("--control")?, number("--queue")?, wait]).map_err(|(_, e)| e)?;
+            rustix::io::read(&wait, &mut [0; 1])?;
+            (control, queue)
+        }
+        Err(_) => {
+            let [control, queue] = inherited::take([number("--control")?, number("--queue")?]).map_err(|(_, e)| e)?;
+            (control, queue)
+        }
+    };
     let mut worker = Worker { control, queue, loaded: BTreeMap::new(), kept: BTreeMap::new() };
-    worker.start()?;
+    if worker.start()?.is_template {
+        return worker.fork_workers();
+    }
     match worker.hear()? {
         Some(ToWorker::Serve) => worker.serve(),
         _ => Ok(()),
