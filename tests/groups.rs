@@ -152,10 +152,16 @@ mpm_test!(threads_of_a_process_run_at_once_and_one_means_one, |site| {
 });
 
 /// Every CPython that the tests may use; `scripts/pythons.sh` lists them.
-fn pythons() -> Vec<PathBuf> {
+pub fn pythons() -> Vec<PathBuf> {
     let list = paths::shared().join("pythons/list");
     let text = std::fs::read_to_string(&list).unwrap_or_else(|e| panic!("{}: {e}; run: make provision", list.display()));
     text.lines().map(PathBuf::from).collect()
+}
+
+/// A copied interpreter looks for its library where it was built, which the workers' user may not be able to read: LD_LIBRARY_PATH.
+pub fn libraries(pythons: &[PathBuf]) -> String {
+    let lib = |p: &PathBuf| Some(p.parent()?.parent()?.join("lib").display().to_string());
+    pythons.iter().filter_map(lib).filter(|d| d != "/usr/lib").collect::<Vec<_>>().join(":")
 }
 
 fn venv(httpd: &crate::harness::Site, python: &PathBuf, name: &str) -> PathBuf {
@@ -184,10 +190,7 @@ mpm_test!(every_python_of_the_machine_at_once, |site| {
         );
         venvs.push((name, dir, python));
     }
-    // A copied interpreter looks for its library where it was built, which the workers' user may not be able to read.
-    let libraries: Vec<String> =
-        pythons.iter().filter_map(|p| Some(p.parent()?.parent()?.join("lib").display().to_string())).filter(|d| d != "/usr/lib").collect();
-    let httpd = site.bare().config(&text).environment("LD_LIBRARY_PATH", &libraries.join(":")).start();
+    let httpd = site.bare().config(&text).environment("LD_LIBRARY_PATH", &libraries(&pythons)).start();
     for (name, dir, python) in &venvs {
         let told = process(&httpd, &format!("/{name}"));
         let version = Command::new(python).args(["-c", "import sys; print(list(sys.version_info[:2]))"]).output().expect("version").stdout;

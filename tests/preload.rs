@@ -425,3 +425,75 @@ mpm_test!(a_killed_supervisor_takes_its_templates_along, |bare| {
         answer.status == 200 && answer.json()["pid"].as_i64() != Some(up[0].into())
     });
 });
+
+/// What a child that the application forks has of ours: at the import and in a request.
+const CHILDREN: &str = r#"
+import json, os, subprocess, sys
+subprocess.run(["true"], check=True)
+
+def sockets():
+    links = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink("/proc/self/fd/" + fd))
+        except OSError:
+            pass
+    return sum(link.startswith("socket:") for link in links)
+
+def in_child():
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(write, str(sockets()).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(pid, 0)
+    answer = int(os.read(read, 9))
+    os.close(read)
+    return answer
+
+AT_IMPORT, IMPORTED_BY = in_child(), os.getpid()
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    answer = [list(sys.version_info[:2]), AT_IMPORT, in_child(), IMPORTED_BY != os.getpid(), sockets() > 1]
+    return [json.dumps(answer).encode()]
+"#;
+
+mpm_test!(every_python_forks_and_a_forked_childs_child_has_nothing_of_ours, |bare| {
+    let pythons = crate::groups::pythons();
+    let mut text = String::new();
+    for (i, python) in pythons.iter().enumerate() {
+        text += &format!("WSGIDaemonProcess v{i} preload=On processes=2 threads=2 python={}\n", python.display());
+        text += &format!("WSGIScriptAlias /v{i} @apps@/children.wsgi process-group=v{i} application-group=%{{GLOBAL}}\n");
+    }
+    let site = bare.script("children.wsgi", CHILDREN).bare().config(&text).allow_log("DeprecationWarning|fork()");
+    let httpd = site.environment("LD_LIBRARY_PATH", &crate::groups::libraries(&pythons)).start();
+    for (i, python) in pythons.iter().enumerate() {
+        let told = httpd.get(&format!("/v{i}")).json();
+        let told = told.as_array().expect("list");
+        assert_eq!(serde_json::json!(told[1..]), serde_json::json!([0, 0, true, true]), "{}", python.display());
+    }
+    assert_eq!(templates(&httpd).len(), pythons.len());
+});
+
+mpm_test!(workers_that_have_served_enough_are_replaced_by_forks, |bare| {
+    let httpd = site(bare, "processes=2 threads=1 maximum-requests=10").start();
+    wait_workers(&httpd, 2);
+    until("each was replaced", || {
+        assert_eq!(httpd.get("/").status, 200);
+        workers(&httpd).len() >= 6
+    });
+    assert_eq!((imports(&httpd).len(), templates(&httpd).len()), (1, 1));
+});
+
+mpm_test!(the_command_drover_shows_the_template, |bare| {
+    let httpd = site(bare, "processes=2 threads=1").start();
+    wait_workers(&httpd, 2);
+    let socket = httpd.site.dir().join("run/drover.sock");
+    let mut command = std::process::Command::new(crate::harness::paths::drover());
+    let output = command.arg("status").arg("--socket").arg(socket).output().expect("drover status");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = |state: &str| text.lines().filter(|l| l.contains(state)).count();
+    assert_eq!((line(" template "), line(" serving ")), (1, 2), "{text}");
+});

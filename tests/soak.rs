@@ -4,7 +4,7 @@
 //! seconds in `make test` and for MINUTES in `make soak`; the order of events comes from a seed that a failure prints. Called by:
 //! `main.rs`.
 use crate::graceful::{ask, code};
-use crate::harness::{Httpd, paths, processes, until};
+use crate::harness::{Httpd, Site, paths, processes, until};
 use crate::lifecycle::change;
 use rustix::process::Signal;
 use std::sync::Mutex;
@@ -107,14 +107,25 @@ fn resident(pid: i32) -> u64 {
 }
 
 mpm_test!(everything_at_once, |site| {
-    let site = site.script("a.wsgi", &code(0)).app("/", "a.wsgi").daemon(&format!("processes=2 threads={THREADS} restart-interval=5"));
+    soak(site, "", 2);
+});
+
+// droverd has one child more, the template.
+mpm_test!(everything_at_once_with_templates, |site| {
+    soak(site, "preload=On", 3);
+});
+
+/// `children` is the number of processes below droverd when all is quiet.
+fn soak(site: Site, options: &str, children: usize) {
+    let options = format!("processes=2 threads={THREADS} restart-interval=5 {options}");
+    let site = site.script("a.wsgi", &code(0)).app("/", "a.wsgi").daemon(&options);
     let site = site.allow_log("DROVER02|DROVER0007|DROVER005|DROVER006|AH00052|Traceback|  File|    |SyntaxError|^^^|wsgi:error");
     let mut httpd = site.start();
     let seed = std::env::var("DROVER_SOAK_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| u64::from(std::process::id()) | 1);
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let (mut explained, newest) = (Explained::default(), AtomicUsize::new(0));
     httpd.graceful();
-    until("answers", || ask(httpd.site.port, 0).is_ok() && httpd.workers().len() == 2);
+    until("answers", || ask(httpd.site.port, 0).is_ok() && httpd.workers().len() == children);
     let before = (processes::descriptors(httpd.pid()), resident(httpd.pid()));
     let (stop, good, lost) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(Vec::new()));
     let (until_then, port) = (Instant::now() + duration(), httpd.site.port);
@@ -141,8 +152,8 @@ mpm_test!(everything_at_once, |site| {
     let lost = lost.into_inner().expect("lock");
     assert!(lost.len() <= explained.losses, "seed {seed}: {} lost, {} explained: {lost:?}", lost.len(), explained.losses);
     assert!(good.into_inner() > 0);
-    until("two workers of one generation", || httpd.workers().len() == 2 && ask(port, 0) == Ok(explained.version));
+    until("the processes of one generation", || httpd.workers().len() == children && ask(port, 0) == Ok(explained.version));
     until("as many descriptors as before", || processes::descriptors(httpd.pid()) <= before.0 + 2);
     let grown = resident(httpd.pid()).saturating_sub(before.1);
     assert!(grown < 8 * 1024, "seed {seed}: httpd's parent has grown by {grown} kB");
-});
+}
