@@ -10,6 +10,7 @@ mod supervisor;
 
 mod admin;
 mod broker;
+mod children;
 mod configure;
 mod newborn;
 mod template;

@@ -32,6 +32,7 @@ mod response;
 mod restrict;
 mod scripts;
 mod serve;
+mod setup;
 mod shutdown;
 mod start;
 mod template;

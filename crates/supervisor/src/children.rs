@@ -1,0 +1,161 @@
+//! Starting workers, hearing what they print, and their ends.
+//!
+//! Responsible for: every process below droverd being known or reaped, and its pool hearing of its start and its end. Must never: decide
+//! that one starts or ends (the pools do). Called by: `supervisor.rs`, the event loop; `template.rs` and `newborn.rs` for groups whose
+//! workers are forked.
+use crate::messages::Code;
+use crate::poller::Source;
+use crate::pool::{Event, Number};
+use crate::process::{Ended, Output, Process, start};
+use crate::supervisor::Supervisor;
+use drover_sys::Errno;
+use drover_wire::control::WorkerConfig;
+use rustix::process::{WaitOptions, WaitStatus, wait};
+
+impl Supervisor {
+    /// The gate lets a worker in.
+    pub fn launch(&mut self, id: u32, number: Number) {
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        let (Some(generation), Some(queue)) = (unit.waiting.remove(&number), unit.queue.as_ref()) else { return };
+        if unit.settings.spec.preload_fork {
+            return self.launch_from_template(id, number, generation);
+        }
+        match start(id, number, generation, &unit.settings, &queue.receive, &self.place) {
+            Ok((process, outputs)) => {
+                let watched = self.attach(process, outputs);
+                self.feed(id, Event::Started(number));
+                self.unfit_unless(watched, id, number);
+            }
+            Err(e) => {
+                unit.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
+                self.unstarted(id, number, e.to_string());
+            }
+        }
+    }
+
+    /// There will be no process for this worker.
+    pub fn unstarted(&mut self, id: u32, worker: Number, reason: String) {
+        self.gate.leave((id, worker));
+        self.feed(id, Event::Unstarted { worker, reason });
+    }
+
+    /// Listens to a worker from now on.
+    pub fn attach(&mut self, process: Process, outputs: [Output; 2]) -> Result<(), Errno> {
+        let pid = process.pid().as_raw_nonzero().get().unsigned_abs();
+        if let Some(unit) = self.units.get_mut(&process.unit) {
+            unit.pids.insert(process.number, pid);
+        }
+        let watched = process.control.as_ref().map_or(Ok(()), |c| self.poller.add(c, Source::Worker(pid)));
+        self.processes.insert(pid, process);
+        watched.and(self.read_from(outputs))
+    }
+
+    /// Reads a process's output from now on.
+    pub fn read_from(&mut self, outputs: [Output; 2]) -> Result<(), Errno> {
+        let mut watched = Ok(());
+        for output in outputs {
+            self.next_output = self.next_output.wrapping_add(1);
+            watched = watched.and(self.poller.add(&output.fd, Source::Output(self.next_output)));
+            self.outputs.insert(self.next_output, output);
+        }
+        watched
+    }
+
+    pub fn unfit_unless(&mut self, watched: Result<(), Errno>, id: u32, worker: Number) {
+        if let Err(e) = watched {
+            self.main.message(Code::System, None, None, &["cannot watch a worker".into(), e.to_string()]);
+            self.feed(id, Event::Unfit { worker, reason: e.to_string() });
+        }
+    }
+
+    /// What a worker has to know at its start.
+    pub fn worker_config(&self, process: &Process) -> Option<WorkerConfig> {
+        let unit = self.units.get(&process.unit)?;
+        let spec = &process.settings.spec;
+        let mut options = process.settings.worker_options(&unit.key.application).clone();
+        options.maximum_requests = options.maximum_requests.map(|most| own_maximum(most, process.number));
+        Some(WorkerConfig {
+            version: drover_wire::VERSION.to_owned(),
+            group: spec.name.clone(),
+            application_group: unit.key.application.clone(),
+            generation: process.generation,
+            is_template: false,
+            processes: spec.processes,
+            multiprocess: spec.multiprocess,
+            threads: spec.threads,
+            home: spec.home.clone(),
+            options,
+            scripts: unit.scripts.all(),
+        })
+    }
+
+    /// Some children have ended. Those that nobody knows are programs of applications that have lost their parent, and came to us
+    /// because workers that templates fork must ([`crate::newborn`]).
+    pub fn reap(&mut self) {
+        // One that has said who it is and died since is known then.
+        for id in self.newborns.keys().copied().collect::<Vec<_>>() {
+            self.newborn_says(id);
+        }
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => self.child_ended(pid.as_raw_nonzero().get().unsigned_abs(), status),
+                Err(Errno::INTR) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    fn child_ended(&mut self, pid: u32, status: WaitStatus) {
+        if self.templates.contains_key(&pid) {
+            return self.template_ended(pid, status);
+        }
+        // Its last words first, so that they stand above what is said about its death.
+        self.worker_says(pid);
+        let Some(process) = self.processes.remove(&pid) else { return };
+        self.read_last_output(pid);
+        if let Some(control) = &process.control {
+            self.poller.remove(control);
+        }
+        let worker = process.number;
+        self.gate.leave((process.unit, worker));
+        let event = match process.ended(status) {
+            Ended::Ran(how) => Event::Exited { worker, how },
+            Ended::NeverRan(e) => {
+                process.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
+                Event::Unstarted { worker, reason: e.to_string() }
+            }
+        };
+        self.feed(process.unit, event);
+        if let Some(unit) = self.units.get_mut(&process.unit) {
+            unit.pids.remove(&worker);
+        }
+    }
+
+    /// What the pipes of a process that has ended still hold.
+    pub fn read_last_output(&mut self, pid: u32) {
+        for output in self.outputs.iter().filter(|(_, o)| o.pid == pid).map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.read_output(output);
+        }
+    }
+
+    pub fn read_output(&mut self, id: u32) {
+        if self.outputs.get_mut(&id).is_some_and(|o| !o.read())
+            && let Some(o) = self.outputs.remove(&id)
+        {
+            self.poller.remove(&o.fd);
+        }
+    }
+
+    /// The last of what the pipes hold, before droverd ends.
+    pub fn read_all_output(&mut self) {
+        for id in self.outputs.keys().copied().collect::<Vec<_>>() {
+            self.read_output(id);
+        }
+    }
+}
+
+/// maximum-requests of one worker: up to a tenth fewer, spread so that neighbours are far from each other.
+fn own_maximum(most: u64, worker: Number) -> u64 {
+    let spread = u64::from(worker.wrapping_mul(0x9e37_79b9) >> 16) * (most / 10) / (1 << 16);
+    most - spread
+}

@@ -1,0 +1,121 @@
+//! The interpreter as WSGIDaemonProcess describes it.
+//!
+//! Responsible for: streams, sys.path, names, hooks, before any script runs. Must never: import a script. Called by: `process` and
+//! `template`, once in a process that was not forked.
+use crate::errors::{self, Log};
+use crate::fork;
+use crate::native;
+use crate::process::system;
+use crate::restrict::{Restricted, SignalIntercept};
+use drover_wire::control::WorkerConfig;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+use std::ffi::CString;
+
+/// The mod_wsgi whose Python API ours follows; `mod_wsgi.version` says it.
+pub const MOD_WSGI_VERSION: (u32, u32, u32) = (6, 1, 1);
+
+/// Makes the interpreter what the configuration says.
+pub fn set_up(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
+    let options = &config.options;
+    let sys = py.import("sys")?;
+    if let Some(name) = options.display_name.as_ref().and_then(|n| CString::new(n.as_slice()).ok()) {
+        native::set_title(&name);
+    }
+    if let Some(locale) = &options.locale {
+        let module = py.import("locale")?;
+        if module.call_method1("setlocale", (module.getattr("LC_ALL")?, String::from_utf8_lossy(locale))).is_err() {
+            warn(&format!("locale {} is not installed", String::from_utf8_lossy(locale)));
+        }
+    }
+    if let Some(us) = options.switch_interval_us.filter(|&us| us > 0) {
+        sys.call_method1("setswitchinterval", (us as f64 / 1e6,))?;
+    }
+    if let Some(bytes) = options.stack_size {
+        let pages = bytes.div_ceil(4096).saturating_mul(4096);
+        if py.import("threading")?.call_method1("stack_size", (pages,)).is_err() {
+            warn(&format!("stack-size={bytes} is refused by Python"));
+        }
+    }
+    sys.setattr("argv", ["mod_wsgi"])?;
+    set_streams(py, config)?;
+    set_path(py, config)?;
+    let module = py.import("mod_wsgi")?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    module.call_method1(
+        "_configure",
+        (MOD_WSGI_VERSION, text(&config.group), text(&config.application_group), config.processes, config.threads),
+    )?;
+    if options.restrict_signal {
+        let signal = py.import("signal")?;
+        let wrapped = signal.getattr("signal")?.unbind();
+        signal.setattr("signal", Bound::new(py, SignalIntercept { wrapped })?)?;
+    }
+    let faulthandler = py.import("faulthandler")?;
+    faulthandler.call_method1("enable", (2,))?;
+    faulthandler.call_method1("register", (native::dump_signal(), 2, true, false))?;
+    let hooks = PyDict::new(py);
+    hooks.set_item("after_in_child", pyo3::wrap_pyfunction!(in_child, py)?)?;
+    py.import("os")?.getattr("register_at_fork")?.call((), Some(&hooks))?;
+    Ok(())
+}
+
+#[pyfunction]
+fn in_child() {
+    fork::in_child();
+}
+
+fn warn(what: &str) {
+    errors::write_plainly(format!("mod_drover worker: {what}\n").as_bytes());
+}
+
+fn set_streams(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
+    let sys = py.import("sys")?;
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
+        .map_err(system)?;
+    rustix::stdio::dup2_stdin(&null).map_err(system)?;
+    if config.options.restrict_stdin {
+        sys.setattr("stdin", Bound::new(py, Restricted { name: "sys.stdin" })?)?;
+    }
+    let stdout = sys.getattr("stdout")?;
+    if config.options.restrict_stdout {
+        sys.setattr("stdout", Bound::new(py, Restricted { name: "sys.stdout" })?)?;
+    } else if !stdout.is_none() {
+        let how = PyDict::new(py);
+        how.set_item("line_buffering", true)?;
+        how.set_item("errors", "backslashreplace")?;
+        stdout.call_method("reconfigure", (), Some(&how))?;
+    }
+    let log = Bound::new(py, Log::new(None, "<stderr>"))?;
+    sys.setattr("stderr", errors::text_stream(&log)?)
+}
+
+/// sys.path: the home directory, then python-path and what its .pth files name, then what was there.
+fn set_path(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
+    let path = py.import("sys")?.getattr("path")?.cast_into::<PyList>()?;
+    let (os, site) = (py.import("os")?, py.import("site")?);
+    let decode = |bytes: &[u8]| os.call_method1("fsdecode", (PyBytes::new(py, bytes),));
+    let before = PyList::new(py, path.iter())?;
+    let front = PyList::empty(py);
+    let mut wanted = Vec::new();
+    if let Some(home) = &config.home {
+        wanted.push(decode(home)?);
+    }
+    for directory in &config.options.python_path {
+        let directory = decode(directory)?;
+        site.call_method1("addsitedir", (&directory,))?;
+        wanted.push(directory);
+    }
+    let added = path.iter().filter(|entry| !before.contains(entry).unwrap_or(false));
+    for entry in wanted.into_iter().chain(added) {
+        if !front.contains(&entry)? {
+            front.append(entry)?;
+        }
+    }
+    for entry in before.iter() {
+        if !front.contains(&entry)? {
+            front.append(entry)?;
+        }
+    }
+    path.set_slice(0, path.len(), front.as_any())
+}
