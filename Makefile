@@ -4,6 +4,7 @@ CARGO   ?= cargo
 PREFIX  ?= /usr/local
 DESTDIR ?=
 PORT    ?= 8000
+SECONDS ?= 20
 APP     ?= examples/hello.wsgi
 # The staged installation and the virtualenvs: ./target, or a place that the workers' user can read when this tree is private.
 SHARED  := $(shell sh scripts/shared-dir.sh)
@@ -12,12 +13,12 @@ TARGET  := $(or $(CARGO_TARGET_DIR),target)
 export DROVER_SHARED := $(SHARED)
 
 .DEFAULT_GOAL := help
-.PHONY: help build check unit test asan bench run stage install uninstall clean provision
+.PHONY: help build check unit test fuzz asan bench run stage install uninstall clean provision
 
 help: ## This list.
 	@echo "mod_drover: Python web applications in supervised daemon groups, as an Apache httpd module"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "  Variables: MPM=event T=name (test), PORT=8000 APP=file.wsgi (run), PREFIX=/usr/local DESTDIR= (install)"
+	@echo "  Variables: MPM=event T=name (test), SECONDS=20 (fuzz), PORT=8000 APP=file.wsgi (run), PREFIX=/usr/local DESTDIR= (install)"
 
 build: ## Build the module, droverd, the worker's extension and drover, for release.
 	@sh scripts/provision.sh build
@@ -35,6 +36,10 @@ test: ## Every test, with a real httpd under each MPM. MPM=event and T=name choo
 	@sh scripts/provision.sh tests
 	@$(MAKE) --no-print-directory stage
 	@DROVER_PREFIX=$(STAGE) sh scripts/test.sh "$(MPM)" "$(T)"
+
+fuzz: ## Every parser of outside bytes under libFuzzer and the address sanitizer, SECONDS (20) each.
+	@sh scripts/provision.sh fuzz
+	@sh scripts/fuzz.sh "$(SECONDS)"
 
 asan: ## The tests of the pure crates under the address sanitizer.
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=$(TARGET)/asan \

@@ -8,7 +8,7 @@ mod checks;
 pub mod client;
 pub mod environ;
 pub mod failure;
-mod proxy;
+pub mod proxy;
 mod relay;
 mod select;
 
