@@ -41,9 +41,9 @@ fuzz: ## Every parser of outside bytes under libFuzzer and the address sanitizer
 	@sh scripts/provision.sh fuzz
 	@sh scripts/fuzz.sh "$(SECONDS)"
 
-asan: ## The tests of the pure crates under the address sanitizer.
-	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=$(TARGET)/asan \
-	    $(CARGO) test -p drover-wire --target $$(rustc -vV | sed -n 's/^host: //p')
+asan: ## The unit tests (wire, sys, droverd, the module's pure parts) under the address sanitizer.
+	@sh scripts/provision.sh build
+	@sh scripts/asan.sh
 
 bench: ## Compare with the peers, in one interleaved run.
 	@sh scripts/provision.sh tests
