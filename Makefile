@@ -13,7 +13,7 @@ TARGET  := $(or $(CARGO_TARGET_DIR),target)
 export DROVER_SHARED := $(SHARED)
 
 .DEFAULT_GOAL := help
-.PHONY: help build check unit test fuzz asan bench run stage install uninstall clean provision
+.PHONY: help build check unit test fuzz asan valgrind bench run stage install uninstall clean provision
 
 help: ## This list.
 	@echo "mod_drover: Python web applications in supervised daemon groups, as an Apache httpd module"
@@ -44,6 +44,11 @@ fuzz: ## Every parser of outside bytes under libFuzzer and the address sanitizer
 asan: ## The unit tests (wire, sys, droverd, the module's pure parts) under the address sanitizer.
 	@sh scripts/provision.sh build
 	@sh scripts/asan.sh
+
+valgrind: ## The module in httpd under valgrind, with a fixed series of requests: no invalid access, nothing definitely lost.
+	@sh scripts/provision.sh valgrind
+	@$(MAKE) --no-print-directory stage
+	@sh scripts/valgrind.sh $(STAGE)
 
 bench: ## Compare with the peers, in one interleaved run.
 	@sh scripts/provision.sh tests
