@@ -27,7 +27,7 @@ codes! {
     NoEffect = 3;
     /// A script runs without WSGIProcessGroup, so in the implicit group `default`. Define a WSGIDaemonProcess to choose its size and user.
     ImplicitGroup = 4;
-    /// mod_wsgi and mod_drover are both loaded. Remove one of the LoadModule lines.
+    /// mod_wsgi and mod_drover are both loaded. Remove one of the two LoadModule lines; the message names both files.
     BesideModWsgi = 5;
     /// The supervisor droverd could not be started, or its sockets could not be made. The line has the reason of the system.
     SupervisorStart = 6;
