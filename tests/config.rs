@@ -109,7 +109,8 @@ mpm_test!(mod_wsgi_loaded_before_us_serves_and_httpd_says_so, |site| {
 
 mpm_test!(our_own_line_twice_is_as_once, |site| {
     let line = site.load_line();
-    let httpd = site.load(&format!("{line}\n{line}")).app("/", "hello.wsgi").allow_log("AH01574: module wsgi_module is already loaded").start();
+    let httpd =
+        site.load(&format!("{line}\n{line}")).app("/", "hello.wsgi").allow_log("AH01574: module wsgi_module is already loaded").start();
     httpd.ok("/");
 });
 

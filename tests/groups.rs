@@ -228,3 +228,28 @@ both_test!(chosen_signals_do_not_kill_a_worker, |site| {
     let httpd = site.app("/", "sig.wsgi").start();
     assert_eq!(httpd.ok("/"), "-13", "a program that the application starts has the usual signals");
 });
+
+/// The stack of the thread that runs the request, as the C library knows it.
+const STACK: &str = "import ctypes, threading\nc = ctypes.CDLL(None)\nc.pthread_self.restype = ctypes.c_ulong\n\
+def application(e, s):\n    attr, size = ctypes.create_string_buffer(256), ctypes.c_size_t()\n    \
+assert c.pthread_getattr_np(ctypes.c_ulong(c.pthread_self()), attr) == 0\n    assert c.pthread_attr_getstacksize(attr, ctypes.byref(size)) == 0\n    \
+s('200 OK', [])\n    return [b'%d' % size.value]\n";
+
+both_test!(stack_size, |site| {
+    for size in [524_288u64, 3 << 20] {
+        let spare = crate::harness::Site::new(site.subject, site.mpm, "stack_size");
+        let httpd =
+            spare.script("stack.wsgi", STACK).daemon(&format!("processes=1 threads=2 stack-size={size}")).app("/", "stack.wsgi").start();
+        assert_eq!(httpd.ok("/").parse::<u64>(), Ok(size));
+    }
+});
+
+both_test!(locale_is_set, |site| {
+    let group =
+        "WSGIDaemonProcess plain processes=1 threads=2 locale=C python-path=@apps@\n<Location /plain>\nWSGIProcessGroup plain\n</Location>";
+    let site = site.daemon("processes=1 threads=2 locale=C.UTF-8 lang=nowhere").config(group);
+    let httpd = site.app("/plain", "process.wsgi").app("/", "process.wsgi").start();
+    let (utf8, plain) = (process(&httpd, "/"), process(&httpd, "/plain"));
+    assert_eq!((utf8["locale"].as_str(), utf8["environ"]["LANG"].as_str()), (Some("C.UTF-8"), Some("nowhere")));
+    assert_eq!((plain["locale"].as_str(), plain["environ"]["LC_ALL"].as_str()), (Some("C"), Some("C")));
+});

@@ -13,6 +13,8 @@ mod duplex;
 mod environ;
 mod failures;
 mod groups;
+mod htaccess;
+mod large;
 mod lifecycle;
 mod logging;
 mod real_apps;
