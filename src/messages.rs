@@ -63,6 +63,8 @@ codes! {
     RequestTooLarge = 31;
     /// The script's file does not belong to the user or group that script-user= or script-group= names.
     ScriptOwner = 32;
+    /// The script lies outside of the group's chroot=, so its processes cannot see it. Put it inside, and name it with the whole path.
+    ScriptOutside = 33;
     /// The client's body could not be read. The status says why: 408 too slow, 413 too large, 400 malformed.
     BodyRead = 40;
     /// The queue of the group was full, or no process took the request, until queue-timeout. Raise processes= or threads=.

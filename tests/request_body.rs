@@ -208,5 +208,9 @@ mpm_test!(a_body_that_stops_is_408, |site| {
         }
     }
     assert_eq!(httpd.request("POST", "/").body("whole").send().text(), "whole");
-    assert_eq!(stopped.reached(), b'W', "the next call is the whole request's; a small body of known length that stops never reaches the application");
+    assert_eq!(
+        stopped.reached(),
+        b'W',
+        "the next call is the whole request's; a small body of known length that stops never reaches the application"
+    );
 });
