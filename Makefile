@@ -4,6 +4,7 @@ CARGO   ?= cargo
 PREFIX  ?= /usr/local
 DESTDIR ?=
 PORT    ?= 8000
+SECONDS ?= 20
 APP     ?= examples/hello.wsgi
 # The staged installation and the virtualenvs: ./target, or a place that the workers' user can read when this tree is private.
 SHARED  := $(shell sh scripts/shared-dir.sh)
@@ -13,12 +14,12 @@ export DROVER_SHARED := $(SHARED)
 
 .DEFAULT_GOAL := help
 SOAK := $(or $(MINUTES),10)
-.PHONY: help build check unit test soak asan bench run stage install uninstall clean provision
+.PHONY: help build check unit test soak fuzz asan valgrind bench run stage install uninstall clean provision
 
 help: ## This list.
 	@echo "mod_drover: Python web applications in supervised daemon groups, as an Apache httpd module"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "  Variables: MPM=event T=name (test), MINUTES=10 (soak), PORT=8000 APP=file.wsgi (run), PREFIX=/usr/local DESTDIR= (install)"
+	@echo "  Variables: MPM=event T=name (test), MINUTES=10 (soak), SECONDS=20 (fuzz), PORT=8000 APP=file.wsgi (run), PREFIX=/usr/local DESTDIR= (install)"
 
 build: ## Build the module, droverd, the worker's extension and drover, for release.
 	@sh scripts/provision.sh build
@@ -42,9 +43,18 @@ soak: ## Random graceful, kills, broken deploys and load together, for MINUTES=1
 	@$(MAKE) --no-print-directory stage
 	@DROVER_PREFIX=$(STAGE) DROVER_SOAK_MINUTES=$(SOAK) RUST_TEST_THREADS=1 sh scripts/test.sh "$(or $(MPM),event)" soak::
 
-asan: ## The tests of the pure crates under the address sanitizer.
-	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=$(TARGET)/asan \
-	    $(CARGO) test -p drover-wire --target $$(rustc -vV | sed -n 's/^host: //p')
+fuzz: ## Every parser of outside bytes under libFuzzer and the address sanitizer, SECONDS (20) each.
+	@sh scripts/provision.sh fuzz
+	@sh scripts/fuzz.sh "$(SECONDS)"
+
+asan: ## The unit tests (wire, sys, droverd, the module's pure parts) under the address sanitizer.
+	@sh scripts/provision.sh build
+	@sh scripts/asan.sh
+
+valgrind: ## The module in httpd under valgrind, with a fixed series of requests: no invalid access, nothing definitely lost.
+	@sh scripts/provision.sh valgrind
+	@$(MAKE) --no-print-directory stage
+	@sh scripts/valgrind.sh $(STAGE)
 
 bench: ## Compare with the peers, in one interleaved run.
 	@sh scripts/provision.sh tests

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what is missing: `provision.sh build` for building and running, `provision.sh tests` for the tests too.
+# Installs what is missing: `provision.sh build` for building and running, `provision.sh tests` for the tests too, `provision.sh fuzz` and
+# `provision.sh valgrind` for the targets of these names.
 #
 # It installs apache2-bin, which has httpd and its modules but no service: so nothing is started, and a system httpd that runs is left alone.
 set -eu
@@ -10,7 +11,11 @@ say() { echo "provision: $*" >&2; }
 command -v cargo >/dev/null || { say "Rust is missing: install it from https://rustup.rs"; exit 1; }
 
 need="apache2-bin apache2-dev gcc libc6-dev make libclang-dev python3 python3-venv ca-certificates"
-[ "$what" != tests ] || need="$need python3-dev curl openssl procps slowhttptest"
+case $what in
+tests) need="$need python3-dev curl openssl procps slowhttptest" ;;
+fuzz) need="$need g++" ;;
+valgrind) need="$need valgrind libc6-dbg" ;;
+esac
 
 if command -v dpkg-query >/dev/null; then
     missing=

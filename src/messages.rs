@@ -27,7 +27,7 @@ codes! {
     NoEffect = 3;
     /// A script runs without WSGIProcessGroup, so in the implicit group `default`. Define a WSGIDaemonProcess to choose its size and user.
     ImplicitGroup = 4;
-    /// mod_wsgi and mod_drover are both loaded. Remove one of the LoadModule lines.
+    /// mod_wsgi and mod_drover are both loaded. Remove one of the two LoadModule lines; the message names both files.
     BesideModWsgi = 5;
     /// The supervisor droverd could not be started, or its sockets could not be made. The line has the reason of the system.
     SupervisorStart = 6;
@@ -63,6 +63,8 @@ codes! {
     RequestTooLarge = 31;
     /// The script's file does not belong to the user or group that script-user= or script-group= names.
     ScriptOwner = 32;
+    /// The script lies outside of the group's chroot=, so its processes cannot see it. Put it inside, and name it with the whole path.
+    ScriptOutside = 33;
     /// The client's body could not be read. The status says why: 408 too slow, 413 too large, 400 malformed.
     BodyRead = 40;
     /// The queue of the group was full, or no process took the request, until queue-timeout. Raise processes= or threads=.

@@ -26,6 +26,21 @@ pub struct Group {
     pub script_uid: Option<u32>,
     /// Group that the script's file must have.
     pub script_gid: Option<u32>,
+    /// chroot=, where it has an effect.
+    pub root: Option<Vec<u8>>,
+}
+
+impl Group {
+    /// A script's path as the group's processes see it; `None` when it lies outside of their root.
+    #[must_use]
+    pub fn inside<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        self.root.as_deref().map_or(Some(path), |root| behind_root(root, path))
+    }
+}
+
+/// What of a path is behind a root directory: as in mod_wsgi, configurations name scripts as httpd sees them.
+fn behind_root<'p>(root: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
+    path.strip_prefix(root.strip_suffix(b"/").unwrap_or(root)).filter(|rest| rest.starts_with(b"/"))
 }
 
 /// Every group by its name.
@@ -207,6 +222,7 @@ fn limits(server: &Server<'_>, o: &GroupOptions, system: &dyn System) -> Result<
         socket_timeout_ns: ns(o.response_socket_timeout.or(o.socket_timeout)),
         script_uid: o.script_user.as_ref().map(|u| find_user(u, "script-user", b"", system).map(|u| u.uid)).transpose()?,
         script_gid: o.script_group.as_ref().map(|g| find_group(g, "script-group", b"", system)).transpose()?,
+        root: o.chroot.clone().filter(|_| system.httpd_identity().is_some()),
     })
 }
 
@@ -340,7 +356,7 @@ fn specify(
         startup_timeout_ms: o.startup_timeout.filter(|t| !t.is_zero()).map(ms),
         graceful_timeout_ms: Some(ms(o.graceful_timeout)),
         shutdown_timeout_ms: ms(o.shutdown_timeout),
-        preload: preloads(name, implicit, servers),
+        preload: preloads(name, implicit, servers, o.chroot.as_deref().filter(|_| system.httpd_identity().is_some())),
         eviction_timeout_ms: o.eviction_timeout.map(ms),
         inactivity_timeout_ms: o.inactivity_timeout.map(ms),
         restart_interval_ms: o.restart_interval.map(ms),
@@ -380,9 +396,10 @@ fn group_of<'a>(alias: &'a ScriptAlias, server: &'a Server<'_>) -> Option<&'a Ex
 
 /// Scripts of a group that can be loaded at start: those the configuration says to import, and those whose alias leaves no
 /// doubt where they run.
-fn preloads(name: &[u8], implicit: bool, servers: &[Server<'_>]) -> Vec<Preload> {
+fn preloads(name: &[u8], implicit: bool, servers: &[Server<'_>], root: Option<&[u8]>) -> Vec<Preload> {
     let mut all: Vec<Preload> = Vec::new();
     let mut add = |application_group: &[u8], path: &[u8], callable: &[u8]| {
+        let path = root.and_then(|root| behind_root(root, path)).unwrap_or(path);
         let known = all.iter().any(|p| p.application_group == application_group && p.script.path == path);
         if !known {
             let script = Script { path: path.to_vec(), callable: callable.to_vec() };

@@ -76,21 +76,42 @@ event_test!(what_mod_wsgi_accepts_is_accepted, |site| {
     assert!(said.contains("Syntax OK"), "{said}");
 });
 
-event_test!(mod_wsgi_beside_us_is_refused, |site| {
-    let theirs = format!("LoadModule wsgi_module {}\n", paths::their_module().display());
-    for order in [0, 1] {
-        let ours = site.load_line();
-        let both = if order == 0 { format!("{theirs}{ours}") } else { format!("{ours}\n{theirs}") };
-        let text = site.text().replace(&format!("{ours}\n"), &format!("{both}\n"));
-        let path = site.dir().join("both.conf");
-        std::fs::write(&path, text).expect("configuration");
-        let mut command = std::process::Command::new(paths::httpd());
-        let output =
-            command.arg("-t").arg("-f").arg(&path).env_clear().envs(crate::harness::httpd::environment(&site)).output().expect("httpd -t");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &site.logs().all();
-        // httpd itself skips a second module of the same name, before any code of it runs, and says so; whichever it is, the administrator is told.
-        assert!(!output.status.success() || said.contains("already loaded"), "order {order}: {said}");
+/// The configuration with two LoadModule lines in the place of the harness's one, each in a file of its own, and what `httpd -t` says of it.
+fn both_modules(site: &crate::harness::Site, ours_first: bool) -> (bool, String) {
+    let (ours, theirs) = (site.load_line(), format!("LoadModule wsgi_module {}", paths::their_module().display()));
+    let (first, second) = if ours_first { (&ours, &theirs) } else { (&theirs, &ours) };
+    std::fs::write(site.dir().join("first.load"), format!("{first}\n")).expect("file");
+    std::fs::write(site.dir().join("second.load"), format!("# one line of something else\n{second}\n")).expect("file");
+    let text = site.text().replace(&format!("{ours}\n"), &site.fill("Include @dir@/first.load\nInclude @dir@/second.load\n"));
+    let path = site.dir().join("both.conf");
+    std::fs::write(&path, text).expect("configuration");
+    let mut command = std::process::Command::new(paths::httpd());
+    let output =
+        command.arg("-t").arg("-f").arg(&path).env_clear().envs(crate::harness::httpd::environment(site)).output().expect("httpd -t");
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned() + &site.logs().all())
+}
+
+mpm_test!(mod_wsgi_loaded_behind_us_is_refused, |site| {
+    let (accepted, said) = both_modules(&site, true);
+    assert!(!accepted, "{said}");
+    let place = site.fill("on line 2 of @dir@/second.load");
+    for part in ["DROVER0005", &place, &paths::their_module().display().to_string(), &paths::our_module().display().to_string()] {
+        assert!(said.contains(part), "no {part:?} in {said}");
     }
+});
+
+mpm_test!(mod_wsgi_loaded_before_us_serves_and_httpd_says_so, |site| {
+    // httpd skips ours before any code of it runs; docs/compatibility.md says what to look for.
+    let (accepted, said) = both_modules(&site, false);
+    assert!(accepted && said.contains("AH01574: module wsgi_module is already loaded, skipping"), "{said}");
+    assert!(!said.contains("DROVER"), "{said}");
+});
+
+mpm_test!(our_own_line_twice_is_as_once, |site| {
+    let line = site.load_line();
+    let httpd =
+        site.load(&format!("{line}\n{line}")).app("/", "hello.wsgi").allow_log("AH01574: module wsgi_module is already loaded").start();
+    httpd.ok("/");
 });
 
 const HOSTS: &str = "\

@@ -231,3 +231,79 @@ both_test!(chosen_signals_do_not_kill_a_worker, |site| {
     let httpd = site.app("/", "sig.wsgi").start();
     assert_eq!(httpd.ok("/"), "-13", "a program that the application starts has the usual signals");
 });
+
+/// The stack of the thread that runs the request, as the C library knows it.
+const STACK: &str = "import ctypes, threading\nc = ctypes.CDLL(None)\nc.pthread_self.restype = ctypes.c_ulong\n\
+def application(e, s):\n    attr, size = ctypes.create_string_buffer(256), ctypes.c_size_t()\n    \
+assert c.pthread_getattr_np(ctypes.c_ulong(c.pthread_self()), attr) == 0\n    assert c.pthread_attr_getstacksize(attr, ctypes.byref(size)) == 0\n    \
+s('200 OK', [])\n    return [b'%d' % size.value]\n";
+
+both_test!(stack_size, |site| {
+    for size in [524_288u64, 3 << 20] {
+        let spare = crate::harness::Site::new(site.subject, site.mpm, "stack_size");
+        let httpd =
+            spare.script("stack.wsgi", STACK).daemon(&format!("processes=1 threads=2 stack-size={size}")).app("/", "stack.wsgi").start();
+        assert_eq!(httpd.ok("/").parse::<u64>(), Ok(size));
+    }
+});
+
+both_test!(locale_is_set, |site| {
+    let group =
+        "WSGIDaemonProcess plain processes=1 threads=2 locale=C python-path=@apps@\n<Location /plain>\nWSGIProcessGroup plain\n</Location>";
+    let site = site.daemon("processes=1 threads=2 locale=C.UTF-8 lang=nowhere").config(group);
+    let httpd = site.app("/plain", "process.wsgi").app("/", "process.wsgi").start();
+    let (utf8, plain) = (process(&httpd, "/"), process(&httpd, "/plain"));
+    assert_eq!((utf8["locale"].as_str(), utf8["environ"]["LANG"].as_str()), (Some("C.UTF-8"), Some("nowhere")));
+    assert_eq!((plain["locale"].as_str(), plain["environ"]["LC_ALL"].as_str()), (Some("C"), Some("C")));
+});
+
+/// A directory that a process can live in: Python with what it needs, the applications, and the parts of ours that a worker loads.
+fn jail(site: &crate::harness::Site) -> PathBuf {
+    let jail = site.dir().join("jail");
+    let python = paths::system_python().canonicalize().expect("python");
+    let extension = paths::prefix().join("lib/mod_drover");
+    let list = format!(
+        "set -e; python={}; lib=$($python -c 'import sysconfig; print(sysconfig.get_path(\"stdlib\"))'); \
+         echo $python; find $lib -type f ! -path '*/test/*' ! -path '*-packages/*' ! -name '*.pyc'; find {} -type f; find {} -type f; \
+         {{ ldd $python {}/_drover.abi3.so; ldd $lib/lib-dynload/*.so; }} | grep -o '/[^ :)]*' | sort -u",
+        python.display(),
+        extension.display(),
+        site.apps().display(),
+        extension.display()
+    );
+    std::fs::create_dir_all(jail.join("usr/bin")).expect("jail");
+    for (link, to) in [("lib", "usr/lib"), ("lib64", "usr/lib64")] {
+        std::fs::create_dir_all(jail.join(to)).expect("jail");
+        std::os::unix::fs::symlink(to, jail.join(link)).expect("link");
+    }
+    let script =
+        format!("({list}) | tar cf - --dereference --hard-dereference -P -T - | tar xf - -C {} --keep-directory-symlink", jail.display());
+    let output = Command::new("sh").args(["-c", &script]).output().expect("sh");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let name = python.file_name().expect("name");
+    let _ = std::os::unix::fs::symlink(name, jail.join("usr/bin/python3"));
+    std::fs::write(jail.join("inside"), "").expect("mark");
+    jail
+}
+
+both_test!(chroot, |site| {
+    let script = "import os\ndef application(e, s):\n    s('200 OK', [])\n    inside = os.path.exists('/inside')\n    \
+                  return [('%s %d %s %s' % (inside, os.getuid(), __file__, e['SCRIPT_FILENAME'])).encode()]\n";
+    let jail = jail(&site);
+    let (inside, directory) = (jail.join("srv/chroot.wsgi").display().to_string(), jail.display().to_string());
+    std::fs::create_dir_all(jail.join("srv")).expect("directory");
+    std::fs::write(&inside, script).expect("script");
+    let options = format!("processes=1 threads=2 user=nobody home=/ python-path=/srv chroot={directory}");
+    let site = site.daemon(&options).config(&format!("WSGIScriptAlias /inside {inside}")).app("/", "hello.wsgi");
+    if !site::is_root() {
+        // Only root can; who is not root stays outside and is told so.
+        let httpd = site.expect_log("DROVER0009: httpd does not run as root").start();
+        assert_eq!(httpd.ok("/inside"), format!("False {} {inside} {inside}", rustix::process::getuid().as_raw()));
+        return;
+    }
+    // As in mod_wsgi, the configuration names the script as httpd sees it, and one that lies outside cannot be run.
+    let site = site.expect_log("DROVER0033: the script *hello.wsgi lies outside|WSGI0081: *hello.wsgi' is not located within chroot");
+    let httpd = site.allow_log("WSGI0146: Daemon process 'app' closed connection").start();
+    assert_eq!(httpd.ok("/inside"), format!("True {} /srv/chroot.wsgi /srv/chroot.wsgi", id("-u", "nobody")));
+    assert_eq!(httpd.get("/").status, if httpd.site.theirs() { 502 } else { 500 });
+});

@@ -16,6 +16,8 @@ mod environ;
 mod failures;
 mod graceful;
 mod groups;
+mod htaccess;
+mod large;
 mod lifecycle;
 mod limits;
 mod logging;

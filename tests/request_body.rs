@@ -184,24 +184,33 @@ mpm_test!(input_behaves_as_a_buffered_reader, |site| {
     result.unwrap_or_else(|e| panic!("{e}"));
 });
 
-/// Zeros, as many as one test may take; read in blocks, so neither side may keep them.
-const HUGE: u64 = 600 << 20;
-
-event_test!(a_huge_body_in_constant_memory, |site| {
-    let httpd = site.app("/", "body.wsgi").start();
-    httpd.ok("/read_all");
-    let resident = |pid: i32| {
-        let text = crate::harness::processes::status(pid, "VmHWM");
-        text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0)
-    };
-    let before: u64 = httpd.family().iter().map(|p| resident(p.pid)).sum();
-    let mut conn = httpd.connect();
-    conn.send(format!("POST /count HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {HUGE}\r\n\r\n")).expect("send");
-    let zeros = vec![0u8; 1 << 20];
-    for _ in 0..HUGE >> 20 {
-        conn.send(&zeros).expect("the whole body must be taken");
+// A body that does not come: within RequestReadTimeout the client is told, the application too, and the process is free again.
+mpm_test!(a_body_that_stops_is_408, |site| {
+    let script = "import gate\ndef application(environ, start_response):\n    try:\n        environ['wsgi.input'].read()\n    except OSError:\n        \
+                  gate.reach('stopped', b'E')\n        raise\n    gate.reach('stopped', b'W')\n    start_response('200 OK', [])\n    return [b'whole']\n";
+    let site = site.modules("reqtimeout").config("RequestReadTimeout header=0 body=1").daemon("processes=1 threads=1");
+    let site = site.script("stop.wsgi", script).app("/", "stop.wsgi");
+    let stopped = site.gate("stopped");
+    let httpd = site.start();
+    for (head, sent, large) in [
+        ("Content-Length: 1000000", pattern(200_000), true),
+        ("Transfer-Encoding: chunked", [b"30d40\r\n".as_slice(), &pattern(200_000), b"\r\n"].concat(), true),
+        ("Content-Length: 1000", pattern(10), false),
+        ("Transfer-Encoding: chunked", b"5\r\nabcde\r\n".to_vec(), true),
+    ] {
+        let mut conn = httpd.connect();
+        conn.send(format!("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\n\r\n")).expect("send");
+        conn.send(&sent).expect("send");
+        // Neither closed nor continued: nothing but the time limit can end it.
+        assert_eq!(conn.answer().head.status, 408, "{head}");
+        if large {
+            assert_eq!(stopped.reached(), b'E', "{head}");
+        }
     }
-    assert_eq!(conn.answer().finish(false).json()["size"], HUGE);
-    let after: u64 = httpd.family().iter().map(|p| resident(p.pid)).sum();
-    assert!(after < before + 40_000, "peak memory of all processes grew from {before} to {after} kB");
+    assert_eq!(httpd.request("POST", "/").body("whole").send().text(), "whole");
+    assert_eq!(
+        stopped.reached(),
+        b'W',
+        "the next call is the whole request's; a small body of known length that stops never reaches the application"
+    );
 });

@@ -182,7 +182,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
     DaemonOption {
         name: "chroot",
         take: Take::Path(|o, v| o.chroot = Some(v)),
-        doc: "Run the processes inside this directory as their root. Needs Apache to be started as root.",
+        doc: "Run the processes inside this directory as their root. Needs Apache to be started as root. Scripts are named as Apache sees them, with this directory in front; `home`, `python`, `python-home` and `python-path` as the processes see them. The directory must hold the interpreter with its libraries, and mod_drover's `lib/mod_drover` under the same path as outside.",
         test: "daemon_options_for_identity",
         ..ROW
     },

@@ -8,7 +8,7 @@ mod checks;
 pub mod client;
 pub mod environ;
 pub mod failure;
-mod proxy;
+pub mod proxy;
 mod relay;
 mod select;
 
@@ -89,7 +89,15 @@ pub fn handle(r: &mut Request<'_>, settings: &Settings<'_>, context: Context<'_>
         let text = "a script runs without WSGIProcessGroup: in the implicit group 'default' (there is no embedded mode)";
         r.log(Level::Notice, Code::ImplicitGroup, text);
     }
+    let Some(script) = group.inside(r.filename().unwrap_or_default()) else {
+        let text = format!("the script {} lies outside of its group's chroot=", r.filename().unwrap_or_default().escape_ascii());
+        return refuse(r, 500, Code::ScriptOutside, &text);
+    };
+    let script = group.root.as_ref().map(|_| script.to_vec());
     environ::build(r, settings, &selection);
+    if let Some(script) = script {
+        r.set_env(c"SCRIPT_FILENAME", &script);
+    }
     // Taken out, not borrowed: an internal redirect comes back here on the same thread.
     let mut buffers = BUFFERS.take();
     let result = run(r, settings, group, &selection, context, &mut buffers);
@@ -133,7 +141,7 @@ fn run(
     }
 
     let started = monotonic_ns();
-    let script = r.filename().unwrap_or_default();
+    let script = group.inside(r.filename().unwrap_or_default()).unwrap_or_default();
     let (_, mtime) = r.script_file();
     let number = context.queues.next_number();
     let limits = Limits {

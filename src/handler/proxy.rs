@@ -73,7 +73,7 @@ fn scheme(r: &mut Request<'_>, value: &[u8], yes: &[&str], no: &[&str]) {
 ///
 /// Without a list of proxies: the first entry, the header as it was. With one: walking from the right, the entry before the
 /// leftmost trusted one of the unbroken run of trusted proxies; the header keeps what begins there (mod_wsgi's meaning).
-fn forwarded_for(value: &[u8], proxies: Option<&[Network]>) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+pub fn forwarded_for(value: &[u8], proxies: Option<&[Network]>) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     let items: Vec<&[u8]> = value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|i| !i.is_empty()).collect();
     let Some(proxies) = proxies else {
         return (items.first().map(|i| i.to_vec()), None);

@@ -3,7 +3,7 @@
 //! Responsible for: one trampoline from C to `config::Directive::apply`; creating, merging and freeing configurations. Must
 //! never: know a single directive. Called by: httpd while it reads its configuration (and .htaccess files, on any thread).
 use super::guard::guard;
-use super::{ffi, log};
+use super::{beside, ffi, log};
 use crate::config::{AliasPattern, Context, Contexts, DIRECTIVES, DirConfig, Directive, Effect, InterpreterScope, ServerConfig, Target};
 use crate::messages::Code;
 use crate::resolved;
@@ -105,6 +105,11 @@ impl Commands {
             }
             i += 1;
         }
+        #[allow(clippy::indexing_slicing)] // as above: one more, and the terminating entry behind it
+        {
+            assert!(i < MAX_COMMANDS - 1);
+            all[i] = beside::LOAD_MODULE;
+        }
         Self(UnsafeCell::new(all))
     }
 
@@ -205,7 +210,7 @@ unsafe fn walk(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, slot: *mut ServerS
     }
 }
 
-fn pooled(pool: *mut ffi::apr_pool_t, text: &str) -> *const c_char {
+pub(super) fn pooled(pool: *mut ffi::apr_pool_t, text: &str) -> *const c_char {
     let text = CString::new(text.replace('\0', "?")).unwrap_or_default();
     // SAFETY: the copy lives as long as the pool, which outlives the report of the error.
     unsafe { ffi::apr_pstrdup(pool, text.as_ptr()) }

@@ -74,9 +74,8 @@ unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<(R
 /// # Safety
 /// `s` must be the main server of the configuration just read.
 pub unsafe fn check_config(_: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> c_int {
-    // SAFETY: compares pointers of httpd's module list.
-    if unsafe { ffi::drover_is_loaded(c"mod_wsgi.c".as_ptr(), super::module::record().cast()) } != 0 {
-        let text = "mod_wsgi is loaded beside mod_drover, which takes its place: remove one of the two LoadModule lines";
+    if super::beside::is_linked_in() {
+        let text = "mod_wsgi is compiled into this httpd, and mod_drover takes its place: remove the LoadModule line of mod_drover";
         log::startup(log::Level::Crit, Code::BesideModWsgi, text);
         return ffi::HTTP_INTERNAL_SERVER_ERROR;
     }

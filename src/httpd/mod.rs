@@ -1,11 +1,12 @@
 //! The only code that knows ap_* and apr_*; safe views leave it, nothing else.
 //!
 //! * [`module`]: the exported record and its hooks; `guard` stops panics there.
-//! * `commands`: from the directive table to httpd's.
+//! * `commands`: from the directive table to httpd's; `beside`: mod_wsgi beside us.
 //! * [`lifecycle`]: the phases; `parent`: droverd as httpd's parent sees it; `mpm`, `system`.
 //! * [`request`]: one request; `translate`: aliases; `log`.
 #![allow(unsafe_code)]
 
+mod beside;
 mod commands;
 #[allow(unreachable_pub)]
 mod ffi;

@@ -60,10 +60,10 @@ struct Parent {
 // Descriptors and a process id, no configuration: the library stays loaded over restarts, and so must these.
 static PARENT: Mutex<Option<Parent>> = Mutex::new(None);
 
-/// Where the parts of this installation lie: the directory of mod_drover.so.
-pub fn home() -> Option<PathBuf> {
+/// The file that this code was loaded from: mod_drover.so.
+pub fn library() -> Option<PathBuf> {
     let mut info = std::mem::MaybeUninit::<libc::Dl_info>::uninit();
-    let here: fn() -> Option<PathBuf> = home;
+    let here: fn() -> Option<PathBuf> = library;
     // SAFETY: dladdr fills the structure for an address inside a loaded object, which this very function is.
     let info = unsafe {
         if libc::dladdr(here as *const c_void, info.as_mut_ptr()) == 0 {
@@ -76,8 +76,12 @@ pub fn home() -> Option<PathBuf> {
     }
     // SAFETY: a NUL-terminated name that lives as long as the object is loaded.
     let name = unsafe { std::ffi::CStr::from_ptr(info.dli_fname) };
-    let path = std::fs::canonicalize(OsStr::from_bytes(name.to_bytes())).ok()?;
-    path.parent().map(Path::to_path_buf)
+    std::fs::canonicalize(OsStr::from_bytes(name.to_bytes())).ok()
+}
+
+/// Where the parts of this installation lie: the directory of mod_drover.so.
+pub fn home() -> Option<PathBuf> {
+    library()?.parent().map(Path::to_path_buf)
 }
 
 /// Makes the sockets and starts droverd if that has not been done, then hands over the configuration.

@@ -72,6 +72,8 @@ fn warn(what: &str) {
 fn set_streams(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     let sys = py.import("sys")?;
     let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
+        // A root directory of its own (chroot=) need not have it.
+        .or_else(|_| rustix::fs::memfd_create("nothing", rustix::fs::MemfdFlags::CLOEXEC))
         .map_err(system)?;
     rustix::stdio::dup2_stdin(&null).map_err(system)?;
     if config.options.restrict_stdin {

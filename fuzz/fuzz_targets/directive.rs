@@ -1,0 +1,30 @@
+//! Every directive with any arguments, in every place: no panic, a refusal changes nothing, and what was accepted can be merged and resolved.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use mod_drover::config::{Context, DIRECTIVES, DirConfig, InterpreterScope, ServerConfig, Settings, Target, directive};
+
+fuzz_target!(|input: (u8, u8, Vec<(u8, &[u8])>)| {
+    let (place, scope, lines) = input;
+    let context = [Context::Server, Context::VirtualHost, Context::Directory, Context::Htaccess][usize::from(place % 4)];
+    let scope = (scope == 0).then(|| InterpreterScope::parse(b"process-group=a application-group=%{GLOBAL}>").ok()).flatten();
+    let (mut server, mut dir) = (ServerConfig::default(), DirConfig::default());
+    for (which, raw) in lines {
+        let row = &DIRECTIVES[usize::from(which) % DIRECTIVES.len()];
+        assert!(directive(row.name.to_bytes()).is_some_and(|found| std::ptr::eq(found, row)));
+        let before = (server.clone(), dir.clone());
+        let defined = [b"other".to_vec()];
+        let mut target =
+            Target { server: &mut server, dir: &mut dir, context, scope: scope.as_ref(), defined_groups: &defined };
+        if let Err(refusal) = row.apply(&mut target, raw) {
+            assert!(!refusal.to_string().is_empty());
+            assert_eq!((&server.dir, &dir), (&before.0.dir, &before.1), "a refused directive wrote something: {refusal}");
+            assert_eq!((&server.groups, &server.aliases, &server.imports), (&before.0.groups, &before.0.aliases, &before.0.imports));
+        }
+    }
+    for group in &server.groups {
+        let _ = (group.display_name(), group.options.interpreter(Some(b"/home")));
+    }
+    let merged = ServerConfig::merge(&server, &ServerConfig::default());
+    assert_eq!(merged.dir, server.dir);
+    let _ = Settings::resolve(&merged.dir, &DirConfig::merge(&dir, &dir));
+});
