@@ -16,7 +16,6 @@ was read is locked until its request ends.
 answers with 503 instead of 500 when a view could not have its session: locked for too long, or the store out of reach.
 """
 import logging
-import threading
 from datetime import datetime
 
 from django.conf import settings
@@ -42,7 +41,7 @@ class SessionStore(SessionBase):
     def __init__(self, session_key=None):
         super().__init__(session_key)
         # Django's asynchronous calls run in other threads than the request's.
-        self._thread, self._known = threading.get_ident(), None
+        self._known = None
         try:
             self._known = drover.current()._calls
         except (drover.SessionError, ImportError):
