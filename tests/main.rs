@@ -25,6 +25,7 @@ mod preload;
 mod real_apps;
 mod request_body;
 mod response;
+mod session_frameworks;
 mod size;
 mod soak;
 mod tls_http2;
