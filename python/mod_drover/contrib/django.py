@@ -19,9 +19,10 @@ import logging
 from datetime import datetime
 
 from django.conf import settings
-from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
+from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, SessionBase, UpdateError
 from django.http import HttpResponse
 from django.utils import timezone
+from django.utils.crypto import get_random_string
 
 from mod_drover import session as drover
 
@@ -50,6 +51,12 @@ class SessionStore(SessionBase):
     @property
     def _calls(self):
         return self._known or drover.current()._calls
+
+    def _get_new_session_key(self):
+        return get_random_string(32, VALID_KEY_CHARS)  # whether it is taken, httpd says when it is created
+
+    async def _aget_new_session_key(self):
+        return self._get_new_session_key()
 
     def exists(self, session_key):
         return _is_key(session_key) and self._calls.exists(session_key)

@@ -52,6 +52,12 @@ impl Httpd {
             }
             session::Request::Save(save) => {
                 self.asked.push(format!("save {:?} {}", save.put, if save.no_reply { "with head" } else { "alone" }));
+                let lives = save.key.is_some_and(|key| self.stored.contains_key(key));
+                match save.put {
+                    Put::Create if lives => return Some((Status::Exists, b"it is there".to_vec())),
+                    Put::Replace if !lives => return Some((Status::Missing, b"it is not there".to_vec())),
+                    _ => {}
+                }
                 self.made += 1;
                 let key = save.key.map_or_else(|| format!("made{}", self.made), str::to_owned);
                 if let Some(old) = save.replaces {
