@@ -73,4 +73,10 @@ if [ ! -f "$shared/clients/requests.tar.gz" ]; then
         -d "$shared/clients" "requests==$version" >&2 </dev/null
     mv "$shared"/clients/requests-*.tar.gz "$shared/clients/requests.tar.gz"
 fi
+# So are Django's tests of session engines. Its build wants a setuptools of its own, which pip fetches for it.
+version=$(sed -n 's/^Django==//p' "$here/../tests/requirements-apps.txt")
+if [ ! -f "$shared/sources/django-$version.tar.gz" ]; then
+    rm -rf "$shared/sources" && mkdir -p "$shared/sources"
+    "$shared/venvs/apps/bin/pip" download -q --disable-pip-version-check --no-deps --no-binary Django -d "$shared/sources" "Django==$version" >&2 </dev/null
+fi
 sh "$here/pythons.sh" "$shared/pythons"

@@ -108,6 +108,9 @@ codes! {
     WorkerInternal = 68;
     /// The client went away.
     ClientGone = 69;
+    /// The application's session could not be had, and the application did not handle that: another request holds it for longer than
+    /// DroverSessionLockTimeout, or the store is out of reach. The line says which.
+    SessionUnavailable = 70;
 }
 
 impl fmt::Display for Code {

@@ -42,10 +42,11 @@ WSGIProcessGroup example.com\n\
 
 /// What a browser keeps.
 #[derive(Default)]
-struct Browser(Vec<(String, String)>);
+pub struct Browser(Vec<(String, String)>);
 
 impl Browser {
-    fn cookie(&self) -> String {
+    /// What it sends back.
+    pub fn cookie(&self) -> String {
         self.0.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join("; ")
     }
 
@@ -57,13 +58,15 @@ impl Browser {
         }
     }
 
-    fn get(&mut self, httpd: &Httpd, path: &str) -> Response {
+    /// GET.
+    pub fn get(&mut self, httpd: &Httpd, path: &str) -> Response {
         let response = httpd.request("GET", path).header("Cookie", self.cookie()).send();
         self.take(&response);
         response
     }
 
-    fn post(&mut self, httpd: &Httpd, path: &str, body: String) -> Response {
+    /// POST of a form.
+    pub fn post(&mut self, httpd: &Httpd, path: &str, body: String) -> Response {
         let request =
             httpd.request("POST", path).header("Cookie", self.cookie()).header("Content-Type", "application/x-www-form-urlencoded");
         let response = request.body(body).send();

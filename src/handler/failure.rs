@@ -69,6 +69,7 @@ pub const fn verdict(failed: &Failed) -> Verdict {
             Failure::Stopping => (503, Level::Warn, Code::Stopping, Some(5)),
             Failure::ClientGone => (400, Level::Info, Code::ClientGone, None),
             Failure::Internal => (500, Level::Error, Code::WorkerInternal, None),
+            Failure::Session => (503, Level::Error, Code::SessionUnavailable, Some(5)),
         },
         Failed::Body(e) => match e {
             BodyError::ClientGone | BodyError::Answered => (400, Level::Info, Code::ClientGone, None),

@@ -296,6 +296,7 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
                             *upload = Upload::Open;
                         }
                     }
+                    Kind::Session => return Err(wire("a session's frame without sessions")),
                     Kind::Taken | Kind::Body => {}
                 },
             }

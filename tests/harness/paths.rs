@@ -80,6 +80,14 @@ pub fn requests_sources() -> PathBuf {
     must_exist(shared().join("clients/requests.tar.gz"), "make provision")
 }
 
+/// The sources of the Django that the applications' virtualenv has.
+pub fn django_sources() -> PathBuf {
+    let directory = must_exist(shared().join("sources"), "make provision");
+    let files = std::fs::read_dir(&directory).expect("sources").flatten().map(|entry| entry.path());
+    let found = files.into_iter().find(|path| path.to_string_lossy().contains("/sources/django-"));
+    found.unwrap_or_else(|| must_exist(directory.join("django-VERSION.tar.gz"), "make provision"))
+}
+
 /// The httpd program.
 pub fn httpd() -> PathBuf {
     for name in ["/usr/sbin/apache2", "/usr/sbin/httpd", "/usr/local/apache2/bin/httpd", "/usr/local/sbin/httpd"] {

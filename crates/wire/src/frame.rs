@@ -36,6 +36,9 @@ pub enum Kind {
     /// Worker → httpd: the request runs, although nothing of its answer has been sent. Sent only when the time by which it had
     /// to be taken ([`crate::request::Prefix::take_by`]) comes near, so that httpd can tell a slow request from a waiting one.
     Taken = 7,
+    /// Both: what the application's session wants, and the answer ([`crate::session`]); `code` is an [`crate::session::Op`] or a
+    /// [`crate::session::Status`]. Only when the request says so ([`crate::request::SESSIONS`]).
+    Session = 8,
 }
 
 impl Kind {
@@ -48,6 +51,7 @@ impl Kind {
             5 => Self::Log,
             6 => Self::Want,
             7 => Self::Taken,
+            8 => Self::Session,
             _ => return Err(WireError::Bad("frame kind")),
         })
     }
@@ -58,6 +62,7 @@ impl Kind {
             Self::Body => u32::MAX as usize,
             Self::Fail => MAX_FAIL,
             Self::Log => MAX_LOG,
+            Self::Session => crate::session::MAX_SESSION,
             Self::End | Self::Want | Self::Taken => 0,
         }
     }
@@ -91,6 +96,8 @@ pub enum Failure {
     ClientGone = 11,
     /// Something inside the worker went wrong that is not the application's fault.
     Internal = 12,
+    /// The application did not handle that its session could not be had: another request holds it, or its store is out of reach.
+    Session = 13,
 }
 
 impl Failure {
@@ -109,6 +116,7 @@ impl Failure {
             9 => Self::CannotStart,
             10 => Self::Stopping,
             11 => Self::ClientGone,
+            13 => Self::Session,
             _ => Self::Internal,
         }
     }
@@ -150,7 +158,7 @@ pub struct Header {
     pub number: u32,
     /// What it is.
     pub kind: Kind,
-    /// [`Failure`], [`BodyFailure`] or log level, by kind; else 0.
+    /// [`Failure`], [`BodyFailure`], log level, session operation or its status, by kind; else 0.
     pub code: u16,
 }
 

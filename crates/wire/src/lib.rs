@@ -7,6 +7,7 @@
 //! * [`request`]: one request, one SEQPACKET message on a queue.
 //! * [`frame`]: the way back, both directions, on a stream socket.
 //! * [`head`]: the status line and header fields inside a HEAD frame.
+//! * [`session`]: what an application's session asks of httpd, inside SESSION frames.
 //! * [`control`]: configuration, opening of queues, life of workers.
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,7 @@ pub mod control;
 pub mod frame;
 pub mod head;
 pub mod request;
+pub mod session;
 
 pub use codec::{Reader, WireError};
 

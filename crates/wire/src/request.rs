@@ -29,6 +29,8 @@ pub const EXTERNAL: u16 = 1 << 2;
 pub const RESENT: u16 = 1 << 3;
 /// Flag: the request does not count against inactivity-timeout (WSGIIgnoreActivity).
 pub const UNCOUNTED: u16 = 1 << 4;
+/// httpd keeps sessions for this request (DroverSession is not off): SESSION frames may be sent.
+pub const SESSIONS: u16 = 1 << 5;
 
 /// Marks a whole message as [`RESENT`]. Does nothing to what is no message.
 pub fn mark_resent(message: &mut [u8]) {

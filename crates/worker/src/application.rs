@@ -5,6 +5,7 @@
 use crate::exchange::Exchange;
 use crate::fast;
 use crate::response::{End, Trouble};
+use crate::session;
 use crate::start;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -77,6 +78,7 @@ fn listed<'py>(
     len: usize,
     item: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
 ) -> Result<Outcome, Outcome> {
+    session::before_head(py, exchange, true).map_err(Outcome::Raised)?;
     for at in 0..len {
         let block = item(at).map_err(Outcome::Raised)?;
         let block = bytes(&block)?.as_bytes();
@@ -96,7 +98,11 @@ fn iterate(exchange: &Exchange, result: &Bound<'_, PyAny>) -> Result<(), Outcome
     for block in blocks {
         let block = block.map_err(Outcome::Raised)?;
         let block = bytes(&block)?.as_bytes();
-        if !block.is_empty() && !exchange.block(py, block, false)? {
+        if block.is_empty() {
+            continue;
+        }
+        session::before_head(py, exchange, false).map_err(Outcome::Raised)?;
+        if !exchange.block(py, block, false)? {
             break;
         }
     }
@@ -111,6 +117,9 @@ fn close(result: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 fn end(py: Python<'_>, exchange: &Exchange) -> Outcome {
+    if let Err(e) = session::before_end(py, exchange) {
+        return Outcome::Raised(e);
+    }
     match exchange.end(py) {
         Ok(End::Complete) => Outcome::Answered,
         Ok(End::Short { promised, sent }) => {

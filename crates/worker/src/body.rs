@@ -1,15 +1,22 @@
 //! The bytes of a request's body: those that came with the message, then those that follow on the way back.
 //!
-//! Responsible for: a body that broke off never looking complete, and memory being bounded by one buffer. Must never: send, hold
-//! Python objects. Called by: `input`, `response` (at the end).
+//! Responsible for: a body that broke off never looking complete, and memory being bounded: by one buffer, and by [`MOST_KEPT`]
+//! while a session's answer is awaited, which comes on the same socket. Must never: send, hold Python objects. Called by: `input`,
+//! `session`, `response` (at the end).
 use drover_sys::{Errno, channel};
 use drover_wire::frame::{BodyFailure, Deframer, Event, Kind};
 use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, Prefix};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Bytes read from the socket at once.
 const BUFFER: usize = 64 * 1024;
+/// The same for a request without a body: only answers to its session come.
+const SMALL: usize = 4 * 1024;
+/// Most bytes of body that are kept while an answer is awaited. httpd sends none while it works on one, so this is more than can lie
+/// in the socket's buffer.
+const MOST_KEPT: usize = 8 * 1024 * 1024;
 
 /// Where the part that follows stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +57,26 @@ pub enum Fill {
     Broken(Broken),
 }
 
+/// What [`Body::next_frame`] found.
+enum Step {
+    /// A frame, or a piece of one.
+    Taken,
+    /// More has to be received first.
+    Short,
+    /// An answer to a session: its code, and where its payload stands.
+    Answer(u16, Range<usize>),
+}
+
+/// What [`Body::receive`] did.
+enum Received {
+    /// Bytes came.
+    Some,
+    /// Nothing is there.
+    Nothing,
+    /// Nothing will come any more.
+    Lost(Broken),
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Body {
@@ -58,9 +85,14 @@ pub struct Body {
     start: usize,
     frame_end: usize,
     end: usize,
+    /// Bytes that came before an answer to a session; handed out before `bytes`.
+    kept: Vec<u8>,
+    /// How many of them are handed out.
+    given: usize,
     rest: Rest,
     deframer: Deframer,
     way: Option<Arc<OwnedFd>>,
+    room: usize,
 }
 
 impl Body {
@@ -78,17 +110,82 @@ impl Body {
         }
         let end = inline.len();
         let way = (rest != Rest::Complete).then(|| Arc::clone(way));
-        Some(Self { bytes: inline.to_vec(), start: 0, frame_end: end, end, rest, deframer: Deframer::new(prefix.number), way })
+        Some(Self { bytes: inline.to_vec(), frame_end: end, end, rest, way, room: BUFFER, ..Self::bare(prefix.number, None) })
+    }
+
+    /// For what else comes on the way back of request `number`, when its body does not.
+    pub const fn bare(number: u32, way: Option<Arc<OwnedFd>>) -> Self {
+        Self {
+            bytes: Vec::new(),
+            start: 0,
+            frame_end: 0,
+            end: 0,
+            kept: Vec::new(),
+            given: 0,
+            rest: Rest::Complete,
+            deframer: Deframer::new(number),
+            way,
+            room: SMALL,
+        }
+    }
+
+    /// Whether it reads from the way back. Then nobody else may.
+    pub const fn reads(&self) -> bool {
+        self.way.is_some()
+    }
+
+    /// Whether nothing that has come is left.
+    pub const fn is_empty(&self) -> bool {
+        self.start == self.end && self.given == self.kept.len()
     }
 
     /// Bytes that can be taken now.
     pub fn ready(&self) -> &[u8] {
-        self.bytes.get(self.start..self.frame_end).unwrap_or_default()
+        match self.kept.get(self.given..) {
+            Some(kept) if !kept.is_empty() => kept,
+            _ => self.bytes.get(self.start..self.frame_end).unwrap_or_default(),
+        }
     }
 
     /// Takes `n` of them.
     pub fn take(&mut self, n: usize) {
-        self.start = (self.start + n).min(self.frame_end);
+        if self.given == self.kept.len() {
+            self.start = (self.start + n).min(self.frame_end);
+            return;
+        }
+        self.given = (self.given + n).min(self.kept.len());
+        if self.given == self.kept.len() {
+            (self.kept, self.given) = (Vec::new(), 0);
+        }
+    }
+
+    /// Waits for the answer to a session: its code and its payload. What comes before it is kept. httpd's time limits bound the
+    /// wait: it answers, or closes.
+    pub fn answer(&mut self) -> Result<(u16, Vec<u8>), Broken> {
+        loop {
+            let body = self.bytes.get(self.start..self.frame_end).unwrap_or_default();
+            if self.kept.len() + body.len() > MOST_KEPT {
+                self.rest = Rest::Broken(Broken::Lost);
+            }
+            if let Rest::Broken(why @ (Broken::Lost | Broken::Over)) = self.rest {
+                return Err(why);
+            }
+            self.kept.extend_from_slice(body);
+            self.start = self.frame_end;
+            match self.next_frame() {
+                Step::Answer(code, payload) => return Ok((code, self.bytes.get(payload).unwrap_or_default().to_vec())),
+                Step::Taken => {}
+                Step::Short => match self.receive(true) {
+                    Received::Lost(why) => {
+                        if matches!(self.rest, Rest::Coming | Rest::Asleep) {
+                            self.rest = Rest::Broken(why);
+                        }
+                        return Err(why);
+                    }
+                    Received::Some | Received::Nothing => {}
+                },
+            }
+        }
     }
 
     /// The socket that [`Fill::Wait`] speaks of.
@@ -115,56 +212,64 @@ impl Body {
                 Rest::Broken(why) => return Fill::Broken(why),
                 Rest::Coming => {}
             }
-            if !self.next_frame() && self.rest == Rest::Coming && !self.receive() {
-                return Fill::Wait;
+            match self.next_frame() {
+                Step::Taken => {}
+                Step::Answer(..) => self.rest = Rest::Broken(Broken::Lost), // to no question
+                Step::Short => match self.receive(false) {
+                    Received::Some => {}
+                    Received::Nothing => return Fill::Wait,
+                    Received::Lost(why) => self.rest = Rest::Broken(why),
+                },
             }
         }
     }
 
-    /// Looks at what was received; false when more has to be received first.
-    fn next_frame(&mut self) -> bool {
+    /// Looks at what was received.
+    fn next_frame(&mut self) -> Step {
         let unseen = self.bytes.get(self.frame_end..self.end).unwrap_or_default();
         match self.deframer.next(unseen) {
-            Ok(None) => return false,
+            Ok(None) => return Step::Short,
             // The header stands between the last bytes and these, and nothing is ready before it.
             Ok(Some((Event::Body(piece), used))) => {
                 self.start = self.frame_end + used - piece.len();
                 self.frame_end += used;
             }
-            Ok(Some((Event::Frame(header, _), used))) => {
+            Ok(Some((Event::Frame(header, payload), used))) => {
+                let begin = self.frame_end + used - payload.len();
                 self.frame_end += used;
                 self.start = self.frame_end;
                 self.rest = match header.kind {
-                    Kind::End => Rest::Complete,
+                    Kind::Session => return Step::Answer(header.code, begin..self.frame_end),
+                    Kind::End if self.rest == Rest::Coming => Rest::Complete,
                     Kind::Fail => Rest::Broken(Broken::Told(BodyFailure::from_code(header.code))),
                     _ => Rest::Broken(Broken::Lost),
                 };
             }
             Err(_) => self.rest = Rest::Broken(Broken::Lost),
         }
-        true
+        Step::Taken
     }
 
-    /// Receives what is there; false: nothing is. To be called when nothing is ready.
-    fn receive(&mut self) -> bool {
-        let Some(way) = self.way.clone() else {
-            self.rest = Rest::Broken(Broken::Over);
-            return true;
-        };
-        // At most the beginning of a frame's header is left over.
+    /// Receives what is there, or waits for something. To be called when nothing is ready in `bytes`.
+    fn receive(&mut self, wait: bool) -> Received {
+        let Some(way) = self.way.clone() else { return Received::Lost(Broken::Over) };
+        // At most the beginning of a frame's header is left over, or of an answer to the session.
         self.bytes.copy_within(self.frame_end..self.end, 0);
         (self.start, self.frame_end, self.end) = (0, 0, self.end - self.frame_end);
-        if self.bytes.len() < BUFFER {
-            self.bytes.resize(BUFFER, 0);
+        let room = self.deframer.wanted(self.bytes.get(..self.end).unwrap_or_default()).max(self.room);
+        if self.bytes.len() < room {
+            self.bytes.resize(room, 0);
         }
         let mut fds = Vec::new(); // none is expected; one that comes is closed
-        match channel::receive(&*way, self.bytes.get_mut(self.end..).unwrap_or_default(), &mut fds, false) {
-            Ok(0) => self.rest = Rest::Broken(Broken::Lost),
-            Ok(n) => self.end += n,
-            Err(Errno::AGAIN) => return false,
-            Err(_) => self.rest = Rest::Broken(Broken::Lost),
+        match channel::receive(&*way, self.bytes.get_mut(self.end..).unwrap_or_default(), &mut fds, wait) {
+            Ok(0) => Received::Lost(Broken::Lost),
+            Ok(n) => {
+                self.end += n;
+                Received::Some
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Received::Nothing,
+            Err(_) => Received::Lost(Broken::Lost),
         }
-        true
     }
 
     /// At the end of the request: whether the whole body has been read, or none of it was asked for. Looks once at what has
@@ -182,7 +287,7 @@ impl Body {
     /// The request is over.
     pub fn close(&mut self) {
         self.way = None;
-        self.bytes = Vec::new();
+        (self.bytes, self.kept, self.given) = (Vec::new(), Vec::new(), 0);
         (self.start, self.frame_end, self.end) = (0, 0, 0);
         self.rest = Rest::Broken(Broken::Over);
     }

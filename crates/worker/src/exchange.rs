@@ -7,6 +7,7 @@ use crate::leader::Parker;
 use crate::native::ThreadClock;
 use crate::response::Response;
 use crate::scripts::Script;
+use crate::session::Sessions;
 use crate::way::Way;
 use drover_wire::request::Prefix;
 use parking_lot::Mutex;
@@ -25,6 +26,8 @@ pub struct Exchange {
     pub response: Mutex<Response>,
     /// Its body, if it has one.
     pub body: Option<Arc<Mutex<Body>>>,
+    /// What it has asked of its session.
+    pub sessions: Sessions,
     /// The script that answers it.
     pub script: Arc<Script>,
     /// The beginning of a line for the log that has no end yet.

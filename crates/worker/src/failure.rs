@@ -3,6 +3,7 @@
 //! Responsible for: each failure being told once, with its true cause. Called by: `serve`, `scripts`, `process`.
 use crate::errors::{self, ERROR, INFO};
 use crate::exchange::Exchange;
+use crate::session;
 use drover_wire::frame::{Failure, Kind, MAX_FAIL};
 use pyo3::exceptions::{PyOSError, PySystemExit};
 use pyo3::prelude::*;
@@ -45,6 +46,8 @@ pub fn classify(py: Python<'_>, exchange: &Exchange, error: &PyErr, timeout: &Bo
         Failure::Timeout
     } else if error.is_instance_of::<PyOSError>(py) && exchange.client_gone.load(Ordering::Relaxed) {
         Failure::ClientGone
+    } else if session::is_unavailable(py, exchange, error) {
+        Failure::Session
     } else {
         Failure::Exception
     }
@@ -55,7 +58,7 @@ pub fn summary(py: Python<'_>, exchange: &Exchange, failure: Failure, error: &Py
     let path = String::from_utf8_lossy(&exchange.script.path);
     let text = match failure {
         Failure::SystemExit => format!("SystemExit exception raised by WSGI script '{path}' ignored"),
-        Failure::ClientGone => line(py, error),
+        Failure::ClientGone | Failure::Session => line(py, error),
         Failure::Timeout => format!("a request for WSGI script '{path}' was interrupted"),
         _ => {
             let name = error.get_type(py).name().map_or_else(|_| "unknown".to_owned(), |n| n.to_string());
@@ -70,6 +73,8 @@ pub fn log_exception(py: Python<'_>, exchange: &Exchange, failure: Failure, erro
     match failure {
         Failure::ClientGone => errors::log(py, exchange, INFO, line(py, error).as_bytes()),
         Failure::Timeout => errors::log(py, exchange, INFO, b"Request interrupted by RequestTimeout; thread recovered."),
+        // httpd logs the one line that this failure is.
+        Failure::Session => {}
         _ => errors::log(py, exchange, ERROR, traceback(py, error).as_bytes()),
     }
 }

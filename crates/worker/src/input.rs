@@ -5,14 +5,19 @@
 use crate::body::{Body, Broken, Fill};
 use crate::exchange::Exchange;
 use crate::gil;
+use drover_sys::clock;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_wire::frame::{BodyFailure, Kind};
+use drover_wire::request::SESSIONS;
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyConnectionResetError, PyOSError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMemoryView};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+
+/// How long a thread waits for a body before it looks whether another thread has received it.
+const LOOK_AGAIN_NS: u64 = 100_000_000;
 
 /// See the head of this file.
 #[pyclass(frozen, module = "mod_wsgi", name = "Input")]
@@ -60,8 +65,11 @@ impl Input {
                     let socket = locked.socket();
                     drop(locked);
                     if let Some(socket) = socket {
-                        // httpd's time limits bound the wait: it sends FAIL, or closes.
-                        let _ = py.detach(|| poll_until(&mut [PollFd::new(&*socket, PollFlags::IN)], None));
+                        // httpd's time limits bound the wait: it sends FAIL, or closes. Where another thread may take what comes, as
+                        // it awaits an answer to the session, it is looked at again and again.
+                        let shared = self.exchange.upgrade().is_some_and(|exchange| exchange.prefix.flags & SESSIONS != 0);
+                        let until = shared.then(|| clock::monotonic_ns().saturating_add(LOOK_AGAIN_NS));
+                        let _ = py.detach(|| poll_until(&mut [PollFd::new(&*socket, PollFlags::IN)], until));
                         py.check_signals()?;
                     }
                 }

@@ -32,6 +32,7 @@ mod response;
 mod restrict;
 mod scripts;
 mod serve;
+mod session;
 mod setup;
 mod shutdown;
 mod start;
@@ -49,6 +50,8 @@ mod _drover {
     use super::file_wrapper::FileWrapper;
     #[pymodule_export]
     use super::input::Input;
+    #[pymodule_export]
+    use super::session::{SessionCalls, current_session};
     use super::{PyResult, Python, process, pyfunction};
 
     /// Which release this file belongs to.

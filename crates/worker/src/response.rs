@@ -49,6 +49,8 @@ pub struct Response {
     sent: u64,
     /// More was produced than Content-Length says, and the log has been told.
     excess: bool,
+    /// Frames that go out before the head, in the same write: the session.
+    before_head: Vec<u8>,
 }
 
 /// Why a block could not be sent.
@@ -86,6 +88,16 @@ impl Response {
         self.sent_head
     }
 
+    /// Whether a head is there, to be sent with the next block or at the end.
+    pub const fn is_head_due(&self) -> bool {
+        self.head.is_some() && !self.sent_head
+    }
+
+    /// Takes whole frames that go out before the head.
+    pub fn put_before_head(&mut self, frames: Vec<u8>) {
+        self.before_head = frames;
+    }
+
     /// Takes what start_response was given.
     pub fn start(&mut self, head: Head) {
         self.head = Some(head);
@@ -100,8 +112,9 @@ impl Response {
     }
 }
 
-/// Everything that stands before a block on the wire: the HEAD frame if it was not sent yet.
+/// Everything that stands before a block on the wire: the session and the HEAD frame if it was not sent yet.
 struct Front {
+    session: Vec<u8>,
     begin: Vec<u8>,
     fields: Vec<u8>,
 }
@@ -111,7 +124,7 @@ impl Exchange {
     fn front(&self, response: &mut Response, whole: Option<usize>) -> Result<Front, Trouble> {
         let Some(head) = response.head.as_mut() else { return Err(Trouble::NotStarted) };
         if response.sent_head {
-            return Ok(Front { begin: Vec::new(), fields: Vec::new() });
+            return Ok(Front { session: Vec::new(), begin: Vec::new(), fields: Vec::new() });
         }
         let mut fields = std::mem::take(&mut head.fields);
         let is_head = self.is_head.load(Ordering::Relaxed);
@@ -133,7 +146,7 @@ impl Exchange {
             *place = header;
         }
         response.sent_head = true;
-        Ok(Front { begin: payload, fields })
+        Ok(Front { session: std::mem::take(&mut response.before_head), begin: payload, fields })
     }
 
     /// Whether this answer must have as many bytes as its Content-Length says.
@@ -158,7 +171,7 @@ impl Exchange {
         let header = self.way.header(Kind::Body, 0, first.len());
         let header: &[u8] = if first.is_empty() { &[] } else { &header };
         if !front.begin.is_empty() || !first.is_empty() {
-            self.way.send(py, &[&front.begin, &front.fields, header, first])?;
+            self.way.send(py, &[&front.session, &front.begin, &front.fields, header, first])?;
         }
         for piece in pieces {
             self.way.send(py, &[&self.way.header(Kind::Body, 0, piece.len()), piece])?;
@@ -185,7 +198,7 @@ impl Exchange {
         let clean = self.is_body_clean(py);
         let (header, end) = (self.way.header(Kind::Body, 0, block.len()), self.way.header(Kind::End, 0, 0));
         let header: &[u8] = if block.is_empty() { &[] } else { &header };
-        self.way.send_last(py, &[&front.begin, &front.fields, header, block, &end], clean)?;
+        self.way.send_last(py, &[&front.session, &front.begin, &front.fields, header, block, &end], clean)?;
         Ok(true)
     }
 
@@ -201,12 +214,15 @@ impl Exchange {
         };
         errors::finish_line(py, self);
         let clean = self.is_body_clean(py);
-        self.way.send_last(py, &[&front.begin, &front.fields, &self.way.header(Kind::End, 0, 0)], clean)?;
+        self.way.send_last(py, &[&front.session, &front.begin, &front.fields, &self.way.header(Kind::End, 0, 0)], clean)?;
         Ok(End::Complete)
     }
 
     /// Whether nothing of the request's body is or may come to be on the socket: only then can httpd use the pair again.
     fn is_body_clean(&self, py: Python<'_>) -> bool {
+        if !self.sessions.is_clean() {
+            return false; // another thread waits for an answer
+        }
         self.body.as_ref().is_none_or(|body| match body.try_lock() {
             Some(mut body) => body.settle(),
             None => {

@@ -17,6 +17,7 @@ use crate::monitor;
 use crate::native;
 use crate::response::Response;
 use crate::scripts::{Found, Script};
+use crate::session::{self, Sessions};
 use crate::start::StartResponse;
 use crate::way::Way;
 use crate::worker::Worker;
@@ -24,7 +25,7 @@ use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{Errno, channel, clock, memfile};
 use drover_wire::control::{self, FromWorker};
 use drover_wire::frame::Failure;
-use drover_wire::request::{EXTERNAL, MAX_ENVIRONMENT, MAX_INLINE, MAX_INLINE_BODY, PREFIX, Payload, Prefix, UNCOUNTED};
+use drover_wire::request::{EXTERNAL, MAX_ENVIRONMENT, MAX_INLINE, MAX_INLINE_BODY, PREFIX, Payload, Prefix, SESSIONS, UNCOUNTED};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -174,6 +175,7 @@ impl Server {
             way: Way::new(prefix.number, Arc::clone(&way)),
             response: Mutex::new(Response::default()),
             body: Body::new(&prefix, payload.body, &way).map(|body| Arc::new(Mutex::new(body))),
+            sessions: Sessions::default(),
             script,
             partial: Mutex::new(Vec::new()),
             is_head: AtomicBool::new(false),
@@ -202,6 +204,7 @@ impl Server {
         if let Some(body) = &exchange.body {
             gil::lock(py, body).close();
         }
+        exchange.sessions.end(py);
         exchange.way.close(py);
         self.slot.end();
         self.repair_errors(py);
@@ -296,7 +299,11 @@ impl Server {
         };
         let running = Running::begin(exchange, &self.slot, py);
         let outcome = application::run(exchange, application, &environ, start.as_any(), |e| {
-            let failure = failure::classify(py, exchange, e, self.timeout.bind(py));
+            // httpd is not told of it, so the log must be.
+            let failure = match failure::classify(py, exchange, e, self.timeout.bind(py)) {
+                Failure::Session => Failure::Exception,
+                other => other,
+            };
             failure::log_exception(py, exchange, failure, e);
         });
         running.end(py);
@@ -313,10 +320,13 @@ impl Server {
         start.get().close(py);
     }
 
-    /// The objects of this request: wsgi.input into the environ if there is a body, and start_response.
+    /// The objects of this request: into the environ wsgi.input if there is a body, and the session; and start_response.
     fn objects<'py>(&self, py: Python<'py>, exchange: &Arc<Exchange>, environ: &Bound<'py, PyDict>) -> PyResult<Bound<'py, StartResponse>> {
         if exchange.body.is_some() {
             environ.set_item(pyo3::intern!(py, "wsgi.input"), Bound::new(py, Input::new(exchange))?)?;
+        }
+        if exchange.prefix.flags & SESSIONS != 0 {
+            environ.set_item(pyo3::intern!(py, "mod_drover.session"), session::object(py, exchange)?)?;
         }
         Bound::new(py, StartResponse::new(Arc::clone(exchange)))
     }

@@ -6,6 +6,7 @@ use crate::exchange::Exchange;
 use crate::gil;
 use crate::headers;
 use crate::response::Trouble;
+use crate::session;
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyConnectionResetError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
@@ -80,6 +81,7 @@ impl StartResponse {
             let name = data.get_type().name()?;
             return Err(PyTypeError::new_err(format!("write() argument must be bytes, not {name}")));
         };
+        session::before_head(py, &exchange, false)?;
         match exchange.block(py, data.as_bytes(), false) {
             Ok(_) => Ok(()),
             Err(trouble) => {

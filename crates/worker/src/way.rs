@@ -2,7 +2,7 @@
 //!
 //! Responsible for: frames of several threads never mixing, a slow reader never being waited for with the GIL held, and nothing
 //! being sent once the request is over. Must never: know what a response is. Called by: `response`, `errors`, `input`,
-//! `failure`, `monitor`.
+//! `session`, `failure`, `monitor`.
 use crate::gil;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{Errno, channel};
@@ -79,6 +79,11 @@ impl Way {
         if let Ok(n) = channel::send(&*fd, &[&self.header(Kind::Taken, 0, 0)], &[], false) {
             out.gone = n != HEADER; // half a frame: the stream is of no use any more
         }
+    }
+
+    /// The socket itself, `None` once the request is over.
+    pub fn socket(&self, py: Python<'_>) -> Option<Arc<OwnedFd>> {
+        gil::lock(py, &self.out).fd.clone()
     }
 
     /// Whether httpd has stopped reading.

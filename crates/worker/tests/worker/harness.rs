@@ -8,6 +8,7 @@ use drover_wire::control::{Activity, FromWorker, Loaded, Script, ToWorker, Worke
 use drover_wire::frame::{BodyFailure, Deframer, Event, Failure, Header, Kind};
 use drover_wire::head::Head;
 use drover_wire::request::{BODY_FOLLOWS, Builder, EXTERNAL, PREFIX, Prefix};
+use drover_wire::session::Status;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -359,6 +360,9 @@ impl Request {
     }
 }
 
+/// What httpd does when the session asks something; `None`: no answer.
+pub type Sessions<'a> = dyn FnMut(u16, &[u8]) -> Option<(Status, Vec<u8>)> + 'a;
+
 /// How an answer ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -521,7 +525,12 @@ impl Exchange {
     }
 
     /// Everything up to the end.
-    pub fn answer(mut self) -> Answer {
+    pub fn answer(self) -> Answer {
+        self.answer_asked(&mut |op, payload| panic!("unexpected {op} {payload:?}"))
+    }
+
+    /// Everything up to the end. Questions of the session go to `httpd`, which may answer them.
+    pub fn answer_asked(mut self, httpd: &mut Sessions<'_>) -> Answer {
         let mut answer =
             Answer { status: 0, reason: String::new(), headers: Vec::new(), body: Vec::new(), log: Vec::new(), ending: Ending::Closed };
         loop {
@@ -548,6 +557,11 @@ impl Exchange {
                 Got::Frame(Kind::Fail, code, payload) => {
                     answer.ending = Ending::Fail(Failure::from_code(code), String::from_utf8_lossy(&payload).into_owned());
                     return answer;
+                }
+                Got::Frame(Kind::Session, op, payload) => {
+                    if let Some((status, reply)) = httpd(op, &payload) {
+                        self.frame(Kind::Session, status as u16, &reply);
+                    }
                 }
                 Got::Frame(kind, ..) => panic!("unexpected {kind:?}"),
                 Got::Closed => return answer,

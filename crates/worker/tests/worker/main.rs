@@ -5,6 +5,8 @@ mod input;
 mod life;
 mod logs;
 mod policy;
+mod python;
 mod response;
 mod scripts;
+mod session;
 mod threads;

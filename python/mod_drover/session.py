@@ -1,0 +1,473 @@
+"""Sessions that httpd keeps: `environ["mod_drover.session"]`.
+
+    def application(environ, start_response):
+        session = environ["mod_drover.session"]
+        session["visits"] = session.get("visits", 0) + 1
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"visit %d\\n" % session["visits"]]
+
+The cookie, the store, the locks and the expiry are httpd's (the directives DroverSession…); docs/sessions.md describes them. Nothing is
+read, locked or sent before the session is touched for the first time; from then on it is locked until the request ends, and what was
+changed is saved before the answer's head goes out. When the application raises, nothing is saved.
+"""
+from collections.abc import MutableMapping
+import json
+import time
+
+__all__ = [
+    "LockTimeout",
+    "NotSerializable",
+    "Session",
+    "SessionError",
+    "SessionExists",
+    "SessionMissing",
+    "SessionsOff",
+    "StoreUnavailable",
+    "TooLarge",
+    "current",
+]
+
+
+class SessionError(Exception):
+    """Something about a session did not work; the other exceptions here derive from it."""
+
+
+class LockTimeout(SessionError):
+    """Another request holds the session for longer than DroverSessionLockTimeout. Unhandled, it is answered with 503."""
+
+
+class StoreUnavailable(SessionError):
+    """The store is out of reach, damaged or full. Unhandled, it is answered with 503."""
+
+
+class TooLarge(SessionError):
+    """The session's data are larger than DroverSessionMaxSize."""
+
+
+class NotSerializable(SessionError, TypeError):
+    """A value cannot be stored; the message names its key, which is also in `key`."""
+
+    key = None
+
+
+class SessionExists(SessionError):
+    """A session was to be created under a key that is taken."""
+
+
+class SessionMissing(SessionError):
+    """A session was to be replaced that is not there any more: it has expired, or was removed meanwhile."""
+
+
+class SessionsOff(SessionError):
+    """DroverSession is off for this request."""
+
+
+CREATE, REPLACE, ANY = 0, 1, 2
+
+# Nothing inside of these can be changed.
+_PLAIN = frozenset([str, int, float, bool, bytes, complex, type(None)])
+
+
+class _Json:
+    """The default: what a browser could be given. Tuples come back as lists."""
+
+    _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+    _decode = json.JSONDecoder().decode
+
+    @classmethod
+    def dumps(cls, data):
+        return cls._encode(data).encode("utf-8", "surrogatepass")
+
+    @classmethod
+    def loads(cls, data):
+        return cls._decode(data.decode("utf-8", "surrogatepass"))
+
+
+def _pickle():
+    import pickle
+
+    class Pickle:
+        @staticmethod
+        def dumps(data):
+            return pickle.dumps(data, 4)  # the newest that every supported Python reads quickly
+
+        loads = staticmethod(pickle.loads)
+
+    return Pickle
+
+
+def _msgpack():
+    try:
+        import msgpack
+    except ImportError as e:
+        raise SessionError("DroverSessionSerializer is msgpack, but the package msgpack is not installed here") from e
+
+    class Msgpack:
+        @staticmethod
+        def dumps(data):
+            return msgpack.packb(data, use_bin_type=True)
+
+        @staticmethod
+        def loads(data):
+            return msgpack.unpackb(data, raw=False, strict_map_key=False)
+
+    return Msgpack
+
+
+_serializers = {0: _Json}
+_makers = {1: _pickle, 2: _msgpack}
+
+
+def _serializer(number):
+    found = _serializers.get(number)
+    if found is None:
+        if number not in _makers:
+            raise SessionError("httpd names a serializer that is not known here: are its parts of one version?")
+        found = _serializers[number] = _makers[number]()
+    return found
+
+
+def _dumps(serializer, data):
+    """Serialises; when that fails, finds out whose fault it is."""
+    try:
+        return serializer.dumps(data)
+    except Exception as e:
+        for key, value in data.items():
+            try:
+                serializer.dumps({key: value})
+            except Exception as why:
+                error = NotSerializable("the session's value under %r cannot be stored: %s" % (key, why))
+                error.key = key
+                raise error from why
+        raise NotSerializable("the session cannot be stored: %s" % e) from e
+
+
+class _State:
+    """What is known of a session once it was touched."""
+
+    __slots__ = (
+        "data", "loaded", "id", "is_new", "created_ms", "accessed_ms", "timeout", "default_timeout", "max_size", "serializer",
+        "engine", "locked", "changed", "handed_out", "replaces",
+    )
+
+
+class Session(MutableMapping):
+    """The session of one request: a mapping of names to values, in the environ of the request as `mod_drover.session`.
+
+    Keys are strings. Values are what the serializer can store: with DroverSessionSerializer json (the default) what JSON has, with
+    pickle and msgpack what these have. A value that was changed in place (`session["cart"].append(...)`) is noticed.
+
+    The object is valid until its request is over; it may be given to another thread of the same request.
+    """
+
+    __slots__ = ("_calls", "_state", "_autosave", "_read_only", "_own")
+
+    def __init__(self, calls):
+        self._calls = calls
+        self._autosave = True
+        self._read_only = False
+        self._own = None
+
+    def __getattr__(self, name):
+        # Called for what is not there: the state, before the first touch. So an untouched session costs its object and nothing else.
+        if name == "_state":
+            return self._open(not self._read_only)
+        raise AttributeError("a session has no attribute %r" % name)
+
+    def __repr__(self):
+        if not self._is_open():
+            return "<mod_drover session, not touched>"
+        state = self._state
+        return "<mod_drover session, %s, keys %r>" % ("new" if state.is_new else "stored", list(state.data))
+
+    def _open(self, lock):
+        key, record, default, serializer, max_size, engine = self._calls.open(None, lock)
+        state = _State()
+        state.serializer = self._own or _serializer(serializer)
+        state.engine = engine
+        state.max_size = max_size
+        state.default_timeout = default
+        state.id = key
+        state.changed = state.handed_out = False
+        state.replaces = None
+        if record is None or key is None:
+            state.is_new = True
+            state.locked = False
+            state.id = None
+            state.loaded = b""
+            state.data = {}
+            state.created_ms = state.accessed_ms = int(time.time() * 1000)
+            state.timeout = 0
+        else:
+            state.is_new = False
+            state.locked = lock
+            state.created_ms, state.accessed_ms, state.timeout, state.loaded = record
+            try:
+                state.data = state.serializer.loads(state.loaded)
+            except Exception as e:
+                # As after DroverSessionSerializer was changed.
+                raise SessionError("the session's data cannot be read (written by another serializer?): %s" % e) from e
+            if type(state.data) is not dict:
+                raise SessionError("the session's data are no mapping (written by something else?)")
+        self._state = state
+        return state
+
+    # The mapping.
+
+    def _hand_out(self, state, value):
+        if type(value) not in _PLAIN:
+            state.handed_out = True
+        return value
+
+    def _change(self):
+        if self._read_only:
+            raise SessionError("the session was taken with read_only() and cannot be changed")
+        state = self._state
+        state.changed = True
+        return state
+
+    def __getitem__(self, key):
+        state = self._state
+        return self._hand_out(state, state.data[key])
+
+    def get(self, key, default=None):
+        """The value under a key, or `default`."""
+        state = self._state
+        if key in state.data:
+            return self._hand_out(state, state.data[key])
+        return default
+
+    def __contains__(self, key):
+        return key in self._state.data
+
+    def __setitem__(self, key, value):
+        if not isinstance(key, str):
+            raise TypeError("a session's keys are str, not %s" % type(key).__name__)
+        self._change().data[key] = value
+
+    def __delitem__(self, key):
+        if key not in self._state.data:
+            raise KeyError(key)
+        del self._change().data[key]
+
+    def __iter__(self):
+        return iter(self._state.data)
+
+    def __len__(self):
+        return len(self._state.data)
+
+    def clear(self):
+        """Takes every value out. The session itself stays; `invalidate()` removes it."""
+        if self._state.data:
+            self._change().data.clear()
+
+    def copy(self):
+        """The values as a dict of their own."""
+        state = self._state
+        state.handed_out = True
+        return dict(state.data)
+
+    # What it is.
+
+    @property
+    def id(self):
+        """What the client's cookie has. None while the session is new and has not been saved."""
+        return self._state.id
+
+    @property
+    def is_new(self):
+        """Whether nothing is stored yet: the client had no cookie, or its session is unknown or has expired."""
+        return self._state.is_new
+
+    @property
+    def created(self):
+        """When it was made, in seconds since 1970."""
+        return self._state.created_ms / 1000
+
+    @property
+    def last_accessed(self):
+        """When it was last used before this request, in seconds since 1970; httpd writes this only when it has moved enough."""
+        return self._state.accessed_ms / 1000
+
+    @property
+    def timeout(self):
+        """Seconds without a request after which it expires. Can be set, for this session alone; DroverSessionTimeout is what new ones get."""
+        state = self._state
+        return state.timeout or state.default_timeout
+
+    @timeout.setter
+    def timeout(self, seconds):
+        seconds = int(seconds)
+        if not 1 <= seconds <= 0xFFFFFFFF:
+            raise ValueError("a session's timeout is at least one second, and less than 2**32")
+        if seconds != self.timeout:
+            self._change().timeout = seconds
+
+    @property
+    def engine(self):
+        """What keeps the sessions, in a word: as DroverSession says, or as httpd has chosen."""
+        return self._state.engine
+
+    @property
+    def autosave(self):
+        """Whether a change is saved by itself at the end of the request; True unless set. `save()` works all the same."""
+        return self._autosave
+
+    @autosave.setter
+    def autosave(self, on):
+        self._autosave = bool(on)
+
+    @property
+    def serializer(self):
+        """An object with `dumps(dict) -> bytes` and `loads(bytes) -> dict` of the application's own, None for httpd's choice.
+
+        To be set before the session is touched.
+        """
+        return self._own
+
+    @serializer.setter
+    def serializer(self, own):
+        if self._is_open():
+            raise SessionError("the serializer must be set before the session is touched")
+        self._own = own
+
+    def _is_open(self):
+        try:
+            object.__getattribute__(self, "_state")
+        except AttributeError:
+            return False
+        return True
+
+    # What can be done with it.
+
+    def save(self):
+        """Saves now, whether changed or not, and waits until it is done. The lock is kept."""
+        if self._read_only:
+            raise SessionError("the session was taken with read_only() and cannot be changed")
+        self._save(self._state, True)
+
+    def invalidate(self):
+        """Removes the session and has the client forget its cookie. What is put in afterwards makes a new one."""
+        if self._read_only:
+            raise SessionError("the session was taken with read_only() and cannot be changed")
+        state = self._state
+        if not state.is_new:
+            self._calls.remove(state.id, True)
+        state.data = {}
+        state.id, state.is_new, state.locked, state.loaded = None, True, False, b""
+        state.changed = state.handed_out = False
+        state.timeout = 0
+        state.created_ms = state.accessed_ms = int(time.time() * 1000)
+
+    delete = invalidate
+
+    def regenerate(self):
+        """Keeps the data under a new id, and removes the old one. To be called after a login."""
+        state = self._change()
+        if state.is_new:
+            return  # it gets an id of its own anyway
+        data = self._bytes(state)
+        state.id = self._calls.save(None, data, CREATE, state.timeout, state.created_ms, True, state.id, True)
+        state.locked = True
+        self._saved(state, data)
+
+    def lock(self):
+        """Takes the lock again after `unlock()` or `read_only()`, and reads what is stored now. Does nothing when it is held.
+
+        What was changed without the lock is lost: change it afterwards.
+        """
+        if not self._is_open():
+            self._read_only = False
+            self._open(True)
+        elif not self._state.locked:
+            self._read_only = False
+            if not self._state.is_new:
+                self._open(True)
+
+    def unlock(self):
+        """Gives the lock back before the request ends, so that the client's next request need not wait. What was changed is saved first."""
+        if not self._is_open():
+            return
+        state = self._state
+        if self._autosave and self._is_changed(state):
+            self._save(state, False)
+        elif state.locked:
+            self._calls.unlock(state.id)
+        state.locked = False
+
+    def read_only(self):
+        """The same session without its lock: it does not wait for other requests, nor they for it. It cannot be changed until `lock()`.
+
+            name = environ["mod_drover.session"].read_only().get("name")
+        """
+        if self._is_open():
+            self.unlock()
+        self._read_only = True
+        return self
+
+    # Saving.
+
+    def _bytes(self, state):
+        data = _dumps(state.serializer, state.data)
+        if type(data) is not bytes:
+            raise TypeError("the session's serializer must give bytes, not %s" % type(data).__name__)
+        if len(data) > state.max_size:
+            raise TooLarge("the session's data are %d bytes, DroverSessionMaxSize allows %d" % (len(data), state.max_size))
+        return data
+
+    def _is_changed(self, state):
+        if state.changed:
+            return True
+        if not state.handed_out or self._read_only:
+            return False
+        # Something that can be changed in place was given out.
+        return _dumps(state.serializer, state.data) != (state.loaded or _dumps(state.serializer, {}))
+
+    def _put(self, state):
+        if state.is_new:
+            return CREATE
+        # Without the lock, another request may have removed it: it must not come to life again.
+        return ANY if state.locked else REPLACE
+
+    def _save(self, state, keep_lock):
+        data = self._bytes(state)
+        state.id = self._calls.save(state.id, data, self._put(state), state.timeout, state.created_ms, state.is_new, None, keep_lock)
+        state.is_new = False
+        state.locked = keep_lock
+        self._saved(state, data)
+
+    @staticmethod
+    def _saved(state, data):
+        state.loaded = data
+        state.changed = False
+
+    def _before_head(self, last):
+        """The worker is about to send the head. `last`: none of the application's code runs any more. Only called when touched."""
+        if not (self._autosave and self._is_open()):
+            return
+        state = self._state
+        if not self._is_changed(state):
+            return
+        if state.is_new and not last:
+            self._save(state, True)  # its id is needed, should it be changed again
+            return
+        data = self._bytes(state)
+        self._calls.save_with_head(state.id, data, self._put(state), state.timeout, state.created_ms, state.is_new)
+        self._saved(state, data)
+
+    def _before_end(self):
+        """The answer is complete, its head was sent before."""
+        if self._autosave and self._is_open():
+            state = self._state
+            if self._is_changed(state):
+                self._save(state, False)
+
+
+def current():
+    """The session of the request that the calling thread serves: `environ["mod_drover.session"]` of that request.
+
+    Raises SessionsOff when DroverSession is off, SessionError when the thread serves no request.
+    """
+    import _drover
+
+    return _drover.current_session()
