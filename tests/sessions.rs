@@ -268,6 +268,9 @@ mpm_test!(what_was_chosen_is_said_and_the_store_is_httpds_alone, |site| {
     httpd.wait_log(&format!("DROVER0010: sessions are kept in: {kept}*"));
     let cookie = begin(&httpd);
     assert_eq!(get(&httpd, "/count", &cookie).text(), "2");
+    let mut status = std::process::Command::new(crate::harness::paths::drover());
+    let said = status.arg("status").arg("--socket").arg(httpd.site.dir().join("run/drover.sock")).output().expect("drover").stdout;
+    assert!(String::from_utf8_lossy(&said).contains(&format!("sessions are kept in: {kept}")), "{}", String::from_utf8_lossy(&said));
     let directory = std::fs::metadata(httpd.site.dir().join("sessions")).expect("directory");
     assert_eq!(directory.permissions().mode() & 0o7777, 0o700);
     assert_eq!(directory.uid() == 0, !crate::harness::site::is_root(), "httpd's user owns it");

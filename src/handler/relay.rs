@@ -341,6 +341,8 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
         }
         for (status, payload) in replies {
             exchange.offer_session(status as u16, &payload);
+            // The application waits for it, and nothing else is to be read before it has it.
+            exchange.flush()?;
         }
         match failure {
             // The application failed because its body failed: the body's reason is the true one.

@@ -140,6 +140,7 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
         let daemons = usize::try_from(mpm.daemons).unwrap_or(1);
         // Children that end count as well while they have requests. Without counters nothing is refused.
         let tally = Tally::new(daemons * 2 + 16).ok();
+        let said = sessions.said.clone();
         publish(pconf, Running { resolved, tally, slots: u64::try_from(mpm.slots()).unwrap_or(1), sessions, caches });
         let mut generation: c_int = 0;
         ffi::ap_mpm_query(ffi::AP_MPMQ_GENERATION, &raw mut generation);
@@ -148,6 +149,7 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             generation: u64::try_from(generation).unwrap_or(0),
             log_level: u8::try_from(ffi::drover_level_server(s)).unwrap_or(4),
             control_socket: control_socket(pconf, s),
+            sessions: said,
             groups,
         };
         if let Err(text) = parent::configure(s, &configuration, logs) {

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// How long a child that ends waits for its sessions to be written down.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
+/// How often expired sessions are looked for.
+const SECOND_NS: u64 = 1_000_000_000;
+
 /// Who is told what the administrator must know.
 pub type Say = &'static (dyn Fn(&str) + Send + Sync);
 /// Who makes an engine that is not of `drover_session`: httpd's socache.
@@ -69,9 +72,9 @@ impl Stores {
         };
         let store = cell.get_or_init(|| store);
         let (done, is_done) = channel();
-        let every = u64::from(plan.sync_s) * 1_000_000_000;
+        let sync_ns = u64::from(plan.sync_s) * SECOND_NS;
         let keeper = move || {
-            store.keep(&self.stop, every, now_ms);
+            store.keep(&self.stop, SECOND_NS, sync_ns, now_ms);
             store.hand_over();
             // Nobody may wait for it any more.
             let _ = done.send(());

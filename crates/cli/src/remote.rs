@@ -76,6 +76,7 @@ fn table(server: &Server) -> String {
         "mod_drover {}: httpd {}, droverd {}, generation {}",
         server.version, server.httpd, server.droverd, server.generation
     );
+    server.sessions.iter().for_each(|line| out.extend([line, "\n"]));
     for group in &server.groups {
         let size = if group.least == group.most { group.most.to_string() } else { format!("{}-{}", group.least, group.most) };
         let user = if group.user.is_empty() { "(httpd's)" } else { &group.user };
@@ -158,7 +159,15 @@ mod tests {
             threads: 15,
             applications: vec![application],
         };
-        let text = table(&Server { version: "1".into(), droverd: 2, httpd: 1, generation: 0, groups: vec![group] });
+        let text = table(&Server {
+            version: "1".into(),
+            droverd: 2,
+            httpd: 1,
+            generation: 0,
+            sessions: vec!["sessions are kept in: disk".into()],
+            groups: vec![group],
+        });
+        assert!(text.contains("sessions are kept in: disk\n"), "{text}");
         assert!(text.contains("group shop: processes=1-4 threads=15 user=shop"), "{text}");
         assert!(text.contains("application %{GLOBAL}: failing, generation 3, requests wait, next try in 4 s"), "{text}");
         assert!(text.contains("30.0M") && text.contains("9s") && text.contains("SyntaxError:  [31mbad"), "{text}");

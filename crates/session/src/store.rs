@@ -170,10 +170,11 @@ impl Sessions {
         }
     }
 
-    /// The work between requests, until `stop` is readable: a step of a sweep and of writing through every so many nanoseconds, and whoever knocks
-    /// let in at once.
-    pub fn keep(&self, stop: impl AsFd, every_ns: u64, now_ms: impl Fn() -> u64) {
+    /// The work between requests, until `stop` is readable: a step of a sweep every `tick_ns` nanoseconds, writing through every `sync_ns`, and
+    /// whoever knocks let in at once.
+    pub fn keep(&self, stop: impl AsFd, tick_ns: u64, sync_ns: u64, now_ms: impl Fn() -> u64) {
         let mut told = None;
+        let mut synced = monotonic_ns();
         loop {
             let owner = match &self.kind {
                 Kind::Plain { owner, .. } | Kind::Memory { owner, .. } => owner,
@@ -182,7 +183,7 @@ impl Sessions {
             let alone = matches!(&self.kind, Kind::Memory { standing, .. } if *standing.lock() == Standing::Alone);
             let watched = fds.get_mut(..if alone { 2 } else { 1 }).unwrap_or_default();
             // A failing poll(2) must not become a loop without rest: it is as if a second had passed, which the steps below bear.
-            let _ = poll_until(watched, Some(monotonic_ns().saturating_add(every_ns)));
+            let _ = poll_until(watched, Some(monotonic_ns().saturating_add(tick_ns)));
             if fds.first().is_some_and(|fd| !fd.revents().is_empty()) {
                 return;
             }
@@ -191,7 +192,11 @@ impl Sessions {
                 continue;
             }
             self.try_to_be_alone();
-            let now = self.step(now_ms()).err();
+            let mut now = self.sweep(now_ms()).err();
+            if now.is_none() && monotonic_ns().saturating_sub(synced) >= sync_ns {
+                synced = monotonic_ns();
+                now = self.engine().and_then(Engine::sync).err();
+            }
             // Said once, not each second.
             if now != told
                 && let Some(e) = &now
@@ -210,11 +215,6 @@ impl Sessions {
             self.locks.begin_alone();
             *standing = Standing::Alone;
         }
-    }
-
-    fn step(&self, now_ms: u64) -> Result<(), Error> {
-        self.sweep(now_ms)?;
-        self.engine()?.sync()
     }
 
     /// Removes expired sessions, unless another process is at it.

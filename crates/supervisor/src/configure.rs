@@ -41,6 +41,7 @@ impl Supervisor {
         }
         self.main.message(Code::Configured, None, None, &words);
         self.httpd_generation = configuration.generation;
+        self.sessions.clone_from(&configuration.sessions);
         self.configure_admin(configuration.control_socket.as_deref());
         let plan = plan(&configuration, self.index.keys());
 

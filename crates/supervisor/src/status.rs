@@ -38,6 +38,7 @@ impl Supervisor {
             droverd: std::process::id(),
             httpd,
             generation: self.httpd_generation,
+            sessions: self.sessions.clone(),
             groups: self.groups.iter().filter(|(name, _)| which(name)).map(of_group).collect(),
         }
     }

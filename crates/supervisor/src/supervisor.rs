@@ -71,6 +71,8 @@ pub struct Supervisor {
     pub admin: Admin,
     /// Of the last configuration.
     pub httpd_generation: u64,
+    /// What httpd says of sessions.
+    pub sessions: Vec<String>,
     pub outputs: BTreeMap<u32, Output>,
     pub gate: Gate<(u32, Number)>,
     handed: BTreeMap<Token, HandedBack>,
@@ -101,6 +103,7 @@ impl Supervisor {
             newborns: BTreeMap::new(),
             admin: Admin::default(),
             httpd_generation: 0,
+            sessions: Vec::new(),
             outputs: BTreeMap::new(),
             gate: Gate::new(cores.saturating_mul(2)),
             handed: BTreeMap::new(),

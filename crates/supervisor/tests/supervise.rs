@@ -95,8 +95,14 @@ impl Httpd {
 
     fn configure(&mut self, groups: Vec<GroupSpec>) {
         self.generation += 1;
-        let configuration =
-            Configuration { version: VERSION.to_owned(), generation: self.generation, log_level: 7, control_socket: None, groups };
+        let configuration = Configuration {
+            version: VERSION.to_owned(),
+            generation: self.generation,
+            log_level: 7,
+            control_socket: None,
+            sessions: Vec::new(),
+            groups,
+        };
         let bytes = encode(&configuration).unwrap();
         let file = memfile::create(&bytes).unwrap();
         let message = encode(&ToSupervisor::Configure { len: u32::try_from(bytes.len()).unwrap() }).unwrap();

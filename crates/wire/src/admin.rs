@@ -54,6 +54,8 @@ pub struct Server {
     pub httpd: u32,
     /// httpd's generation: grows with each graceful or restart.
     pub generation: u64,
+    /// Where sessions are kept, and why.
+    pub sessions: Vec<String>,
     /// The groups, by name.
     pub groups: Vec<Group>,
 }

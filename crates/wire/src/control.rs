@@ -69,6 +69,8 @@ pub struct Configuration {
     pub log_level: u8,
     /// Path of the socket for the command `drover`; `None`: there is none.
     pub control_socket: Option<Bytes>,
+    /// Where sessions are kept, and why: lines for `drover status`.
+    pub sessions: Vec<String>,
     /// Every group, those defined by WSGIDaemonProcess first, then the implicit one.
     pub groups: Vec<GroupSpec>,
 }
