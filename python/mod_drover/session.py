@@ -171,7 +171,10 @@ class Session(MutableMapping):
     def __getattr__(self, name):
         # Called for what is not there: the state, before the first touch. So an untouched session costs its object and nothing else.
         if name == "_state":
-            return self._open(not self._read_only)
+            state = self._load(not self._read_only)
+            if not self._is_open():  # else another thread of the request was first
+                self._state = state
+            return self._state
         raise AttributeError("a session has no attribute %r" % name)
 
     def __repr__(self):
@@ -180,7 +183,7 @@ class Session(MutableMapping):
         state = self._state
         return "<mod_drover session, %s, keys %r>" % ("new" if state.is_new else "stored", list(state.data))
 
-    def _open(self, lock):
+    def _load(self, lock):
         key, record, default, serializer, max_size, engine = self._calls.open(None, lock)
         state = _State()
         state.serializer = self._own or _serializer(serializer)
@@ -209,7 +212,6 @@ class Session(MutableMapping):
                 raise SessionError("the session's data cannot be read (written by another serializer?): %s" % e) from e
             if type(state.data) is not dict:
                 raise SessionError("the session's data are no mapping (written by something else?)")
-        self._state = state
         return state
 
     # The mapping.
@@ -378,11 +380,11 @@ class Session(MutableMapping):
         """
         if not self._is_open():
             self._read_only = False
-            self._open(True)
+            self._state = self._load(True)
         elif not self._state.locked:
             self._read_only = False
             if not self._state.is_new:
-                self._open(True)
+                self._state = self._load(True)
 
     def unlock(self):
         """Gives the lock back before the request ends, so that the client's next request need not wait. What was changed is saved first."""

@@ -1,5 +1,6 @@
 """mod_drover.session over a store that is not httpd's: what is asked of it, and when."""
 import pickle
+import threading
 import time
 import unittest
 
@@ -56,6 +57,25 @@ class Lazy(Base):
         self.assertIsNone(s.get("a"))
         self.finish(s, calls)
         self.assertEqual((self.store.records, calls.set_cookie), ({}, None))
+
+
+    def test_two_threads_touch_it_first(self):
+        cookie = self.stored(a=1)
+        s, calls = self.begin(cookie)
+        opened = calls.open
+
+        def open_late(key, lock):
+            # While this one waits for its answer, another thread is served and changes something.
+            calls.open = opened
+            thread = threading.Thread(target=s.update, kwargs={"b": 2})
+            thread.start()
+            thread.join()
+            return opened(key, lock)
+
+        calls.open = open_late
+        self.assertEqual(s["a"], 1)
+        self.finish(s, calls)
+        self.assertEqual(self.read(cookie), {"a": 1, "b": 2})
 
 
 class Saving(Base):
