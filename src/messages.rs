@@ -83,6 +83,11 @@ codes! {
     BadFrame = 56;
     /// The system refused a socket or descriptor.
     System = 57;
+    /// The group has as many requests as queue-depth or DroverMaxWaiting lets it have; further ones get 503. Raise processes= or threads=, or look
+    /// for what makes the application slow. Logged once a second, with the number of requests since the last time.
+    Overloaded = 58;
+    /// A process died before it answered, and the request, which changes nothing, was given to another one. Look for the dead process's own message.
+    Retried = 59;
     /// The application raised an exception; its traceback stands above.
     Exception = 60;
     /// The script could not be imported; the traceback stands above or in the group's log.

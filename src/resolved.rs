@@ -3,7 +3,9 @@
 //! Responsible for: which groups there are, what droverd is told of each, what each request must know. Must never: touch
 //! httpd or the system (users and files are looked up by the [`System`] it is given). Called by: `httpd::lifecycle`.
 use crate::config::group::{GroupSpec as GroupName, UserSpec};
-use crate::config::{AliasPattern, DaemonGroup, Expr, GroupChoice, GroupOptions, HashSeed, IMPLICIT_GROUP, ScriptAlias, ServerConfig};
+use crate::config::{
+    AliasPattern, DaemonGroup, Expr, GroupChoice, GroupOptions, HashSeed, IMPLICIT_GROUP, MaxWaiting, ScriptAlias, ServerConfig,
+};
 use crate::messages::Code;
 use drover_sys::users::User;
 use drover_wire::control::{GroupSpec, Identity, Preload, Script, WorkerOptions};
@@ -28,6 +30,16 @@ pub struct Group {
     pub script_gid: Option<u32>,
     /// chroot=, where it has an effect.
     pub root: Option<Vec<u8>>,
+    /// Requests that the group's processes run at once, when all of them are up.
+    pub capacity: u64,
+    /// More waiting requests than this are refused; `None`: they wait.
+    pub queue_depth: Option<u64>,
+    /// More waiting requests than this wait outside of the queue.
+    pub listen_backlog: u64,
+    /// Bytes of an answer that are taken over from the process while the client is slow.
+    pub answer_buffer: usize,
+    /// Request bodies up to this length are read before the request is put on the queue.
+    pub body_buffer: u64,
 }
 
 impl Group {
@@ -49,6 +61,7 @@ pub struct Resolved {
     groups: HashMap<Vec<u8>, Group>,
     implicit_name: Vec<u8>,
     implicit_said: Option<drover_sys::shared::Flag>,
+    max_waiting: Option<MaxWaiting>,
 }
 
 /// Why a request cannot have the group it names.
@@ -99,6 +112,17 @@ impl Resolved {
     #[must_use]
     pub fn implicit_name(&self) -> &[u8] {
         &self.implicit_name
+    }
+
+    /// DroverMaxWaiting for a group of this capacity, where httpd has `slots` threads in all; `None`: no limit.
+    #[must_use]
+    pub fn most_of_a_group(&self, capacity: u64, slots: u64) -> Option<u64> {
+        match self.max_waiting {
+            Some(MaxWaiting::Off) => None,
+            Some(MaxWaiting::Requests(n)) => Some(n.into()),
+            // The implicit group is there in any case; a site of one group of its own has nobody to protect.
+            None => (self.groups.keys().filter(|name| **name != self.implicit_name).count() > 1).then(|| capacity.max(slots / 4 * 3)),
+        }
     }
 
     /// True for the first request of the server that runs in the implicit group.
@@ -155,7 +179,12 @@ pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved,
     // A server-wide group called `default` takes the implicit one's place; a virtual host's own must not.
     let is_taken = |wide: bool| servers.iter().any(|s| s.is_virtual != wide && s.config.groups.iter().any(|g| g.name == IMPLICIT_GROUP));
     let implicit_name = if is_taken(false) { b"%{GLOBAL}".to_vec() } else { IMPLICIT_GROUP.to_vec() };
-    let mut resolved = Resolved { groups: HashMap::new(), implicit_name, implicit_said: drover_sys::shared::Flag::new().ok() };
+    let mut resolved = Resolved {
+        groups: HashMap::new(),
+        implicit_name,
+        implicit_said: drover_sys::shared::Flag::new().ok(),
+        max_waiting: servers.first().and_then(|s| s.config.max_waiting),
+    };
     let mut specs = Vec::new();
     for server in servers {
         for group in &server.config.groups {
@@ -223,6 +252,11 @@ fn limits(server: &Server<'_>, o: &GroupOptions, system: &dyn System) -> Result<
         script_uid: o.script_user.as_ref().map(|u| find_user(u, "script-user", b"", system).map(|u| u.uid)).transpose()?,
         script_gid: o.script_group.as_ref().map(|g| find_group(g, "script-group", b"", system)).transpose()?,
         root: o.chroot.clone().filter(|_| system.httpd_identity().is_some()),
+        capacity: u64::from(o.processes) * u64::from(o.threads.max(1)),
+        queue_depth: o.queue_depth.map(u64::from),
+        listen_backlog: o.listen_backlog.into(),
+        answer_buffer: usize::try_from(o.response_buffer_size).unwrap_or(usize::MAX),
+        body_buffer: o.request_buffer_size,
     })
 }
 
@@ -287,7 +321,9 @@ fn interpreter(name: &[u8], o: &GroupOptions, server_home: Option<&Vec<u8>>, sys
         });
     }
     let from_path = system.path().into_iter().map(|dir| [dir.as_slice(), b"/python3"].concat());
-    std::iter::once(b"/usr/bin/python3".to_vec()).chain(from_path).find(|c| system.is_executable(&within(c))).ok_or_else(|| {
+    let usual = b"/usr/bin/python3".to_vec();
+    let found = std::iter::once(usual.clone()).chain(from_path).find(|c| system.is_executable(&within(c)));
+    found.or_else(|| system.is_running().then_some(usual)).ok_or_else(|| {
         bad("no python3 is installed in /usr/bin or on httpd's PATH; install one, or name it with python= or python-home=".into())
     })
 }

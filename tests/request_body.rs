@@ -102,7 +102,11 @@ mpm_test!(a_cut_body_is_never_taken_for_a_whole_one, |site| {
         "import gate\ndef application(environ, start_response):\n    try:\n        environ['wsgi.input'].read()\n    except OSError:\n        \
          gate.reach('cut', b'E')\n        raise\n    gate.reach('cut', b'W')\n    start_response('200 OK', [])\n    return [b'whole']\n",
     );
-    let site = site.app("/", "cut.wsgi").allow_log("OSError|Traceback|File \"|environ['wsgi.input']|raise|DROVER00|DROVER04|AH0");
+    // Bodies of this size would be read before a process sees them.
+    let site = site
+        .daemon("processes=1 threads=4 request-buffer-size=0")
+        .app("/", "cut.wsgi")
+        .allow_log("OSError|Traceback|File \"|environ['wsgi.input']|raise|DROVER00|DROVER04|AH0");
     let gate = site.gate("cut");
     let httpd = site.start();
     let large = pattern(400_000);
@@ -117,6 +121,7 @@ mpm_test!(a_cut_body_is_never_taken_for_a_whole_one, |site| {
     }
     // A small one never reaches the application at all.
     rude(&httpd, "Content-Length: 1000", b"only this", false);
+    rude(&httpd, "Content-Length: 1000", b"only this", true);
     httpd.request("POST", "/").body("whole").send();
     assert_eq!(gate.reached(), b'W', "the next call is the whole request's");
 });
@@ -188,7 +193,8 @@ mpm_test!(input_behaves_as_a_buffered_reader, |site| {
 mpm_test!(a_body_that_stops_is_408, |site| {
     let script = "import gate\ndef application(environ, start_response):\n    try:\n        environ['wsgi.input'].read()\n    except OSError:\n        \
                   gate.reach('stopped', b'E')\n        raise\n    gate.reach('stopped', b'W')\n    start_response('200 OK', [])\n    return [b'whole']\n";
-    let site = site.modules("reqtimeout").config("RequestReadTimeout header=0 body=1").daemon("processes=1 threads=1");
+    let site =
+        site.modules("reqtimeout").config("RequestReadTimeout header=0 body=1").daemon("processes=1 threads=1 request-buffer-size=0");
     let site = site.script("stop.wsgi", script).app("/", "stop.wsgi");
     let stopped = site.gate("stopped");
     let httpd = site.start();

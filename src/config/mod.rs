@@ -37,4 +37,6 @@ pub use proxy::{Network, PROXY_HEADERS, ProxyCategory, ProxyHeader, ProxyMeaning
 pub use resolve::Settings;
 pub use table::{Contexts, DIRECTIVES, Directive, Theme, directive};
 pub use target::{Context, Effect, Target};
-pub use value::{ControlSocket, DirConfig, HashSeed, InterpreterOptions, InterpreterScope, MapHead, ScopedOptions, ServerConfig};
+pub use value::{
+    ControlSocket, DirConfig, HashSeed, InterpreterOptions, InterpreterScope, MapHead, MaxWaiting, ScopedOptions, ServerConfig,
+};

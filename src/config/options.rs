@@ -351,10 +351,18 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         name: "listen-backlog",
         take: Take::Number { min: 0, max: COUNT, put: |o, v| o.listen_backlog = v },
         default: "100",
-        doc: "How many requests may wait for a free thread of the group.",
+        doc: "How many requests may wait in the queue of the group, beyond those that its threads run. Further ones wait outside of it, as long as `queue-timeout` (or `Timeout`) lets them.",
         difference: "mod_wsgi hands it to listen(2), where it bounds connections.",
         test: "daemon_options_for_size",
-        notice: Some("listen-backlog= has no effect yet: its value is only checked"),
+        ..ROW
+    },
+    DaemonOption {
+        name: "queue-depth",
+        take: Take::Number { min: 0, max: COUNT, put: |o, v| o.queue_depth = Some(v) },
+        default: "no limit",
+        doc: "How many requests may wait for a free thread of the group; further ones are answered at once with 503 and `Retry-After`. With it, `listen-backlog` has no effect.",
+        difference: "mod_wsgi has no such option.",
+        test: "daemon_options_for_size",
         ..ROW
     },
     // Time.
@@ -487,9 +495,19 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         take: Take::Size { min: 65536, put: |o, v| o.response_buffer_size = if v == 0 { 8 << 20 } else { v } },
         unit: "bytes",
         default: "8388608",
-        doc: "How much of a response may be held in memory while the client is slow.",
+        doc: "How much of a response Apache takes over from the process while the client is slow, so that the process is free for other requests. A larger response holds its thread until the rest fits.",
+        difference: "mod_wsgi's processes wait for the client when its buffer in Apache is full, which it is at 64 KiB of a response that is not flushed.",
         test: "daemon_options_for_limits",
-        notice: Some("response-buffer-size= has no effect yet: its value is only checked"),
+        ..ROW
+    },
+    DaemonOption {
+        name: "request-buffer-size",
+        take: Take::Size { min: 1, put: |o, v| o.request_buffer_size = v },
+        unit: "bytes",
+        default: "1048576",
+        doc: "A request's body up to this size is read whole before a process is given the request, so that a slow client holds none. A larger body, one of unknown length and one whose client waits for `100 Continue` is passed on while it comes.",
+        difference: "mod_wsgi has no such option: a process waits for the client.",
+        test: "daemon_options_for_limits",
         ..ROW
     },
     DaemonOption {

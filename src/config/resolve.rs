@@ -28,6 +28,8 @@ pub struct Settings<'a> {
     /// `None`: everybody is trusted. An empty list trusts nobody.
     pub trusted_proxies: Option<&'a [Network]>,
     pub enable_sendfile: bool,
+    /// A request that changes nothing runs once more when its process died before it answered.
+    pub retry: bool,
 }
 
 impl<'a> Settings<'a> {
@@ -47,6 +49,7 @@ impl<'a> Settings<'a> {
             trusted_proxy_headers: dir.trusted_proxy_headers.as_deref().or(server.trusted_proxy_headers.as_deref()).unwrap_or(&[]),
             trusted_proxies: dir.trusted_proxies.as_deref().or(server.trusted_proxies.as_deref()),
             enable_sendfile: dir.enable_sendfile.or(server.enable_sendfile).unwrap_or(false),
+            retry: dir.retry.or(server.retry).unwrap_or(true),
         }
     }
 
@@ -64,7 +67,13 @@ mod tests {
     fn the_directory_wins_and_defaults_are_those_of_mod_wsgi() {
         let empty = DirConfig::default();
         let settings = Settings::resolve(&empty, &empty);
-        assert!(settings.script_reloading && !settings.pass_authorization && !settings.chunked_request && !settings.error_override);
+        assert!(
+            settings.retry
+                && settings.script_reloading
+                && !settings.pass_authorization
+                && !settings.chunked_request
+                && !settings.error_override
+        );
         assert_eq!(settings.map_head_to_get, MapHead::Auto);
         assert!(settings.allows_process_group(b"any"));
         let server = DirConfig { pass_authorization: Some(true), script_reloading: Some(false), ..DirConfig::default() };

@@ -12,7 +12,7 @@ use super::proxy::{Network, PROXY_HEADERS, proxy_header};
 use super::scalar::{self, Parsed};
 use super::suggest::nearest;
 use super::target::{Context, Effect, Target};
-use super::value::{ControlSocket, HashSeed, InterpreterScope, MapHead, ScopedOptions};
+use super::value::{ControlSocket, HashSeed, InterpreterScope, MapHead, MaxWaiting, ScopedOptions};
 use super::words::Words;
 use std::borrow::Cow;
 
@@ -53,6 +53,22 @@ pub fn control_socket(word: &[u8]) -> Parsed<ControlSocket> {
         b"" => Err("a path, or off".into()),
         word if word.eq_ignore_ascii_case(b"off") => Ok(ControlSocket::Off),
         path => Ok(ControlSocket::Path(path.to_vec())),
+    }
+}
+
+pub fn max_waiting(word: &[u8]) -> Parsed<MaxWaiting> {
+    if word.eq_ignore_ascii_case(b"off") {
+        return Ok(MaxWaiting::Off);
+    }
+    let expected = || Cow::Borrowed("off, or a whole number of at least 1");
+    scalar::whole(word, 1, i64::from(i32::MAX)).ok().and_then(|n| u32::try_from(n).ok()).map(MaxWaiting::Requests).ok_or_else(expected)
+}
+
+pub fn retry(word: &[u8]) -> Parsed<bool> {
+    match word {
+        word if word.eq_ignore_ascii_case(b"idempotent") => Ok(true),
+        word if word.eq_ignore_ascii_case(b"off") => Ok(false),
+        _ => Err(Cow::Borrowed("idempotent or off")),
     }
 }
 

@@ -692,6 +692,32 @@ pub static DIRECTIVES: &[Directive] = &[
         ..ROW
     },
     Directive {
+        name: c"DroverMaxWaiting",
+        theme: Theme::Operation,
+        contexts: Contexts::GlobalOnly,
+        synopsis: "requests|off",
+        default: "3/4 of MaxRequestWorkers, or as many as the group can run if that is more; off when there is one group only",
+        summary: c"How many of httpd's threads one group may hold",
+        doc: "A request that waits for a daemon process holds a thread (with prefork, a process) of httpd. When one group has so many requests, running and waiting, further ones are answered at once with 503 and `Retry-After`, so that threads are left for other groups and for static files. Counted over all children of httpd.",
+        difference: "Not in mod_wsgi, where one group that hangs takes all of httpd's threads.",
+        set: |t, raw| set::put(raw, set::max_waiting, |v| t.server.max_waiting = Some(v)),
+        test: "overload_and_death",
+        ..ROW
+    },
+    Directive {
+        name: c"DroverRetry",
+        theme: Theme::Operation,
+        contexts: Contexts::Directory,
+        synopsis: "idempotent|off",
+        default: "idempotent",
+        summary: c"Whether a request whose process died is run once more",
+        doc: "A GET, HEAD, OPTIONS or TRACE request without a body, of whose answer nothing has come when its process dies, is given to another process, once. Any other request is answered with 502: it may have changed something.",
+        difference: "Not in mod_wsgi.",
+        set: |t, raw| set::put(raw, set::retry, |v| t.dir.retry = Some(v)),
+        test: "overload_and_death",
+        ..ROW
+    },
+    Directive {
         name: c"WSGISocketPrefix",
         theme: Theme::Inert,
         contexts: Contexts::GlobalOnly,

@@ -65,7 +65,13 @@ fn every_row_is_complete_and_covered() {
     for row in DIRECTIVES {
         let name = row.title();
         assert!(names.insert(name.to_lowercase()), "{name} twice");
-        assert!(name.starts_with("WSGI") && !row.summary.is_empty() && !row.doc.is_empty() && !row.default.is_empty(), "{name}");
+        assert!(
+            (name.starts_with("WSGI") || name.starts_with("Drover"))
+                && !row.summary.is_empty()
+                && !row.doc.is_empty()
+                && !row.default.is_empty(),
+            "{name}"
+        );
         assert!(!row.synopsis.is_empty(), "{name}");
         assert!(covered(row.test), "{name}: test {}", row.test);
         assert!(!row.summary.to_str().unwrap().ends_with('.') && row.summary.count_bytes() <= 85, "{name}");
@@ -88,7 +94,7 @@ fn the_directives_of_mod_wsgi_are_all_there() {
         WSGIIgnoreActivity WSGITrustedProxyHeaders WSGITrustedProxies WSGIEnableSendfile WSGIAccessScript WSGIAuthUserScript WSGIAuthGroupScript
         WSGIGroupAuthoritative WSGIHandlerScript WSGIServerMetrics WSGITelemetryService WSGISlowRequests WSGITelemetryOptions
         WSGILazyInitialization WSGINewRelicConfigFile WSGINewRelicEnvironment WSGIPy3kWarningFlag WSGIUserAuthoritative
-        DroverControlSocket";
+        DroverControlSocket DroverMaxWaiting DroverRetry";
     for name in known.split_whitespace() {
         assert!(directive(name.as_bytes()).is_some(), "{name}");
     }
@@ -103,7 +109,7 @@ fn the_options_of_mod_wsgi_are_all_there() {
         graceful-timeout eviction-timeout restart-interval connect-timeout socket-timeout queue-timeout listen-backlog display-name send-buffer-size
         receive-buffer-size header-buffer-size response-buffer-size response-socket-timeout response-flush-delay socket-user script-user script-group
         cpu-time-limit cpu-priority memory-limit virtual-memory-limit server-metrics newrelic-config-file newrelic-environment
-        python max-application-groups reload preload memory-soft";
+        python max-application-groups reload preload memory-soft queue-depth request-buffer-size";
     for name in known.split_whitespace() {
         assert!(DAEMON_OPTIONS.iter().any(|row| row.name == name), "{name}");
     }
@@ -272,9 +278,12 @@ fn daemon_options_for_python() {
 
 #[test]
 fn daemon_options_for_size() {
-    let o = options("processes=4 threads=0 max-application-groups=1024 stack-size=524288 maximum-requests=1000 listen-backlog=0").unwrap();
+    let o =
+        options("processes=4 threads=0 max-application-groups=1024 stack-size=524288 maximum-requests=1000 listen-backlog=0 queue-depth=7")
+            .unwrap();
     assert_eq!((o.processes, o.processes_given, o.threads, o.max_application_groups), (4, true, 0, 1024));
-    assert_eq!((o.stack_size, o.maximum_requests, o.listen_backlog), (Some(524_288), Some(1000), 0));
+    assert_eq!((o.stack_size, o.maximum_requests, o.listen_backlog, o.queue_depth), (Some(524_288), Some(1000), 0, Some(7)));
+    assert_eq!(options("").unwrap().queue_depth, None);
     assert!(options("processes=1").unwrap().processes_given && !options("").unwrap().processes_given);
     let o = options("processes=0-8 reload=rolling preload=On").unwrap();
     assert_eq!((o.least_processes, o.processes, o.reload, o.preload), (Some(0), 8, Reload::Rolling, true));
@@ -293,6 +302,7 @@ fn daemon_options_for_size() {
         "max-application-groups=1025",
         "stack-size=1024",
         "listen-backlog=-1",
+        "queue-depth=all",
         "maximum-requests=99999999999",
     ] {
         assert!(options(bad).is_err(), "{bad}");
@@ -329,10 +339,11 @@ fn daemon_options_for_time() {
 #[test]
 fn daemon_options_for_limits() {
     let o = options(
-        "header-buffer-size=8192 response-buffer-size=65536 script-user=root cpu-time-limit=9 cpu-priority=-5 memory-limit=1 memory-soft=7 virtual-memory-limit=5000000000",
+        "header-buffer-size=8192 response-buffer-size=65536 request-buffer-size=0 script-user=root cpu-time-limit=9 cpu-priority=-5 memory-limit=1 memory-soft=7 virtual-memory-limit=5000000000",
     );
     let o = o.unwrap();
-    assert_eq!((o.header_buffer_size, o.response_buffer_size, o.cpu_priority), (8192, 65536, -5));
+    assert_eq!((o.header_buffer_size, o.response_buffer_size, o.request_buffer_size, o.cpu_priority), (8192, 65536, 0, -5));
+    assert_eq!(options("request-buffer-size=5000000").unwrap().request_buffer_size, 5_000_000);
     assert_eq!((o.script_user, o.cpu_time_limit), (Some(UserSpec::Name(b"root".to_vec())), Some(Duration::from_secs(9))));
     assert_eq!((o.memory_limit, o.virtual_memory_limit, o.memory_soft), (Some(1), Some(5_000_000_000), Some(7)));
     assert_eq!(options("script-group=#7").unwrap().script_group, Some(GroupSpec::Id(7)));
@@ -341,6 +352,7 @@ fn daemon_options_for_limits() {
     for bad in [
         "header-buffer-size=8191",
         "response-buffer-size=65535",
+        "request-buffer-size=1k",
         "cpu-priority=21",
         "cpu-priority=-21",
         "cpu-priority=",
@@ -363,8 +375,6 @@ fn daemon_options_without_effect() {
         ("response-flush-delay", "0", "x"),
         ("newrelic-config-file", "/x", ""),
         ("newrelic-environment", "x", ""),
-        ("listen-backlog", "50", "x"),
-        ("response-buffer-size", "65536", "1"),
         ("header-buffer-size", "8192", "1"),
     ];
     assert_eq!(DAEMON_OPTIONS.iter().filter(|row| row.notice.is_some()).count(), table.len());
@@ -391,6 +401,24 @@ fn control_socket() {
     }
     assert!(reader.read("DroverControlSocket \"\"").is_err());
     assert!(reader.read_in(Context::VirtualHost, None, "DroverControlSocket /x").is_err());
+}
+
+#[test]
+fn overload_and_death() {
+    let mut reader = Reader::default();
+    assert_eq!((reader.server.max_waiting, reader.dir.retry), (None, None));
+    for (line, expected) in [("off", MaxWaiting::Off), ("1", MaxWaiting::Requests(1)), ("50", MaxWaiting::Requests(50))] {
+        reader.applied(&format!("DroverMaxWaiting {line}"));
+        assert_eq!(reader.server.max_waiting, Some(expected));
+    }
+    for (line, expected) in [("idempotent", true), ("off", false)] {
+        reader.applied(&format!("DroverRetry {line}"));
+        assert_eq!(reader.dir.retry, Some(expected));
+    }
+    for bad in ["DroverMaxWaiting 0", "DroverMaxWaiting all", "DroverMaxWaiting -1", "DroverRetry on", "DroverRetry"] {
+        assert!(reader.read(bad).is_err(), "{bad}");
+    }
+    assert!(reader.read_in(Context::VirtualHost, None, "DroverMaxWaiting 5").is_err());
 }
 
 #[test]

@@ -34,6 +34,13 @@ pub enum ControlSocket {
     Path(Vec<u8>),
 }
 
+/// DroverMaxWaiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxWaiting {
+    Off,
+    Requests(u32),
+}
+
 /// Everything written at server level or inside one `<VirtualHost>`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServerConfig {
@@ -54,6 +61,7 @@ pub struct ServerConfig {
     pub restrict_embedded: Option<bool>,
     pub server_metrics: Option<bool>,
     pub control_socket: Option<ControlSocket>,
+    pub max_waiting: Option<MaxWaiting>,
     /// The settings that `<WSGIInterpreterOptions>` can narrow, as they stand outside of any such block.
     pub interpreter: InterpreterOptions,
     /// The blocks, in the order of the configuration.
@@ -106,6 +114,8 @@ pub struct DirConfig {
     pub trusted_proxy_headers: Option<Vec<&'static ProxyHeader>>,
     pub trusted_proxies: Option<Vec<Network>>,
     pub enable_sendfile: Option<bool>,
+    /// DroverRetry idempotent.
+    pub retry: Option<bool>,
 }
 
 /// The inner value if there is one, else the outer.
@@ -133,6 +143,7 @@ impl ServerConfig {
             scopes: [base.scopes.as_slice(), &vhost.scopes].concat(),
             dir: DirConfig::merge(&base.dir, &vhost.dir),
             control_socket: over(&base.control_socket, &vhost.control_socket),
+            max_waiting: over(&base.max_waiting, &vhost.max_waiting),
         }
     }
 
@@ -206,6 +217,7 @@ impl DirConfig {
             trusted_proxy_headers: over(&base.trusted_proxy_headers, &inner.trusted_proxy_headers),
             trusted_proxies: over(&base.trusted_proxies, &inner.trusted_proxies),
             enable_sendfile: over(&base.enable_sendfile, &inner.enable_sendfile),
+            retry: over(&base.retry, &inner.retry),
         }
     }
 }

@@ -69,6 +69,17 @@ impl Pair {
     }
 }
 
+/// What [`Exchange::wait`] waits for.
+#[derive(Debug, Clone, Copy)]
+pub struct Want<'a> {
+    /// The worker sends something, or is gone.
+    pub answer: bool,
+    /// The worker can take more of the body.
+    pub room: bool,
+    /// The client sends something (IN), or takes more (OUT), or is gone.
+    pub client: Option<(BorrowedFd<'a>, PollFlags)>,
+}
+
 /// What [`Exchange::wait`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ready {
@@ -76,8 +87,10 @@ pub struct Ready {
     pub answer: bool,
     /// There is room for more of the body.
     pub room: bool,
-    /// The client sent something, or is gone.
+    /// What was asked of the client has come.
     pub client: bool,
+    /// The client takes more, or is gone.
+    pub client_takes: bool,
 }
 
 /// One request between being sent and its end.
@@ -140,14 +153,19 @@ impl<'q> Exchange<'q> {
         })
     }
 
-    /// Waits until the worker has sent something, or (`want_room`) can take more, or (`client`) the client has sent something;
-    /// at most until `until`. All three false: the time is over.
-    pub fn wait(&self, want_room: bool, client: Option<BorrowedFd<'_>>, wake: &Wake, until: u64) -> Result<Ready, DispatchError> {
-        let interest = if want_room { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+    /// Waits for what `want` says, at most until `until`. Nothing of [`Ready`] is true: the time is over.
+    pub fn wait(&self, want: &Want<'_>, wake: &Wake, until: u64) -> Result<Ready, DispatchError> {
+        let mut interest = PollFlags::empty();
+        interest.set(PollFlags::IN, want.answer);
+        interest.set(PollFlags::OUT, want.room);
+        // A worker that is gone would be reported whatever is asked: so it is not asked about at all while nobody listens to it.
+        let near = if interest.is_empty() { wake.fd().as_fd() } else { self.near.as_fd() };
+        let client = want.client.map(|(fd, _)| fd);
+        let of_client = want.client.map_or(PollFlags::IN, |(_, flags)| flags);
         let mut all = [
-            PollFd::new(&self.near, interest),
+            PollFd::from_borrowed_fd(near, if interest.is_empty() { PollFlags::IN } else { interest }),
             PollFd::new(wake.fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(client.unwrap_or_else(|| wake.fd().as_fd()), PollFlags::IN),
+            PollFd::from_borrowed_fd(client.unwrap_or_else(|| wake.fd().as_fd()), of_client),
         ];
         let fds = all.get_mut(..if client.is_some() { 3 } else { 2 }).unwrap_or_default();
         poll_until(fds, Some(until)).map_err(|e| DispatchError::System("poll", e))?;
@@ -157,9 +175,11 @@ impl<'q> Exchange<'q> {
         let [near, _, other] = &all;
         let near = near.revents();
         Ok(Ready {
-            answer: near.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL),
-            room: want_room && near.contains(PollFlags::OUT),
+            answer: want.answer && near.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL),
+            room: want.room && near.contains(PollFlags::OUT),
             client: client.is_some() && !other.revents().is_empty(),
+            client_takes: client.is_some()
+                && other.revents().intersects(PollFlags::OUT | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL),
         })
     }
 

@@ -61,6 +61,8 @@ pub trait Client {
     fn set_head(&mut self, head: &Head<'_>) -> Result<(), BadHead>;
     /// Passes pieces of the answer's body on.
     fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Gone>;
+    /// Bytes that [`Client::pass`] takes without waiting for the client, about; `usize::MAX`: as many as one likes, or it cannot be told.
+    fn room(&self) -> usize;
     /// A line of the application for the request's error log, at httpd's `level`.
     fn application_log(&mut self, level: u16, text: &[u8]);
 }

@@ -4,6 +4,7 @@
 //!
 //! `checks`: whether the request may run → `select` its group → [`environ`] → read a small body → put it on the
 //! queue ([`crate::dispatch`]) → `relay` both directions → an error becomes a status in [`failure`].
+mod admission;
 mod checks;
 pub mod client;
 pub mod environ;
@@ -17,12 +18,13 @@ use crate::dispatch::{DispatchError, Exchange, Queues, Wake};
 use crate::httpd::{Level, Request};
 use crate::messages::Code;
 use crate::resolved::{Group, Resolved};
+pub use admission::Gate;
 use client::{BodyError, BodyRead, Client, Pass};
 use drover_sys::clock::monotonic_ns;
 use drover_wire::control::Script;
 use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, Builder, MAX_INLINE_BODY, Prefix, UNCOUNTED};
 use failure::{Failed, verdict};
-use relay::{Answer, Broken, Limits, Manner, Relay, Upload};
+use relay::{Answer, Broken, Limits, Manner, Relay, Source, Upload};
 use select::Selection;
 use std::cell::RefCell;
 
@@ -35,6 +37,8 @@ pub struct Context<'c> {
     pub queues: &'c Queues,
     /// Wakes everybody when httpd stops.
     pub wake: &'c Wake,
+    /// How many requests are where.
+    pub gate: Gate<'c>,
 }
 
 /// What the handler phase answers to httpd.
@@ -130,11 +134,16 @@ fn run(
     context: Context<'_>,
     buffers: &mut Buffers,
 ) -> Result<Answer, Broken> {
-    let unsent = |failed: Failed| Broken { failed, sent: false };
+    let unsent = |failed: Failed| Broken { failed, sent: false, answered: false };
     if buffers.body.is_empty() {
         buffers.body.resize(MAX_INLINE_BODY, 0);
     }
-    let (inline, upload) = read_small(r, &mut buffers.body).map_err(|e| unsent(Failed::Body(e)))?;
+    let body_failed = |e| unsent(Failed::Body(e));
+    let (inline, upload) = read_small(r, &mut buffers.body).map_err(body_failed)?;
+    let kept = match upload {
+        Upload::Open => read_moderate(r, group.body_buffer, &mut buffers.body).map_err(body_failed)?,
+        _ => None,
+    };
     if upload == Upload::None && inline > 0 {
         // RFC 3875 §4.1.2: the length after transfer codings are removed; it is known now, also for a chunked body.
         r.set_env(c"CONTENT_LENGTH", inline.to_string().as_bytes());
@@ -174,8 +183,11 @@ fn run(
     let message = message.finish(prefix, body.get(..inline).unwrap_or_default()).map_err(too_large)?;
 
     let until = limits.take_by.unwrap_or_else(|| started.saturating_add(limits.silence));
+    let most = context.resolved.most_of_a_group(group.capacity, context.gate.slots);
+    let mut ticket = context.gate.enter(&selection.key, group, most, context.wake, until).map_err(unsent)?;
+    let harmless = settings.retry && upload == Upload::None && inline == 0 && r.method().is_some_and(is_safe);
     let script = Script { path: script.to_vec(), callable: selection.callable_object.clone() };
-    let mut tries = 0;
+    let (mut opened_again, mut retried) = (false, false);
     loop {
         let queue = context
             .queues
@@ -184,19 +196,47 @@ fn run(
         let mut exchange = match Exchange::send(&queue, message, number, std::mem::take(answer), context.wake, until) {
             // Nobody holds the other end any more: the group went and came back. Ask droverd once more.
             Err(DispatchError::System(_, drover_sys::Errno::PIPE | drover_sys::Errno::CONNREFUSED | drover_sys::Errno::CONNRESET))
-                if tries == 0 =>
+                if !opened_again =>
             {
                 context.queues.forget(&selection.key, &queue);
-                tries += 1;
+                opened_again = true;
                 continue;
             }
             other => other.map_err(|e| unsent(e.into()))?,
         };
-        let manner = Manner { error_override: settings.error_override };
-        let result = Relay::new(r, &mut exchange, limits, manner, upload).run(context.wake, body);
+        let manner = Manner { error_override: settings.error_override, answer_buffer: group.answer_buffer };
+        let source = kept.as_deref().map_or(Source::Client, Source::Kept);
+        let result = Relay::new(r, &mut exchange, limits, manner, upload, source).run(context.wake, body, || ticket.leave_queue());
         *answer = exchange.finish(result.is_ok());
-        return result;
+        match result {
+            Err(Broken { failed: Failed::Dispatch(DispatchError::WorkerDied), sent: false, answered: false }) if harmless && !retried => {
+                let text = "the process that had taken the request died before it answered; the request runs once more, in another process";
+                r.log(Level::Warn, Code::Retried, text);
+                retried = true;
+            }
+            other => return other,
+        }
     }
+}
+
+/// RFC 9110 §9.2.1: asked for again, such a request does no harm.
+fn is_safe(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE")
+}
+
+/// Reads a body of known length up to `most` bytes, so that a slow client holds no worker. `None`: it is larger.
+fn read_moderate(r: &mut Request<'_>, most: u64, buffer: &mut [u8]) -> Result<Option<Vec<u8>>, BodyError> {
+    let Some(length) = checks::content_length(r).filter(|n| *n <= most).and_then(|n| usize::try_from(n).ok()) else { return Ok(None) };
+    let mut body = Vec::new();
+    while body.len() < length {
+        match r.read_body(buffer, true) {
+            BodyRead::Data(n) => body.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+            BodyRead::End => break,
+            BodyRead::NotYet => return Err(BodyError::ClientGone),
+            BodyRead::Failed(e) => return Err(e),
+        }
+    }
+    Ok(Some(body))
 }
 
 /// Reads the body if it is small, so that a slow client holds no worker. Returns how much of it is in `buffer`, and what is
@@ -249,7 +289,9 @@ fn fail(r: &mut Request<'_>, broken: &Broken) -> Verdict {
         let _ = r.pass(&[], Pass::Cut);
         return Verdict::Done;
     }
-    r.log(v.level, v.code, &broken.failed.to_string());
+    if broken.failed != Failed::Overloaded(None) {
+        r.log(v.level, v.code, &broken.failed.to_string());
+    }
     r.reset_status();
     if let Some(seconds) = v.retry_after {
         r.set_error_header(c"Retry-After", &seconds.to_string());

@@ -4,8 +4,9 @@
 //! Must never: know httpd's types. Called by: `handler::mod`.
 use super::client::{BodyError, BodyRead, Client, Gone, Pass};
 use super::failure::Failed;
-use crate::dispatch::{DispatchError, Exchange, Wake};
+use crate::dispatch::{DispatchError, Exchange, Ready, Wake, Want};
 use drover_sys::clock::monotonic_ns;
+use drover_sys::wait::PollFlags;
 use drover_wire::frame::{BodyFailure, Event, Failure, Kind};
 use drover_wire::head::Head;
 
@@ -38,6 +39,17 @@ pub enum Answer {
 pub struct Manner {
     /// The answer has no body whatever the application yields (HEAD is left to httpd's filters).
     pub error_override: bool,
+    /// Bytes of the answer that are taken over from the worker while the client is slow.
+    pub answer_buffer: usize,
+}
+
+/// Where the rest of the body comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source<'b> {
+    /// The client, as it sends it.
+    Client,
+    /// It was read before.
+    Kept(&'b [u8]),
 }
 
 /// Where the body stands.
@@ -58,6 +70,12 @@ const TAKE_GRACE_NS: u64 = 250_000_000;
 /// How often a body is asked for again where nothing can be waited on (HTTP/2), or a filter's own time limit must be noticed.
 const NO_SOCKET_NS: u64 = 20_000_000;
 const FILTER_LIMIT_NS: u64 = 1_000_000_000;
+/// The first piece of an answer is passed on without asking whether the client takes it if it is not larger than this.
+const UNASKED: usize = 16 * 1024;
+/// What is passed on at once of an answer that the client takes slowly.
+const PIECE: (usize, usize) = (8 * 1024, 256 * 1024);
+/// What is given to the worker at once of a body that was read before.
+const BODY_PIECE: usize = 64 * 1024;
 
 /// The state of one request between being sent and its end.
 pub struct Relay<'a, 'q, C> {
@@ -66,6 +84,7 @@ pub struct Relay<'a, 'q, C> {
     limits: Limits,
     manner: Manner,
     upload: Upload,
+    source: Source<'a>,
     /// The last attempt to read the body found nothing.
     starved: bool,
     answer: Answer,
@@ -77,6 +96,44 @@ pub struct Relay<'a, 'q, C> {
     heard_at: u64,
     client_heard_at: u64,
     heard: bool,
+    backlog: Backlog,
+    /// END has come: the worker is done.
+    ended: bool,
+}
+
+/// What the worker has given and the client has not taken.
+#[derive(Default)]
+struct Backlog {
+    bytes: Vec<u8>,
+    taken: usize,
+    /// When the client took something last.
+    moved_at: u64,
+}
+
+impl Backlog {
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.taken..).unwrap_or_default()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.taken >= self.bytes.len()
+    }
+
+    fn add(&mut self, pieces: &[&[u8]]) {
+        if self.is_empty() {
+            self.moved_at = monotonic_ns();
+        }
+        if self.taken > self.bytes.len() / 2 {
+            self.bytes.drain(..self.taken);
+            self.taken = 0;
+        }
+        pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
+    }
+
+    fn take(&mut self, n: usize) {
+        self.taken += n;
+        self.moved_at = monotonic_ns();
+    }
 }
 
 /// A request that failed, and whether the client has seen part of an answer.
@@ -86,11 +143,20 @@ pub struct Broken {
     pub failed: Failed,
     /// Part of the answer has gone out.
     pub sent: bool,
+    /// The worker had begun to answer.
+    pub answered: bool,
 }
 
 impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
     /// A request that has just been put on its queue.
-    pub fn new(client: &'a mut C, exchange: &'a mut Exchange<'q>, limits: Limits, manner: Manner, upload: Upload) -> Self {
+    pub fn new(
+        client: &'a mut C,
+        exchange: &'a mut Exchange<'q>,
+        limits: Limits,
+        manner: Manner,
+        upload: Upload,
+        source: Source<'a>,
+    ) -> Self {
         let now = monotonic_ns();
         Self {
             client,
@@ -98,6 +164,7 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
             limits,
             manner,
             upload,
+            source,
             starved: false,
             answer: Answer::Whole,
             head_set: false,
@@ -107,35 +174,35 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
             heard_at: now,
             client_heard_at: now,
             heard: false,
+            backlog: Backlog::default(),
+            ended: false,
         }
     }
 
-    /// Runs until the answer is complete or cannot be.
-    pub fn run(mut self, wake: &Wake, scratch: &mut [u8]) -> Result<Answer, Broken> {
-        match self.run_inner(wake, scratch) {
+    /// Runs until the answer is complete or cannot be. `done` is called when the worker is done with it; the client may still be taking it.
+    pub fn run(mut self, wake: &Wake, scratch: &mut [u8], mut done: impl FnMut()) -> Result<Answer, Broken> {
+        match self.run_inner(wake, scratch, &mut done) {
             Ok(()) => Ok(self.answer),
-            Err(failed) => Err(Broken { failed, sent: self.sent }),
+            Err(failed) => Err(Broken { failed, sent: self.sent, answered: self.head_set }),
         }
     }
 
-    fn run_inner(&mut self, wake: &Wake, scratch: &mut [u8]) -> Result<(), Failed> {
+    fn run_inner(&mut self, wake: &Wake, scratch: &mut [u8], done: &mut dyn FnMut()) -> Result<(), Failed> {
+        let mut takes = false;
         loop {
             self.push_body(scratch)?;
-            let until = self.deadline();
-            let waits_for_client = self.upload == Upload::Open && self.starved && self.exchange.is_flushed();
-            let (socket, until) = match (waits_for_client, self.client.socket()) {
-                (false, _) => (None, until),
-                (true, Some(socket)) => (Some(socket), until.min(monotonic_ns() + FILTER_LIMIT_NS)),
-                (true, None) => (None, until.min(monotonic_ns() + NO_SOCKET_NS)),
-            };
-            let ready = self.exchange.wait(!self.exchange.is_flushed(), socket, wake, until)?;
-            if ready.client || (waits_for_client && !ready.answer) {
-                self.starved = false; // ask again: data, or a filter's time limit
+            self.pass_backlog(takes)?;
+            if self.ended && self.backlog.is_empty() {
+                return Ok(());
             }
+            let ready = self.wait(wake)?;
+            takes = ready.client_takes;
             if ready.answer {
-                while self.exchange.fill()? {
+                while self.wants_answer() && self.exchange.fill()? {
                     if self.take_answer()? {
-                        return Ok(());
+                        self.ended = true;
+                        self.upload = Upload::Closed;
+                        done();
                     }
                 }
             } else if !ready.room && !ready.client {
@@ -144,11 +211,58 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
         }
     }
 
+    /// Whether more of the answer can be taken from the worker.
+    fn wants_answer(&self) -> bool {
+        !self.ended && self.backlog.rest().len() < self.manner.answer_buffer
+    }
+
+    /// Waits until something can be done.
+    fn wait(&mut self, wake: &Wake) -> Result<Ready, Failed> {
+        let mut until = self.deadline();
+        let starved = self.upload == Upload::Open && self.starved && self.exchange.is_flushed();
+        let mut of_client = PollFlags::empty();
+        of_client.set(PollFlags::IN, starved);
+        of_client.set(PollFlags::OUT, !self.backlog.is_empty());
+        let socket = self.client.socket();
+        if starved {
+            // A filter's own time limit must be noticed too, and where there is no socket, nothing can be waited on.
+            until = until.min(monotonic_ns() + if socket.is_some() { FILTER_LIMIT_NS } else { NO_SOCKET_NS });
+        }
+        let client = socket.filter(|_| !of_client.is_empty()).map(|socket| (socket, of_client));
+        let want = Want { answer: self.wants_answer(), room: !self.ended && !self.exchange.is_flushed(), client };
+        let ready = self.exchange.wait(&want, wake, until)?;
+        if ready.client || (starved && !ready.answer) {
+            self.starved = false; // ask again: data, or a filter's time limit
+        }
+        Ok(ready)
+    }
+
+    /// Passes on what the client takes without waiting; `takes`: it has just said that it takes something.
+    fn pass_backlog(&mut self, takes: bool) -> Result<(), Failed> {
+        if self.backlog.is_empty() {
+            return Ok(());
+        }
+        let rest = self.backlog.rest();
+        // Where nothing can be waited on, httpd waits itself.
+        let room = if self.client.socket().is_some() { self.client.room() } else { rest.len() };
+        if room < PIECE.0 && !takes {
+            return Ok(());
+        }
+        let room = room.clamp(PIECE.0, PIECE.1);
+        let piece = rest.get(..room).unwrap_or(rest);
+        let last = self.ended && piece.len() == rest.len();
+        let n = piece.len();
+        self.sent = true;
+        self.client.pass(&[piece], if last { Pass::End } else { Pass::Flush }).map_err(|Gone| Failed::ClientGone)?;
+        self.backlog.take(n);
+        Ok(())
+    }
+
     /// Handles the frames that have come. True: END.
     fn take_answer(&mut self) -> Result<bool, Failed> {
         self.heard_at = monotonic_ns();
         self.heard = true;
-        let Self { client, exchange, manner, upload, answer, head_set, sent, bodiless, body_error, .. } = self;
+        let Self { client, exchange, manner, upload, answer, head_set, sent, bodiless, body_error, backlog, .. } = self;
         let mut pieces: Vec<&[u8]> = Vec::new();
         let mut ended = false;
         let mut failure = None;
@@ -191,9 +305,13 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
             }
         }
         if *answer == Answer::Whole && (ended || !pieces.is_empty()) {
-            *sent = true;
-            let how = if ended { Pass::End } else { Pass::Flush };
-            client.pass(&pieces, how).map_err(|Gone| Failed::ClientGone)?;
+            if takes(*client, backlog, !*sent, &pieces) {
+                *sent = true;
+                let how = if ended { Pass::End } else { Pass::Flush };
+                client.pass(&pieces, how).map_err(|Gone| Failed::ClientGone)?;
+            } else {
+                backlog.add(&pieces);
+            }
         }
         match failure {
             // The application failed because its body failed: the body's reason is the true one.
@@ -216,6 +334,10 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
             if self.upload != Upload::Open || self.starved {
                 return Ok(());
             }
+            if let Source::Kept(rest) = self.source {
+                self.push_kept(rest);
+                continue;
+            }
             match self.client.read_body(scratch, false) {
                 BodyRead::Data(n) => {
                     self.client_heard_at = monotonic_ns();
@@ -234,6 +356,17 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
                 BodyRead::Failed(why) => self.body_failed(why)?,
             }
         }
+    }
+
+    fn push_kept(&mut self, rest: &'a [u8]) {
+        let (piece, rest) = rest.split_at_checked(BODY_PIECE).unwrap_or((rest, &[]));
+        if piece.is_empty() {
+            self.exchange.offer_end();
+            self.upload = Upload::Closed;
+        } else {
+            self.exchange.offer(piece);
+        }
+        self.source = Source::Kept(rest);
     }
 
     /// The body broke off. The worker is told, so that no application takes it for whole. Before any of the answer was sent
@@ -255,8 +388,14 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
     }
 
     fn deadline(&self) -> u64 {
+        if !self.backlog.is_empty() {
+            // The client is waited for, not the worker.
+            let client = self.backlog.moved_at.saturating_add(self.limits.client_silence);
+            return self.limits.answer_by.filter(|_| !self.ended).map_or(client, |by| client.min(by));
+        }
         // While the client's own body is awaited, the worker may be silent: it waits too.
         let since = if self.upload == Upload::Open { self.heard_at.max(self.client_heard_at) } else { self.heard_at };
+        let since = since.max(self.backlog.moved_at);
         let mut until = since.saturating_add(self.limits.silence);
         if let Some(take_by) = self.limits.take_by.filter(|_| !self.heard) {
             until = until.min(take_by.saturating_add(TAKE_GRACE_NS));
@@ -268,6 +407,9 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
         let now = monotonic_ns();
         if now < self.deadline() {
             return Ok(());
+        }
+        if !self.backlog.is_empty() && (self.ended || self.limits.answer_by.is_none_or(|by| now < by)) {
+            return Err(Failed::ClientGone);
         }
         let error = if self.limits.answer_by.is_some_and(|by| now >= by) {
             DispatchError::RequestTimeout
@@ -282,6 +424,12 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
 
 const fn wire(what: &'static str) -> Failed {
     Failed::Dispatch(DispatchError::Wire(drover_wire::WireError::Bad(what)))
+}
+
+/// Whether the client takes these pieces now, as far as can be told.
+fn takes(client: &impl Client, backlog: &Backlog, first: bool, pieces: &[&[u8]]) -> bool {
+    let size: usize = pieces.iter().map(|piece| piece.len()).sum();
+    backlog.is_empty() && ((first && size <= UNASKED) || size == 0 || client.room() >= size)
 }
 
 fn answer_for(head: &Head<'_>, manner: Manner) -> Answer {

@@ -19,6 +19,8 @@ struct Fake {
     passes: Vec<Pass>,
     logs: Vec<(u16, String)>,
     gone: bool,
+    /// The client's socket, and what it says it takes.
+    slow: Option<(OwnedFd, usize)>,
 }
 
 impl Client for Fake {
@@ -34,7 +36,7 @@ impl Client for Fake {
         }
     }
     fn socket(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.slow.as_ref().map(|(socket, _)| socket.as_fd())
     }
     fn set_head(&mut self, head: &Head<'_>) -> Result<(), BadHead> {
         head.fields.clone().try_for_each(|f| f.map(drop)).map_err(|e| BadHead(e.to_string()))?;
@@ -45,6 +47,9 @@ impl Client for Fake {
         pieces.iter().for_each(|p| self.out.extend_from_slice(p));
         self.passes.push(how);
         if self.gone { Err(Gone) } else { Ok(()) }
+    }
+    fn room(&self) -> usize {
+        self.slow.as_ref().map_or(usize::MAX, |(_, room)| *room)
     }
     fn application_log(&mut self, level: u16, text: &[u8]) {
         self.logs.push((level, String::from_utf8_lossy(text).into_owned()));
@@ -143,13 +148,13 @@ fn run_limited(
     });
     let mut limits = Limits { silence: FOREVER, client_silence: FOREVER, take_by: None, answer_by: None };
     limit(&mut limits);
-    let result = Relay::new(fake, &mut exchange, limits, manner, upload).run(&wake, &mut [0; 16384]);
+    let result = Relay::new(fake, &mut exchange, limits, manner, upload, Source::Client).run(&wake, &mut [0; 16384], || ());
     exchange.finish(result.is_ok());
     drop(thread.join().unwrap());
     result
 }
 
-const PLAIN: Manner = Manner { error_override: false };
+const PLAIN: Manner = Manner { error_override: false, answer_buffer: 1 << 20 };
 
 #[test]
 fn a_plain_answer() {
@@ -248,7 +253,7 @@ fn a_body_on_demand_waits_for_want() {
 #[test]
 fn overridden_errors_redirects_and_empty_answers_have_no_body() {
     let mut fake = Fake::default();
-    let manner = Manner { error_override: true };
+    let manner = Manner { error_override: true, ..PLAIN };
     let answer = run(&mut fake, Upload::None, manner, |w| {
         w.head(404, &[]);
         w.send(Kind::Body, 0, b"mine");
@@ -306,4 +311,91 @@ fn a_client_that_is_gone_ends_it() {
     })
     .unwrap_err();
     assert_eq!(broken.failed, Failed::ClientGone);
+}
+
+/// A client that takes nothing until the other end of its socket is read.
+fn stuffed() -> (Fake, OwnedFd) {
+    let (near, far) = channel::stream_pair().unwrap();
+    while channel::send(&near, &[&[0; 4096]], &[], false).is_ok() {}
+    (Fake { slow: Some((near, 0)), ..Fake::default() }, far)
+}
+
+fn read_empty(socket: &OwnedFd) {
+    while channel::receive(socket, &mut [0; 65536], &mut Vec::new(), false).is_ok() {}
+}
+
+#[test]
+fn a_slow_client_holds_no_worker() {
+    let (mut fake, far) = stuffed();
+    let answer = run(&mut fake, Upload::None, PLAIN, move |w| {
+        w.head(200, &[]);
+        w.send(Kind::Body, 0, &vec![b'a'; 500_000]);
+        w.end(); // returns only because httpd has taken it all
+        read_empty(&far);
+    });
+    assert_eq!((answer.unwrap(), fake.out.len()), (Answer::Whole, 500_000));
+    assert_eq!(fake.passes.last(), Some(&Pass::End));
+    assert!(fake.passes.len() > 10, "in pieces");
+}
+
+#[test]
+fn more_than_the_buffer_waits_in_the_worker() {
+    let (mut fake, far) = stuffed();
+    let answer = run(&mut fake, Upload::None, Manner { answer_buffer: 100_000, ..PLAIN }, move |w| {
+        w.head(200, &[]);
+        w.send(Kind::Body, 0, &vec![b'a'; 50_000]);
+        // As much as httpd and the socket take; then there is no room, whatever time passes.
+        let header = Header { len: 1 << 24, number: 7, kind: Kind::Body, code: 0 }.encode();
+        channel::send(&w.back, &[&header], &[], true).unwrap();
+        let mut sent = 0;
+        while let Ok(n) = channel::send(&w.back, &[&vec![b'b'; 65536]], &[], false) {
+            sent += n;
+        }
+        assert!(sent < 1 << 20, "{sent}");
+        read_empty(&far);
+        while sent < 1 << 24 {
+            sent += channel::send(&w.back, &[&vec![b'b'; 65536.min((1 << 24) - sent)]], &[], true).unwrap();
+        }
+        w.end();
+    });
+    assert_eq!((answer.unwrap(), fake.out.len()), (Answer::Whole, 50_000 + (1 << 24)));
+}
+
+#[test]
+fn a_client_that_never_takes_it_is_given_up() {
+    let (mut fake, far) = stuffed();
+    let limit = |l: &mut Limits| l.client_silence = 1;
+    let broken = run_limited(&mut fake, Upload::None, PLAIN, limit, |w| {
+        w.head(200, &[]);
+        w.send(Kind::Body, 0, &[b'a'; 50_000]);
+        // The worker lives until httpd hangs up.
+        assert_eq!(channel::receive(&w.back, &mut [0; 10], &mut Vec::new(), true), Ok(0));
+    });
+    assert_eq!(broken.unwrap_err().failed, Failed::ClientGone);
+    drop(far);
+}
+
+#[test]
+fn a_body_read_before_goes_out_as_one_that_streams() {
+    let body: Vec<u8> = (0..200_000).map(|n| (n % 251) as u8).collect();
+    let (queue, receiving, wake) = queue();
+    let mut builder = Builder::default();
+    builder.begin(b"/srv/a.wsgi", b"application").unwrap();
+    let message = builder.finish(Prefix { number: 7, ..Prefix::default() }, b"").unwrap();
+    let mut exchange = Exchange::send(&queue, message, 7, Vec::new(), &wake, u64::MAX).unwrap();
+    let thread = std::thread::spawn(move || {
+        let mut fds = Vec::new();
+        channel::receive(&receiving, &mut [0; 4096], &mut fds, true).unwrap();
+        let w = Worker { back: fds.remove(0), number: 7 };
+        assert_eq!(w.body(), (Kind::End, 0, 200_000));
+        w.head(200, &[]);
+        w.end();
+        receiving
+    });
+    let limits = Limits { silence: FOREVER, client_silence: FOREVER, take_by: None, answer_by: None };
+    let (mut fake, mut done) = (Fake::default(), 0);
+    let relay = Relay::new(&mut fake, &mut exchange, limits, PLAIN, Upload::Open, Source::Kept(&body));
+    assert_eq!(relay.run(&wake, &mut [0; 16384], || done += 1).unwrap(), Answer::Whole);
+    assert_eq!(done, 1);
+    drop(thread.join().unwrap());
 }

@@ -7,9 +7,10 @@ use super::system::Host;
 use super::{commands, ffi, log, parent};
 use crate::config::{AliasPattern, ControlSocket};
 use crate::dispatch::{Queues, Wake};
-use crate::handler::Context;
+use crate::handler::{Context, Gate};
 use crate::messages::Code;
 use crate::resolved::{self, Problem, Resolved, Server};
+use drover_sys::tally::{Column, Tally};
 use drover_wire::control::{Configuration, GroupSpec};
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::os::fd::OwnedFd;
@@ -17,13 +18,21 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// The configuration of the running generation; null outside of it (a cleanup of its pool sees to that).
-static RESOLVED: AtomicPtr<Resolved> = AtomicPtr::new(ptr::null_mut());
+static RUNNING: AtomicPtr<Running> = AtomicPtr::new(ptr::null_mut());
 /// What a child of httpd has of its own; set once in child_init, never freed.
 static CHILD: AtomicPtr<Child> = AtomicPtr::new(ptr::null_mut());
+
+/// A generation's configuration, and what its children share.
+struct Running {
+    resolved: Resolved,
+    tally: Option<Tally>,
+    slots: u64,
+}
 
 struct Child {
     queues: Queues,
     wake: Wake,
+    column: Option<Column>,
 }
 
 /// Before the configuration is read.
@@ -115,7 +124,10 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             let text = "httpd does not run as root: user=, group=, supplementary-groups= and chroot= of WSGIDaemonProcess have no effect";
             log::server(s, log::Level::Warn, Code::NotRoot, text);
         }
-        publish(pconf, resolved);
+        let daemons = usize::try_from(mpm.daemons).unwrap_or(1);
+        // Children that end count as well while they have requests. Without counters nothing is refused.
+        let tally = Tally::new(daemons * 2 + 16).ok();
+        publish(pconf, Running { resolved, tally, slots: u64::try_from(mpm.slots()).unwrap_or(1) });
         let mut generation: c_int = 0;
         ffi::ap_mpm_query(ffi::AP_MPMQ_GENERATION, &raw mut generation);
         let configuration = Configuration {
@@ -181,20 +193,20 @@ unsafe fn compile_patterns(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec)
 }
 
 /// Makes the configuration the running one until its pool is cleared.
-unsafe fn publish(pconf: *mut ffi::apr_pool_t, resolved: Resolved) {
+unsafe fn publish(pconf: *mut ffi::apr_pool_t, running: Running) {
     unsafe extern "C" fn withdraw(owner: *mut c_void) -> ffi::apr_status_t {
         // A child of httpd runs this when it exits, perhaps with requests still running: it leaves the memory to the kernel.
         if owner.addr() != std::process::id() as usize {
             return ffi::APR_SUCCESS;
         }
-        let old = RESOLVED.swap(ptr::null_mut(), Ordering::AcqRel);
+        let old = RUNNING.swap(ptr::null_mut(), Ordering::AcqRel);
         if !old.is_null() {
             // SAFETY: made by Box::into_raw below; requests run only while the pool lives.
             super::guard::guard((), || drop(unsafe { Box::from_raw(old) }));
         }
         ffi::APR_SUCCESS
     }
-    RESOLVED.store(Box::into_raw(Box::new(resolved)), Ordering::Release);
+    RUNNING.store(Box::into_raw(Box::new(running)), Ordering::Release);
     // Not a pointer: the number of the process that frees it.
     let owner = ptr::without_provenance(std::process::id() as usize);
     // SAFETY: pconf is the live configuration's pool; the cleanup never dereferences its argument.
@@ -218,7 +230,10 @@ pub unsafe fn child_init(_: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) {
         log::server(s, log::Level::Crit, Code::SupervisorStart, "this child has no way to droverd; its requests will fail");
         return;
     };
-    CHILD.store(Box::into_raw(Box::new(Child { queues: Queues::new(broker), wake })), Ordering::Release);
+    // SAFETY: post_config has published it, and its pool lives as long as this child.
+    let running = unsafe { RUNNING.load(Ordering::Acquire).as_ref() };
+    let column = running.and_then(|r| r.tally.as_ref()).and_then(|tally| tally.claim(i32::try_from(std::process::id()).ok()?));
+    CHILD.store(Box::into_raw(Box::new(Child { queues: Queues::new(broker), wake, column })), Ordering::Release);
 }
 
 /// A child of httpd ends. Async-signal-safe.
@@ -233,10 +248,8 @@ pub fn child_stopping(graceful: bool) {
 /// What a request needs; `None` in a process that was not set up.
 #[must_use]
 pub fn context<'c>() -> Option<Context<'c>> {
-    let (resolved, child) = (RESOLVED.load(Ordering::Acquire), CHILD.load(Ordering::Acquire));
-    if resolved.is_null() || child.is_null() {
-        return None;
-    }
     // SAFETY: both live as long as requests run: the one until its pool's cleanup, the other for ever.
-    unsafe { Some(Context { resolved: &*resolved, queues: &(*child).queues, wake: &(*child).wake }) }
+    let (running, child) = unsafe { (RUNNING.load(Ordering::Acquire).as_ref()?, CHILD.load(Ordering::Acquire).as_ref()?) };
+    let gate = Gate { tally: running.tally.as_ref(), column: child.column, slots: running.slots };
+    Some(Context { resolved: &running.resolved, queues: &child.queues, wake: &child.wake, gate })
 }

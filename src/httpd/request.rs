@@ -496,6 +496,11 @@ impl Client for Request<'_> {
         if status == ffi::APR_SUCCESS { Ok(()) } else { Err(Gone) }
     }
 
+    fn room(&self) -> usize {
+        // Where there is no socket to look at (HTTP/2), httpd waits for the client.
+        self.socket().map_or(usize::MAX, drover_sys::outgoing::room)
+    }
+
     fn application_log(&mut self, level: u16, text: &[u8]) {
         let level = c_int::from(level).clamp(0, 15);
         // httpd cuts a line at 8192 bytes, its own words included.

@@ -6,13 +6,16 @@
 
 pub mod channel;
 pub mod clock;
+pub mod filelock;
 pub mod inherited;
 pub mod localtime;
 pub mod memfile;
+pub mod outgoing;
 pub mod peek;
 pub mod shared;
 pub mod signals;
 pub mod spawn;
+pub mod tally;
 pub mod users;
 pub mod wait;
 pub use rustix::io::Errno;

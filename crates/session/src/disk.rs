@@ -1,0 +1,436 @@
+//! Sessions in a file that all processes of one machine share: an LMDB environment (<http://www.lmdb.tech/doc/>).
+//!
+//! Responsible for: what was stored being there after any process died at any moment; a damaged store being moved aside while the service
+//! goes on. Must never: be opened before a fork, or be put on a network file system. Called by: [`crate::store`], [`crate::memory`].
+//!
+//! The directory `store` holds two tables: records by key, and an index of (minute of expiry, key), from which a sweep takes the oldest
+//! without looking at the others. Commits are not synchronised one by one unless asked for: [`Disk::sync`] does that now and then.
+#![allow(unsafe_code)]
+use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
+use crate::id::Key;
+use drover_sys::filelock::{self, Hold};
+use heed::types::{Bytes, Unit};
+use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RwTxn, WithoutTls};
+use parking_lot::RwLock;
+use rustix::io::Errno;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// Threads of all children of httpd that can read at the same time.
+const READERS: u32 = 16_384;
+/// The pages that describe the store: a file that is shorter is none.
+const META_PAGES: u64 = 2;
+/// Milliseconds in one step of the index.
+const STEP_MS: u64 = 60_000;
+/// Which byte of `locks` is held while the store is moved aside or opened.
+const MOVING: i64 = 2;
+
+/// Whom to tell what the administrator must know: a line of text.
+pub type Say = Box<dyn Fn(&str) + Send + Sync>;
+
+/// See the head of this file.
+pub struct Disk {
+    directory: PathBuf,
+    map_size: usize,
+    always_sync: bool,
+    guard: File,
+    opened: RwLock<Option<Opened>>,
+    unsynced: AtomicBool,
+    say: Say,
+}
+
+struct Opened {
+    env: Env<WithoutTls>,
+    records: Database<Bytes, Bytes>,
+    index: Database<Bytes, Unit>,
+    inode: u64,
+    map_size: u64,
+}
+
+/// Why an operation was not carried out.
+enum Trouble {
+    /// To be told to the caller.
+    Told(Error),
+    /// The store is damaged, or is not the one at its path any more.
+    Stale(Option<String>),
+}
+
+impl From<heed::Error> for Trouble {
+    fn from(e: heed::Error) -> Self {
+        match e {
+            heed::Error::Mdb(MdbError::MapFull | MdbError::TxnFull) => Self::Told(Error::Full),
+            heed::Error::Mdb(
+                why @ (MdbError::PageNotFound
+                | MdbError::Corrupted
+                | MdbError::Panic
+                | MdbError::VersionMismatch
+                | MdbError::Invalid
+                | MdbError::Incompatible
+                | MdbError::CursorFull
+                | MdbError::PageFull
+                | MdbError::BadTxn
+                | MdbError::BadDbi),
+            ) => Self::Stale(Some(why.to_string())),
+            // LMDB says EIO when a write was cut short, as it is where a disk becomes full.
+            heed::Error::Io(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO)) => {
+                Self::Told(Error::Full)
+            }
+            other => Self::Told(Error::Unavailable(other.to_string())),
+        }
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(e: Error) -> Self {
+        Self::Told(e)
+    }
+}
+
+fn page_size() -> usize {
+    rustix::param::page_size().max(4096)
+}
+
+fn index_key(expires_ms: u64, key: &Key) -> [u8; 40] {
+    let mut out = [0; 40];
+    let (minute, rest) = out.split_at_mut(8);
+    minute.copy_from_slice(&expires_ms.div_ceil(STEP_MS).to_be_bytes());
+    rest.copy_from_slice(&key.0);
+    out
+}
+
+/// When a stored record expires, from its first bytes alone.
+fn expiry(bytes: &[u8]) -> Option<u64> {
+    let accessed = bytes.get(12..20)?.first_chunk().map(|b| u64::from_le_bytes(*b))?;
+    let timeout = bytes.get(20..24)?.first_chunk().map(|b| u32::from_le_bytes(*b))?;
+    Some(Record { created_ms: 0, accessed_ms: accessed, timeout_s: timeout, data: Vec::new() }.expires_ms())
+}
+
+impl Disk {
+    /// A store below `directory`, which exists; opened at its first use. `map_size`: the most it may become, bytes.
+    pub fn new(directory: &Path, map_size: u64, always_sync: bool, guard: File, say: Say) -> Self {
+        let page = page_size();
+        let map_size = usize::try_from(map_size).unwrap_or(usize::MAX / 2).max(1 << 20) / page * page;
+        Self {
+            directory: directory.to_owned(),
+            map_size,
+            always_sync,
+            guard,
+            opened: RwLock::new(None),
+            unsynced: AtomicBool::new(false),
+            say,
+        }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.directory.join("store")
+    }
+
+    /// Runs an operation on the store, opens it before if need be; after damage once more on a new one.
+    fn run<T>(&self, operation: impl Fn(&Opened) -> Result<T, Trouble>) -> Result<T, Error> {
+        for _ in 0..3 {
+            let damage = {
+                let opened = self.opened.read();
+                let stale = Err(Trouble::Stale(None));
+                let result = opened.as_ref().map_or(stale, |opened| opened.is_sound(&self.store()).and_then(|()| operation(opened)));
+                match result {
+                    Ok(done) => return Ok(done),
+                    Err(Trouble::Told(e)) => return Err(e),
+                    Err(Trouble::Stale(why)) => why.map(|why| (opened.as_ref().map(|o| o.inode), why)),
+                }
+            };
+            self.open_again(damage)?;
+        }
+        Err(Error::Unavailable("it was damaged again and again".into()))
+    }
+
+    /// Opens the store that is at its path now; moves a damaged one aside before, if nobody else has.
+    fn open_again(&self, damage: Option<(Option<u64>, String)>) -> Result<(), Error> {
+        let mut opened = self.opened.write();
+        if damage.is_none() && opened.as_ref().is_some_and(|o| o.is_sound(&self.store()).is_ok()) {
+            return Ok(()); // another thread was faster
+        }
+        let _moving = Moving::begin(&self.guard);
+        // Closed before it is opened again: LMDB cannot have one file open twice in a process.
+        *opened = None;
+        let mut damage = damage.filter(|(inode, _)| *inode == inode_of(&self.store()));
+        for _ in 0..2 {
+            if let Some((_, why)) = damage.take() {
+                self.move_aside(&why)?;
+            }
+            match self.open() {
+                Ok(new) => {
+                    *opened = Some(new);
+                    return Ok(());
+                }
+                Err(Trouble::Told(e)) => return Err(e),
+                Err(Trouble::Stale(why)) => damage = Some((None, why.unwrap_or_default())),
+            }
+        }
+        Err(Error::Damaged("a new store could not be begun either".into()))
+    }
+
+    fn move_aside(&self, why: &str) -> Result<(), Error> {
+        let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let aside = self.directory.join(format!("store.damaged-{seconds}-{}", std::process::id()));
+        match std::fs::rename(self.store(), &aside) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::Unavailable(format!("{}: {e}", self.store().display()))),
+            _ => {
+                (self.say)(&format!("the session store was damaged ({why}); it lies now at {}, and a new one is begun", aside.display()));
+                Ok(())
+            }
+        }
+    }
+
+    fn open(&self) -> Result<Opened, Trouble> {
+        let path = self.store();
+        let refused = |e: std::io::Error| Trouble::Told(Error::Unavailable(format!("{}: {e}", path.display())));
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(refused(e)),
+            _ => {}
+        }
+        let flags = if self.always_sync { EnvFlags::empty() } else { EnvFlags::NO_SYNC };
+        // What describes a store is looked at before LMDB maps it: it would trust a file that was cut short.
+        let data = path.join("data.mdb");
+        if std::fs::metadata(&data).is_ok_and(|m| (1..META_PAGES * page_size() as u64).contains(&m.len())) {
+            return Err(Trouble::Stale(Some("it was cut short".into())));
+        }
+        // SAFETY: the file is changed through LMDB only, by processes that keep to its locks: the directory is its owner's alone (0700), and
+        // `is_sound` looks at its size before each use.
+        let env = unsafe {
+            EnvOpenOptions::new().read_txn_without_tls().map_size(self.map_size).max_readers(READERS).max_dbs(2).flags(flags).open(&path)?
+        };
+        is_whole(&env, &data, self.map_size as u64)?;
+        let mut txn = env.write_txn()?;
+        let records = env.create_database(&mut txn, Some("records"))?;
+        let index = env.create_database(&mut txn, Some("expiry"))?;
+        txn.commit()?;
+        let inode = inode_of(&path).ok_or(Trouble::Stale(None))?;
+        Ok(Opened { env, records, index, inode, map_size: self.map_size as u64 })
+    }
+
+    fn commit(&self, txn: RwTxn<'_>) -> Result<(), Trouble> {
+        txn.commit()?;
+        self.unsynced.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Stores many at once, whatever was there; for memory that is written down.
+    pub fn put_all(&self, all: &[(Key, &Record)]) -> Result<(), Error> {
+        self.run(|opened| {
+            let mut txn = opened.env.write_txn()?;
+            for (key, record) in all {
+                opened.replace(&mut txn, key, record)?;
+            }
+            self.commit(txn)
+        })
+    }
+}
+
+/// Held while a store is moved aside or opened, so that two processes do not move each other's.
+struct Moving<'f>(&'f File);
+
+impl<'f> Moving<'f> {
+    fn begin(file: &'f File) -> Option<Self> {
+        // Whoever holds it needs a few milliseconds; after a second its holder is stopped, and it is better to go on.
+        for _ in 0..200 {
+            if filelock::set(file, MOVING, Hold::Exclusive) == Ok(true) {
+                return Some(Self(file));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+}
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        // Else the kernel does it when the process ends.
+        let _ = filelock::set(self.0, MOVING, Hold::Free);
+    }
+}
+
+fn inode_of(store: &Path) -> Option<u64> {
+    std::fs::metadata(store.join("data.mdb")).ok().map(|m| m.ino())
+}
+
+/// The file is as long as the store says of itself: reading past the end of a mapped file would end the process.
+fn is_whole(env: &Env<WithoutTls>, data: &Path, map_size: u64) -> Result<(), Trouble> {
+    let damaged = |why: &str| Err(Trouble::Stale(Some(why.to_owned())));
+    let Ok(len) = std::fs::metadata(data).map(|m| m.len()) else { return Err(Trouble::Stale(None)) };
+    if len < META_PAGES * page_size() as u64 {
+        return damaged("it was cut short");
+    }
+    let pages = env.info().last_page_number as u64 + 1;
+    let needed = pages.saturating_mul(page_size() as u64);
+    if needed > map_size {
+        return damaged("it names pages beyond its end");
+    }
+    if len < needed {
+        // The last pages of a sound store may never have been written. If this one was cut, empty pages are an error, missing ones death.
+        let longer = OpenOptions::new().write(true).open(data).and_then(|file| file.set_len(needed));
+        longer.map_err(|e| Trouble::Told(Error::Unavailable(e.to_string())))?;
+    }
+    Ok(())
+}
+
+impl Opened {
+    /// The store is still the one at its path, and can be read.
+    fn is_sound(&self, store: &Path) -> Result<(), Trouble> {
+        let data = store.join("data.mdb");
+        if std::fs::metadata(&data).ok().map(|m| m.ino()) != Some(self.inode) {
+            return Err(Trouble::Stale(None));
+        }
+        is_whole(&self.env, &data, self.map_size)
+    }
+
+    /// Puts a record and moves its entry in the index.
+    fn replace(&self, txn: &mut RwTxn<'_>, key: &Key, record: &Record) -> Result<(), Trouble> {
+        let new = index_key(record.expires_ms(), key);
+        let old = self.records.get(txn, &key.0)?.and_then(expiry).map(|expires| index_key(expires, key));
+        if old != Some(new) {
+            if let Some(old) = old {
+                self.index.delete(txn, &old)?;
+            }
+            self.index.put(txn, &new, &())?;
+        }
+        self.records.put(txn, &key.0, &record.encode())?;
+        Ok(())
+    }
+
+    fn delete(&self, txn: &mut RwTxn<'_>, key: &Key) -> Result<Option<u64>, Trouble> {
+        let expires = self.records.get(txn, &key.0)?.and_then(expiry);
+        if let Some(expires) = expires {
+            self.index.delete(txn, &index_key(expires, key))?;
+        }
+        self.records.delete(txn, &key.0)?;
+        Ok(expires)
+    }
+
+    fn sweep(&self, txn: &mut RwTxn<'_>, now_ms: u64, budget: usize) -> Result<Swept, Trouble> {
+        let mut found: Vec<[u8; 40]> = Vec::new();
+        let mut more = false;
+        for entry in self.index.iter(txn)? {
+            let (entry, ()) = entry?;
+            let minute = entry.first_chunk().map_or(0, |b| u64::from_be_bytes(*b));
+            if minute.saturating_mul(STEP_MS) > now_ms {
+                break;
+            }
+            if found.len() >= budget {
+                more = true;
+                break;
+            }
+            found.extend(<[u8; 40]>::try_from(entry).ok());
+        }
+        let mut removed = 0;
+        for entry in found {
+            let Some(key) = entry.last_chunk().map(|b| Key(*b)) else { continue };
+            match self.records.get(txn, &key.0)?.and_then(expiry) {
+                Some(expires) if expires <= now_ms => {
+                    self.records.delete(txn, &key.0)?;
+                    removed += 1;
+                }
+                // It lives: its place in the index was wrong.
+                Some(expires) => self.index.put(txn, &index_key(expires, &key), &())?,
+                None => {}
+            }
+            self.index.delete(txn, &entry)?;
+        }
+        Ok(Swept { removed, more })
+    }
+}
+
+impl Engine for Disk {
+    fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
+        let found = self.run(|opened| {
+            let txn = opened.env.read_txn()?;
+            Ok(opened.records.get(&txn, &key.0)?.map(Record::decode))
+        })?;
+        match found {
+            Some(Err(e)) => {
+                // One bad record is no reason to leave the others.
+                (self.say)(&format!("a session was damaged and is removed: {e}"));
+                self.remove(key, now_ms)?;
+                Ok(None)
+            }
+            other => Ok(other.transpose()?.filter(|record| !record.is_expired(now_ms))),
+        }
+    }
+
+    fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error> {
+        self.run(|opened| {
+            let mut txn = opened.env.write_txn()?;
+            if how != Put::Any {
+                let lives = opened.records.get(&txn, &key.0)?.and_then(expiry).is_some_and(|expires| now_ms < expires);
+                match (how, lives) {
+                    (Put::Create, true) => return Err(Error::Exists.into()),
+                    (Put::Replace, false) => return Err(Error::Missing.into()),
+                    _ => {}
+                }
+            }
+            opened.replace(&mut txn, key, record)?;
+            self.commit(txn)
+        })
+    }
+
+    fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error> {
+        self.run(|opened| {
+            let mut txn = opened.env.write_txn()?;
+            let Some(Ok(mut record)) = opened.records.get(&txn, &key.0)?.map(Record::decode) else { return Ok(()) };
+            record.accessed_ms = record.accessed_ms.max(accessed_ms);
+            opened.replace(&mut txn, key, &record)?;
+            self.commit(txn)
+        })
+    }
+
+    fn remove(&self, key: &Key, now_ms: u64) -> Result<bool, Error> {
+        self.run(|opened| {
+            let mut txn = opened.env.write_txn()?;
+            let expires = opened.delete(&mut txn, key)?;
+            self.commit(txn)?;
+            Ok(expires.is_some_and(|expires| now_ms < expires))
+        })
+    }
+
+    fn sweep(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
+        self.run(|opened| {
+            let nothing = {
+                let txn = opened.env.read_txn()?;
+                let first = opened.index.first(&txn)?.and_then(|(entry, ())| entry.first_chunk().map(|b| u64::from_be_bytes(*b)));
+                first.is_none_or(|minute| minute.saturating_mul(STEP_MS) > now_ms)
+            };
+            if nothing {
+                return Ok(Swept::default());
+            }
+            // Readers that died hold on to old pages.
+            opened.env.clear_stale_readers()?;
+            let mut txn = opened.env.write_txn()?;
+            let swept = opened.sweep(&mut txn, now_ms, budget)?;
+            self.commit(txn)?;
+            Ok(swept)
+        })
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        if !self.unsynced.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.run(|opened| Ok(opened.env.force_sync()?))
+    }
+
+    fn figures(&self) -> Result<Figures, Error> {
+        self.run(|opened| {
+            let txn = opened.env.read_txn()?;
+            Ok(Figures { sessions: opened.records.len(&txn)?, bytes: opened.env.real_disk_size()? })
+        })
+    }
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Disk").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,112 @@
+//! Identifiers of sessions, and the keys under which they are stored.
+//!
+//! Responsible for: identifiers nobody can guess, and keys that give away neither the identifier nor another scope's. Must never: take an
+//! identifier apart by comparing it with another. Called by: `src/handler/session.rs`.
+use crate::engine::Error;
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+/// Random bytes of an identifier.
+const BYTES: usize = 20;
+const LETTERS: usize = 2 * BYTES;
+/// The longest name of its own that a framework may choose.
+pub const LONGEST_NAME: usize = 128;
+
+/// An identifier of our own making: 160 bits of the system's generator, as 40 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Id([u8; LETTERS]);
+
+impl Id {
+    /// A new one.
+    pub fn new() -> Result<Self, Error> {
+        let mut random = [0u8; BYTES];
+        getrandom::fill(&mut random).map_err(|e| Error::Unavailable(format!("no random numbers: {e}")))?;
+        let mut text = [0u8; LETTERS];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(random) {
+            for (letter, digit) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
+                *letter = b"0123456789abcdef".get(usize::from(digit)).copied().unwrap_or(b'0');
+            }
+        }
+        Ok(Self(text))
+    }
+
+    /// Reads one that a client has sent; `None`: we have never made such a thing.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let letters: [u8; LETTERS] = text.try_into().ok()?;
+        letters.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')).then_some(Self(letters))
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+/// Not to be printed by accident.
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Id(…)")
+    }
+}
+
+/// The name under which a session is stored: SHA-256 of the length of the scope, the scope, and the identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(pub [u8; 32]);
+
+impl Key {
+    /// The key of an identifier in a scope.
+    #[must_use]
+    pub fn derive(scope: &[u8], id: &Id) -> Self {
+        Self::hash(scope, &id.0)
+    }
+
+    /// The key of a name that a framework has chosen itself: 1 to 128 letters, digits, `_` and `-`. `None`: it is something else.
+    #[must_use]
+    pub fn named(scope: &[u8], name: &[u8]) -> Option<Self> {
+        let good = (1..=LONGEST_NAME).contains(&name.len()) && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        good.then(|| Self::hash(scope, name))
+    }
+
+    fn hash(scope: &[u8], name: &[u8]) -> Self {
+        let len = u64::try_from(scope.len()).unwrap_or(u64::MAX);
+        Self(Sha256::new().chain_update(len.to_le_bytes()).chain_update(scope).chain_update(name).finalize().into())
+    }
+}
+
+/// What stands in logs for an identifier: 16 digits from which nobody can go back.
+#[must_use]
+pub fn log_name(id: &[u8]) -> String {
+    let hash = Sha256::new().chain_update(b"log\0").chain_update(id).finalize();
+    hash.iter().take(8).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_ours_or_nobodys() {
+        let (a, b) = (Id::new().unwrap(), Id::new().unwrap());
+        assert_ne!(a, b);
+        assert_eq!(Id::parse(a.as_str().as_bytes()), Some(a));
+        let upper = "A".repeat(40);
+        for bad in ["", "0", upper.as_str(), &"0".repeat(39), &"0".repeat(41), &"g".repeat(40), &"é".repeat(20)] {
+            assert_eq!(Id::parse(bad.as_bytes()), None, "{bad}");
+        }
+        assert!(!format!("{a:?}").contains(a.as_str()));
+    }
+
+    #[test]
+    fn keys_tell_scopes_apart() {
+        let id = Id::new().unwrap();
+        assert_ne!(Key::derive(b"a", &id), Key::derive(b"b", &id));
+        assert_ne!(Key::named(b"ab", b"c"), Key::named(b"a", b"bc"));
+        assert_eq!(Key::named(b"a", id.as_str().as_bytes()), Some(Key::derive(b"a", &id)));
+        for bad in [&b""[..], b"a/b", b"a b", b"\0", "é".as_bytes(), &[b'a'; 129]] {
+            assert_eq!(Key::named(b"a", bad), None);
+        }
+        assert_eq!(log_name(b"x").len(), 16);
+    }
+}

@@ -1,0 +1,26 @@
+//! Sessions: what is kept of a visitor between requests.
+//!
+//! Responsible for: identifiers, records, the engines that keep them (memory, disk), locks per session, and the choice of an engine from what
+//! the MPM says of itself. Must never: see a cookie or a request, or keep an identifier where it can be read. Called by:
+//! `src/handler/session.rs` in httpd's children; other engines (httpd's socache) implement [`Engine`].
+//!
+//! * [`id`]: identifiers, and the keys that are made of them.
+//! * [`engine`]: the trait, records, errors.
+//! * [`disk`], [`memory`]: the engines of this crate; [`owner`]: who may keep sessions in memory.
+//! * [`lock`]: one lock a session, over all processes.
+//! * [`choice`]: which engine, and why.
+//! * [`store`]: all of it together.
+pub mod choice;
+pub mod disk;
+pub mod engine;
+pub mod id;
+pub mod lock;
+pub mod memory;
+pub mod owner;
+pub mod store;
+
+pub use choice::{Asked, Choice, Kept, Refused, choose};
+pub use engine::{Engine, Error, Figures, Put, Record, Swept};
+pub use id::{Id, Key};
+pub use lock::Guard;
+pub use store::{Limits, Sessions};

@@ -1,0 +1,256 @@
+//! Sessions in the memory of one process.
+//!
+//! Responsible for: being as fast as a map while the process is alone ([`crate::owner`]), and a window on the disk when it is not; writing down
+//! every session before another process looks. Must never: grow past its limit: who was used least recently goes to the disk. Called by:
+//! [`crate::store`].
+use crate::disk::Disk;
+use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
+use crate::id::Key;
+use hashlink::LinkedHashMap;
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeSet;
+
+/// Parts of the map, each with its own lock.
+const SHARDS: usize = 16;
+/// Bytes that a session takes besides its data, about.
+const OVERHEAD: u64 = 200;
+/// Sessions that are written down in one step.
+const STEP: usize = 500;
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Memory {
+    disk: Disk,
+    shards: Vec<Mutex<Shard>>,
+    /// Bytes that a shard may take.
+    most: u64,
+    alone: RwLock<bool>,
+}
+
+/// Least recently used first.
+#[derive(Debug, Default)]
+struct Shard {
+    slots: LinkedHashMap<Key, Slot>,
+    /// The same, by the time at which they are over.
+    ends: BTreeSet<(u64, Key)>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    record: Record,
+    /// The disk has not this very record.
+    dirty: bool,
+    /// The disk may have some record of this key.
+    on_disk: bool,
+}
+
+fn weight(record: &Record) -> u64 {
+    OVERHEAD + record.data.len() as u64
+}
+
+impl Shard {
+    fn insert(&mut self, key: Key, slot: Slot) {
+        self.remove(&key);
+        self.bytes += weight(&slot.record);
+        self.ends.insert((slot.record.expires_ms(), key));
+        self.slots.insert(key, slot);
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Slot> {
+        let slot = self.slots.remove(key)?;
+        self.ends.remove(&(slot.record.expires_ms(), *key));
+        self.bytes = self.bytes.saturating_sub(weight(&slot.record));
+        Some(slot)
+    }
+
+    /// Makes room: what goes is on the disk before it goes.
+    fn make_room(&mut self, bytes: u64, most: u64, disk: &Disk) -> Result<(), Error> {
+        while self.bytes + bytes > most {
+            let Some((key, slot)) = self.slots.front() else { return Ok(()) };
+            let key = *key;
+            if slot.dirty {
+                disk.put(&key, &slot.record, Put::Any, 0)?;
+            }
+            self.remove(&key);
+        }
+        Ok(())
+    }
+}
+
+impl Memory {
+    /// Empty, and a window on the disk until [`Memory::begin_alone`].
+    #[must_use]
+    pub fn new(disk: Disk, bytes: u64) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { disk, shards, most: bytes / SHARDS as u64, alone: RwLock::new(false) }
+    }
+
+    fn shard(&self, key: &Key) -> Result<&Mutex<Shard>, Error> {
+        let [first, ..] = key.0;
+        self.shards.get(usize::from(first) % SHARDS).ok_or_else(|| Error::Unavailable("no memory".into()))
+    }
+
+    /// From now on nobody else uses the disk.
+    pub fn begin_alone(&self) {
+        let mut alone = self.alone.write();
+        for shard in &self.shards {
+            *shard.lock() = Shard::default();
+        }
+        *alone = true;
+    }
+
+    /// Others will use the disk: everything is written down. Sessions that cannot be are lost, and their number is the error's.
+    pub fn end_alone(&self) -> Result<(), (usize, Error)> {
+        let mut alone = self.alone.write();
+        if !std::mem::take(&mut *alone) {
+            return Ok(());
+        }
+        let mut lost = None;
+        for shard in &self.shards {
+            let shard = std::mem::take(&mut *shard.lock());
+            let dirty: Vec<(Key, &Record)> =
+                shard.slots.iter().filter(|(_, slot)| slot.dirty).map(|(key, slot)| (*key, &slot.record)).collect();
+            for step in dirty.chunks(STEP) {
+                if self.disk.put_all(step).is_ok() {
+                    continue;
+                }
+                // Perhaps there is room for some of them.
+                for (key, record) in step {
+                    if let Err(e) = self.disk.put(key, record, Put::Any, 0) {
+                        lost = Some((lost.map_or(1, |(n, _)| n + 1), e));
+                    }
+                }
+            }
+        }
+        lost.map_or(Ok(()), Err)
+    }
+
+    /// The record in memory or, if there is none, from the disk; that it is used is noted. With the shard locked throughout, so that no old
+    /// record from the disk takes a newer one's place.
+    fn find<'s>(&self, shard: &'s mut Shard, key: &Key, now_ms: u64) -> Result<Option<&'s mut Slot>, Error> {
+        if !shard.slots.contains_key(key) {
+            let Some(record) = self.disk.load(key, now_ms)? else { return Ok(None) };
+            shard.make_room(weight(&record), self.most, &self.disk)?;
+            shard.insert(*key, Slot { record, dirty: false, on_disk: true });
+        }
+        shard.slots.to_back(key);
+        Ok(shard.slots.get_mut(key))
+    }
+}
+
+impl Memory {
+    fn sweep_shard(&self, shard: &mut Shard, now_ms: u64, budget: usize) -> Result<usize, Error> {
+        let mut removed = 0;
+        while removed < budget
+            && let Some((ends, key)) = shard.ends.first().copied().filter(|(ends, _)| *ends <= now_ms)
+        {
+            if shard.slots.get(&key).is_some_and(|slot| slot.on_disk) {
+                self.disk.remove(&key, now_ms)?;
+            }
+            shard.remove(&key);
+            shard.ends.remove(&(ends, key));
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
+
+impl Engine for Memory {
+    fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
+        let alone = self.alone.read();
+        if !*alone {
+            return self.disk.load(key, now_ms);
+        }
+        let mut shard = self.shard(key)?.lock();
+        let slot = self.find(&mut shard, key, now_ms)?;
+        Ok(slot.filter(|slot| !slot.record.is_expired(now_ms)).map(|slot| slot.record.clone()))
+    }
+
+    fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error> {
+        let alone = self.alone.read();
+        if !*alone {
+            return self.disk.put(key, record, how, now_ms);
+        }
+        let mut shard = self.shard(key)?.lock();
+        let slot = self.find(&mut shard, key, now_ms)?;
+        let lives = slot.as_ref().is_some_and(|slot| !slot.record.is_expired(now_ms));
+        match how {
+            Put::Create if lives => return Err(Error::Exists),
+            Put::Replace if !lives => return Err(Error::Missing),
+            _ => {}
+        }
+        // An expired record on the disk is not found above; the next sweep of the disk takes it, as a newer one does when it is written down.
+        let on_disk = slot.is_some_and(|slot| slot.on_disk);
+        if let Some(old) = shard.remove(key)
+            && let Err(e) = shard.make_room(weight(record), self.most, &self.disk)
+        {
+            shard.insert(*key, old);
+            return Err(e);
+        }
+        shard.make_room(weight(record), self.most, &self.disk)?;
+        shard.insert(*key, Slot { record: record.clone(), dirty: true, on_disk });
+        Ok(())
+    }
+
+    fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error> {
+        let alone = self.alone.read();
+        if !*alone {
+            return self.disk.touch(key, accessed_ms);
+        }
+        let mut shard = self.shard(key)?.lock();
+        self.find(&mut shard, key, accessed_ms)?;
+        if let Some(mut slot) = shard.remove(key) {
+            slot.record.accessed_ms = slot.record.accessed_ms.max(accessed_ms);
+            slot.dirty = true;
+            shard.insert(*key, slot);
+        }
+        Ok(())
+    }
+
+    fn remove(&self, key: &Key, now_ms: u64) -> Result<bool, Error> {
+        let alone = self.alone.read();
+        if !*alone {
+            return self.disk.remove(key, now_ms);
+        }
+        let mut shard = self.shard(key)?.lock();
+        match shard.remove(key) {
+            Some(slot) => {
+                if slot.on_disk {
+                    self.disk.remove(key, now_ms)?;
+                }
+                Ok(!slot.record.is_expired(now_ms))
+            }
+            None => self.disk.remove(key, now_ms),
+        }
+    }
+
+    fn sweep(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
+        let alone = self.alone.read();
+        let mut swept = Swept::default();
+        if *alone {
+            for shard in &self.shards {
+                swept.removed += self.sweep_shard(&mut shard.lock(), now_ms, budget.saturating_sub(swept.removed))?;
+            }
+            swept.more = swept.removed >= budget;
+        }
+        let disk = self.disk.sweep(now_ms, budget)?;
+        Ok(Swept { removed: swept.removed + disk.removed, more: swept.more || disk.more })
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        self.disk.sync()
+    }
+
+    fn figures(&self) -> Result<Figures, Error> {
+        let _alone = self.alone.read();
+        let disk = self.disk.figures()?;
+        let mut figures = Figures { sessions: disk.sessions, bytes: disk.bytes };
+        for shard in &self.shards {
+            let shard = shard.lock();
+            figures.sessions += shard.slots.values().filter(|slot| !slot.on_disk).count() as u64;
+            figures.bytes += shard.bytes;
+        }
+        Ok(figures)
+    }
+}

@@ -1,0 +1,280 @@
+//! A store: an engine and its locks, as one process has them.
+//!
+//! Responsible for: engine and locks agreeing on who is alone; the work between requests ([`Sessions::keep`]). Called by:
+//! `src/handler/session.rs`.
+use crate::disk::{Disk, Say};
+use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
+use crate::id::Key;
+use crate::lock::{Guard, Locks};
+use crate::memory::Memory;
+use crate::owner::Owner;
+use drover_sys::clock::monotonic_ns;
+use drover_sys::wait::{PollFd, PollFlags, poll_until};
+use parking_lot::Mutex;
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How long a process waits for another one to write its sessions down.
+const HAND_OVER: Duration = Duration::from_secs(10);
+/// Between two looks whether it has; the kernel has no wait with an end for a lock on a file.
+const LOOK: Duration = Duration::from_millis(2);
+/// Expired sessions that are looked at in one step of a sweep, and steps in one go.
+const STEP: usize = 200;
+const STEPS: usize = 50;
+
+/// What a store may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes on the disk.
+    pub disk_bytes: u64,
+    /// Bytes in memory.
+    pub memory_bytes: u64,
+    /// Bytes of one session.
+    pub data_bytes: u64,
+    /// Each change survives the machine's sudden death, not only those of a second ago.
+    pub always_sync: bool,
+}
+
+/// See the head of this file.
+pub struct Sessions {
+    kind: Kind,
+    locks: Locks,
+    limits: Limits,
+    say: Say,
+}
+
+enum Kind {
+    Plain { engine: Box<dyn Engine>, owner: Owner },
+    Memory { memory: Memory, owner: Owner, standing: Mutex<Standing>, ready: AtomicBool },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Nothing has been asked of it yet.
+    Outside,
+    /// One of several.
+    Sharing,
+    /// The only one.
+    Alone,
+    /// It ends: it shares, and will not be alone again.
+    Leaving,
+}
+
+fn lock_file(directory: &Path) -> Result<File, Error> {
+    let path = directory.join("locks");
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    opened.map_err(|e| Error::Unavailable(format!("{}: {e}", path.display())))
+}
+
+fn disk(directory: &Path, limits: &Limits, say: &'static (dyn Fn(&str) + Send + Sync)) -> Result<Disk, Error> {
+    Ok(Disk::new(directory, limits.disk_bytes, limits.always_sync, lock_file(directory)?, Box::new(say)))
+}
+
+impl Sessions {
+    /// Sessions on disk, below a directory that is there. `say` is told what the administrator must know.
+    pub fn disk(directory: &Path, limits: Limits, say: &'static (dyn Fn(&str) + Send + Sync)) -> Result<Self, Error> {
+        Self::with_engine(directory, limits, say, Box::new(disk(directory, &limits, say)?))
+    }
+
+    /// Sessions in an engine of the caller's; only the locks lie in the directory.
+    pub fn with_engine(
+        directory: &Path,
+        limits: Limits,
+        say: &'static (dyn Fn(&str) + Send + Sync),
+        engine: Box<dyn Engine>,
+    ) -> Result<Self, Error> {
+        let owner = Owner::new(directory, lock_file(directory)?)?;
+        Ok(Self { kind: Kind::Plain { engine, owner }, locks: Locks::new(lock_file(directory)?), limits, say: Box::new(say) })
+    }
+
+    /// Sessions in memory while this process is alone with the directory, else on disk.
+    pub fn memory(directory: &Path, limits: Limits, say: &'static (dyn Fn(&str) + Send + Sync)) -> Result<Self, Error> {
+        let owner = Owner::new(directory, lock_file(directory)?)?;
+        let memory = Memory::new(disk(directory, &limits, say)?, limits.memory_bytes);
+        let kind = Kind::Memory { memory, owner, standing: Mutex::new(Standing::Outside), ready: AtomicBool::new(false) };
+        Ok(Self { kind, locks: Locks::new(lock_file(directory)?), limits, say: Box::new(say) })
+    }
+
+    /// The engine, once it is known whether this process is alone.
+    fn engine(&self) -> Result<&dyn Engine, Error> {
+        match &self.kind {
+            Kind::Plain { engine, .. } => Ok(engine.as_ref()),
+            Kind::Memory { memory, ready, .. } => {
+                if !ready.load(Ordering::Acquire) {
+                    self.enter()?;
+                }
+                Ok(memory)
+            }
+        }
+    }
+
+    /// Finds out whether this process is alone; who was alone before is asked to write its sessions down, and waited for.
+    fn enter(&self) -> Result<(), Error> {
+        let Kind::Memory { memory, owner, standing, ready } = &self.kind else { return Ok(()) };
+        let mut standing = standing.lock();
+        if *standing != Standing::Outside {
+            return Ok(());
+        }
+        let until = monotonic_ns().saturating_add(u64::try_from(HAND_OVER.as_nanos()).unwrap_or(u64::MAX));
+        loop {
+            if owner.try_alone()? {
+                memory.begin_alone();
+                self.locks.begin_alone();
+                *standing = Standing::Alone;
+                break;
+            }
+            if owner.try_share()? {
+                *standing = Standing::Sharing;
+                break;
+            }
+            if monotonic_ns() >= until {
+                return Err(Error::Unavailable("the child of httpd that has the sessions in its memory does not write them down".into()));
+            }
+            std::thread::sleep(LOOK);
+        }
+        ready.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Writes down what is in memory and lets others in; with `leaving` for good.
+    fn end_alone(&self, leaving: bool) {
+        let Kind::Memory { memory, owner, standing, .. } = &self.kind else { return };
+        let mut standing = standing.lock();
+        if *standing == Standing::Alone {
+            if let Err((lost, why)) = memory.end_alone() {
+                (self.say)(&format!("{lost} sessions that were in memory could not be written down and are lost: {why}"));
+            }
+            self.locks.end_alone();
+            // From exclusive to shared: nobody can forbid that.
+            if let Err(e) = owner.try_share() {
+                (self.say)(&format!("other children of httpd may wait for sessions in vain: {e}"));
+            }
+            *standing = Standing::Sharing;
+        }
+        if leaving && *standing != Standing::Outside {
+            *standing = Standing::Leaving;
+        }
+    }
+
+    /// This process ends: its sessions are written down, for those who come after it. Requests may go on meanwhile and after.
+    pub fn hand_over(&self) {
+        self.end_alone(true);
+        if let Ok(engine) = self.engine()
+            && let Err(e) = engine.sync()
+        {
+            (self.say)(&e.to_string());
+        }
+    }
+
+    /// The work between requests, until `stop` is readable: a step of a sweep and of writing through each second, and whoever knocks let in.
+    pub fn keep(&self, stop: impl AsFd, now_ms: impl Fn() -> u64) {
+        let mut told = None;
+        loop {
+            let owner = match &self.kind {
+                Kind::Plain { owner, .. } | Kind::Memory { owner, .. } => owner,
+            };
+            let mut fds = [PollFd::new(&stop, PollFlags::IN), PollFd::from_borrowed_fd(owner.knocks(), PollFlags::IN)];
+            let alone = matches!(&self.kind, Kind::Memory { standing, .. } if *standing.lock() == Standing::Alone);
+            let watched = fds.get_mut(..if alone { 2 } else { 1 }).unwrap_or_default();
+            // A failing poll(2) must not become a loop without rest: it is as if a second had passed, which the steps below bear.
+            let _ = poll_until(watched, Some(monotonic_ns().saturating_add(1_000_000_000)));
+            if fds.first().is_some_and(|fd| !fd.revents().is_empty()) {
+                return;
+            }
+            if alone && owner.was_knocked() {
+                self.end_alone(false);
+                continue;
+            }
+            self.try_to_be_alone();
+            let now = self.step(now_ms()).err();
+            // Said once, not each second.
+            if now != told
+                && let Some(e) = &now
+            {
+                (self.say)(&e.to_string());
+            }
+            told = now;
+        }
+    }
+
+    fn try_to_be_alone(&self) {
+        let Kind::Memory { memory, owner, standing, .. } = &self.kind else { return };
+        let mut standing = standing.lock();
+        if *standing == Standing::Sharing && owner.try_alone() == Ok(true) {
+            memory.begin_alone();
+            self.locks.begin_alone();
+            *standing = Standing::Alone;
+        }
+    }
+
+    fn step(&self, now_ms: u64) -> Result<(), Error> {
+        self.sweep(now_ms)?;
+        self.engine()?.sync()
+    }
+
+    /// Removes expired sessions, unless another process is at it.
+    pub fn sweep(&self, now_ms: u64) -> Result<Swept, Error> {
+        let engine = self.engine()?;
+        let owner = match &self.kind {
+            Kind::Plain { owner, .. } | Kind::Memory { owner, .. } => owner,
+        };
+        let mut all = Swept::default();
+        if owner.try_sweep() {
+            let result = (0..STEPS).try_for_each(|_| {
+                let step = engine.sweep(now_ms, STEP)?;
+                all = Swept { removed: all.removed + step.removed, more: step.more };
+                if step.more { Ok(()) } else { Err(None) }
+            });
+            owner.end_sweep();
+            if let Err(Some(e)) = result.map_err(|e: Option<Error>| e) {
+                return Err(e);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Holds a session against everybody else; see [`Locks::lock`].
+    pub fn lock(&self, key: &Key, until: u64, cancelled: &mut dyn FnMut() -> bool) -> Result<Guard<'_>, Error> {
+        self.engine()?;
+        self.locks.lock(key, until, cancelled)
+    }
+
+    /// A session that lives.
+    pub fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
+        self.engine()?.load(key, now_ms)
+    }
+
+    /// Stores a session.
+    pub fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error> {
+        let size = record.data.len() as u64;
+        if size > self.limits.data_bytes {
+            return Err(Error::TooLarge(size, self.limits.data_bytes));
+        }
+        self.engine()?.put(key, record, how, now_ms)
+    }
+
+    /// Notes that a session is used.
+    pub fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error> {
+        self.engine()?.touch(key, accessed_ms)
+    }
+
+    /// Removes a session; whether it lived.
+    pub fn remove(&self, key: &Key, now_ms: u64) -> Result<bool, Error> {
+        self.engine()?.remove(key, now_ms)
+    }
+
+    /// Figures.
+    pub fn figures(&self) -> Result<Figures, Error> {
+        self.engine()?.figures()
+    }
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
