@@ -1,4 +1,6 @@
 """mod_drover.session over a store that is not httpd's: what is asked of it, and when."""
+import contextlib
+import io
 import pickle
 import threading
 import time
@@ -119,7 +121,6 @@ class Saving(Base):
         cart = s["cart"] = []
         s.save()
         cart.append(1)
-        s["cart"]
         self.finish(s, calls)
         self.assertEqual(self.read(calls.set_cookie), {"cart": [1]})
 
@@ -218,10 +219,17 @@ class Errors(Base):
         self.assertIsNone(s.get("a"), "it is tried again")
 
     def test_data_of_another_serializer(self):
-        cookie = self.stored(a=1)
-        self.store.serializer = 1
-        with self.assertRaisesRegex(session.SessionError, "serializer"):
-            self.begin(cookie)[0]["a"]
+        for stored in (b"{", b"[]", b"\xff"):
+            cookie = self.stored(a=1)
+            self.store.records[cookie] = self.store.records[cookie][:3] + (stored,)
+            s, calls = self.begin(cookie)
+            with contextlib.redirect_stderr(io.StringIO()) as said:
+                self.assertTrue(s.is_new)
+            self.assertIn("begun anew", said.getvalue())
+            s["a"] = 2
+            self.finish(s, calls)
+            self.assertNotEqual(calls.set_cookie, cookie)
+            self.assertEqual(self.read(calls.set_cookie), {"a": 2})
 
     def test_the_hierarchy(self):
         for name in session.__all__:
