@@ -10,3 +10,4 @@ pub mod handler;
 pub mod httpd;
 pub mod messages;
 pub mod resolved;
+pub mod session;

@@ -37,6 +37,10 @@ codes! {
     Configure = 8;
     /// httpd does not run as root, so `user=`, `group=` and `chroot=` of a group have no effect.
     NotRoot = 9;
+    /// At start: where sessions are kept, and why.
+    Sessions = 10;
+    /// The store of sessions has trouble; the line says which. A damaged one is moved aside, and the service goes on with a new one.
+    SessionStore = 11;
     /// Options ExecCGI is off where the script lies. Map it with WSGIScriptAlias, or allow ExecCGI.
     NoExecCgi = 20;
     /// The script is not there, or httpd's user cannot look at it.

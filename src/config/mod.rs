@@ -18,6 +18,7 @@ pub mod options;
 pub mod proxy;
 pub mod resolve;
 pub mod scalar;
+pub mod session;
 mod set;
 pub mod suggest;
 pub mod table;
@@ -35,6 +36,7 @@ pub use group::{DaemonGroup, GroupOptions, GroupSpec, IMPLICIT_GROUP, UserSpec, 
 pub use options::{DAEMON_OPTIONS, DaemonOption};
 pub use proxy::{Network, PROXY_HEADERS, ProxyCategory, ProxyHeader, ProxyMeaning};
 pub use resolve::Settings;
+pub use session::{CookieOptions, SessionOptions};
 pub use table::{Contexts, DIRECTIVES, Directive, Theme, directive};
 pub use target::{Context, Effect, Target};
 pub use value::{

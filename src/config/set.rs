@@ -10,6 +10,7 @@ use super::group::{DaemonGroup, GroupOptions, check_unique};
 use super::options::{self, DAEMON_OPTIONS};
 use super::proxy::{Network, PROXY_HEADERS, proxy_header};
 use super::scalar::{self, Parsed};
+use super::session::{self, COOKIE_OPTIONS, CookieOptions};
 use super::suggest::nearest;
 use super::target::{Context, Effect, Target};
 use super::value::{ControlSocket, HashSeed, InterpreterScope, MapHead, MaxWaiting, ScopedOptions};
@@ -62,6 +63,23 @@ pub fn max_waiting(word: &[u8]) -> Parsed<MaxWaiting> {
     }
     let expected = || Cow::Borrowed("off, or a whole number of at least 1");
     scalar::whole(word, 1, i64::from(i32::MAX)).ok().and_then(|n| u32::try_from(n).ok()).map(MaxWaiting::Requests).ok_or_else(expected)
+}
+
+/// DroverSessionCookie.
+pub fn session_cookie(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
+    let mut words = Words::new(raw);
+    let mut cookie = CookieOptions::default();
+    let mut given = false;
+    while let Some((name, value)) = option(&mut words, COOKIE_OPTIONS)? {
+        session::cookie_option(&mut cookie, name, &value).map_err(|expected| Problem::option(name, &value, expected))?;
+        given = true;
+    }
+    if !given {
+        return Err(Problem::Arguments("requires at least one option"));
+    }
+    session::cookie_sense(&cookie).map_err(|expected| Problem::value(raw, expected))?;
+    target.server.session.cookie = Some(cookie);
+    Ok(Effect::Applied)
 }
 
 pub fn retry(word: &[u8]) -> Parsed<bool> {

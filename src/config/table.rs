@@ -6,6 +6,7 @@
 
 use super::error::{ConfigError, Problem};
 use super::scalar;
+use super::session;
 use super::set::{self, Outcome};
 use super::target::{Context, Effect, Target};
 use std::borrow::Cow;
@@ -45,13 +46,23 @@ pub enum Theme {
     Requests,
     Proxies,
     Operation,
+    Sessions,
     Later,
     Inert,
 }
 
 impl Theme {
-    pub const ALL: [Self; 8] =
-        [Self::Scripts, Self::Groups, Self::Python, Self::Requests, Self::Proxies, Self::Operation, Self::Later, Self::Inert];
+    pub const ALL: [Self; 9] = [
+        Self::Scripts,
+        Self::Groups,
+        Self::Python,
+        Self::Requests,
+        Self::Proxies,
+        Self::Operation,
+        Self::Sessions,
+        Self::Later,
+        Self::Inert,
+    ];
 
     pub fn title(self) -> &'static str {
         match self {
@@ -59,6 +70,7 @@ impl Theme {
             Self::Groups => "Process and application groups",
             Self::Python => "Python",
             Self::Requests => "Requests and responses",
+            Self::Sessions => "Sessions",
             Self::Proxies => "Behind a proxy",
             Self::Operation => "Operation",
             Self::Later => "Not available yet",
@@ -715,6 +727,149 @@ pub static DIRECTIVES: &[Directive] = &[
         difference: "Not in mod_wsgi.",
         set: |t, raw| set::put(raw, set::retry, |v| t.dir.retry = Some(v)),
         test: "overload_and_death",
+        ..ROW
+    },
+    Directive {
+        name: c"DroverSession",
+        theme: Theme::Sessions,
+        contexts: Contexts::Server,
+        synopsis: "auto|memory|disk|socache:PROVIDER[:ARGUMENTS]|off",
+        default: "auto",
+        summary: c"Where sessions are kept",
+        doc: "`auto`: in memory where httpd is one child with threads, else on disk; asked of the MPM at start, and logged. `memory` is refused where children of httpd do not share memory. `socache:` is one of httpd's shared object caches (`shmcb`, `dbm`, `memcache`, `redis`; its module must be loaded), with its own arguments, as in `socache:redis:127.0.0.1:6379`. See [sessions.md](sessions.md).",
+        difference: "Not in mod_wsgi.",
+        set: |t, raw| set::put(raw, session::asked, |v| t.server.session.asked = Some(v)),
+        test: "sessions",
+        ..ROW
+    },
+    Directive {
+        name: c"DroverSessionDirectory",
+        theme: Theme::Sessions,
+        contexts: Contexts::GlobalOnly,
+        synopsis: "path",
+        default: "/var/lib/mod_drover/sessions; drover-sessions in the runtime directory when httpd does not start as root",
+        summary: c"Where the store of sessions lies",
+        doc: "Made at start if it is not there, for httpd's user alone. It must lie on a disk of this machine, not on a network file system. A relative path is below ServerRoot.",
+        difference: "Not in mod_wsgi.",
+        set: |t, raw| set::put(raw, set::any, |v| t.server.session.directory = Some(v)),
+        test: "sessions",
+        ..ROW
+    },
+    Directive {
+        name: c"DroverSessionMemory",
+        theme: Theme::Sessions,
+        contexts: Contexts::GlobalOnly,
+        synopsis: "bytes",
+        default: "64M",
+        summary: c"How much memory sessions may take",
+        doc: "For sessions in memory: beyond it, those used least recently go to the disk.",
+        difference: "Not in mod_wsgi.",
+        set: |t, raw| set::put(raw, |w| session::size(w, 1 << 20, 1 << 40), |v| t.server.session.memory = Some(v)),
+        test: "sessions",
+        ..ROW
+    },
+    Directive {
+        name: c"DroverSessionDiskSize",
+        theme: Theme::Sessions,
+        contexts: Contexts::GlobalOnly,
+        synopsis: "bytes",
+        default: "1G",
+        summary: c"How large the store on disk may become",
+        doc: "A change that does not fit is an error in the application (`StoreUnavailable`), and the old value stays.",
+        difference: "Not in mod_wsgi.",
+        set: |t, raw| set::put(raw, |w| session::size(w, 1 << 20, 1 << 44), |v| t.server.session.disk_size = Some(v)),
+        test: "sessions",
+        ..ROW
+    },
+    Directive {
+        name: c"DroverSessionSync",
+        theme: Theme::Sessions,
+        contexts: Contexts::GlobalOnly,
+        synopsis: "seconds|always",
+        default: "1",
+        summary: c"How often the store is written through to the disk",
+        doc: "What a power failure may cost: the changes of so many seconds. The death of a process costs nothing in any case. `always`: each change waits for the disk.",
+        difference: "Not in mod_wsgi.",
+        set: |t, raw| set::put(raw, session::sync, |v| t.server.session.sync = Some(v)),
+        test: "sessions",
+        ..ROW
+    },
+    Directive {
+        name: c"DroverSessionTimeout",
+        theme: Theme::Sessions,
+        contexts: Contexts::Server,
+        synopsis: "seconds",
+        default: "1800",
+        summary: c"After how long without a request a session is over",
+        doc: "An application can set another time for a session.",
+        difference: "Not in mod_wsgi.",
+        set: |t, raw| set::put(raw, |w| session::seconds(w, 1), |v| t.server.session.timeout_s = Some(v)),
+        test: "sessions",
+        ..ROW
+    },
+    Directive {
+        name: c"DroverSessionLockTimeout",
+        theme: Theme::Sessions,
+        contexts: Contexts::Server,
+        synopsis: "seconds",
+        default: "30",
+        summary: c"How long a request waits for a session that another one holds",
+        doc: "Then the application gets the exception `LockTimeout`, and the client 503 if it does not handle it.",
+        difference: "Not in mod_wsgi.",
+        set: |t, raw| set::put(raw, |w| session::seconds(w, 0), |v| t.server.session.lock_timeout_s = Some(v)),
+        test: "sessions",
+        ..ROW
+    },
+    Directive {
+        name: c"DroverSessionMaxSize",
+        theme: Theme::Sessions,
+        contexts: Contexts::Server,
+        synopsis: "bytes",
+        default: "1M",
+        summary: c"How large one session may be",
+        doc: "At most 16M. A larger one is an exception (`TooLarge`).",
+        difference: "Not in mod_wsgi.",
+        set: |t, raw| set::put(raw, session::max_size, |v| t.server.session.max_size = Some(v)),
+        test: "sessions",
+        ..ROW
+    },
+    Directive {
+        name: c"DroverSessionScope",
+        theme: Theme::Sessions,
+        contexts: Contexts::Server,
+        synopsis: "group|vhost|name",
+        default: "group",
+        summary: c"Whose sessions are kept together",
+        doc: "`group`: each daemon process group has sessions of its own, which no other can reach. `vhost`: each virtual host. A name: all servers that say the same.",
+        difference: "Not in mod_wsgi.",
+        set: |t, raw| set::put(raw, session::scope, |v| t.server.session.scope = Some(v)),
+        test: "sessions",
+        ..ROW
+    },
+    Directive {
+        name: c"DroverSessionSerializer",
+        theme: Theme::Sessions,
+        contexts: Contexts::Server,
+        synopsis: "json|pickle|msgpack",
+        default: "json",
+        summary: c"How an application's values become bytes",
+        doc: "`pickle` runs code when it reads: only where all applications of a scope trust each other. `msgpack` needs the package of that name.",
+        difference: "Not in mod_wsgi.",
+        set: |t, raw| set::put(raw, session::serializer, |v| t.server.session.serializer = Some(v)),
+        test: "sessions",
+        ..ROW
+    },
+    Directive {
+        name: c"DroverSessionCookie",
+        theme: Theme::Sessions,
+        contexts: Contexts::Server,
+        synopsis: "[name=name] [path=path] [domain=domain] [secure=Auto|On|Off] [httponly=On|Off] [samesite=Strict|Lax|None] [max-age=seconds]",
+        default: "name=drover_session path=/ secure=Auto httponly=On samesite=Lax",
+        summary: c"The cookie that names the session",
+        doc: "`secure=Auto`: when the request came over TLS. Without `max-age` the browser forgets it when it is closed.",
+        difference: "Not in mod_wsgi.",
+        set: |t, raw| set::session_cookie(t, raw),
+        test: "sessions",
         ..ROW
     },
     Directive {

@@ -1,8 +1,11 @@
 //! The tables, row by row: what each directive and option accepts, refuses and leaves behind.
 
+use super::session::{Scope, Sync};
 use super::*;
 use crate::config::error::Accepted;
+use drover_session::Asked;
 use drover_wire::control::Reload;
+use drover_wire::session::Serializer;
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -94,7 +97,8 @@ fn the_directives_of_mod_wsgi_are_all_there() {
         WSGIIgnoreActivity WSGITrustedProxyHeaders WSGITrustedProxies WSGIEnableSendfile WSGIAccessScript WSGIAuthUserScript WSGIAuthGroupScript
         WSGIGroupAuthoritative WSGIHandlerScript WSGIServerMetrics WSGITelemetryService WSGISlowRequests WSGITelemetryOptions
         WSGILazyInitialization WSGINewRelicConfigFile WSGINewRelicEnvironment WSGIPy3kWarningFlag WSGIUserAuthoritative
-        DroverControlSocket DroverMaxWaiting DroverRetry";
+        DroverControlSocket DroverMaxWaiting DroverRetry DroverSession DroverSessionDirectory DroverSessionMemory DroverSessionDiskSize DroverSessionSync
+        DroverSessionTimeout DroverSessionLockTimeout DroverSessionMaxSize DroverSessionScope DroverSessionSerializer DroverSessionCookie";
     for name in known.split_whitespace() {
         assert!(directive(name.as_bytes()).is_some(), "{name}");
     }
@@ -401,6 +405,76 @@ fn control_socket() {
     }
     assert!(reader.read("DroverControlSocket \"\"").is_err());
     assert!(reader.read_in(Context::VirtualHost, None, "DroverControlSocket /x").is_err());
+}
+
+#[test]
+fn sessions() {
+    let mut reader = Reader::default();
+    assert_eq!(reader.server.session, SessionOptions::default());
+    let cache = Asked::Socache("redis".into(), "127.0.0.1:6379".into());
+    for (word, expected) in [
+        ("Auto", Asked::Auto),
+        ("memory", Asked::Memory),
+        ("disk", Asked::Disk),
+        ("off", Asked::Off),
+        ("socache:redis:127.0.0.1:6379", cache),
+    ] {
+        reader.applied(&format!("DroverSession {word}"));
+        assert_eq!(reader.server.session.asked, Some(expected));
+    }
+    for line in [
+        "DroverSessionDirectory /srv/sessions",
+        "DroverSessionMemory 2m",
+        "DroverSessionDiskSize 1048576",
+        "DroverSessionSync always",
+        "DroverSessionTimeout 60",
+        "DroverSessionLockTimeout 0",
+        "DroverSessionMaxSize 16M",
+        "DroverSessionScope shop",
+        "DroverSessionSerializer msgpack",
+        "DroverSessionCookie name=__Host-s secure=On samesite=Strict httponly=Off max-age=5",
+    ] {
+        reader.applied(line);
+    }
+    let s = &reader.server.session;
+    assert_eq!((s.directory.as_deref(), s.memory, s.disk_size), (Some(b"/srv/sessions".as_slice()), Some(2 << 20), Some(1 << 20)));
+    assert_eq!((s.sync, s.timeout_s, s.lock_timeout_s, s.max_size), (Some(Sync::Always), Some(60), Some(0), Some(16 << 20)));
+    assert_eq!((&s.scope, s.serializer), (&Some(Scope::Named(b"shop".to_vec())), Some(Serializer::Msgpack)));
+    let cookie = s.cookie.clone().unwrap();
+    assert_eq!((cookie.name.as_str(), cookie.path.as_str(), cookie.max_age, cookie.http_only), ("__Host-s", "/", Some(5), false));
+    for bad in [
+        "DroverSession on",
+        "DroverSession socache:",
+        "DroverSession socache:x/y",
+        "DroverSession redis",
+        "DroverSessionMemory 1K",
+        "DroverSessionMemory 99999999999G",
+        "DroverSessionMaxSize 17M",
+        "DroverSessionMaxSize 0",
+        "DroverSessionSync 0",
+        "DroverSessionTimeout 0",
+        "DroverSessionLockTimeout -1",
+        "DroverSessionScope \"\"",
+        "DroverSessionSerializer marshal",
+        "DroverSessionCookie",
+        "DroverSessionCookie name=a;b",
+        "DroverSessionCookie name=",
+        "DroverSessionCookie path=x",
+        "DroverSessionCookie domain=a,b",
+        "DroverSessionCookie secure=maybe",
+        "DroverSessionCookie samesite=none secure=off",
+        "DroverSessionCookie name=__Host-s domain=example.org",
+        "DroverSessionCookie max-age=0",
+        "DroverSessionCookie nam=x",
+    ] {
+        assert!(reader.read(bad).is_err(), "{bad}");
+    }
+    for global in ["DroverSessionDirectory /x", "DroverSessionMemory 2M", "DroverSessionDiskSize 2M", "DroverSessionSync 1"] {
+        assert!(reader.read_in(Context::VirtualHost, None, global).is_err(), "{global}");
+    }
+    let vhost = SessionOptions { timeout_s: Some(7), ..SessionOptions::default() };
+    let merged = SessionOptions::merge(&reader.server.session, &vhost);
+    assert_eq!((merged.timeout_s, merged.lock_timeout_s), (Some(7), Some(0)));
 }
 
 #[test]

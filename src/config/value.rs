@@ -8,6 +8,7 @@ use super::alias::{ImportScript, ScriptAlias};
 use super::expr::Expr;
 use super::group::DaemonGroup;
 use super::proxy::{Network, ProxyHeader};
+use super::session::SessionOptions;
 use std::time::Duration;
 
 /// WSGIMapHEADToGET.
@@ -62,6 +63,7 @@ pub struct ServerConfig {
     pub server_metrics: Option<bool>,
     pub control_socket: Option<ControlSocket>,
     pub max_waiting: Option<MaxWaiting>,
+    pub session: SessionOptions,
     /// The settings that `<WSGIInterpreterOptions>` can narrow, as they stand outside of any such block.
     pub interpreter: InterpreterOptions,
     /// The blocks, in the order of the configuration.
@@ -144,6 +146,7 @@ impl ServerConfig {
             dir: DirConfig::merge(&base.dir, &vhost.dir),
             control_socket: over(&base.control_socket, &vhost.control_socket),
             max_waiting: over(&base.max_waiting, &vhost.max_waiting),
+            session: SessionOptions::merge(&base.session, &vhost.session),
         }
     }
 

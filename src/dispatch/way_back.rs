@@ -213,9 +213,14 @@ impl<'q> Exchange<'q> {
         }
     }
 
-    /// The frames that are whole in the buffer.
-    pub fn frames(&mut self) -> Frames<'_> {
-        Frames { bytes: self.buffer.get(self.start..self.end).unwrap_or_default(), deframer: &mut self.deframer, start: &mut self.start }
+    /// The frames that are whole in the buffer, and the socket they came by: whether the worker is still there can be asked meanwhile.
+    pub fn frames(&mut self) -> (Frames<'_>, BorrowedFd<'_>) {
+        let frames = Frames {
+            bytes: self.buffer.get(self.start..self.end).unwrap_or_default(),
+            deframer: &mut self.deframer,
+            start: &mut self.start,
+        };
+        (frames, self.near.as_fd())
     }
 
     /// Whether everything given to [`Exchange::offer`] and its kin has been sent.
@@ -232,6 +237,11 @@ impl<'q> Exchange<'q> {
     /// The body is complete.
     pub fn offer_end(&mut self) {
         self.frame(Kind::End, 0, &[]);
+    }
+
+    /// An answer to a question about a session. May be put behind a piece of the body that is not sent yet.
+    pub fn offer_session(&mut self, status: u16, payload: &[u8]) {
+        self.frame(Kind::Session, status, payload);
     }
 
     /// The rest of the body will not come.

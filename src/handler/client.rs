@@ -63,6 +63,12 @@ pub trait Client {
     fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Gone>;
     /// Bytes that [`Client::pass`] takes without waiting for the client, about; `usize::MAX`: as many as one likes, or it cannot be told.
     fn room(&self) -> usize;
+    /// The Cookie header.
+    fn cookies(&self) -> Option<&[u8]>;
+    /// Adds a Set-Cookie header, for whatever answer it becomes.
+    fn set_cookie(&mut self, value: &str);
+    /// What logs may say of the request's session.
+    fn note_session(&mut self, name: &str);
     /// A line of the application for the request's error log, at httpd's `level`.
     fn application_log(&mut self, level: u16, text: &[u8]);
 }

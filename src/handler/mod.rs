@@ -18,11 +18,12 @@ use crate::dispatch::{DispatchError, Exchange, Queues, Wake};
 use crate::httpd::{Level, Request};
 use crate::messages::Code;
 use crate::resolved::{Group, Resolved};
+use crate::session::{self, RequestSession, StorePlan, Stores};
 pub use admission::Gate;
 use client::{BodyError, BodyRead, Client, Pass};
 use drover_sys::clock::monotonic_ns;
 use drover_wire::control::Script;
-use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, Builder, MAX_INLINE_BODY, Prefix, UNCOUNTED};
+use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, Builder, MAX_INLINE_BODY, Prefix, SESSIONS, UNCOUNTED};
 use failure::{Failed, verdict};
 use relay::{Answer, Broken, Limits, Manner, Relay, Source, Upload};
 use select::Selection;
@@ -39,6 +40,10 @@ pub struct Context<'c> {
     pub wake: &'c Wake,
     /// How many requests are where.
     pub gate: Gate<'c>,
+    /// What holds for sessions in the request's server; `None`: they are off.
+    pub session: Option<(&'c session::Settings, &'c StorePlan)>,
+    /// This process's stores of sessions.
+    pub stores: Option<&'static Stores>,
 }
 
 /// What the handler phase answers to httpd.
@@ -164,7 +169,8 @@ fn run(
             Upload::Open => BODY_FOLLOWS,
             Upload::OnDemand => BODY_FOLLOWS | BODY_ON_DEMAND,
             Upload::None | Upload::Closed => 0,
-        } | if settings.ignore_activity { UNCOUNTED } else { 0 },
+        } | if settings.ignore_activity { UNCOUNTED } else { 0 }
+            | if context.session.is_some() { SESSIONS } else { 0 },
         number,
         take_by: limits.take_by.unwrap_or(0),
         answer_by: limits.answer_by.unwrap_or(0),
@@ -205,8 +211,18 @@ fn run(
             other => other.map_err(|e| unsent(e.into()))?,
         };
         let manner = Manner { error_override: settings.error_override, answer_buffer: group.answer_buffer };
+        let find = || {
+            let (settings, plan) = context.session.ok_or_else(|| drover_session::Error::Unavailable("off".into()))?;
+            let stores = context.stores.ok_or_else(|| drover_session::Error::Unavailable("this child was not set up".into()))?;
+            stores.get(settings.store, plan)
+        };
+        let session = context.session.map(|(settings, _)| {
+            let scope = settings.scope_of(&selection.key.group, r.server_hostname());
+            let https = r.env(c"wsgi.url_scheme") == Some(b"https");
+            RequestSession::new(settings, &find, scope, https, limits.answer_by)
+        });
         let source = kept.as_deref().map_or(Source::Client, Source::Kept);
-        let result = Relay::new(r, &mut exchange, limits, manner, upload, source).run(context.wake, body, || ticket.leave_queue());
+        let result = Relay::new(r, &mut exchange, limits, manner, upload, source, session).run(context.wake, body, || ticket.leave_queue());
         *answer = exchange.finish(result.is_ok());
         match result {
             Err(Broken { failed: Failed::Dispatch(DispatchError::WorkerDied), sent: false, answered: false }) if harmless && !retried => {

@@ -5,10 +5,13 @@
 use super::client::{BodyError, BodyRead, Client, Gone, Pass};
 use super::failure::Failed;
 use crate::dispatch::{DispatchError, Exchange, Ready, Wake, Want};
+use crate::session::answer::Now;
+use crate::session::{Answered, RequestSession};
 use drover_sys::clock::monotonic_ns;
-use drover_sys::wait::PollFlags;
+use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_wire::frame::{BodyFailure, Event, Failure, Kind};
 use drover_wire::head::Head;
+use std::os::fd::BorrowedFd;
 
 /// Limits of one request; times are nanoseconds, deadlines CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +90,7 @@ pub struct Relay<'a, 'q, C> {
     manner: Manner,
     upload: Upload,
     source: Source<'a>,
+    session: Option<RequestSession<'a>>,
     /// The last attempt to read the body found nothing.
     starved: bool,
     /// The last attempt to push it stopped although there may be more.
@@ -160,6 +164,7 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
         manner: Manner,
         upload: Upload,
         source: Source<'a>,
+        session: Option<RequestSession<'a>>,
     ) -> Self {
         let now = monotonic_ns();
         Self {
@@ -169,6 +174,7 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
             manner,
             upload,
             source,
+            session,
             starved: false,
             unfinished: false,
             answer: Answer::Whole,
@@ -204,9 +210,12 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
             takes = ready.client_takes;
             if ready.answer {
                 while self.wants_answer() && self.exchange.fill()? {
-                    if self.take_answer()? {
+                    if self.take_answer(wake)? {
                         self.ended = true;
                         self.upload = Upload::Closed;
+                        if let Some(session) = &mut self.session {
+                            session.release();
+                        }
                         done();
                     }
                 }
@@ -264,14 +273,16 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
     }
 
     /// Handles the frames that have come. True: END.
-    fn take_answer(&mut self) -> Result<bool, Failed> {
+    fn take_answer(&mut self, wake: &Wake) -> Result<bool, Failed> {
         self.heard_at = monotonic_ns();
         self.heard = true;
-        let Self { client, exchange, manner, upload, answer, head_set, sent, bodiless, body_error, backlog, .. } = self;
+        let Self { client, exchange, manner, upload, answer, head_set, sent, bodiless, body_error, backlog, session, .. } = self;
         let mut pieces: Vec<&[u8]> = Vec::new();
         let mut ended = false;
         let mut failure = None;
-        for event in exchange.frames() {
+        let mut replies = Vec::new();
+        let (frames, worker) = exchange.frames();
+        for event in frames {
             match event? {
                 Event::Body(bytes) if *head_set => {
                     if *answer == Answer::Whole && !*bodiless && !bytes.is_empty() {
@@ -287,6 +298,9 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
                         if *answer == Answer::Whole {
                             client.set_head(&head).map_err(|e| Failed::Head(e.0))?;
                         }
+                        if let Some(cookie) = session.as_mut().and_then(RequestSession::take_cookie) {
+                            client.set_cookie(&cookie);
+                        }
                         *head_set = true;
                     }
                     Kind::Head => return Err(wire("a second head")),
@@ -301,7 +315,19 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
                             *upload = Upload::Open;
                         }
                     }
-                    Kind::Session => return Err(wire("a session's frame without sessions")),
+                    Kind::Session => {
+                        let session = session.as_mut().ok_or_else(|| wire("a session's frame without sessions"))?;
+                        let mut gone = || wake.is_stopping() || has_hung_up(worker);
+                        let now = Now { cookies: client.cookies(), head_sent: *head_set, cancelled: &mut gone };
+                        match session.answer(header.code, payload, now).map_err(DispatchError::Wire)? {
+                            Answered::Reply(status, payload) => replies.push((status, payload)),
+                            Answered::Nothing => {}
+                            Answered::Failed(e) => failure = Some(Failed::Session(e)),
+                        }
+                        if let Some(name) = session.take_log_name() {
+                            client.note_session(&name);
+                        }
+                    }
                     Kind::Taken | Kind::Body => {}
                 },
             }
@@ -309,7 +335,7 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
                 break;
             }
         }
-        if *answer == Answer::Whole && (ended || !pieces.is_empty()) {
+        if failure.is_none() && *answer == Answer::Whole && (ended || !pieces.is_empty()) {
             if takes(*client, backlog, !*sent, &pieces) {
                 *sent = true;
                 let how = if ended { Pass::End } else { Pass::Flush };
@@ -317,6 +343,9 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
             } else {
                 backlog.add(&pieces);
             }
+        }
+        for (status, payload) in replies {
+            exchange.offer_session(status as u16, &payload);
         }
         match failure {
             // The application failed because its body failed: the body's reason is the true one.
@@ -428,6 +457,13 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
         };
         Err(error.into())
     }
+}
+
+/// Whether the worker is gone, asked while nothing is read from it.
+fn has_hung_up(worker: BorrowedFd<'_>) -> bool {
+    // No event is asked for: those that come unasked tell of the end.
+    let mut fds = [PollFd::from_borrowed_fd(worker, PollFlags::empty())];
+    matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)
 }
 
 const fn wire(what: &'static str) -> Failed {

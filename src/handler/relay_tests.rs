@@ -76,6 +76,11 @@ impl Client for Fake {
     fn room(&self) -> usize {
         self.slow.as_ref().map_or(usize::MAX, |(_, room)| *room)
     }
+    fn cookies(&self) -> Option<&[u8]> {
+        None
+    }
+    fn set_cookie(&mut self, _: &str) {}
+    fn note_session(&mut self, _: &str) {}
     fn application_log(&mut self, level: u16, text: &[u8]) {
         self.left_at_log.get_or_insert(self.body.len());
         self.logs.push((level, String::from_utf8_lossy(text).into_owned()));
@@ -174,7 +179,7 @@ fn run_limited(
     });
     let mut limits = Limits { silence: FOREVER, client_silence: FOREVER, take_by: None, answer_by: None };
     limit(&mut limits);
-    let result = Relay::new(fake, &mut exchange, limits, manner, upload, Source::Client).run(&wake, &mut [0; 16384], || ());
+    let result = Relay::new(fake, &mut exchange, limits, manner, upload, Source::Client, None).run(&wake, &mut [0; 16384], || ());
     exchange.finish(result.is_ok());
     drop(thread.join().unwrap());
     result
@@ -420,7 +425,7 @@ fn a_body_read_before_goes_out_as_one_that_streams() {
     });
     let limits = Limits { silence: FOREVER, client_silence: FOREVER, take_by: None, answer_by: None };
     let (mut fake, mut done) = (Fake::default(), 0);
-    let relay = Relay::new(&mut fake, &mut exchange, limits, PLAIN, Upload::Open, Source::Kept(&body));
+    let relay = Relay::new(&mut fake, &mut exchange, limits, PLAIN, Upload::Open, Source::Kept(&body), None);
     assert_eq!(relay.run(&wake, &mut [0; 16384], || done += 1).unwrap(), Answer::Whole);
     assert_eq!(done, 1);
     drop(thread.join().unwrap());

@@ -17,6 +17,8 @@ pub struct ServerSlot {
     pub config: ServerConfig,
     /// Compiled patterns, at the places of `config.aliases`; null for a prefix. Filled in post_config.
     pub patterns: Vec<*mut ffi::ap_regex_t>,
+    /// What holds for sessions. Filled in post_config; `None`: they are off.
+    pub session: Option<crate::session::Settings>,
     /// The block of `<WSGIInterpreterOptions>` that is being read.
     scope: Option<InterpreterScope>,
 }
@@ -35,14 +37,20 @@ fn in_pool<T>(pool: *mut ffi::apr_pool_t, value: T) -> *mut T {
 }
 
 pub(super) unsafe extern "C" fn create_server(pool: *mut ffi::apr_pool_t, _: *mut ffi::server_rec) -> *mut c_void {
-    guard(ptr::null_mut(), || in_pool(pool, ServerSlot { config: ServerConfig::default(), patterns: Vec::new(), scope: None }).cast())
+    guard(ptr::null_mut(), || {
+        in_pool(pool, ServerSlot { config: ServerConfig::default(), patterns: Vec::new(), session: None, scope: None }).cast()
+    })
 }
 
 pub(super) unsafe extern "C" fn merge_server(pool: *mut ffi::apr_pool_t, base: *mut c_void, new: *mut c_void) -> *mut c_void {
     guard(ptr::null_mut(), || {
         // SAFETY: httpd hands back what create_server or merge_server made (http_config.h).
         let (base, new) = unsafe { (&*base.cast::<ServerSlot>(), &*new.cast::<ServerSlot>()) };
-        in_pool(pool, ServerSlot { config: ServerConfig::merge(&base.config, &new.config), patterns: Vec::new(), scope: None }).cast()
+        in_pool(
+            pool,
+            ServerSlot { config: ServerConfig::merge(&base.config, &new.config), patterns: Vec::new(), session: None, scope: None },
+        )
+        .cast()
     })
 }
 

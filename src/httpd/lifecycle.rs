@@ -4,12 +4,13 @@
 //! Must never: keep a pointer into a configuration that httpd has cleared. Called by: `module`.
 use super::mpm::Mpm;
 use super::system::Host;
-use super::{commands, ffi, log, parent};
+use super::{commands, ffi, log, parent, sessions};
 use crate::config::{AliasPattern, ControlSocket};
 use crate::dispatch::{Queues, Wake};
 use crate::handler::{Context, Gate};
 use crate::messages::Code;
 use crate::resolved::{self, Problem, Resolved, Server};
+use crate::session::{Plan, Settings, Stores};
 use drover_sys::tally::{Column, Tally};
 use drover_wire::control::{Configuration, GroupSpec};
 use std::ffi::{CStr, CString, c_int, c_void};
@@ -27,12 +28,14 @@ struct Running {
     resolved: Resolved,
     tally: Option<Tally>,
     slots: u64,
+    sessions: Plan,
 }
 
 struct Child {
     queues: Queues,
     wake: Wake,
     column: Option<Column>,
+    stores: Option<&'static Stores>,
 }
 
 /// Before the configuration is read.
@@ -124,10 +127,18 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             let text = "httpd does not run as root: user=, group=, supplementary-groups= and chroot= of WSGIDaemonProcess have no effect";
             log::server(s, log::Level::Warn, Code::NotRoot, text);
         }
+        let slots: Vec<_> = servers(s, &mut Vec::new()).into_iter().map(|(server, _)| commands::slot_of(server)).collect();
+        let sessions = match sessions::prepare(pconf, s, &slots, &mpm, &Host) {
+            Ok(plan) => plan,
+            Err(Problem(text)) => {
+                log::server(s, log::Level::Crit, Code::Configure, &text);
+                return ffi::HTTP_INTERNAL_SERVER_ERROR;
+            }
+        };
         let daemons = usize::try_from(mpm.daemons).unwrap_or(1);
         // Children that end count as well while they have requests. Without counters nothing is refused.
         let tally = Tally::new(daemons * 2 + 16).ok();
-        publish(pconf, Running { resolved, tally, slots: u64::try_from(mpm.slots()).unwrap_or(1) });
+        publish(pconf, Running { resolved, tally, slots: u64::try_from(mpm.slots()).unwrap_or(1), sessions });
         let mut generation: c_int = 0;
         ffi::ap_mpm_query(ffi::AP_MPMQ_GENERATION, &raw mut generation);
         let configuration = Configuration {
@@ -223,7 +234,7 @@ pub fn monitor() -> c_int {
 ///
 /// # Safety
 /// `s` must be the main server; called once in each child.
-pub unsafe fn child_init(_: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) {
+pub unsafe fn child_init(pchild: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) {
     // SAFETY: looks for mod_ssl's function once all modules are loaded.
     unsafe { ffi::drover_find_optional() };
     let (Some(broker), Ok(wake)) = (parent::into_child(), Wake::new()) else {
@@ -233,23 +244,29 @@ pub unsafe fn child_init(_: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) {
     // SAFETY: post_config has published it, and its pool lives as long as this child.
     let running = unsafe { RUNNING.load(Ordering::Acquire).as_ref() };
     let column = running.and_then(|r| r.tally.as_ref()).and_then(|tally| tally.claim(i32::try_from(std::process::id()).ok()?));
-    CHILD.store(Box::into_raw(Box::new(Child { queues: Queues::new(broker), wake, column })), Ordering::Release);
+    // SAFETY: httpd's own pool and server, as the caller promises.
+    let stores = running.and_then(|r| unsafe { sessions::in_child(pchild, s, &r.sessions) });
+    CHILD.store(Box::into_raw(Box::new(Child { queues: Queues::new(broker), wake, column, stores })), Ordering::Release);
 }
 
 /// A child of httpd ends. Async-signal-safe.
 pub fn child_stopping(graceful: bool) {
-    let child = CHILD.load(Ordering::Acquire);
-    if !graceful && !child.is_null() {
-        // SAFETY: set once, never freed.
-        unsafe { (*child).wake.stop() };
+    // SAFETY: set once, never freed.
+    let Some(child) = (unsafe { CHILD.load(Ordering::Acquire).as_ref() }) else { return };
+    if !graceful {
+        child.wake.stop();
+    }
+    if let Some(stores) = child.stores {
+        stores.stop();
     }
 }
 
-/// What a request needs; `None` in a process that was not set up.
+/// What a request of a server needs, where this holds for sessions; `None` in a process that was not set up.
 #[must_use]
-pub fn context<'c>() -> Option<Context<'c>> {
+pub fn context<'c>(session: Option<&'c Settings>) -> Option<Context<'c>> {
     // SAFETY: both live as long as requests run: the one until its pool's cleanup, the other for ever.
     let (running, child) = unsafe { (RUNNING.load(Ordering::Acquire).as_ref()?, CHILD.load(Ordering::Acquire).as_ref()?) };
     let gate = Gate { tally: running.tally.as_ref(), column: child.column, slots: running.slots };
-    Some(Context { resolved: &running.resolved, queues: &child.queues, wake: &child.wake, gate })
+    let session = session.and_then(|settings| Some((settings, running.sessions.stores.get(settings.store)?)));
+    Some(Context { resolved: &running.resolved, queues: &child.queues, wake: &child.wake, gate, session, stores: child.stores })
 }

@@ -17,6 +17,7 @@ pub mod module;
 mod mpm;
 mod parent;
 pub mod request;
+mod sessions;
 mod system;
 mod translate;
 

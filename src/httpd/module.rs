@@ -121,8 +121,8 @@ unsafe extern "C" fn handle(r: *mut ffi::request_rec) -> c_int {
             if (*r).handler.is_null() || !matches!(CStr::from_ptr((*r).handler).to_bytes(), b"wsgi-script" | b"application/x-httpd-wsgi") {
                 return ffi::DECLINED;
             }
-            let Some(context) = lifecycle::context() else { return FAILED };
             let server = commands::slot_of((*r).server);
+            let Some(context) = lifecycle::context((*server).session.as_ref()) else { return FAILED };
             let settings = crate::config::Settings::resolve(&(*server).config.dir, commands::dir_of(r));
             match handler::handle(&mut Request::new(r), &settings, context) {
                 Verdict::Declined => ffi::DECLINED,

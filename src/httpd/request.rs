@@ -501,6 +501,22 @@ impl Client for Request<'_> {
         self.socket().map_or(usize::MAX, drover_sys::outgoing::room)
     }
 
+    fn cookies(&self) -> Option<&[u8]> {
+        self.header(c"Cookie")
+    }
+
+    fn set_cookie(&mut self, value: &str) {
+        let value = self.pooled(value.as_bytes());
+        // SAFETY: a static name, a value in the request's pool. The table of error headers goes out with every answer (httpd.h).
+        unsafe { ffi::apr_table_addn((*self.raw).err_headers_out, c"Set-Cookie".as_ptr(), value) };
+    }
+
+    fn note_session(&mut self, name: &str) {
+        let name = self.pooled(name.as_bytes());
+        // SAFETY: a static name, a value in the request's pool.
+        unsafe { ffi::apr_table_setn((*self.raw).notes, c"drover-session-id".as_ptr(), name) };
+    }
+
     fn application_log(&mut self, level: u16, text: &[u8]) {
         let level = c_int::from(level).clamp(0, 15);
         // httpd cuts a line at 8192 bytes, its own words included.

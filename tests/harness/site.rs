@@ -280,9 +280,7 @@ impl Site {
         out.push_str(&self.head);
         out.push_str(self.load.as_deref().unwrap_or(&self.load_line()));
         out.push_str("\nWSGIChunkedRequest On\n");
-        if self.theirs() {
-            out.push_str("WSGISocketPrefix @dir@/run/wsgi\n");
-        }
+        out.push_str(if self.theirs() { "WSGISocketPrefix @dir@/run/wsgi\n" } else { "DroverSessionDirectory @dir@/sessions\n" });
         if let Some(options) = &self.daemon {
             let path = if options.contains("python-path=") { "" } else { " python-path=@apps@" };
             let _ = writeln!(out, "WSGIDaemonProcess app {options}{path}\nWSGIProcessGroup app\nWSGIApplicationGroup %{{GLOBAL}}");

@@ -59,6 +59,7 @@ impl fmt::Display for Configuration {
             writeln!(f, "LoadModule {name}_module {}", Quoted(&self.modules_dir.join(format!("mod_{name}.so"))))?;
         }
         writeln!(f, "LoadModule wsgi_module {}", Quoted(&self.module))?;
+        writeln!(f, "DroverSessionDirectory {}", Quoted(&self.directory.join("sessions")))?;
         if let Some(types) = &self.mime_types {
             writeln!(f, "TypesConfig {}", Quoted(types))?;
         }

@@ -170,8 +170,9 @@ impl Sessions {
         }
     }
 
-    /// The work between requests, until `stop` is readable: a step of a sweep and of writing through each second, and whoever knocks let in.
-    pub fn keep(&self, stop: impl AsFd, now_ms: impl Fn() -> u64) {
+    /// The work between requests, until `stop` is readable: a step of a sweep and of writing through every so many nanoseconds, and whoever knocks
+    /// let in at once.
+    pub fn keep(&self, stop: impl AsFd, every_ns: u64, now_ms: impl Fn() -> u64) {
         let mut told = None;
         loop {
             let owner = match &self.kind {
@@ -181,7 +182,7 @@ impl Sessions {
             let alone = matches!(&self.kind, Kind::Memory { standing, .. } if *standing.lock() == Standing::Alone);
             let watched = fds.get_mut(..if alone { 2 } else { 1 }).unwrap_or_default();
             // A failing poll(2) must not become a loop without rest: it is as if a second had passed, which the steps below bear.
-            let _ = poll_until(watched, Some(monotonic_ns().saturating_add(1_000_000_000)));
+            let _ = poll_until(watched, Some(monotonic_ns().saturating_add(every_ns)));
             if fds.first().is_some_and(|fd| !fd.revents().is_empty()) {
                 return;
             }

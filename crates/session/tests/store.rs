@@ -329,7 +329,7 @@ fn helper_process() {
             println!("alone");
             let (stop, _keep) = std::io::pipe().unwrap();
             std::thread::scope(|scope| {
-                scope.spawn(|| sessions.keep(&stop, || NOW));
+                scope.spawn(|| sessions.keep(&stop, 1_000_000, || NOW));
                 std::io::stdin().read_exact(&mut [0]).unwrap();
                 sessions.put(&key(1), &record("in the end"), Put::Any, NOW).unwrap();
                 drop(held);
@@ -428,7 +428,7 @@ fn who_is_alone_writes_its_sessions_down_when_another_one_comes() {
     // Alone again: what is written now is in memory, and is on the disk when it hands over.
     let (stop, keep) = std::io::pipe().unwrap();
     std::thread::scope(|scope| {
-        scope.spawn(|| sessions.keep(&stop, || NOW));
+        scope.spawn(|| sessions.keep(&stop, 1_000_000, || NOW));
         while !format!("{:?}", sessions.figures()).contains("Ok") {}
         sessions.put(&key(7), &record("seven"), Put::Any, NOW).unwrap();
         drop(keep);

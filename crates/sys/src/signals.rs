@@ -78,6 +78,21 @@ impl AsFd for Signals {
     }
 }
 
+/// Runs `start` with all signals blocked in this thread: a thread that it starts never handles one.
+pub fn blocked<T>(start: impl FnOnce() -> T) -> T {
+    // SAFETY: sigset_t is a struct of integers; both are written before they are read, by functions that write nothing else.
+    let before = unsafe {
+        let (mut all, mut before) = (std::mem::zeroed::<libc::sigset_t>(), std::mem::zeroed::<libc::sigset_t>());
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        before
+    };
+    let result = start();
+    // SAFETY: as it was before.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
+    result
+}
+
 /// Ignores a signal from now on.
 pub fn ignore(signal: i32) {
     // SAFETY: SIG_IGN installs no function.

@@ -1,0 +1,228 @@
+//! The DroverSession directives: what each one's arguments mean, and how a virtual host's lie over the main server's.
+//!
+//! Must never: choose an engine (`src/session/plan.rs` does, when the MPM is known). Called by: `table`'s rows, `value`.
+use super::scalar::{self, Parsed};
+use drover_session::Asked;
+use drover_wire::session::{MAX_DATA, Serializer};
+use std::borrow::Cow;
+
+/// Whose sessions are kept together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Each daemon process group has its own.
+    Group,
+    /// Each virtual host has its own.
+    Vhost,
+    /// All that say this name share them.
+    Named(Vec<u8>),
+}
+
+/// How far a store may lag behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// Each change is on the disk before it is answered.
+    Always,
+    /// As often as this, seconds.
+    Seconds(u32),
+}
+
+/// Whether the cookie is for encrypted connections only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secure {
+    /// When the request came by one.
+    Auto,
+    On,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameSite {
+    Strict,
+    Lax,
+    None,
+}
+
+/// DroverSessionCookie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CookieOptions {
+    pub name: String,
+    pub path: String,
+    pub domain: Option<String>,
+    pub secure: Secure,
+    pub http_only: bool,
+    pub same_site: SameSite,
+    /// Seconds; `None`: until the browser is closed.
+    pub max_age: Option<u32>,
+}
+
+impl Default for CookieOptions {
+    fn default() -> Self {
+        Self {
+            name: "drover_session".into(),
+            path: "/".into(),
+            domain: None,
+            secure: Secure::Auto,
+            http_only: true,
+            same_site: SameSite::Lax,
+            max_age: None,
+        }
+    }
+}
+
+/// What one server says of sessions; `None`: nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SessionOptions {
+    pub asked: Option<Asked>,
+    pub directory: Option<Vec<u8>>,
+    pub memory: Option<u64>,
+    pub disk_size: Option<u64>,
+    pub sync: Option<Sync>,
+    pub timeout_s: Option<u32>,
+    pub lock_timeout_s: Option<u32>,
+    pub max_size: Option<u64>,
+    pub scope: Option<Scope>,
+    pub serializer: Option<Serializer>,
+    pub cookie: Option<CookieOptions>,
+}
+
+impl SessionOptions {
+    /// A virtual host's over the main server's.
+    #[must_use]
+    pub fn merge(base: &Self, vhost: &Self) -> Self {
+        let (b, v) = (base.clone(), vhost.clone());
+        Self {
+            asked: v.asked.or(b.asked),
+            directory: v.directory.or(b.directory),
+            memory: v.memory.or(b.memory),
+            disk_size: v.disk_size.or(b.disk_size),
+            sync: v.sync.or(b.sync),
+            timeout_s: v.timeout_s.or(b.timeout_s),
+            lock_timeout_s: v.lock_timeout_s.or(b.lock_timeout_s),
+            max_size: v.max_size.or(b.max_size),
+            scope: v.scope.or(b.scope),
+            serializer: v.serializer.or(b.serializer),
+            cookie: v.cookie.or(b.cookie),
+        }
+    }
+}
+
+pub fn asked(word: &[u8]) -> Parsed<Asked> {
+    const EXPECTED: Cow<'static, str> = Cow::Borrowed("auto, memory, disk, off, or socache:PROVIDER[:ARGUMENTS]");
+    let text = str::from_utf8(word).map_err(|_| EXPECTED)?;
+    Ok(match text.to_ascii_lowercase().as_str() {
+        "auto" => Asked::Auto,
+        "memory" => Asked::Memory,
+        "disk" => Asked::Disk,
+        "off" => Asked::Off,
+        _ => {
+            let rest = text.get(..8).filter(|head| head.eq_ignore_ascii_case("socache:")).and_then(|_| text.get(8..)).ok_or(EXPECTED)?;
+            let (provider, arguments) = rest.split_once(':').unwrap_or((rest, ""));
+            if provider.is_empty() || !provider.bytes().all(|b| b.is_ascii_alphanumeric()) {
+                return Err(EXPECTED);
+            }
+            Asked::Socache(provider.to_owned(), arguments.to_owned())
+        }
+    })
+}
+
+/// Bytes: a number, perhaps with K, M or G behind it.
+pub fn size(word: &[u8], min: u64, max: u64) -> Parsed<u64> {
+    let expected = || Cow::Owned(format!("bytes from {min} to {max}: a whole number, perhaps with K, M or G behind it"));
+    let (digits, unit) = match word {
+        [digits @ .., b'k' | b'K'] => (digits, 1u64 << 10),
+        [digits @ .., b'm' | b'M'] => (digits, 1 << 20),
+        [digits @ .., b'g' | b'G'] => (digits, 1 << 30),
+        digits => (digits, 1),
+    };
+    let number = scalar::whole(digits, 0, i64::MAX).ok().and_then(|n| u64::try_from(n).ok()).and_then(|n| n.checked_mul(unit));
+    number.filter(|n| (min..=max).contains(n)).ok_or_else(expected)
+}
+
+pub fn max_size(word: &[u8]) -> Parsed<u64> {
+    size(word, 1, MAX_DATA as u64)
+}
+
+pub fn sync(word: &[u8]) -> Parsed<Sync> {
+    if word.eq_ignore_ascii_case(b"always") {
+        return Ok(Sync::Always);
+    }
+    let seconds = scalar::whole(word, 1, 3600).ok().and_then(|n| u32::try_from(n).ok());
+    seconds.map(Sync::Seconds).ok_or(Cow::Borrowed("always, or seconds from 1 to 3600"))
+}
+
+pub fn seconds(word: &[u8], min: i64) -> Parsed<u32> {
+    let number = scalar::whole(word, min, i64::from(i32::MAX))?;
+    u32::try_from(number).map_err(|_| Cow::Borrowed("seconds"))
+}
+
+pub fn scope(word: &[u8]) -> Parsed<Scope> {
+    match word {
+        word if word.eq_ignore_ascii_case(b"group") => Ok(Scope::Group),
+        word if word.eq_ignore_ascii_case(b"vhost") => Ok(Scope::Vhost),
+        b"" => Err(Cow::Borrowed("group, vhost, or a name")),
+        name => Ok(Scope::Named(name.to_vec())),
+    }
+}
+
+pub fn serializer(word: &[u8]) -> Parsed<Serializer> {
+    match word.to_ascii_lowercase().as_slice() {
+        b"json" => Ok(Serializer::Json),
+        b"pickle" => Ok(Serializer::Pickle),
+        b"msgpack" => Ok(Serializer::Msgpack),
+        _ => Err(Cow::Borrowed("json, pickle or msgpack")),
+    }
+}
+
+pub const COOKIE_OPTIONS: &[&str] = &["name", "path", "domain", "secure", "httponly", "samesite", "max-age"];
+
+/// One option of DroverSessionCookie.
+pub fn cookie_option(cookie: &mut CookieOptions, name: &str, value: &[u8]) -> Parsed<()> {
+    let text = || {
+        let good = value.iter().all(|b| (0x21..0x7f).contains(b) && !matches!(b, b';' | b','));
+        str::from_utf8(value).ok().filter(|_| good && !value.is_empty()).map(str::to_owned)
+    };
+    match name {
+        "name" => {
+            // RFC 6265 §4.1.1: a token.
+            let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+            let name = text().filter(|name| name.bytes().all(token));
+            cookie.name = name.ok_or(Cow::Borrowed("a name of letters, digits and !#$%&'*+-.^_`|~"))?;
+        }
+        "path" => cookie.path = text().filter(|path| path.starts_with('/')).ok_or(Cow::Borrowed("a path that begins with /"))?,
+        "domain" => {
+            let domain = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-';
+            cookie.domain = Some(text().filter(|d| d.bytes().all(domain)).ok_or(Cow::Borrowed("a domain name"))?);
+        }
+        "secure" if value.eq_ignore_ascii_case(b"auto") => cookie.secure = Secure::Auto,
+        "secure" => {
+            let on = scalar::flag(value).map_err(|_| Cow::Borrowed("Auto, On or Off"))?;
+            cookie.secure = if on { Secure::On } else { Secure::Off };
+        }
+        "httponly" => cookie.http_only = scalar::flag(value)?,
+        "samesite" => {
+            cookie.same_site = match value.to_ascii_lowercase().as_slice() {
+                b"strict" => SameSite::Strict,
+                b"lax" => SameSite::Lax,
+                b"none" => SameSite::None,
+                _ => return Err(Cow::Borrowed("Strict, Lax or None")),
+            }
+        }
+        _ => cookie.max_age = Some(seconds(value, 1)?),
+    }
+    Ok(())
+}
+
+/// What browsers would drop without a word (RFC 6265bis §4.1.3, §5.7).
+pub fn cookie_sense(cookie: &CookieOptions) -> Result<(), &'static str> {
+    let lower = cookie.name.to_ascii_lowercase();
+    if lower.starts_with("__secure-") && cookie.secure == Secure::Off {
+        return Err("secure=On, as the name begins with __Secure-");
+    }
+    if lower.starts_with("__host-") && (cookie.secure == Secure::Off || cookie.domain.is_some() || cookie.path != "/") {
+        return Err("secure=On, path=/ and no domain=, as the name begins with __Host-");
+    }
+    if cookie.same_site == SameSite::None && cookie.secure == Secure::Off {
+        return Err("secure=On, as samesite=None without it is refused by browsers");
+    }
+    Ok(())
+}

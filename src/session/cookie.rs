@@ -1,0 +1,98 @@
+//! The cookie that names a session.
+//!
+//! Responsible for: finding it among a client's cookies, and writing it as DroverSessionCookie says. Must never: parse by hand (crate
+//! `cookie`, RFC 6265). Called by: [`super::answer`].
+use crate::config::session::{CookieOptions, SameSite, Secure};
+use cookie::time::Duration;
+use cookie::{Cookie, SameSite as Site};
+use drover_session::Id;
+
+/// The identifier in a Cookie header: the first of its name that could be one of ours.
+#[must_use]
+pub fn find(header: &[u8], options: &CookieOptions) -> Option<Id> {
+    let text = str::from_utf8(header).ok()?;
+    let ours = Cookie::split_parse(text).filter_map(Result::ok).filter(|c| c.name() == options.name);
+    ours.filter_map(|c| Id::parse(c.value().as_bytes())).next()
+}
+
+/// The value of a Set-Cookie header.
+#[must_use]
+pub fn set(id: &str, options: &CookieOptions, https: bool) -> String {
+    let mut cookie = build(id, options, https);
+    if let Some(seconds) = options.max_age {
+        cookie.set_max_age(Duration::seconds(seconds.into()));
+    }
+    cookie.to_string()
+}
+
+/// The value of a Set-Cookie header that makes the client forget it.
+#[must_use]
+pub fn forget(options: &CookieOptions, https: bool) -> String {
+    let mut cookie = build("", options, https);
+    cookie.make_removal();
+    cookie.to_string()
+}
+
+fn build<'c>(value: &'c str, options: &'c CookieOptions, https: bool) -> Cookie<'c> {
+    let same_site = match options.same_site {
+        SameSite::Strict => Site::Strict,
+        SameSite::Lax => Site::Lax,
+        SameSite::None => Site::None,
+    };
+    let mut cookie = Cookie::build((options.name.as_str(), value)).path(options.path.as_str()).same_site(same_site).build();
+    cookie.set_http_only(options.http_only);
+    if options.secure == Secure::On || (options.secure == Secure::Auto && https) {
+        cookie.set_secure(true);
+    }
+    if let Some(domain) = &options.domain {
+        cookie.set_domain(domain.as_str());
+    }
+    cookie
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn found_among_others_and_only_if_it_can_be_ours() {
+        let (a, b) = (Id::new().unwrap(), Id::new().unwrap());
+        let options = CookieOptions::default();
+        let header = format!("x=1; drover_session=nonsense; drover_session={}; drover_session={}; y", a.as_str(), b.as_str());
+        assert_eq!(find(header.as_bytes(), &options), Some(a));
+        for none in ["", "drover_session", "drover_session=", "drover_session=../../etc/passwd", "Drover_Session=0"] {
+            assert_eq!(find(none.as_bytes(), &options), None, "{none}");
+        }
+        assert_eq!(find(b"\xff\xfe", &options), None);
+    }
+
+    #[test]
+    fn written_as_configured() {
+        let options = CookieOptions::default();
+        assert_eq!(set("abc", &options, false), "drover_session=abc; HttpOnly; SameSite=Lax; Path=/");
+        assert!(set("abc", &options, true).contains("; Secure"));
+        let options = CookieOptions {
+            domain: Some("example.org".into()),
+            secure: Secure::On,
+            http_only: false,
+            same_site: SameSite::None,
+            max_age: Some(60),
+            ..options
+        };
+        let text = set("abc", &options, false);
+        for part in ["Secure", "SameSite=None", "Max-Age=60", "Domain=example.org"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains("HttpOnly"));
+        let text = forget(&options, false);
+        assert!(text.starts_with("drover_session=;") && text.contains("Max-Age=0") && text.contains("Domain=example.org"), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_is_too_odd(header: Vec<u8>) {
+            let _ = find(&header, &CookieOptions::default());
+        }
+    }
+}

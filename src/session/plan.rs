@@ -1,0 +1,159 @@
+//! Which stores a configuration needs, and what holds in each server.
+//!
+//! Responsible for: the engine of each server by the MPM's answers, every default applied. Pure. Called by: `httpd::lifecycle`.
+use crate::config::session::{CookieOptions, Scope, Sync};
+use crate::config::{ServerConfig, SessionOptions};
+use drover_session::choice::Mpm;
+use drover_session::{Asked, Choice, Kept, Limits, Refused, choose};
+use drover_wire::session::Serializer;
+use std::path::{Path, PathBuf};
+
+/// One store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorePlan {
+    /// The engine.
+    pub kept: Kept,
+    /// Its directory; with a socache the one of its locks.
+    pub directory: PathBuf,
+    /// What it may take.
+    pub limits: Limits,
+    /// Seconds between two times that it is written through.
+    pub sync_s: u32,
+}
+
+/// What holds for the requests of one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Which of [`Plan::stores`].
+    pub store: usize,
+    /// DroverSessionTimeout.
+    pub timeout_s: u32,
+    /// DroverSessionLockTimeout, nanoseconds.
+    pub lock_timeout_ns: u64,
+    /// DroverSessionMaxSize.
+    pub max_size: u32,
+    /// DroverSessionScope.
+    pub scope: Scope,
+    /// DroverSessionSerializer.
+    pub serializer: Serializer,
+    /// DroverSessionCookie.
+    pub cookie: CookieOptions,
+    /// The engine's name, for the application to show.
+    pub engine: String,
+}
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// The stores, each once.
+    pub stores: Vec<StorePlan>,
+    /// For each server in the order given; `None`: sessions are off.
+    pub servers: Vec<Option<Settings>>,
+    /// Lines for the log: what was chosen, and why.
+    pub said: Vec<String>,
+}
+
+/// The most that the wire and an engine may carry, whatever a server allows.
+const DATA: u64 = drover_wire::session::MAX_DATA as u64;
+
+/// Makes the plan. `directory`: DroverSessionDirectory or its default.
+pub fn plan(servers: &[&ServerConfig], mpm: Mpm, directory: &Path) -> Result<Plan, Refused> {
+    let choices =
+        servers.iter().map(|s| choose(s.session.asked.as_ref().unwrap_or(&Asked::Auto), mpm)).collect::<Result<Vec<Choice>, _>>()?;
+    let base = servers.first().map(|s| s.session.clone()).unwrap_or_default();
+    let disk_too = choices.iter().any(|choice| choice.kept == Kept::Disk);
+    let mut plan = Plan::default();
+    for (server, choice) in servers.iter().zip(&choices) {
+        if choice.kept == Kept::Off {
+            plan.servers.push(None);
+            continue;
+        }
+        let store = plan.stores.iter().position(|store| store.kept == choice.kept).unwrap_or_else(|| {
+            plan.stores.push(store_plan(&choice.kept, &base, directory, disk_too));
+            plan.said.push(choice.to_string());
+            plan.stores.len() - 1
+        });
+        plan.servers.push(Some(settings(&server.session, store, &choice.kept)));
+    }
+    Ok(plan)
+}
+
+fn store_plan(kept: &Kept, base: &SessionOptions, directory: &Path, disk_too: bool) -> StorePlan {
+    let directory = match kept {
+        Kept::Socache(provider, _) => directory.join(format!("socache-{provider}")),
+        // Memory goes to the disk when it must; two engines cannot have one directory.
+        Kept::Memory if disk_too => directory.join("memory"),
+        _ => directory.to_owned(),
+    };
+    let sync = base.sync.unwrap_or(Sync::Seconds(1));
+    StorePlan {
+        kept: kept.clone(),
+        directory,
+        limits: Limits {
+            disk_bytes: base.disk_size.unwrap_or(1 << 30),
+            memory_bytes: base.memory.unwrap_or(64 << 20),
+            data_bytes: DATA,
+            always_sync: sync == Sync::Always,
+        },
+        sync_s: if let Sync::Seconds(n) = sync { n } else { 1 },
+    }
+}
+
+fn settings(options: &SessionOptions, store: usize, kept: &Kept) -> Settings {
+    Settings {
+        store,
+        timeout_s: options.timeout_s.unwrap_or(1800),
+        lock_timeout_ns: u64::from(options.lock_timeout_s.unwrap_or(30)) * 1_000_000_000,
+        max_size: u32::try_from(options.max_size.unwrap_or(1 << 20)).unwrap_or(u32::MAX),
+        scope: options.scope.clone().unwrap_or(Scope::Group),
+        serializer: options.serializer.unwrap_or(Serializer::Json),
+        cookie: options.cookie.clone().unwrap_or_default(),
+        engine: kept.to_string(),
+    }
+}
+
+impl Settings {
+    /// The scope of a request: what it is asked for by its group, its host's name.
+    #[must_use]
+    pub fn scope_of(&self, group: &[u8], host: &[u8]) -> Vec<u8> {
+        match &self.scope {
+            Scope::Group => [b"group\0", group].concat(),
+            Scope::Vhost => [b"vhost\0", host].concat(),
+            Scope::Named(name) => [b"name\0", name.as_slice()].concat(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(asked: Option<Asked>) -> ServerConfig {
+        ServerConfig { session: SessionOptions { asked, ..SessionOptions::default() }, ..ServerConfig::default() }
+    }
+
+    const ONE: Mpm = Mpm { threaded: true, forked: true, max_daemons: 1 };
+    const MANY: Mpm = Mpm { threaded: true, forked: true, max_daemons: 16 };
+
+    #[test]
+    fn one_store_for_each_engine() {
+        let all = [server(None), server(Some(Asked::Off)), server(Some(Asked::Disk)), server(Some(Asked::Auto))];
+        let all: Vec<&ServerConfig> = all.iter().collect();
+        let many = plan(&all, MANY, Path::new("/s")).unwrap();
+        assert_eq!((many.stores.len(), many.said.len()), (1, 1));
+        assert_eq!((many.stores[0].directory.to_str(), many.servers[1].is_none()), (Some("/s"), true));
+        let one = plan(&all, ONE, Path::new("/s")).unwrap();
+        let places: Vec<_> = one.stores.iter().map(|s| (s.kept.clone(), s.directory.to_str().unwrap())).collect();
+        assert_eq!(places, [(Kept::Memory, "/s/memory"), (Kept::Disk, "/s")]);
+        assert_eq!(one.servers.iter().map(|s| s.as_ref().map(|s| s.store)).collect::<Vec<_>>(), [Some(0), None, Some(1), Some(0)]);
+        assert!(plan(&[&server(Some(Asked::Memory))], MANY, Path::new("/s")).is_err());
+    }
+
+    #[test]
+    fn scopes_cannot_be_taken_for_each_other() {
+        let settings = |scope| super::settings(&SessionOptions { scope: Some(scope), ..SessionOptions::default() }, 0, &Kept::Disk);
+        let named = settings(Scope::Named(b"a".to_vec())).scope_of(b"a", b"a");
+        let (group, vhost) = (settings(Scope::Group).scope_of(b"a", b"b"), settings(Scope::Vhost).scope_of(b"b", b"a"));
+        assert!(named != group && group != vhost && vhost != named);
+    }
+}
