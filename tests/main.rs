@@ -28,6 +28,7 @@ mod real_apps;
 mod request_body;
 mod response;
 mod session_frameworks;
+mod sessions;
 mod size;
 mod slow_clients;
 mod soak;

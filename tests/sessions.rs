@@ -1,0 +1,296 @@
+//! Sessions on a real server, by each engine.
+//!
+//! Responsible for: none lost, none shared with whom it does not belong to, none held by who is gone. Frameworks are in
+//! `session_frameworks.rs`. Called by: `main.rs`.
+use crate::harness::{Httpd, Mpm, Request, Response, Site, processes, until};
+use rustix::process::Signal;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// The engines that this MPM can have.
+fn engines(site: &Site) -> &'static [&'static str] {
+    if site.mpm == Mpm::Prefork { &["disk"] } else { &["disk", "memory"] }
+}
+
+/// One child, so that sessions can be in its memory.
+const ONE_CHILD: &str = "ServerLimit 1\nMaxRequestWorkers 32\nMinSpareThreads 1\nMaxSpareThreads 32";
+
+fn site(site: Site, engine: &str) -> Site {
+    let site = site.daemon("processes=2 threads=8").app("/", "sessions/plain.wsgi");
+    let site = if engine == "memory" { site.config(ONE_CHILD) } else { site };
+    site.config(&format!("DroverSession {engine}"))
+}
+
+/// Starts one server after another, one for each engine.
+fn each(make: impl Fn() -> Site, change: impl Fn(Site) -> Site, test: impl Fn(&mut Httpd)) {
+    for engine in engines(&make()) {
+        let mut httpd = change(site(make(), engine)).start();
+        test(&mut httpd);
+    }
+}
+
+/// A test that runs once for each engine.
+macro_rules! engine_test {
+    ($name:ident, |$site:ident| $change:expr, |$httpd:ident| $body:block) => {
+        mpm_test!($name, |first| {
+            let (subject, mpm) = (first.subject, first.mpm);
+            each(|| Site::new(subject, mpm, stringify!($name)), |$site| $change, |$httpd| $body);
+        });
+    };
+}
+
+fn get(httpd: &Httpd, path: &str, cookie: &str) -> Response {
+    httpd.request("GET", path).header("Cookie", cookie).send()
+}
+
+/// The cookie that an answer sets, as the client sends it back.
+fn cookie(answer: &Response) -> String {
+    let set = answer.header("set-cookie").unwrap_or_else(|| panic!("no cookie: {} {}", answer.status, answer.text()));
+    set.split(';').next().unwrap_or_default().to_owned()
+}
+
+/// A new session with n = 1.
+fn begin(httpd: &Httpd) -> String {
+    let answer = httpd.get("/count");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "1"));
+    cookie(&answer)
+}
+
+engine_test!(a_session_is_found_again, |site| site, |httpd| {
+    assert!(httpd.get("/read").header("set-cookie").is_none(), "reading makes no session");
+    let answer = httpd.get("/count");
+    let set = answer.header("set-cookie").expect("cookie");
+    let parts: Vec<&str> = set.split("; ").collect();
+    assert!(parts[0].starts_with("drover_session=") && parts[0].len() == 15 + 40, "{set}");
+    assert_eq!(parts[1..], ["HttpOnly", "SameSite=Lax", "Path=/"]);
+    let cookie = cookie(&answer);
+    for n in 2..5 {
+        let answer = get(httpd, "/count", &format!("other=1; {cookie}; drover_session=nonsense"));
+        assert_eq!((answer.text(), answer.header("set-cookie")), (n.to_string(), None));
+    }
+    assert_eq!(get(httpd, "/read", &cookie).text(), "4");
+    let id = &cookie[15..];
+    let engine = if httpd.site.text().contains("DroverSession memory") { "memory" } else { "disk" };
+    assert_eq!(get(httpd, "/state", &cookie).text(), format!("{id} False {engine}"));
+});
+
+engine_test!(an_id_that_is_not_ours_is_never_adopted, |site| site, |httpd| {
+    let unknown = "0123456789abcdef0123456789abcdef01234567";
+    for id in [unknown, "", "a", "../../../etc/passwd", "%00", &"f".repeat(4000)] {
+        let answer = get(httpd, "/count", &format!("drover_session={id}"));
+        assert_eq!(answer.text(), "1");
+        assert!(!cookie(&answer).contains(id) || id.len() < 2, "{id}");
+    }
+});
+
+engine_test!(another_id_after_login_and_none_after_logout, |site| site, |httpd| {
+    let before = begin(httpd);
+    let answer = get(httpd, "/login?name=me", &before);
+    let after = cookie(&answer);
+    assert_eq!(answer.text(), "1", "the data stay");
+    assert_ne!(before, after);
+    assert_eq!((get(httpd, "/read", &before).text(), get(httpd, "/read", &after).text()), ("none".into(), "1".into()));
+    let gone = get(httpd, "/logout", &after);
+    assert!(gone.header("set-cookie").is_some_and(|c| c.contains("Max-Age=0")), "{gone:?}");
+    assert_eq!(get(httpd, "/read", &after).text(), "none");
+});
+
+engine_test!(all_clients_count_to_the_exact_end, |site| site, |httpd| {
+    let cookie = begin(httpd);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..25).for_each(|_| assert_eq!(get(httpd, "/count", &cookie).status, 200)));
+        }
+    });
+    assert_eq!(get(httpd, "/read", &cookie).text(), "201");
+});
+
+engine_test!(
+    who_holds_a_session_too_long_costs_others_503_but_not_readers,
+    |site| site.config("DroverSessionLockTimeout 1").expect_log("DROVER0070*longer than DroverSessionLockTimeout"),
+    |httpd| {
+        let (holding, go_on) = (httpd.gate("holding"), httpd.gate("go-on"));
+        let cookie = begin(httpd);
+        std::thread::scope(|scope| {
+            let held = scope.spawn(|| get(httpd, "/hold", &cookie));
+            holding.reached();
+            assert_eq!(get(httpd, "/read", &cookie).text(), "1", "reading takes no lock");
+            begin(httpd); // nor is another session waited for
+            let refused = get(httpd, "/count", &cookie);
+            assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
+            go_on.open(1);
+            assert_eq!(held.join().expect("client").text(), "2");
+        });
+        assert_eq!(get(httpd, "/count", &cookie).text(), "3");
+    }
+);
+
+engine_test!(
+    a_killed_worker_holds_nothing,
+    |site| site.daemon("processes=1 threads=4").expect_log("DROVER0053").expect_log("DROVER02*signal 9"),
+    |httpd| {
+        let (holding, _go_on) = (httpd.gate("holding"), httpd.gate("go-on"));
+        let cookie = begin(httpd);
+        std::thread::scope(|scope| {
+            let held = scope.spawn(|| httpd.request("POST", "/hold").header("Cookie", &cookie).body("x").send().status);
+            holding.reached();
+            httpd.signal(httpd.workers()[0].pid, Signal::KILL);
+            assert_eq!(held.join().expect("client"), 502);
+        });
+        assert_eq!(get(httpd, "/count", &cookie).text(), "2", "what was not saved is not there, and nothing is held");
+    }
+);
+
+mpm_test!(a_killed_child_of_httpd_holds_nothing, |site| {
+    let httpd = self::site(site, "disk").allow_log("AH00051|AH00052|child pid * exit signal Killed").start();
+    let (holding, go_on) = (httpd.gate("holding"), httpd.gate("go-on"));
+    let cookie = begin(&httpd);
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| httpd.request("GET", "/hold").header("Cookie", &cookie).attempt().map(drop).map_err(drop));
+        holding.reached();
+        let (parent, droverd) = (httpd.pid(), httpd.droverd().pid);
+        for child in processes::all().into_iter().filter(|p| p.parent == parent && p.pid != droverd) {
+            httpd.signal(child.pid, Signal::KILL);
+        }
+        assert_eq!(held.join().expect("client"), Err(()));
+    });
+    go_on.open(1);
+    let count = || Request::new(httpd.site.port, "GET", "/count").header("Cookie", &cookie).attempt();
+    until("the session", || count().is_ok_and(|a| a.status == 200 && a.text() != "1"));
+});
+
+engine_test!(no_session_is_lost_at_graceful, |site| site, |httpd| {
+    let (stop, answers, port) = (AtomicBool::new(false), AtomicUsize::new(0), httpd.site.port);
+    let cookies: Vec<String> = (0..4).map(|_| begin(httpd)).collect();
+    let bad: Vec<String> = std::thread::scope(|scope| {
+        let (stop, answers) = (&stop, &answers);
+        let client = |cookie: &'static str| {
+            scope.spawn(move || {
+                let mut n = 1;
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = Request::new(port, "GET", "/count").header("Cookie", cookie).attempt();
+                    let found = answer.map_or_else(|e| e.to_string(), |a| a.text());
+                    n += 1;
+                    if found != n.to_string() {
+                        return Some(format!("{found:?}, not {n}"));
+                    }
+                    answers.fetch_add(1, Ordering::Relaxed);
+                }
+                None
+            })
+        };
+        let clients: Vec<_> = cookies.iter().map(|c| client(Box::leak(c.clone().into_boxed_str()))).collect();
+        for _ in 0..4 {
+            let before = answers.load(Ordering::Relaxed);
+            httpd.graceful();
+            until("answers go on", || answers.load(Ordering::Relaxed) > before + 40 || clients.iter().any(|c| c.is_finished()));
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().filter_map(|c| c.join().expect("client")).collect()
+    });
+    assert!(bad.is_empty(), "{bad:?}");
+});
+
+engine_test!(sessions_survive_a_restart, |site| site, |httpd| {
+    let cookie = begin(httpd);
+    httpd.restart();
+    assert_eq!(get(httpd, "/count", &cookie).text(), "2");
+});
+
+engine_test!(a_session_ends_by_itself, |site| site, |httpd| {
+    let cookie = self::cookie(&httpd.get("/short"));
+    until("its end", || {
+        // The time of a question counts as use only when it has moved by a second.
+        get(httpd, "/state", &cookie).text().contains("None True")
+    });
+    assert_eq!(get(httpd, "/count", &cookie).text(), "1");
+});
+
+mpm_test!(groups_and_hosts_do_not_see_each_others_sessions, |site| {
+    let site = self::site(site, "disk").config(
+        "WSGIDaemonProcess other python-path=@apps@\nDroverSessionCookie name=s secure=On max-age=60\n\
+         WSGIScriptAlias /other @apps@/sessions/plain.wsgi process-group=other application-group=%{GLOBAL}\n\
+         <VirtualHost *:@port@>\nServerName first\nDroverSessionScope shared\n</VirtualHost>\n\
+         <VirtualHost *:@port@>\nServerName second\nDroverSessionScope shared\n</VirtualHost>\n\
+         <VirtualHost *:@port@>\nServerName third\nDroverSessionScope vhost\n</VirtualHost>\n\
+         <VirtualHost *:@port@>\nServerName fourth\n</VirtualHost>",
+    );
+    let httpd = site.start();
+    let ask = |host: &str, path: &str, cookie: &str| httpd.request("GET", path).header("Host", host).header("Cookie", cookie).send();
+    let answer = ask("first", "/count", "");
+    assert!(answer.header("set-cookie").is_some_and(|c| c.contains("; Secure") && c.contains("Max-Age=60")));
+    let cookie = self::cookie(&answer);
+    assert_eq!(ask("second", "/other/count", &cookie).text(), "2", "of one name");
+    assert_eq!(ask("third", "/count", &cookie).text(), "1");
+    assert_eq!(ask("fourth", "/count", &cookie).text(), "1");
+    let of_app = self::cookie(&ask("fourth", "/count", ""));
+    assert_eq!((ask("fourth", "/read", &of_app).text(), ask("fourth", "/other/read", &of_app).text()), ("1".into(), "none".into()));
+    let of_host = self::cookie(&ask("third", "/count", ""));
+    assert_eq!(ask("third", "/other/count", &of_host).text(), "2", "both groups of one host");
+});
+
+mpm_test!(sizes_are_bounded_and_the_old_value_stays, |site| {
+    let site = self::site(site, "disk").config("DroverSessionDiskSize 1M\nDroverSessionMaxSize 300K");
+    let site = site.expect_log("TooLarge").expect_log("DROVER0070*full").expect_log("NotSerializable*'odd'");
+    let httpd =
+        site.allow_log("Traceback|  File |    |TypeError|During handling|The above exception|DROVER0060|mod_drover.session.").start();
+    let cookie = begin(&httpd);
+    assert_eq!(get(&httpd, "/large?size=400000", &cookie).status, 500);
+    assert_eq!(get(&httpd, "/odd", &cookie).status, 500);
+    assert_eq!(get(&httpd, "/count", &cookie).text(), "2");
+    let full = (0..20).any(|_| httpd.get("/large?size=200000").status == 503);
+    assert!(full, "1 MiB takes it all");
+    assert_eq!(get(&httpd, "/read", &cookie).text(), "2");
+});
+
+mpm_test!(a_damaged_store_is_moved_aside, |site| {
+    let httpd = self::site(site, "disk").expect_log("DROVER0011*damaged").start();
+    let cookie = begin(&httpd);
+    let data = httpd.site.dir().join("sessions/store/data.mdb");
+    std::fs::OpenOptions::new().write(true).open(&data).expect("store").set_len(100).expect("cut");
+    assert_eq!(get(&httpd, "/count", &cookie).text(), "1", "begun anew");
+    let aside = std::fs::read_dir(httpd.site.dir().join("sessions")).expect("directory").flatten();
+    assert_eq!(aside.filter(|e| e.file_name().to_string_lossy().starts_with("store.damaged-")).count(), 1);
+    for _ in 0..10 {
+        begin(&httpd); // in whichever child
+    }
+});
+
+mpm_test!(what_was_chosen_is_said_and_the_store_is_httpds_alone, |site| {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let site = site.app("/", "sessions/plain.wsgi").modules("log_config").config("CustomLog @logs@/access.log %{drover-session-id}n");
+    let site = if site.mpm == Mpm::Prefork { site } else { site.config(ONE_CHILD) };
+    let kept = if site.mpm == Mpm::Prefork {
+        "disk (chosen because the MPM is not threaded"
+    } else {
+        "memory (chosen because the MPM is threaded"
+    };
+    let httpd = site.start();
+    httpd.wait_log(&format!("DROVER0010: sessions are kept in: {kept}*"));
+    let cookie = begin(&httpd);
+    assert_eq!(get(&httpd, "/count", &cookie).text(), "2");
+    let directory = std::fs::metadata(httpd.site.dir().join("sessions")).expect("directory");
+    assert_eq!(directory.permissions().mode() & 0o7777, 0o700);
+    assert_eq!(directory.uid() == 0, !crate::harness::site::is_root(), "httpd's user owns it");
+    httpd.get("/read");
+    let logs = httpd.logs();
+    until("the log", || logs.file("access.log").lines().count() == 3);
+    let lines: Vec<String> = logs.file("access.log").lines().map(str::to_owned).collect();
+    assert!(lines[0].len() == 16 && lines[0] == lines[1] && lines[2] == "-" && !cookie.contains(&lines[0]), "{lines:?}");
+});
+
+mpm_test!(sessions_can_be_off, |site| {
+    let site = site.app("/", "sessions/plain.wsgi").config("DroverSession off").expect_log("SessionsOff|KeyError");
+    let httpd = site.allow_log("Traceback|  File |    |raise |DROVER0060|KeyError").start();
+    assert_eq!(httpd.get("/count").status, 500);
+    assert!(!httpd.site.dir().join("sessions").exists());
+});
+
+mpm_test!(memory_is_refused_where_children_do_not_share_it, |site| {
+    let site = site.app("/", "sessions/plain.wsgi").config("DroverSession memory");
+    let out = std::process::Command::new(crate::harness::paths::httpd()).arg("-f").arg(site.write_config()).arg("-DFOREGROUND").output();
+    assert!(!out.expect("httpd").status.success());
+    let said = site.logs().all();
+    for part in ["DROVER0008: DroverSession memory: the MPM is", "children at most", "Write auto or disk"] {
+        assert!(said.contains(part), "{said}");
+    }
+});
