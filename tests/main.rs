@@ -27,6 +27,7 @@ mod preload;
 mod real_apps;
 mod request_body;
 mod response;
+mod session_caches;
 mod session_frameworks;
 mod sessions;
 mod size;

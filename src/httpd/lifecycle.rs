@@ -3,6 +3,7 @@
 //! Responsible for: doing nothing real before the real pass, and for the one pointer to the configuration that requests read.
 //! Must never: keep a pointer into a configuration that httpd has cleared. Called by: `module`.
 use super::mpm::Mpm;
+use super::socache::Cache;
 use super::system::Host;
 use super::{commands, ffi, log, parent, sessions};
 use crate::config::{AliasPattern, ControlSocket};
@@ -29,6 +30,7 @@ struct Running {
     tally: Option<Tally>,
     slots: u64,
     sessions: Plan,
+    caches: Vec<Option<Cache>>,
 }
 
 struct Child {
@@ -128,8 +130,8 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             log::server(s, log::Level::Warn, Code::NotRoot, text);
         }
         let slots: Vec<_> = servers(s, &mut Vec::new()).into_iter().map(|(server, _)| commands::slot_of(server)).collect();
-        let sessions = match sessions::prepare(pconf, s, &slots, &mpm, &Host) {
-            Ok(plan) => plan,
+        let (sessions, caches) = match sessions::prepare(pconf, s, &slots, &mpm, &Host) {
+            Ok(done) => done,
             Err(Problem(text)) => {
                 log::server(s, log::Level::Crit, Code::Configure, &text);
                 return ffi::HTTP_INTERNAL_SERVER_ERROR;
@@ -138,7 +140,7 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
         let daemons = usize::try_from(mpm.daemons).unwrap_or(1);
         // Children that end count as well while they have requests. Without counters nothing is refused.
         let tally = Tally::new(daemons * 2 + 16).ok();
-        publish(pconf, Running { resolved, tally, slots: u64::try_from(mpm.slots()).unwrap_or(1), sessions });
+        publish(pconf, Running { resolved, tally, slots: u64::try_from(mpm.slots()).unwrap_or(1), sessions, caches });
         let mut generation: c_int = 0;
         ffi::ap_mpm_query(ffi::AP_MPMQ_GENERATION, &raw mut generation);
         let configuration = Configuration {
@@ -245,7 +247,7 @@ pub unsafe fn child_init(pchild: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
     let running = unsafe { RUNNING.load(Ordering::Acquire).as_ref() };
     let column = running.and_then(|r| r.tally.as_ref()).and_then(|tally| tally.claim(i32::try_from(std::process::id()).ok()?));
     // SAFETY: httpd's own pool and server, as the caller promises.
-    let stores = running.and_then(|r| unsafe { sessions::in_child(pchild, s, &r.sessions) });
+    let stores = running.and_then(|r| unsafe { sessions::in_child(pchild, s, &r.sessions, &r.caches) });
     CHILD.store(Box::into_raw(Box::new(Child { queues: Queues::new(broker), wake, column, stores })), Ordering::Release);
 }
 

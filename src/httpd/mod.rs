@@ -18,6 +18,7 @@ mod mpm;
 mod parent;
 pub mod request;
 mod sessions;
+mod socache;
 mod system;
 mod translate;
 

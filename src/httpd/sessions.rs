@@ -4,6 +4,7 @@
 //! open a store in the parent. Called by: `lifecycle`.
 #![allow(unsafe_code)]
 use super::mpm::Mpm;
+use super::socache::{self, Cache, Socache};
 use super::{commands, ffi, log};
 use crate::config::ServerConfig;
 use crate::messages::Code;
@@ -31,7 +32,7 @@ pub unsafe fn prepare(
     slots: &[*mut commands::ServerSlot],
     mpm: &Mpm,
     system: &dyn System,
-) -> Result<Plan, Problem> {
+) -> Result<(Plan, Vec<Option<Cache>>), Problem> {
     // SAFETY: each slot belongs to a live server_rec.
     let configs: Vec<&ServerConfig> = unsafe { slots.iter().map(|slot| &(**slot).config).collect() };
     let asked = configs.first().and_then(|config| config.session.directory.clone());
@@ -56,7 +57,13 @@ pub unsafe fn prepare(
             log::server(s, log::Level::Info, Code::SessionStore, &text);
         }
     }
-    Ok(plan)
+    let caches = plan.stores.iter().enumerate().map(|(place, store)| match &store.kept {
+        // SAFETY: the caller's promise.
+        Kept::Socache(provider, arguments) => unsafe { socache::create(pconf, s, provider, arguments, place) }.map(Some),
+        _ => Ok(None),
+    });
+    let caches = caches.collect::<Result<Vec<_>, _>>()?;
+    Ok((plan, caches))
 }
 
 unsafe fn directory(pconf: *mut ffi::apr_pool_t, asked: Option<&[u8]>, system: &dyn System) -> PathBuf {
@@ -112,13 +119,19 @@ unsafe impl Sync for MainServer {}
 ///
 /// # Safety
 /// `pchild` and `s` must be what httpd hands to child_init.
-pub unsafe fn in_child(pchild: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, plan: &Plan) -> Option<&'static Stores> {
+pub unsafe fn in_child(
+    pchild: *mut ffi::apr_pool_t,
+    s: *mut ffi::server_rec,
+    plan: &Plan,
+    caches: &[Option<Cache>],
+) -> Option<&'static Stores> {
     let server = MainServer(s);
     let say = Box::leak(Box::new(move |text: &str| {
         let server = &server;
         log::server(server.0, log::Level::Error, Code::SessionStore, text);
     }));
-    let make: MakeEngine = Box::leak(Box::new(no_engine));
+    let caches: Vec<_> = plan.stores.iter().map(|store| store.kept.clone()).zip(caches.iter().copied()).collect();
+    let make: MakeEngine = Box::leak(Box::new(move |store: &StorePlan| engine(store, &caches)));
     let stores: &'static Stores = match Stores::new(plan.stores.len(), say, make) {
         Ok(stores) => Box::leak(Box::new(stores)),
         Err(e) => {
@@ -141,6 +154,8 @@ unsafe extern "C" fn finish(stores: *mut c_void) -> ffi::apr_status_t {
     ffi::APR_SUCCESS
 }
 
-fn no_engine(plan: &StorePlan) -> Result<Box<dyn Engine>, Error> {
-    Err(Error::Unavailable(format!("{} is not known", plan.kept)))
+fn engine(store: &StorePlan, caches: &[(Kept, Option<Cache>)]) -> Result<Box<dyn Engine>, Error> {
+    let cache = caches.iter().find(|(kept, _)| *kept == store.kept).and_then(|(_, cache)| *cache);
+    let cache = cache.ok_or_else(|| Error::Unavailable(format!("{} was not set up", store.kept)))?;
+    Ok(Box::new(Socache::new(cache, &store.kept.to_string(), &store.directory)?))
 }

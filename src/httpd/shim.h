@@ -1,6 +1,8 @@
 /* What bindgen reads, and what of httpd's API is macros or variadic and so needs a line of C. No policy here. */
 #ifndef DROVER_SHIM_H
 #define DROVER_SHIM_H
+#include "ap_socache.h"
+#include "ap_provider.h"
 #include "httpd.h"
 #include "http_config.h"
 #include "http_core.h"

@@ -91,7 +91,7 @@ impl Stores {
         let _ = drover_sys::write_once(&self.stop, &1u64.to_ne_bytes());
     }
 
-    /// Waits until all is written down, or for [`LAST_WORDS`]. Not in a signal handler.
+    /// Waits until all is written down, or for ten seconds. Not in a signal handler.
     pub fn finish(&self) {
         self.stop();
         for keeper in self.opening.lock().drain(..) {

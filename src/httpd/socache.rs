@@ -1,0 +1,266 @@
+//! httpd's shared object caches as an engine of sessions (ap_socache.h).
+//!
+//! Responsible for: the provider being called as it wants to be: set up in the parent, one caller at a time where it says so. Must never: take
+//! a cache that cannot be reached for an empty one. Called by: `sessions`.
+#![allow(unsafe_code)]
+use super::ffi;
+use crate::resolved::Problem;
+use drover_session::{Engine, Error, Figures, Key, Put, Record, Swept};
+use drover_sys::filelock::{self, Hold};
+use parking_lot::Mutex;
+use std::ffi::{CStr, CString, c_char, c_uchar, c_uint, c_void};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::ptr;
+use std::time::Duration;
+
+/// Room for what is asked for. Providers tell a buffer that is too small from a session that is not there by a line in the log, or not at all;
+/// what of it is not written costs no memory.
+const LARGEST: usize = drover_wire::session::MAX_DATA + 64;
+/// The byte of the file that is held while a provider is called that bears one caller only.
+const CALLER: i64 = 3;
+/// Between two tries for it, and how many: five seconds.
+const PAUSE: (Duration, u32) = (Duration::from_micros(200), 25_000);
+
+/// A cache that the parent has set up; its children use it.
+#[derive(Debug, Clone, Copy)]
+pub struct Cache {
+    provider: *const ffi::ap_socache_provider_t,
+    instance: *mut ffi::ap_socache_instance_t,
+    server: *mut ffi::server_rec,
+}
+
+// SAFETY: provider, instance and server live as long as the configuration's pool, so as long as a child; the provider's functions may be called
+// by several threads unless its flags say otherwise, and then `Socache::alone` lets in one at a time.
+unsafe impl Send for Cache {}
+// SAFETY: as above.
+unsafe impl Sync for Cache {}
+
+/// Sets a cache up.
+///
+/// # Safety
+/// `pconf` and `s` must be the live configuration's; in the parent, in post_config.
+pub unsafe fn create(
+    pconf: *mut ffi::apr_pool_t,
+    s: *mut ffi::server_rec,
+    name: &str,
+    arguments: &str,
+    place: usize,
+) -> Result<Cache, Problem> {
+    let wrong = |what: String| Problem(format!("DroverSession socache:{name}: {what}"));
+    let text = |text: &str| CString::new(text).map_err(|_| wrong("a NUL stands in it".into()));
+    let (c_name, c_arguments, consumer) = (text(name)?, text(arguments)?, text(&format!("drover-sess-{place}"))?);
+    // SAFETY: NUL-terminated names; the group and version are those of ap_socache.h.
+    let provider: *const ffi::ap_socache_provider_t =
+        unsafe { ffi::ap_lookup_provider(c"socache".as_ptr(), c_name.as_ptr(), c"0".as_ptr()) }.cast_const().cast();
+    // SAFETY: what is registered there is a provider (ap_socache.h), or there is none.
+    let Some(functions) = (unsafe { provider.as_ref() }) else {
+        return Err(wrong(format!("there is no such provider; load its module: LoadModule socache_{name}_module …/mod_socache_{name}.so")));
+    };
+    let (Some(create), Some(init)) = (functions.create, functions.init) else { return Err(wrong("the provider is incomplete".into())) };
+    let mut instance = ptr::null_mut();
+    let arguments = if arguments.is_empty() { ptr::null() } else { c_arguments.as_ptr() };
+    // SAFETY: as ap_socache.h asks; the pool may be used for temporary things too.
+    let error: *const c_char = unsafe { create(&raw mut instance, arguments, pconf, pconf) };
+    if !error.is_null() {
+        // SAFETY: a NUL-terminated text of the provider's.
+        return Err(wrong(unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned()));
+    }
+    let hints = ffi::ap_socache_hints { avg_id_len: 32, avg_obj_size: 1024, expiry_interval: 60_000_000 };
+    // SAFETY: as above.
+    let status = unsafe { init(instance, consumer.as_ptr(), &raw const hints, s, pconf) };
+    if status != ffi::APR_SUCCESS {
+        return Err(wrong(format!("the provider cannot be set up (status {status}); its own message stands above")));
+    }
+    let cache = Cache { provider, instance, server: s };
+    let owned = Box::into_raw(Box::new(cache));
+    // SAFETY: the cleanup frees exactly this box, once.
+    unsafe { ffi::apr_pool_cleanup_register(pconf, owned.cast(), Some(destroy), Some(ffi::apr_pool_cleanup_null)) };
+    Ok(cache)
+}
+
+unsafe extern "C" fn destroy(cache: *mut c_void) -> ffi::apr_status_t {
+    super::guard::guard((), || {
+        // SAFETY: registered above with a pointer from Box::into_raw; run once.
+        let cache = unsafe { Box::from_raw(cache.cast::<Cache>()) };
+        // SAFETY: set up by this very provider.
+        unsafe {
+            if let Some(destroy) = (*cache.provider).destroy {
+                destroy(cache.instance, cache.server);
+            }
+        }
+    });
+    ffi::APR_SUCCESS
+}
+
+/// A pool for one call, which no other thread knows.
+struct Scratch(*mut ffi::apr_pool_t);
+
+impl Scratch {
+    fn new() -> Result<Self, Error> {
+        let mut pool = ptr::null_mut();
+        // SAFETY: makes a pool with an allocator of its own, below none.
+        let status = unsafe { ffi::apr_pool_create_unmanaged_ex(&raw mut pool, None, ptr::null_mut()) };
+        if status == ffi::APR_SUCCESS && !pool.is_null() { Ok(Self(pool)) } else { Err(Error::Unavailable("no memory".into())) }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`, and used by nobody else.
+        unsafe { ffi::apr_pool_destroy(self.0) };
+    }
+}
+
+/// A cache as one child of httpd uses it.
+#[derive(Debug)]
+pub struct Socache {
+    cache: Cache,
+    name: String,
+    /// For a provider that bears one caller at a time.
+    callers: Option<Mutex<File>>,
+}
+
+impl Socache {
+    /// `directory`: where the lock of callers lies.
+    pub fn new(cache: Cache, name: &str, directory: &Path) -> Result<Self, Error> {
+        // SAFETY: the provider is alive.
+        let one_caller = unsafe { (*cache.provider).flags } & ffi::AP_SOCACHE_FLAG_NOTMPSAFE as c_uint != 0;
+        let open = || {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(directory.join("callers"));
+            file.map(Mutex::new).map_err(|e| Error::Unavailable(e.to_string()))
+        };
+        Ok(Self { cache, name: name.to_owned(), callers: one_caller.then(open).transpose()? })
+    }
+
+    /// Calls the provider, alone if it wants that.
+    fn alone<T>(&self, call: impl FnOnce(&ffi::ap_socache_provider_t, &Scratch) -> Result<T, Error>) -> Result<T, Error> {
+        let scratch = Scratch::new()?;
+        // SAFETY: the provider is alive.
+        let provider = unsafe { &*self.cache.provider };
+        let Some(callers) = &self.callers else { return call(provider, &scratch) };
+        let file = callers.lock();
+        let mut tries = 0;
+        while !filelock::set(&*file, CALLER, Hold::Exclusive).map_err(|e| Error::Unavailable(e.to_string()))? {
+            tries += 1;
+            if tries > PAUSE.1 {
+                return Err(self.down());
+            }
+            std::thread::sleep(PAUSE.0);
+        }
+        let result = call(provider, &scratch);
+        // Else the kernel does it when the process ends.
+        let _ = filelock::set(&*file, CALLER, Hold::Free);
+        result
+    }
+
+    fn down(&self) -> Error {
+        Error::Unavailable(format!("{} cannot be reached or is full; look for its own messages", self.name))
+    }
+
+    fn write(&self, key: &Key, bytes: &mut [u8], expires_ms: u64) -> Result<(), Error> {
+        let len = c_uint::try_from(bytes.len()).map_err(|_| Error::TooLarge(bytes.len() as u64, LARGEST as u64))?;
+        // Providers count whole seconds, and some take less than one for none: a second more, as the record itself knows its end.
+        let expires = i64::try_from(expires_ms.saturating_add(1000).saturating_mul(1000)).unwrap_or(i64::MAX);
+        self.alone(|provider, scratch| {
+            let store = provider.store.ok_or_else(|| self.down())?;
+            // SAFETY: as ap_socache.h asks: key and data with their lengths, a pool for this call.
+            let status = unsafe {
+                store(
+                    self.cache.instance,
+                    self.cache.server,
+                    key.0.as_ptr(),
+                    key.0.len() as c_uint,
+                    expires,
+                    bytes.as_mut_ptr(),
+                    len,
+                    scratch.0,
+                )
+            };
+            if status == ffi::APR_SUCCESS { Ok(()) } else { Err(self.down()) }
+        })
+    }
+
+    /// What is stored; `None` if it cannot be had.
+    fn read(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
+        let mut bytes = vec![0; LARGEST];
+        let mut len = c_uint::try_from(LARGEST).unwrap_or(c_uint::MAX);
+        let status = self.alone(|provider, scratch| {
+            let retrieve = provider.retrieve.ok_or_else(|| self.down())?;
+            let data: *mut c_uchar = bytes.as_mut_ptr();
+            // SAFETY: as above; the provider writes at most `len` bytes.
+            Ok(unsafe {
+                retrieve(self.cache.instance, self.cache.server, key.0.as_ptr(), key.0.len() as c_uint, data, &raw mut len, scratch.0)
+            })
+        })?;
+        if status != ffi::APR_SUCCESS {
+            return Ok(None);
+        }
+        bytes.truncate(usize::try_from(len).unwrap_or(0));
+        bytes.shrink_to_fit();
+        Ok(Some(bytes))
+    }
+
+    /// A provider says of a server that is down only that nothing was found: whether it is there is tried with a byte.
+    fn is_there(&self, now_ms: u64) -> Result<(), Error> {
+        self.write(&Key([b'?'; 32]), &mut [1], now_ms.saturating_add(60_000))
+    }
+
+    fn find(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
+        match self.read(key)? {
+            Some(bytes) => Ok(Some(Record::decode(&bytes)?).filter(|record| !record.is_expired(now_ms))),
+            None => self.is_there(now_ms).map(|()| None),
+        }
+    }
+}
+
+impl Engine for Socache {
+    fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
+        self.find(key, now_ms)
+    }
+
+    fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error> {
+        // Between the look and the store the session's lock keeps others of this machine away; a cache has no more to offer.
+        match how {
+            Put::Create if self.find(key, now_ms)?.is_some() => return Err(Error::Exists),
+            Put::Replace if self.find(key, now_ms)?.is_none() => return Err(Error::Missing),
+            _ => {}
+        }
+        self.write(key, &mut record.encode(), record.expires_ms())
+    }
+
+    fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error> {
+        match self.find(key, accessed_ms)? {
+            Some(mut record) => {
+                record.accessed_ms = record.accessed_ms.max(accessed_ms);
+                self.write(key, &mut record.encode(), record.expires_ms())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn remove(&self, key: &Key, now_ms: u64) -> Result<bool, Error> {
+        let lived = self.find(key, now_ms)?.is_some();
+        self.alone(|provider, scratch| {
+            let remove = provider.remove.ok_or_else(|| self.down())?;
+            // SAFETY: as above. What was not there is as gone as what was.
+            let status = unsafe { remove(self.cache.instance, self.cache.server, key.0.as_ptr(), key.0.len() as c_uint, scratch.0) };
+            if status == ffi::APR_SUCCESS || !lived { Ok(lived) } else { Err(self.down()) }
+        })
+    }
+
+    /// The provider lets go of what is over by itself.
+    fn sweep(&self, _: u64, _: usize) -> Result<Swept, Error> {
+        Ok(Swept::default())
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// A cache cannot be asked.
+    fn figures(&self) -> Result<Figures, Error> {
+        Ok(Figures::default())
+    }
+}
