@@ -335,7 +335,7 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
                 break;
             }
         }
-        if failure.is_none() && *answer == Answer::Whole && (ended || !pieces.is_empty()) {
+        if *answer == Answer::Whole && (ended || !pieces.is_empty()) {
             if takes(*client, backlog, !*sent, &pieces) {
                 *sent = true;
                 let how = if ended { Pass::End } else { Pass::Flush };
