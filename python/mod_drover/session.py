@@ -12,6 +12,7 @@ changed is saved before the answer's head goes out. When the application raises,
 """
 from collections.abc import MutableMapping
 import json
+import sys
 import time
 
 __all__ = [
@@ -147,7 +148,7 @@ class _State:
 
     __slots__ = (
         "data", "loaded", "id", "is_new", "created_ms", "accessed_ms", "timeout", "default_timeout", "max_size", "serializer",
-        "engine", "locked", "changed", "handed_out", "replaces",
+        "engine", "locked", "changed", "handed_out",
     )
 
 
@@ -171,7 +172,10 @@ class Session(MutableMapping):
     def __getattr__(self, name):
         # Called for what is not there: the state, before the first touch. So an untouched session costs its object and nothing else.
         if name == "_state":
-            return self._open(not self._read_only)
+            state = self._load(not self._read_only)
+            if not self._is_open():  # else another thread of the request was first
+                self._state = state
+            return self._state
         raise AttributeError("a session has no attribute %r" % name)
 
     def __repr__(self):
@@ -180,7 +184,7 @@ class Session(MutableMapping):
         state = self._state
         return "<mod_drover session, %s, keys %r>" % ("new" if state.is_new else "stored", list(state.data))
 
-    def _open(self, lock):
+    def _load(self, lock):
         key, record, default, serializer, max_size, engine = self._calls.open(None, lock)
         state = _State()
         state.serializer = self._own or _serializer(serializer)
@@ -189,8 +193,8 @@ class Session(MutableMapping):
         state.default_timeout = default
         state.id = key
         state.changed = state.handed_out = False
-        state.replaces = None
-        if record is None or key is None:
+        data = None if record is None or key is None else self._read(state.serializer, record[3])
+        if data is None:
             state.is_new = True
             state.locked = False
             state.id = None
@@ -202,15 +206,21 @@ class Session(MutableMapping):
             state.is_new = False
             state.locked = lock
             state.created_ms, state.accessed_ms, state.timeout, state.loaded = record
-            try:
-                state.data = state.serializer.loads(state.loaded)
-            except Exception as e:
-                # As after DroverSessionSerializer was changed.
-                raise SessionError("the session's data cannot be read (written by another serializer?): %s" % e) from e
-            if type(state.data) is not dict:
-                raise SessionError("the session's data are no mapping (written by something else?)")
-        self._state = state
+            state.data = data
         return state
+
+    @staticmethod
+    def _read(serializer, stored):
+        """What is stored, None if it cannot be read, as after DroverSessionSerializer was changed: the client gets a new session then."""
+        try:
+            data = serializer.loads(stored)
+            if type(data) is dict:
+                return data
+            why = "it is no mapping"
+        except Exception as e:
+            why = "%s: %s" % (type(e).__name__, e)
+        sys.stderr.write("mod_drover: a stored session cannot be read and is begun anew: %s\n" % why)
+        return None
 
     # The mapping.
 
@@ -243,7 +253,8 @@ class Session(MutableMapping):
     def __setitem__(self, key, value):
         if not isinstance(key, str):
             raise TypeError("a session's keys are str, not %s" % type(key).__name__)
-        self._change().data[key] = value
+        state = self._change()
+        state.data[key] = self._hand_out(state, value)
 
     def __delitem__(self, key):
         if key not in self._state.data:
@@ -378,11 +389,11 @@ class Session(MutableMapping):
         """
         if not self._is_open():
             self._read_only = False
-            self._open(True)
+            self._state = self._load(True)
         elif not self._state.locked:
             self._read_only = False
             if not self._state.is_new:
-                self._open(True)
+                self._state = self._load(True)
 
     def unlock(self):
         """Gives the lock back before the request ends, so that the client's next request need not wait. What was changed is saved first."""

@@ -70,6 +70,8 @@ pub enum Upload {
 
 /// More time than take_by before a silent request counts as not taken: the worker reports by then.
 const TAKE_GRACE_NS: u64 = 250_000_000;
+/// So many pieces of the body in a row, and the answer is looked at: a worker may ask something that it needs before it reads on.
+const PIECES_AT_ONCE: usize = 16;
 /// How often a body is asked for again where nothing can be waited on (HTTP/2), or a filter's own time limit must be noticed.
 const NO_SOCKET_NS: u64 = 20_000_000;
 const FILTER_LIMIT_NS: u64 = 1_000_000_000;
@@ -91,6 +93,8 @@ pub struct Relay<'a, 'q, C> {
     session: Option<RequestSession<'a>>,
     /// The last attempt to read the body found nothing.
     starved: bool,
+    /// The last attempt to push it stopped although there may be more.
+    unfinished: bool,
     answer: Answer,
     head_set: bool,
     /// Something was passed to the client: its status cannot change any more.
@@ -172,6 +176,7 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
             source,
             session,
             starved: false,
+            unfinished: false,
             answer: Answer::Whole,
             head_set: false,
             sent: false,
@@ -227,7 +232,7 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
 
     /// Waits until something can be done.
     fn wait(&mut self, wake: &Wake) -> Result<Ready, Failed> {
-        let mut until = self.deadline();
+        let mut until = if self.unfinished { 0 } else { self.deadline() };
         let starved = self.upload == Upload::Open && self.starved && self.exchange.is_flushed();
         let mut of_client = PollFlags::empty();
         of_client.set(PollFlags::IN, starved);
@@ -330,7 +335,7 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
                 break;
             }
         }
-        if failure.is_none() && *answer == Answer::Whole && (ended || !pieces.is_empty()) {
+        if *answer == Answer::Whole && (ended || !pieces.is_empty()) {
             if takes(*client, backlog, !*sent, &pieces) {
                 *sent = true;
                 let how = if ended { Pass::End } else { Pass::Flush };
@@ -353,7 +358,8 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
 
     /// Moves the client's body on, as far as that goes without waiting.
     fn push_body(&mut self, scratch: &mut [u8]) -> Result<(), Failed> {
-        loop {
+        self.unfinished = false;
+        for _ in 0..PIECES_AT_ONCE {
             if !self.exchange.is_flushed() {
                 if !self.exchange.flush()? {
                     self.upload = Upload::Closed; // the worker wants no more of it; its answer says the rest
@@ -387,6 +393,8 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
                 BodyRead::Failed(why) => self.body_failed(why)?,
             }
         }
+        self.unfinished = true;
+        Ok(())
     }
 
     fn push_kept(&mut self, rest: &'a [u8]) {

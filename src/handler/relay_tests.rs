@@ -21,10 +21,35 @@ struct Fake {
     gone: bool,
     /// The client's socket, and what it says it takes.
     slow: Option<(OwnedFd, usize)>,
+    /// A worker that reads all that it was sent before more is read from the client.
+    eager: Option<Eager>,
+    /// How much of the body was left to be read when the application first logged.
+    left_at_log: Option<usize>,
+}
+
+struct Eager {
+    /// Its end, when it is ready.
+    back: std::sync::mpsc::Receiver<OwnedFd>,
+    known: Option<OwnedFd>,
+    /// Told at the end of the body.
+    ended: std::sync::mpsc::Sender<()>,
+}
+
+impl Eager {
+    fn read(&mut self, ends: bool) {
+        let back = self.known.get_or_insert_with(|| self.back.recv().unwrap());
+        while channel::receive(&*back, &mut [0; 70_000], &mut Vec::new(), false).is_ok() {}
+        if ends {
+            self.ended.send(()).unwrap();
+        }
+    }
 }
 
 impl Client for Fake {
     fn read_body(&mut self, buffer: &mut [u8], _: bool) -> BodyRead {
+        if let Some(eager) = &mut self.eager {
+            eager.read(matches!(self.body.front(), Some(BodyRead::End)));
+        }
         match self.body.pop_front() {
             Some(BodyRead::Data(n)) => {
                 let n = n.min(buffer.len());
@@ -57,6 +82,7 @@ impl Client for Fake {
     fn set_cookie(&mut self, _: &str) {}
     fn note_session(&mut self, _: &str) {}
     fn application_log(&mut self, level: u16, text: &[u8]) {
+        self.left_at_log.get_or_insert(self.body.len());
         self.logs.push((level, String::from_utf8_lossy(text).into_owned()));
     }
 }
@@ -403,4 +429,21 @@ fn a_body_read_before_goes_out_as_one_that_streams() {
     assert_eq!(relay.run(&wake, &mut [0; 16384], || done += 1).unwrap(), Answer::Whole);
     assert_eq!(done, 1);
     drop(thread.join().unwrap());
+}
+
+#[test]
+fn an_upload_that_never_stops_leaves_time_for_what_the_worker_says() {
+    let ((ready, back), (ended, end)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+    let pieces = 1000;
+    let body = (0..pieces).map(|_| BodyRead::Data(16384)).chain([BodyRead::End]).collect();
+    let mut fake = Fake { body, eager: Some(Eager { back, known: None, ended }), ..Fake::default() };
+    let answer = run(&mut fake, Upload::Open, PLAIN, move |w| {
+        w.send(Kind::Log, 3, b"a question");
+        ready.send(w.back.try_clone().unwrap()).unwrap();
+        end.recv().unwrap();
+        w.head(200, &[]);
+        w.end();
+    });
+    assert_eq!(answer.unwrap(), Answer::Whole);
+    assert!(fake.left_at_log.unwrap() > pieces / 2, "{:?} pieces were left", fake.left_at_log);
 }

@@ -1,5 +1,8 @@
 """mod_drover.session over a store that is not httpd's: what is asked of it, and when."""
+import contextlib
+import io
 import pickle
+import threading
 import time
 import unittest
 
@@ -58,6 +61,25 @@ class Lazy(Base):
         self.assertEqual((self.store.records, calls.set_cookie), ({}, None))
 
 
+    def test_two_threads_touch_it_first(self):
+        cookie = self.stored(a=1)
+        s, calls = self.begin(cookie)
+        opened = calls.open
+
+        def open_late(key, lock):
+            # While this one waits for its answer, another thread is served and changes something.
+            calls.open = opened
+            thread = threading.Thread(target=s.update, kwargs={"b": 2})
+            thread.start()
+            thread.join()
+            return opened(key, lock)
+
+        calls.open = open_late
+        self.assertEqual(s["a"], 1)
+        self.finish(s, calls)
+        self.assertEqual(self.read(cookie), {"a": 1, "b": 2})
+
+
 class Saving(Base):
     def test_a_change_goes_out_with_the_head(self):
         cookie = self.stored(a=1)
@@ -99,7 +121,6 @@ class Saving(Base):
         cart = s["cart"] = []
         s.save()
         cart.append(1)
-        s["cart"]
         self.finish(s, calls)
         self.assertEqual(self.read(calls.set_cookie), {"cart": [1]})
 
@@ -198,10 +219,17 @@ class Errors(Base):
         self.assertIsNone(s.get("a"), "it is tried again")
 
     def test_data_of_another_serializer(self):
-        cookie = self.stored(a=1)
-        self.store.serializer = 1
-        with self.assertRaisesRegex(session.SessionError, "serializer"):
-            self.begin(cookie)[0]["a"]
+        for stored in (b"{", b"[]", b"\xff"):
+            cookie = self.stored(a=1)
+            self.store.records[cookie] = self.store.records[cookie][:3] + (stored,)
+            s, calls = self.begin(cookie)
+            with contextlib.redirect_stderr(io.StringIO()) as said:
+                self.assertTrue(s.is_new)
+            self.assertIn("begun anew", said.getvalue())
+            s["a"] = 2
+            self.finish(s, calls)
+            self.assertNotEqual(calls.set_cookie, cookie)
+            self.assertEqual(self.read(calls.set_cookie), {"a": 2})
 
     def test_the_hierarchy(self):
         for name in session.__all__:

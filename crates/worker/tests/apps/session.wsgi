@@ -135,6 +135,14 @@ def application(environ, start_response):
         blocks = upload(s, environ["wsgi.input"])
         start_response("200 OK", TEXT)
         return list(blocks)
+    if path == "/both":
+        body = []
+        reader = threading.Thread(target=lambda: body.append(environ["wsgi.input"].read()))
+        reader.start()
+        n = str(s.read_only()["n"]).encode()
+        reader.join()
+        start_response("200 OK", TEXT)
+        return [n, body[0]]
     write = start_response("200 OK", TEXT)
     if path == "/stream":
         return stream(s)

@@ -324,6 +324,38 @@ fn bodies_and_answers_share_the_socket() {
     worker.drain();
 }
 
+/// A thread that waits for the body while another one asks: whoever receives what comes, both get what is theirs.
+#[test]
+fn one_thread_reads_while_another_asks() {
+    let worker = serving(1);
+    let body: Vec<u8> = (0..200_000u32).map(|n| (n % 251) as u8).collect();
+    let mut upload = Request::upload("/both", body.len(), SESSIONS);
+    upload.script = app("session.wsgi");
+    for _ in 0..20 {
+        let mut exchange = worker.request(&upload);
+        assert!(matches!(exchange.next(), Got::Frame(Kind::Session, 1, _)));
+        exchange.upload(&body);
+        exchange.frame(Kind::Session, Status::Ok as u16, &opened(Some("mine"), Some(b"{\"n\":42}")));
+        let answer = exchange.answer();
+        assert!(answer.body[..2] == *b"42" && answer.body[2..] == body, "{} bytes", answer.body.len());
+        assert!(answer.good().starts_with("42"));
+    }
+    worker.drain();
+}
+
+#[test]
+fn what_is_kept_of_a_body_is_bounded() {
+    let worker = serving(1);
+    let mut upload = Request::upload("/upload", 20_000_000, SESSIONS);
+    upload.script = app("session.wsgi");
+    let mut exchange = worker.request(&upload);
+    assert!(matches!(exchange.next(), Got::Frame(Kind::Session, 1, _)));
+    exchange.frame(Kind::Body, 0, &vec![b'x'; 20_000_000]);
+    assert!(matches!(exchange.answer().ending, Ending::Fail(Failure::Session, _)));
+    assert_eq!(Httpd::default().run(&worker, "/count"), "1");
+    worker.drain();
+}
+
 #[test]
 fn a_broken_body_is_still_broken_behind_an_answer() {
     let worker = serving(1);
