@@ -35,7 +35,7 @@ codes! {
     SupervisorDied = 7;
     /// The configuration could not be handed to droverd. The groups go on as they were.
     Configure = 8;
-    /// httpd does not run as root, so `user=`, `group=` and `chroot=` of a group have no effect.
+    /// httpd does not run as root, so `user=`, `group=` and `chroot=` of a group have no effect, nor has a `cpu-priority=` above httpd's own.
     NotRoot = 9;
     /// At start: where sessions are kept, and why.
     Sessions = 10;

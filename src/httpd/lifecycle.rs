@@ -126,7 +126,7 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             }
         };
         if libc::geteuid() != 0 && asks_for_identity(s) {
-            let text = "httpd does not run as root: user=, group=, supplementary-groups= and chroot= of WSGIDaemonProcess have no effect";
+            let text = "httpd does not run as root: user=, group=, supplementary-groups= and chroot= of WSGIDaemonProcess have no effect, nor a cpu-priority= above httpd's own";
             log::server(s, log::Level::Warn, Code::NotRoot, text);
         }
         let slots: Vec<_> = servers(s, &mut Vec::new()).into_iter().map(|(server, _)| commands::slot_of(server)).collect();
@@ -182,7 +182,7 @@ unsafe fn asks_for_identity(s: *mut ffi::server_rec) -> bool {
     let all = unsafe { servers(s, &mut Vec::new()) };
     all.iter().flat_map(|(_, view)| &view.config.groups).any(|g| {
         let o = &g.options;
-        o.user.is_some() || o.group.is_some() || o.supplementary_groups.is_some() || o.chroot.is_some()
+        o.user.is_some() || o.group.is_some() || o.supplementary_groups.is_some() || o.chroot.is_some() || o.cpu_priority < 0
     })
 }
 

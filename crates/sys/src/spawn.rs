@@ -287,6 +287,8 @@ unsafe fn become_worker(prepared: &Prepared<'_>, step: &mut Step) {
         *step = Step::Priority;
         if let Some(nice) = c.nice
             && libc::setpriority(libc::PRIO_PROCESS, 0, nice) < 0
+            // Without root nobody is given more time than he had: it is said at start, and no reason not to serve.
+            && !matches!(*libc::__errno_location(), libc::EACCES | libc::EPERM)
         {
             return;
         }
