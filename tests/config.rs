@@ -83,6 +83,8 @@ fn both_modules(site: &crate::harness::Site, ours_first: bool) -> (bool, String)
     std::fs::write(site.dir().join("first.load"), format!("{first}\n")).expect("file");
     std::fs::write(site.dir().join("second.load"), format!("# one line of something else\n{second}\n")).expect("file");
     let text = site.text().replace(&format!("{ours}\n"), &site.fill("Include @dir@/first.load\nInclude @dir@/second.load\n"));
+    // mod_wsgi does not know it.
+    let text = text.replace(&site.fill("DroverSessionDirectory @dir@/sessions\n"), "");
     let path = site.dir().join("both.conf");
     std::fs::write(&path, text).expect("configuration");
     let mut command = std::process::Command::new(paths::httpd());

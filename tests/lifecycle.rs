@@ -63,9 +63,15 @@ mpm_test!(a_request_outlives_graceful, |site| {
     let port = httpd.site.port;
     let answer = std::thread::spawn(move || crate::harness::Request::new(port, "GET", "/hang").send());
     hanging.reached();
+    let before: Vec<String> = httpd.workers().iter().map(|w| w.pid.to_string()).collect();
     httpd.graceful();
     until("the new generation", || httpd.log().contains("DROVER0231: (group 'app'): generation 2 serves"));
-    let new = httpd.ok("/ok");
+    // The old process takes requests until it is told that the new one serves.
+    let mut new = String::new();
+    until("an answer of the new process", || {
+        new = httpd.ok("/ok");
+        !before.contains(&new)
+    });
     go_on.open(1);
     let old = answer.join().expect("thread");
     assert_eq!(old.status, 200);
