@@ -20,6 +20,7 @@ use crate::messages::Code;
 use crate::resolved::{Group, Resolved};
 use crate::session::{self, RequestSession, StorePlan, Stores};
 pub use admission::Gate;
+use admission::Kept;
 use client::{BodyError, BodyRead, Client, Pass};
 use drover_sys::clock::monotonic_ns;
 use drover_wire::control::Script;
@@ -145,8 +146,9 @@ fn run(
     }
     let body_failed = |e| unsent(Failed::Body(e));
     let (inline, upload) = read_small(r, &mut buffers.body).map_err(body_failed)?;
+    let mut account = context.gate.account();
     let kept = match upload {
-        Upload::Open => read_moderate(r, group.body_buffer, &mut buffers.body).map_err(body_failed)?,
+        Upload::Open => read_moderate(r, group.body_buffer, &mut buffers.body, &mut account).map_err(body_failed)?,
         _ => None,
     };
     if upload == Upload::None && inline > 0 {
@@ -222,7 +224,11 @@ fn run(
             RequestSession::new(settings, &find, scope, https, limits.answer_by)
         });
         let source = kept.as_deref().map_or(Source::Client, Source::Kept);
-        let result = Relay::new(r, &mut exchange, limits, manner, upload, source, session).run(context.wake, body, || ticket.leave_queue());
+        let result = Relay::new(r, &mut exchange, limits, manner, upload, source, session).counted(context.gate.account()).run(
+            context.wake,
+            body,
+            || ticket.leave_queue(),
+        );
         *answer = exchange.finish(result.is_ok());
         match result {
             Err(Broken { failed: Failed::Dispatch(DispatchError::WorkerDied), sent: false, answered: false }) if harmless && !retried => {
@@ -241,8 +247,10 @@ fn is_safe(method: &[u8]) -> bool {
 }
 
 /// Reads a body of known length up to `most` bytes, so that a slow client holds no worker. `None`: it is larger.
-fn read_moderate(r: &mut Request<'_>, most: u64, buffer: &mut [u8]) -> Result<Option<Vec<u8>>, BodyError> {
-    let Some(length) = checks::content_length(r).filter(|n| *n <= most).and_then(|n| usize::try_from(n).ok()) else { return Ok(None) };
+fn read_moderate(r: &mut Request<'_>, most: u64, buffer: &mut [u8], account: &mut Kept<'_>) -> Result<Option<Vec<u8>>, BodyError> {
+    let length = checks::content_length(r).filter(|n| *n <= most).and_then(|n| usize::try_from(n).ok());
+    let Some(length) = length.filter(|_| account.has_room()) else { return Ok(None) };
+    account.set(length);
     let mut body = Vec::new();
     while body.len() < length {
         match r.read_body(buffer, true) {

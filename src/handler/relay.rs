@@ -2,6 +2,7 @@
 //!
 //! Responsible for: never blocking on one direction while the other has something; never passing a cut answer off as whole.
 //! Must never: know httpd's types. Called by: `handler::mod`.
+use super::admission::Kept;
 use super::client::{BodyError, BodyRead, Client, Gone, Pass};
 use super::failure::Failed;
 use crate::dispatch::{DispatchError, Exchange, Ready, Wake, Want};
@@ -104,21 +105,22 @@ pub struct Relay<'a, 'q, C> {
     heard_at: u64,
     client_heard_at: u64,
     heard: bool,
-    backlog: Backlog,
+    backlog: Backlog<'a>,
     /// END has come: the worker is done.
     ended: bool,
 }
 
 /// What the worker has given and the client has not taken.
 #[derive(Default)]
-struct Backlog {
+struct Backlog<'a> {
     bytes: Vec<u8>,
+    account: Kept<'a>,
     taken: usize,
     /// When the client took something last.
     moved_at: u64,
 }
 
-impl Backlog {
+impl Backlog<'_> {
     fn rest(&self) -> &[u8] {
         self.bytes.get(self.taken..).unwrap_or_default()
     }
@@ -136,11 +138,17 @@ impl Backlog {
             self.taken = 0;
         }
         pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
+        self.account.set(self.bytes.len());
     }
 
     fn take(&mut self, n: usize) {
         self.taken += n;
         self.moved_at = monotonic_ns();
+        if self.is_empty() {
+            // Not kept for the next piece: most clients are slow once.
+            (self.bytes, self.taken) = (Vec::new(), 0);
+            self.account.set(0);
+        }
     }
 }
 
@@ -190,6 +198,13 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
         }
     }
 
+    /// Counts what is kept for the client.
+    #[must_use]
+    pub fn counted(mut self, account: Kept<'a>) -> Self {
+        self.backlog.account = account;
+        self
+    }
+
     /// Runs until the answer is complete or cannot be. `done` is called when the worker is done with it; the client may still be taking it.
     pub fn run(mut self, wake: &Wake, scratch: &mut [u8], mut done: impl FnMut()) -> Result<Answer, Broken> {
         match self.run_inner(wake, scratch, &mut done) {
@@ -227,7 +242,7 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
 
     /// Whether more of the answer can be taken from the worker.
     fn wants_answer(&self) -> bool {
-        !self.ended && self.backlog.rest().len() < self.manner.answer_buffer
+        !self.ended && self.backlog.rest().len() < self.manner.answer_buffer && self.backlog.account.has_room()
     }
 
     /// Waits until something can be done.
@@ -473,7 +488,7 @@ const fn wire(what: &'static str) -> Failed {
 }
 
 /// Whether the client takes these pieces now, as far as can be told.
-fn takes(client: &impl Client, backlog: &Backlog, first: bool, pieces: &[&[u8]]) -> bool {
+fn takes(client: &impl Client, backlog: &Backlog<'_>, first: bool, pieces: &[&[u8]]) -> bool {
     let size: usize = pieces.iter().map(|piece| piece.len()).sum();
     backlog.is_empty() && ((first && size <= UNASKED) || size == 0 || client.room() >= size)
 }

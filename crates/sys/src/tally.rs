@@ -125,13 +125,31 @@ impl Tally {
     #[must_use]
     pub fn enter(&self, column: Column, row: Row) -> u64 {
         self.cell(column.0, row).fetch_add(1, Ordering::AcqRel);
+        // Not the sum a moment later: of two who come at once, one was first.
         self.row(row, SUM).fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// Counts one less.
     pub fn leave(&self, column: Column, row: Row) {
-        self.cell(column.0, row).fetch_sub(1, Ordering::AcqRel);
-        self.row(row, SUM).fetch_sub(1, Ordering::AcqRel);
+        self.subtract(column, row, 1);
+    }
+
+    /// Counts `n` more.
+    pub fn add(&self, column: Column, row: Row, n: u64) {
+        self.cell(column.0, row).fetch_add(n, Ordering::AcqRel);
+        self.row(row, SUM).fetch_add(n, Ordering::AcqRel);
+    }
+
+    /// Counts `n` less.
+    pub fn subtract(&self, column: Column, row: Row, n: u64) {
+        self.cell(column.0, row).fetch_sub(n, Ordering::AcqRel);
+        self.row(row, SUM).fetch_sub(n, Ordering::AcqRel);
+    }
+
+    /// The sum of all children.
+    #[must_use]
+    pub fn sum(&self, row: Row) -> u64 {
+        self.row(row, SUM).load(Ordering::Acquire)
     }
 
     /// Takes off what dead children have left: to be called when a sum is too high to be believed without a look. `now`, in any unit: nothing
