@@ -90,7 +90,8 @@ codes! {
     /// The group has as many requests as queue-depth or DroverMaxWaiting lets it have; further ones get 503. Raise processes= or threads=, or look
     /// for what makes the application slow. Logged once a second, with the number of requests since the last time.
     Overloaded = 58;
-    /// A process died before it answered, and the request, which changes nothing, was given to another one. Look for the dead process's own message.
+    /// A process died before it answered, and the request, which changes nothing, was given to another one; or droverd died with a request that nobody
+    /// had run yet. Look for the dead process's own message.
     Retried = 59;
     /// The application raised an exception; its traceback stands above.
     Exception = 60;

@@ -147,3 +147,27 @@ mpm_test!(a_killed_child_of_httpd_holds_no_slot, |site| {
     until("answers", || httpd.request("GET", "/").attempt().is_ok_and(|a| a.status == 200));
     assert_eq!(httpd.workers()[0].pid, worker[0].pid, "the worker is the same");
 });
+
+mpm_test!(what_was_held_for_new_code_is_not_lost_with_its_holder, |site| {
+    let version = |n: u32, wait: &str| {
+        format!(
+            "import gate\n{wait}\ndef application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'{n} ' + environ['wsgi.input'].read()]\n"
+        )
+    };
+    let site = site.script("v.wsgi", &version(1, "")).app("/", "v.wsgi").daemon("processes=1 threads=2");
+    let (importing, go_on) = (site.gate("importing"), site.gate("go-on"));
+    let httpd = site.expect_log("DROVER0007").expect_log("DROVER0059*droverd died while it held").start();
+    assert_eq!(httpd.ok("/"), "1 ");
+    crate::lifecycle::change(&httpd.site, "v.wsgi", &version(2, "gate.reach('importing')\ngate.wait('go-on')"));
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| httpd.request("POST", "/").body("once").send());
+        importing.reached();
+        httpd.signal(httpd.droverd().pid, Signal::KILL);
+        importing.reached(); // by the worker of the next droverd
+        go_on.open(2);
+        let answer = held.join().expect("client");
+        // By the new code, or by an old process that was still there: not lost, and not twice.
+        assert!(answer.status == 200 && ["1 once", "2 once"].contains(&answer.text().as_str()), "{} {}", answer.status, answer.text());
+    });
+    until("the new code", || httpd.ok("/") == "2 ");
+});

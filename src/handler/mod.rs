@@ -140,7 +140,7 @@ fn run(
     context: Context<'_>,
     buffers: &mut Buffers,
 ) -> Result<Answer, Broken> {
-    let unsent = |failed: Failed| Broken { failed, sent: false, answered: false };
+    let unsent = |failed: Failed| Broken { failed, sent: false, answered: false, held: false };
     if buffers.body.is_empty() {
         buffers.body.resize(MAX_INLINE_BODY, 0);
     }
@@ -193,6 +193,8 @@ fn run(
     let until = limits.take_by.unwrap_or_else(|| started.saturating_add(limits.silence));
     let most = context.resolved.most_of_a_group(group.capacity, context.gate.slots);
     let mut ticket = context.gate.enter(&selection.key, group, most, context.wake, until).map_err(unsent)?;
+    // All of the request is here, so that it can be sent again.
+    let whole = upload == Upload::None || kept.is_some();
     let harmless = settings.retry && upload == Upload::None && inline == 0 && r.method().is_some_and(is_safe);
     let script = Script { path: script.to_vec(), callable: selection.callable_object.clone() };
     let (mut opened_again, mut retried) = (false, false);
@@ -231,8 +233,14 @@ fn run(
         );
         *answer = exchange.finish(result.is_ok());
         match result {
-            Err(Broken { failed: Failed::Dispatch(DispatchError::WorkerDied), sent: false, answered: false }) if harmless && !retried => {
-                let text = "the process that had taken the request died before it answered; the request runs once more, in another process";
+            Err(Broken { failed: Failed::Dispatch(DispatchError::WorkerDied), sent: false, answered: false, held })
+                if !retried && (harmless || (held && whole)) =>
+            {
+                let text = if held {
+                    "droverd died while it held the request for the new code; it is put on the queue again"
+                } else {
+                    "the process that had taken the request died before it answered; the request runs once more, in another process"
+                };
                 r.log(Level::Warn, Code::Retried, text);
                 retried = true;
             }

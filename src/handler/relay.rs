@@ -10,7 +10,7 @@ use crate::session::answer::Now;
 use crate::session::{Answered, RequestSession};
 use drover_sys::clock::monotonic_ns;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
-use drover_wire::frame::{BodyFailure, Event, Failure, Kind};
+use drover_wire::frame::{BodyFailure, Event, Failure, Header, Kind};
 use drover_wire::head::Head;
 use std::os::fd::BorrowedFd;
 
@@ -108,6 +108,8 @@ pub struct Relay<'a, 'q, C> {
     backlog: Backlog<'a>,
     /// END has come: the worker is done.
     ended: bool,
+    /// Nobody runs the request: it is on its way to the queue again.
+    held: bool,
 }
 
 /// What the worker has given and the client has not taken.
@@ -159,8 +161,10 @@ pub struct Broken {
     pub failed: Failed,
     /// Part of the answer has gone out.
     pub sent: bool,
-    /// The worker had begun to answer.
+    /// The worker had begun to answer, or had changed a session.
     pub answered: bool,
+    /// Nobody was running it.
+    pub held: bool,
 }
 
 impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
@@ -195,6 +199,7 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
             heard: false,
             backlog: Backlog::default(),
             ended: false,
+            held: false,
         }
     }
 
@@ -209,7 +214,10 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
     pub fn run(mut self, wake: &Wake, scratch: &mut [u8], mut done: impl FnMut()) -> Result<Answer, Broken> {
         match self.run_inner(wake, scratch, &mut done) {
             Ok(()) => Ok(self.answer),
-            Err(failed) => Err(Broken { failed, sent: self.sent, answered: self.head_set }),
+            Err(failed) => {
+                let answered = self.head_set || self.session.as_ref().is_some_and(RequestSession::has_changed);
+                Err(Broken { failed, sent: self.sent, answered, held: self.held })
+            }
         }
     }
 
@@ -290,15 +298,16 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
     /// Handles the frames that have come. True: END.
     fn take_answer(&mut self, wake: &Wake) -> Result<bool, Failed> {
         self.heard_at = monotonic_ns();
-        self.heard = true;
-        let Self { client, exchange, manner, upload, answer, head_set, sent, bodiless, body_error, backlog, session, .. } = self;
+        let Self { client, exchange, manner, upload, answer, head_set, sent, bodiless, body_error, backlog, session, held, .. } = self;
         let mut pieces: Vec<&[u8]> = Vec::new();
         let mut ended = false;
         let mut failure = None;
         let mut replies = Vec::new();
         let (frames, worker) = exchange.frames();
         for event in frames {
-            match event? {
+            let event = event?;
+            *held = matches!(event, Event::Frame(Header { kind: Kind::Held, .. }, _));
+            match event {
                 Event::Body(bytes) if *head_set => {
                     if *answer == Answer::Whole && !*bodiless && !bytes.is_empty() {
                         pieces.push(bytes);
@@ -343,13 +352,15 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
                             client.note_session(&name);
                         }
                     }
-                    Kind::Taken | Kind::Body => {}
+                    Kind::Taken | Kind::Held | Kind::Body => {}
                 },
             }
             if ended || failure.is_some() {
                 break;
             }
         }
+        // While it is held, it counts as not taken.
+        self.heard = !*held;
         if *answer == Answer::Whole && (ended || !pieces.is_empty()) {
             if takes(*client, backlog, !*sent, &pieces) {
                 *sent = true;

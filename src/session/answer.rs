@@ -33,6 +33,8 @@ pub struct RequestSession<'c> {
     current: Current,
     set_cookie: Option<String>,
     log_name: Option<String>,
+    /// Something was stored or removed.
+    changed: bool,
 }
 
 enum Current {
@@ -90,7 +92,18 @@ impl<'c> RequestSession<'c> {
     /// For a request of this scope ([`Settings::scope_of`]).
     #[must_use]
     pub const fn new(settings: &'c Settings, find: Find<'c>, scope: Vec<u8>, https: bool, answer_by: Option<u64>) -> Self {
-        Self { settings, find, scope, https, answer_by, held: Vec::new(), current: Current::Unknown, set_cookie: None, log_name: None }
+        Self {
+            settings,
+            find,
+            scope,
+            https,
+            answer_by,
+            held: Vec::new(),
+            current: Current::Unknown,
+            set_cookie: None,
+            log_name: None,
+            changed: false,
+        }
     }
 
     /// The Set-Cookie header that goes with the head, once.
@@ -101,6 +114,12 @@ impl<'c> RequestSession<'c> {
     /// What stands in logs for the session, once.
     pub fn take_log_name(&mut self) -> Option<String> {
         self.log_name.take()
+    }
+
+    /// Whether the request has stored or removed something.
+    #[must_use]
+    pub const fn has_changed(&self) -> bool {
+        self.changed
     }
 
     /// The request is over for the application: others may have its sessions.
@@ -129,6 +148,7 @@ impl<'c> RequestSession<'c> {
 
     fn carry_out(&mut self, request: &Request<'_>, now: &mut Now<'_>, out: &mut Vec<u8>) -> Result<(), Failure> {
         let sessions = (self.find)()?;
+        self.changed |= matches!(request, Request::Save(_) | Request::Remove { .. });
         match *request {
             Request::Open { key, lock } => self.open(sessions, key, lock, now, out),
             Request::Save(ref save) => self.save(sessions, save, now, out),

@@ -39,6 +39,9 @@ pub enum Kind {
     /// Both: what the application's session wants, and the answer ([`crate::session`]); `code` is an [`crate::session::Op`] or a
     /// [`crate::session::Status`]. Only when the request says so ([`crate::request::SESSIONS`]).
     Session = 8,
+    /// Worker → httpd: nobody runs the request now; it goes to droverd, to be put on the queue again. Ends with [`Kind::Taken`], which is
+    /// then the first word of the worker that takes it.
+    Held = 9,
 }
 
 impl Kind {
@@ -52,6 +55,7 @@ impl Kind {
             6 => Self::Want,
             7 => Self::Taken,
             8 => Self::Session,
+            9 => Self::Held,
             _ => return Err(WireError::Bad("frame kind")),
         })
     }
@@ -63,7 +67,7 @@ impl Kind {
             Self::Fail => MAX_FAIL,
             Self::Log => MAX_LOG,
             Self::Session => crate::session::MAX_SESSION,
-            Self::End | Self::Want | Self::Taken => 0,
+            Self::End | Self::Want | Self::Taken | Self::Held => 0,
         }
     }
 }

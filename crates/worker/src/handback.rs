@@ -51,8 +51,12 @@ pub fn give(worker: &Worker, exchange: &Exchange, message: &[u8], way: &OwnedFd,
     let mtime_us = exchange.prefix.script_mtime_us;
     let changed = |request: &[u8]| FromWorker::Changed { path: exchange.script.path.clone(), mtime_us, request: request.to_vec() };
     let with: Vec<BorrowedFd<'_>> = std::iter::once(way.as_fd()).chain(fds.iter().map(AsFd::as_fd)).collect();
-    if message.len() < LARGEST && worker.control.send(&changed(message), &with).is_ok() {
-        return true;
+    if message.len() < LARGEST {
+        exchange.way.tell_held();
+        if worker.control.send(&changed(message), &with).is_ok() {
+            return true;
+        }
+        exchange.way.tell_taken();
     }
     if worker.control.send(&changed(&[]), &[]).is_err() {
         // Nobody has heard it: the next request says it again.

@@ -25,7 +25,7 @@ use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{Errno, channel, clock, memfile};
 use drover_wire::control::{self, FromWorker};
 use drover_wire::frame::Failure;
-use drover_wire::request::{EXTERNAL, MAX_ENVIRONMENT, MAX_INLINE, MAX_INLINE_BODY, PREFIX, Payload, Prefix, SESSIONS, UNCOUNTED};
+use drover_wire::request::{EXTERNAL, MAX_ENVIRONMENT, MAX_INLINE, MAX_INLINE_BODY, PREFIX, Payload, Prefix, RESENT, SESSIONS, UNCOUNTED};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -194,7 +194,8 @@ impl Server {
         if prefix.take_by != 0 && now >= prefix.take_by {
             return failure::fail(py, &exchange, Failure::Expired, "the request was taken too late");
         }
-        if monitor::is_near(&exchange, now) {
+        // Of one that was held before httpd must know that somebody runs it.
+        if prefix.flags & RESENT != 0 || monitor::is_near(&exchange, now) {
             exchange.told_taken.store(true, Ordering::Relaxed);
             exchange.way.tell_taken();
         }

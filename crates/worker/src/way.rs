@@ -74,9 +74,18 @@ impl Way {
 
     /// Tells httpd that the request runs, if nothing else has told it. Takes neither the GIL nor a wait.
     pub fn tell_taken(&self) {
+        self.tell(Kind::Taken);
+    }
+
+    /// Tells httpd that nobody runs the request: should it be lost on its way, it can be sent again.
+    pub fn tell_held(&self) {
+        self.tell(Kind::Held);
+    }
+
+    fn tell(&self, kind: Kind) {
         let Some(mut out) = self.out.try_lock() else { return }; // somebody is sending right now
         let Some(fd) = out.fd.clone().filter(|_| !out.begun && !out.gone) else { return };
-        if let Ok(n) = channel::send(&*fd, &[&self.header(Kind::Taken, 0, 0)], &[], false) {
+        if let Ok(n) = channel::send(&*fd, &[&self.header(kind, 0, 0)], &[], false) {
             out.gone = n != HEADER; // half a frame: the stream is of no use any more
         }
     }
