@@ -379,6 +379,8 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     pub log: Vec<(u16, String)>,
+    /// The last thing said was that nobody runs the request.
+    pub held: bool,
     pub ending: Ending,
 }
 
@@ -531,10 +533,22 @@ impl Exchange {
 
     /// Everything up to the end. Questions of the session go to `httpd`, which may answer them.
     pub fn answer_asked(mut self, httpd: &mut Sessions<'_>) -> Answer {
-        let mut answer =
-            Answer { status: 0, reason: String::new(), headers: Vec::new(), body: Vec::new(), log: Vec::new(), ending: Ending::Closed };
+        let mut answer = Answer {
+            status: 0,
+            reason: String::new(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            log: Vec::new(),
+            held: false,
+            ending: Ending::Closed,
+        };
         loop {
-            match self.next() {
+            let got = self.next();
+            if got != Got::Closed {
+                answer.held = matches!(got, Got::Frame(Kind::Held, ..));
+            }
+            match got {
+                Got::Frame(Kind::Held | Kind::Taken, ..) => {}
                 Got::Body(piece) => {
                     assert_ne!(answer.status, 0, "body before head");
                     answer.body.extend(piece);

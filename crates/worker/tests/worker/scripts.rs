@@ -106,7 +106,9 @@ fn a_changed_script_hands_the_request_back_once() {
     // Back on the queue, as droverd does when the new generation could not start.
     drover_sys::channel::send(&worker.queue, &[&message], &[std::os::fd::AsFd::as_fd(&fds[0])], true).unwrap();
     drop(fds);
-    assert_eq!(waiting.answer().good(), "old");
+    let served = waiting.answer();
+    assert!(!served.held, "it has been run");
+    assert_eq!(served.good(), "old");
 
     std::fs::write(&path, hello("newer, and longer")).unwrap();
     std::fs::File::options()
@@ -122,7 +124,8 @@ fn a_changed_script_hands_the_request_back_once() {
     let asked = worker.request(&ask);
     if worker.speaks_before(&asked) {
         drop(worker.hear_with_fds()); // the way back with it
-        assert!(matches!(asked.answer().ending, Ending::Closed));
+        let lost = asked.answer();
+        assert!(lost.held && lost.ending == Ending::Closed, "{lost:?}");
     } else {
         assert_eq!(asked.answer().good(), "old");
     }
@@ -151,7 +154,8 @@ fn a_script_may_ask_for_a_new_process() {
     let (FromWorker::Changed { request, .. }, fds) = worker.hear_with_fds() else { panic!() };
     assert!(!request.is_empty());
     drop(fds);
-    assert!(matches!(asked.answer().ending, Ending::Closed));
+    let lost = asked.answer();
+    assert!(lost.held && lost.ending == Ending::Closed, "{lost:?}");
     let mut resent = get("/");
     resent.prefix.flags |= drover_wire::request::RESENT;
     let _again = worker.request(&resent);
