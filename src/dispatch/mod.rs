@@ -13,4 +13,4 @@ pub mod way_back;
 
 pub use error::DispatchError;
 pub use queues::{Key, Queue, Queues};
-pub use way_back::{Exchange, Ready, Wake, Want};
+pub use way_back::{Exchange, Outgoing, Ready, Wake, Want};

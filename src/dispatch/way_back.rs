@@ -93,6 +93,17 @@ pub struct Ready {
     pub client_takes: bool,
 }
 
+/// A request as it is put on a queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'m> {
+    /// As `request::Builder` made it.
+    pub bytes: &'m [u8],
+    /// Its number.
+    pub number: u32,
+    /// The token that goes with it (`request::OFFERED`).
+    pub token: Option<BorrowedFd<'m>>,
+}
+
 /// One request between being sent and its end.
 #[derive(Debug)]
 pub struct Exchange<'q> {
@@ -110,8 +121,16 @@ pub struct Exchange<'q> {
 }
 
 impl<'q> Exchange<'q> {
-    /// Puts a whole message (as `request::Builder` made it, number `number`) on the queue. Waits for room until `until`.
-    pub fn send(queue: &'q Queue, message: &[u8], number: u32, buffer: Vec<u8>, wake: &Wake, until: u64) -> Result<Self, DispatchError> {
+    /// Puts a whole message on the queue. Waits for room until `until` (CLOCK_MONOTONIC nanoseconds); `must_wait` is called before that.
+    pub fn send(
+        queue: &'q Queue,
+        message: Outgoing<'_>,
+        buffer: Vec<u8>,
+        wake: &Wake,
+        until: u64,
+        must_wait: &mut dyn FnMut(),
+    ) -> Result<Self, DispatchError> {
+        let Outgoing { bytes: message, number, token } = message;
         let Pair { near, far, cookie } = queue.take_pair()?;
         let external = message
             .get(6..8) // the flags
@@ -123,15 +142,22 @@ impl<'q> Exchange<'q> {
         } else {
             (message, None)
         };
-        let fds: [BorrowedFd<'_>; 2] = [far.as_fd(), file.as_ref().map_or(far.as_fd(), AsFd::as_fd)];
-        let fds = fds.get(..if file.is_some() { 2 } else { 1 }).unwrap_or_default();
+        let mut fds = [far.as_fd(); 3];
+        let mut count = 1;
+        for (place, fd) in fds.iter_mut().skip(1).zip(file.iter().map(AsFd::as_fd).chain(token)) {
+            *place = fd;
+            count += 1;
+        }
+        let fds = fds.get(..count).unwrap_or_default();
         loop {
-            match channel::send(&queue.fd, &[inline], fds, false) {
+            let pause = match channel::send(&queue.fd, &[inline], fds, false) {
                 Ok(_) => break,
-                Err(Errno::AGAIN) => wait_for_room(&queue.fd, wake, until, None)?,
-                Err(Errno::TOOMANYREFS) => wait_for_room(&queue.fd, wake, until, Some(IN_FLIGHT_PAUSE_NS))?,
+                Err(Errno::AGAIN) => None,
+                Err(Errno::TOOMANYREFS) => Some(IN_FLIGHT_PAUSE_NS),
                 Err(e) => return Err(DispatchError::System("cannot put the request on the queue", e)),
-            }
+            };
+            must_wait();
+            wait_for_room(&queue.fd, wake, until, pause)?;
         }
         drop(far);
         let mut buffer = buffer;

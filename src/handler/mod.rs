@@ -14,7 +14,7 @@ mod relay;
 mod select;
 
 use crate::config::Settings;
-use crate::dispatch::{DispatchError, Exchange, Queues, Wake};
+use crate::dispatch::{DispatchError, Exchange, Outgoing, Queues, Wake};
 use crate::httpd::{Level, Request};
 use crate::messages::Code;
 use crate::resolved::{Group, Resolved};
@@ -24,11 +24,12 @@ use admission::Kept;
 use client::{BodyError, BodyRead, Client, Pass};
 use drover_sys::clock::monotonic_ns;
 use drover_wire::control::Script;
-use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, Builder, MAX_INLINE_BODY, Prefix, SESSIONS, UNCOUNTED};
+use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, Builder, MAX_INLINE_BODY, OFFERED, Prefix, SESSIONS, UNCOUNTED};
 use failure::{Failed, verdict};
 use relay::{Answer, Broken, Limits, Manner, Relay, Source, Upload};
 use select::Selection;
 use std::cell::RefCell;
+use std::os::fd::AsFd;
 
 /// What a request needs that outlives it.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +65,7 @@ struct Buffers {
     message: Builder,
     answer: Vec<u8>,
     body: Vec<u8>,
+    ahead: Vec<u8>,
 }
 
 thread_local! {
@@ -166,7 +168,7 @@ fn run(
         take_by: group.queue_timeout_ns.map(|t| started.saturating_add(t)),
         answer_by: group.request_timeout_ns.map(|t| started.saturating_add(t)),
     };
-    let prefix = Prefix {
+    let mut prefix = Prefix {
         flags: match upload {
             Upload::Open => BODY_FOLLOWS,
             Upload::OnDemand => BODY_FOLLOWS | BODY_ON_DEMAND,
@@ -183,13 +185,11 @@ fn run(
         ..Prefix::default()
     };
     let too_large = |e| unsent(DispatchError::TooLarge(e).into());
-    let Buffers { message, answer, body } = buffers;
+    let Buffers { message, answer, body, ahead } = buffers;
     message.begin(script, &selection.callable_object).map_err(too_large)?;
     for (name, value) in r.each_env() {
         message.pair(name, value).map_err(too_large)?;
     }
-    let message = message.finish(prefix, body.get(..inline).unwrap_or_default()).map_err(too_large)?;
-
     let until = limits.take_by.unwrap_or_else(|| started.saturating_add(limits.silence));
     let most = context.resolved.most_of_a_group(group.capacity, context.gate.slots);
     let mut ticket = context.gate.enter(&selection.key, group, most, context.wake, until).map_err(unsent)?;
@@ -197,13 +197,36 @@ fn run(
     let whole = upload == Upload::None || kept.is_some();
     let harmless = settings.retry && upload == Upload::None && inline == 0 && r.method().is_some_and(is_safe);
     let script = Script { path: script.to_vec(), callable: selection.callable_object.clone() };
+    let find = || {
+        let (settings, plan) = context.session.ok_or_else(|| drover_session::Error::Unavailable("off".into()))?;
+        let stores = context.stores.ok_or_else(|| drover_session::Error::Unavailable("this child was not set up".into()))?;
+        stores.get(settings.store, plan)
+    };
+    let mut session = context.session.map(|(settings, _)| {
+        let scope = settings.scope_of(&selection.key.group, r.server_hostname());
+        let https = r.env(c"wsgi.url_scheme") == Some(b"https");
+        let place = context.stores.and_then(|stores| stores.seen.of(&(&scope, r.uri())));
+        RequestSession::new(settings, &find, place, scope, https, limits.answer_by)
+    });
+    ahead.clear();
+    let token = session.as_mut().and_then(|session| session.send_ahead(r.cookies(), ahead));
+    if token.is_some() {
+        prefix.flags |= OFFERED;
+    }
+    let bytes = message.finish(prefix, ahead, body.get(..inline).unwrap_or_default()).map_err(too_large)?;
+    let message = Outgoing { bytes, number, token: token.as_ref().map(AsFd::as_fd) };
     let (mut opened_again, mut retried) = (false, false);
     loop {
         let queue = context
             .queues
             .open(&selection.key, script.clone(), context.wake, until.min(started.saturating_add(OPEN_NS)))
             .map_err(|e| unsent(e.into()))?;
-        let mut exchange = match Exchange::send(&queue, message, number, std::mem::take(answer), context.wake, until) {
+        let mut must_wait = || {
+            if let Some(session) = &mut session {
+                session.withdraw(true);
+            }
+        };
+        let mut exchange = match Exchange::send(&queue, message, std::mem::take(answer), context.wake, until, &mut must_wait) {
             // Nobody holds the other end any more: the group went and came back. Ask droverd once more.
             Err(DispatchError::System(_, drover_sys::Errno::PIPE | drover_sys::Errno::CONNREFUSED | drover_sys::Errno::CONNRESET))
                 if !opened_again =>
@@ -215,18 +238,8 @@ fn run(
             other => other.map_err(|e| unsent(e.into()))?,
         };
         let manner = Manner { error_override: settings.error_override, answer_buffer: group.answer_buffer };
-        let find = || {
-            let (settings, plan) = context.session.ok_or_else(|| drover_session::Error::Unavailable("off".into()))?;
-            let stores = context.stores.ok_or_else(|| drover_session::Error::Unavailable("this child was not set up".into()))?;
-            stores.get(settings.store, plan)
-        };
-        let session = context.session.map(|(settings, _)| {
-            let scope = settings.scope_of(&selection.key.group, r.server_hostname());
-            let https = r.env(c"wsgi.url_scheme") == Some(b"https");
-            RequestSession::new(settings, &find, scope, https, limits.answer_by)
-        });
         let source = kept.as_deref().map_or(Source::Client, Source::Kept);
-        let result = Relay::new(r, &mut exchange, limits, manner, upload, source, session).counted(context.gate.account()).run(
+        let result = Relay::new(r, &mut exchange, limits, manner, upload, source, session.as_mut()).counted(context.gate.account()).run(
             context.wake,
             body,
             || ticket.leave_queue(),

@@ -84,14 +84,14 @@ const PIECE: (usize, usize) = (8 * 1024, 256 * 1024);
 const BODY_PIECE: usize = 64 * 1024;
 
 /// The state of one request between being sent and its end.
-pub struct Relay<'a, 'q, C> {
+pub struct Relay<'a, 'q, 's, C> {
     client: &'a mut C,
     exchange: &'a mut Exchange<'q>,
     limits: Limits,
     manner: Manner,
     upload: Upload,
     source: Source<'a>,
-    session: Option<RequestSession<'a>>,
+    session: Option<&'a mut RequestSession<'s>>,
     /// The last attempt to read the body found nothing.
     starved: bool,
     /// The last attempt to push it stopped although there may be more.
@@ -167,7 +167,7 @@ pub struct Broken {
     pub held: bool,
 }
 
-impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
+impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
     /// A request that has just been put on its queue.
     pub fn new(
         client: &'a mut C,
@@ -176,7 +176,7 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
         manner: Manner,
         upload: Upload,
         source: Source<'a>,
-        session: Option<RequestSession<'a>>,
+        session: Option<&'a mut RequestSession<'s>>,
     ) -> Self {
         let now = monotonic_ns();
         Self {
@@ -215,7 +215,7 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
         match self.run_inner(wake, scratch, &mut done) {
             Ok(()) => Ok(self.answer),
             Err(failed) => {
-                let answered = self.head_set || self.session.as_ref().is_some_and(RequestSession::has_changed);
+                let answered = self.head_set || self.session.as_ref().is_some_and(|session| session.has_changed());
                 Err(Broken { failed, sent: self.sent, answered, held: self.held })
             }
         }
@@ -243,6 +243,9 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
                     }
                 }
             } else if !ready.room && !ready.client {
+                if let Some(session) = &mut self.session {
+                    session.withdraw(false);
+                }
                 self.check_time()?;
             }
         }
@@ -256,6 +259,9 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
     /// Waits until something can be done.
     fn wait(&mut self, wake: &Wake) -> Result<Ready, Failed> {
         let mut until = if self.unfinished { 0 } else { self.deadline() };
+        if let Some(time) = self.session.as_ref().and_then(|session| session.offered_until()) {
+            until = until.min(time);
+        }
         let starved = self.upload == Upload::Open && self.starved && self.exchange.is_flushed();
         let mut of_client = PollFlags::empty();
         of_client.set(PollFlags::IN, starved);
@@ -322,7 +328,7 @@ impl<'a, 'q, C: Client> Relay<'a, 'q, C> {
                         if *answer == Answer::Whole {
                             client.set_head(&head).map_err(|e| Failed::Head(e.0))?;
                         }
-                        if let Some(cookie) = session.as_mut().and_then(RequestSession::take_cookie) {
+                        if let Some(cookie) = session.as_mut().and_then(|session| session.take_cookie()) {
                             client.set_cookie(&cookie);
                         }
                         *head_set = true;

@@ -1,6 +1,6 @@
 //! Tests of `relay`: a client that is a script, a worker that is a thread on the other end of the real sockets.
 use super::*;
-use crate::dispatch::{Key, Queue, Queues};
+use crate::dispatch::{Key, Outgoing, Queue, Queues};
 use crate::handler::client::BadHead;
 use drover_sys::channel;
 use drover_wire::control::{self, OpenReply, Script};
@@ -169,8 +169,9 @@ fn run_limited(
     let (queue, receiving, wake) = queue();
     let mut builder = Builder::default();
     builder.begin(b"/srv/a.wsgi", b"application").unwrap();
-    let message = builder.finish(Prefix { number: 7, ..Prefix::default() }, b"").unwrap();
-    let mut exchange = Exchange::send(&queue, message, 7, Vec::new(), &wake, u64::MAX).unwrap();
+    let message = builder.finish(Prefix { number: 7, ..Prefix::default() }, b"", b"").unwrap();
+    let mut exchange =
+        Exchange::send(&queue, Outgoing { bytes: message, number: 7, token: None }, Vec::new(), &wake, u64::MAX, &mut || {}).unwrap();
     let thread = std::thread::spawn(move || {
         let mut fds = Vec::new();
         channel::receive(&receiving, &mut [0; 4096], &mut fds, true).unwrap();
@@ -412,8 +413,9 @@ fn a_body_read_before_goes_out_as_one_that_streams() {
     let (queue, receiving, wake) = queue();
     let mut builder = Builder::default();
     builder.begin(b"/srv/a.wsgi", b"application").unwrap();
-    let message = builder.finish(Prefix { number: 7, ..Prefix::default() }, b"").unwrap();
-    let mut exchange = Exchange::send(&queue, message, 7, Vec::new(), &wake, u64::MAX).unwrap();
+    let message = builder.finish(Prefix { number: 7, ..Prefix::default() }, b"", b"").unwrap();
+    let mut exchange =
+        Exchange::send(&queue, Outgoing { bytes: message, number: 7, token: None }, Vec::new(), &wake, u64::MAX, &mut || {}).unwrap();
     let thread = std::thread::spawn(move || {
         let mut fds = Vec::new();
         channel::receive(&receiving, &mut [0; 4096], &mut fds, true).unwrap();

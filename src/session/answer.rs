@@ -1,14 +1,18 @@
-//! One request's questions about sessions, answered.
+//! One request's questions about sessions, answered; the first of them before it is asked, if it is likely to be.
 //!
 //! Responsible for: a worker reaching the sessions of its scope and no others; locks that end with the request; identifiers of our own making
-//! only. Must never: trust a key, or wait without asking whether anybody still listens. Called by: `handler::relay`.
+//! only. Must never: trust a key, or wait without asking whether anybody still listens. Called by: `handler`.
+use super::ahead::{Guess, Place};
 use super::cookie;
 use super::plan::Settings;
 use super::stores::now_ms;
-use drover_session::{Error, Guard, Id, Key, Record, Sessions, id};
+use drover_session::{Error, Guard, Id, Key, Offer, Record, Sessions, id};
 use drover_sys::clock::monotonic_ns;
 use drover_wire::WireError;
+use drover_wire::request::MAX_AHEAD;
 use drover_wire::session::{Opened, Put, Request, Save, Status, Stored, encode_bool, encode_key, error_text};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// A share of the timeout by which the time of the last use must have moved to be written, and the least of it in milliseconds.
 const TOUCH: (u64, u64) = (20, 1000);
@@ -16,6 +20,9 @@ const TOUCH: (u64, u64) = (20, 1000);
 const MOST_HELD: usize = 64;
 /// Tries to find an identifier that is not taken; the second is already a miracle.
 const TRIES: usize = 3;
+
+/// A lock that was sent ahead keeps other processes waiting for so long, nanoseconds, if the application does not want it.
+const OFFERED_NS: u64 = 50_000_000;
 
 /// Where the store of a request comes from; asked only when a session is touched.
 pub type Find<'c> = &'c dyn Fn() -> Result<&'static Sessions, Error>;
@@ -29,12 +36,28 @@ pub struct RequestSession<'c> {
     /// The request's own time limit, CLOCK_MONOTONIC nanoseconds.
     answer_by: Option<u64>,
     held: Vec<Guard<'static>>,
+    /// Where it is noted whether requests like this one want their session.
+    place: Option<Place<'c>>,
+    /// What was sent ahead and not asked for yet, and its lock.
+    ahead: Ahead,
+    offer: Option<Offer<'static>>,
+    offered_until: u64,
     /// The session of the cookie: as the client sent it, or as this request has made it.
     current: Current,
     set_cookie: Option<String>,
     log_name: Option<String>,
     /// Something was stored or removed.
     changed: bool,
+}
+
+/// What went to the worker with the request.
+enum Ahead {
+    /// Nothing, or what was sent has been used.
+    None,
+    /// That there is no session.
+    Absent,
+    /// This one.
+    Sent { name: String, key: Key, accessed_ms: u64, timeout_s: u32 },
 }
 
 enum Current {
@@ -91,7 +114,14 @@ impl From<WireError> for No {
 impl<'c> RequestSession<'c> {
     /// For a request of this scope ([`Settings::scope_of`]).
     #[must_use]
-    pub const fn new(settings: &'c Settings, find: Find<'c>, scope: Vec<u8>, https: bool, answer_by: Option<u64>) -> Self {
+    pub const fn new(
+        settings: &'c Settings,
+        find: Find<'c>,
+        place: Option<Place<'c>>,
+        scope: Vec<u8>,
+        https: bool,
+        answer_by: Option<u64>,
+    ) -> Self {
         Self {
             settings,
             find,
@@ -99,6 +129,10 @@ impl<'c> RequestSession<'c> {
             https,
             answer_by,
             held: Vec::new(),
+            place,
+            ahead: Ahead::None,
+            offer: None,
+            offered_until: 0,
             current: Current::Unknown,
             set_cookie: None,
             log_name: None,
@@ -124,12 +158,98 @@ impl<'c> RequestSession<'c> {
 
     /// The request is over for the application: others may have its sessions.
     pub fn release(&mut self) {
+        if !matches!(std::mem::replace(&mut self.ahead, Ahead::None), Ahead::None)
+            && let Some(place) = self.place
+        {
+            place.left();
+        }
+        self.offer = None;
         self.held.clear();
+    }
+
+    /// Appends what the worker would be answered if it asked for the request's session, when it is likely to: [`Opened`] with its data. The
+    /// lock goes with it as a token, which the worker takes or leaves.
+    pub fn send_ahead(&mut self, cookies: Option<&[u8]>, out: &mut Vec<u8>) -> Option<Arc<OwnedFd>> {
+        let guess = self.place.map_or(Guess::Nothing, Place::guess);
+        if guess == Guess::Nothing {
+            return None;
+        }
+        let from = out.len();
+        if self.look_ahead(guess, cookies, out).is_none() || out.len() - from > MAX_AHEAD {
+            out.truncate(from);
+            self.ahead = Ahead::None;
+            self.offer = None;
+        }
+        self.offered_until = monotonic_ns().saturating_add(OFFERED_NS);
+        self.offer.as_ref().map(Offer::token)
+    }
+
+    fn look_ahead(&mut self, guess: Guess, cookies: Option<&[u8]>, out: &mut Vec<u8>) -> Option<()> {
+        let sessions = (self.find)().ok().filter(|sessions| sessions.is_near())?;
+        let name = self.cookie_name(cookies);
+        let mut found = None;
+        if let Some(name) = name {
+            let key = Key::named(&self.scope, name.as_bytes())?;
+            let offer = if guess == Guess::Lock { Some(sessions.offer(&key)?) } else { None };
+            found = sessions.load(&key, now_ms()).ok()?.map(|record| (name, key, record));
+            // What is not there is not locked either.
+            self.offer = offer.filter(|_| found.is_some());
+        }
+        self.encode(found.as_ref().map(|(name, _, record)| (name.as_str(), record)), out).ok()?;
+        self.ahead = found.map_or(Ahead::Absent, |(name, key, record)| Ahead::Sent {
+            name,
+            key,
+            accessed_ms: record.accessed_ms,
+            timeout_s: record.timeout_s,
+        });
+        Some(())
+    }
+
+    /// Until when (CLOCK_MONOTONIC nanoseconds) a lock that was sent ahead may wait to be wanted.
+    #[must_use]
+    pub const fn offered_until(&self) -> Option<u64> {
+        if self.offer.is_some() { Some(self.offered_until) } else { None }
+    }
+
+    /// Takes back a lock that nobody has wanted and that others wait for; at its time, or at once if `now`.
+    pub fn withdraw(&mut self, now: bool) {
+        if self.offer.is_none() || (!now && monotonic_ns() < self.offered_until) {
+            return;
+        }
+        self.offered_until = monotonic_ns().saturating_add(OFFERED_NS);
+        if self.offer.as_ref().is_some_and(Offer::keeps_others_waiting) {
+            self.offer = self.offer.take().and_then(Offer::withdraw);
+        }
+    }
+
+    /// From now on the lock that was sent ahead is the request's, or it is not.
+    fn settle(&mut self) {
+        self.held.extend(self.offer.take().and_then(Offer::settle));
+    }
+
+    /// The application has read what was sent ahead.
+    fn use_ahead(&mut self, lock: bool) {
+        self.settle();
+        if let Some(place) = self.place {
+            place.wanted(lock);
+        }
+        if let Ahead::Sent { name, key, accessed_ms, timeout_s } = std::mem::replace(&mut self.ahead, Ahead::None) {
+            if let Ok(sessions) = (self.find)() {
+                touch(sessions, &key, accessed_ms, timeout_s);
+            }
+            self.log_name = Some(id::log_name(name.as_bytes()));
+        }
     }
 
     /// Answers a question. An error is one of the worker's: what it sent is no question.
     pub fn answer(&mut self, code: u16, payload: &[u8], mut now: Now<'_>) -> Result<Answered, WireError> {
         let request = Request::decode(code, payload)?;
+        if let Request::Used { lock } = request {
+            self.use_ahead(lock);
+            return Ok(Answered::Nothing);
+        }
+        self.settle();
+        self.ahead = Ahead::None;
         let quiet = matches!(&request, Request::Save(save) if save.no_reply);
         let mut out = Vec::new();
         Ok(match self.carry_out(&request, &mut now, &mut out) {
@@ -157,6 +277,7 @@ impl<'c> RequestSession<'c> {
                 if let Some(name) = self.name(key, now)? {
                     let key = self.key(&name)?;
                     lived = sessions.remove(&key, now_ms())?;
+                    self.tell_others(sessions, &key);
                     self.let_go(&key);
                 }
                 if cookie {
@@ -179,6 +300,7 @@ impl<'c> RequestSession<'c> {
                 }
                 None => Ok(()),
             },
+            Request::Used { .. } => Ok(()), // carried out before
             Request::Unlock { key } => {
                 if let Some(name) = self.name(key, now)? {
                     let key = self.key(&name)?;
@@ -198,6 +320,9 @@ impl<'c> RequestSession<'c> {
         out: &mut Vec<u8>,
     ) -> Result<(), Failure> {
         let name = self.name(key, now)?;
+        if let Some(place) = self.place {
+            place.wanted(lock);
+        }
         let mut found = None;
         if let Some(name) = &name {
             let key = self.key(name)?;
@@ -207,7 +332,7 @@ impl<'c> RequestSession<'c> {
             }
             found = sessions.load(&key, now_ms())?;
             match &found {
-                Some(record) => self.touch(sessions, &key, record),
+                Some(record) => touch(sessions, &key, record.accessed_ms, record.timeout_s),
                 // What is not there is not locked either: a client could hold any name that way.
                 None if lock && !held_before => self.let_go(&key),
                 None => {}
@@ -216,10 +341,14 @@ impl<'c> RequestSession<'c> {
         if found.is_some() {
             self.log_name = name.as_ref().map(|name| id::log_name(name.as_bytes()));
         }
+        Ok(self.encode(name.as_deref().zip(found.as_ref()), out)?)
+    }
+
+    fn encode(&self, found: Option<(&str, &Record)>, out: &mut Vec<u8>) -> Result<(), WireError> {
         let stored =
-            found.as_ref().map(|r| Stored { created_ms: r.created_ms, accessed_ms: r.accessed_ms, timeout_s: r.timeout_s, data: &r.data });
+            found.map(|(_, r)| Stored { created_ms: r.created_ms, accessed_ms: r.accessed_ms, timeout_s: r.timeout_s, data: &r.data });
         let opened = Opened {
-            id: name.as_deref().filter(|_| found.is_some()),
+            id: found.map(|(name, _)| name),
             default_timeout_s: self.settings.timeout_s,
             serializer: self.settings.serializer,
             max_size: self.settings.max_size,
@@ -227,17 +356,16 @@ impl<'c> RequestSession<'c> {
             record: stored,
         };
         opened.encode(out)?;
-        if let Some(record) = &found {
+        if let Some((_, record)) = found {
             out.extend_from_slice(&record.data);
         }
         Ok(())
     }
 
-    fn touch(&self, sessions: &Sessions, key: &Key, record: &Record) {
-        let moved = now_ms().saturating_sub(record.accessed_ms);
-        if moved >= (u64::from(record.timeout_s) * 1000 / TOUCH.0).max(TOUCH.1) {
-            // A full store must not forbid reading; the session ends a little early then.
-            let _ = sessions.touch(key, now_ms());
+    /// What other requests were sent of this session, without holding it, is not true any more.
+    fn tell_others(&self, sessions: &Sessions, key: &Key) {
+        if !self.holds(key) {
+            sessions.revoke(key);
         }
     }
 
@@ -268,6 +396,7 @@ impl<'c> RequestSession<'c> {
                     self.hold(sessions, &key, now)?;
                 }
                 sessions.put(&key, &record, how, at)?;
+                self.tell_others(sessions, &key);
                 name.to_owned()
             }
             None => self.create(sessions, &record, save.keep_lock, now)?,
@@ -275,6 +404,7 @@ impl<'c> RequestSession<'c> {
         if let Some(old) = save.replaces {
             let old = self.key(old)?;
             sessions.remove(&old, at)?;
+            self.tell_others(sessions, &old);
             self.let_go(&old);
         }
         if !save.keep_lock {
@@ -316,14 +446,19 @@ impl<'c> RequestSession<'c> {
         if let Some(key) = key {
             return Ok(Some(key.to_owned()));
         }
+        Ok(self.cookie_name(now.cookies))
+    }
+
+    /// What the request's cookie says.
+    fn cookie_name(&mut self, cookies: Option<&[u8]>) -> Option<String> {
         if matches!(self.current, Current::Unknown) {
-            let found = now.cookies.and_then(|header| cookie::find(header, &self.settings.cookie));
+            let found = cookies.and_then(|header| cookie::find(header, &self.settings.cookie));
             self.current = found.map_or(Current::None, |id| Current::Name(id.as_str().to_owned()));
         }
-        Ok(match &self.current {
+        match &self.current {
             Current::Name(name) => Some(name.clone()),
             Current::None | Current::Unknown => None,
-        })
+        }
     }
 
     fn key(&self, name: &str) -> Result<Key, Failure> {
@@ -350,6 +485,15 @@ impl<'c> RequestSession<'c> {
 
     fn let_go(&mut self, key: &Key) {
         self.held.retain(|guard| guard.key() != key);
+    }
+}
+
+/// Notes that a session is used, if the time of its last use has moved enough.
+fn touch(sessions: &Sessions, key: &Key, accessed_ms: u64, timeout_s: u32) {
+    let now = now_ms();
+    if now.saturating_sub(accessed_ms) >= (u64::from(timeout_s) * 1000 / TOUCH.0).max(TOUCH.1) {
+        // A full store must not forbid reading; the session ends a little early then.
+        let _ = sessions.touch(key, now);
     }
 }
 

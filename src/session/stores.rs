@@ -2,6 +2,7 @@
 //!
 //! Responsible for: opening a store at its first use, never before the child was forked; one thread for the work between requests of each, which
 //! ends with the child and writes down what was in memory. Called by: `httpd::lifecycle`, [`super::answer`].
+use super::ahead::Seen;
 use super::plan::StorePlan;
 use drover_session::{Engine, Error, Kept, Sessions};
 use drover_sys::clock::realtime_ns;
@@ -28,6 +29,8 @@ pub type MakeEngine = &'static (dyn Fn(&StorePlan) -> Result<Box<dyn Engine>, Er
 pub struct Stores {
     opened: Vec<OnceLock<Sessions>>,
     opening: Mutex<Vec<Receiver<()>>>,
+    /// Which URLs want their sessions.
+    pub seen: Seen,
     stop: OwnedFd,
     say: Say,
     make: MakeEngine,
@@ -43,7 +46,7 @@ impl Stores {
     /// None opened yet, room for `n`.
     pub fn new(n: usize, say: Say, make: MakeEngine) -> Result<Self, Error> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| Error::Unavailable(e.to_string()))?;
-        Ok(Self { opened: (0..n).map(|_| OnceLock::new()).collect(), opening: Mutex::default(), stop, say, make })
+        Ok(Self { opened: (0..n).map(|_| OnceLock::new()).collect(), opening: Mutex::default(), seen: Seen::default(), stop, say, make })
     }
 
     /// The store of a plan, at this place of [`super::plan::Plan::stores`].

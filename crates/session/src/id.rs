@@ -79,7 +79,8 @@ impl Key {
 #[must_use]
 pub fn log_name(id: &[u8]) -> String {
     let hash = Sha256::new().chain_update(b"log\0").chain_update(id).finalize();
-    hash.iter().take(8).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    let number = hash.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    format!("{number:016x}")
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Responsible for: identifiers, records, the engines that keep them (memory, disk), locks per session, and the choice of an engine from what
 //! the MPM says of itself. Must never: see a cookie or a request, or keep an identifier where it can be read. Called by:
-//! `src/handler/session.rs` in httpd's children; other engines (httpd's socache) implement [`Engine`].
+//! `src/session` in httpd's children; other engines (httpd's socache) implement [`Engine`].
 //!
 //! * [`id`]: identifiers, and the keys that are made of them.
 //! * [`engine`]: the trait, records, errors.
@@ -22,5 +22,5 @@ pub mod store;
 pub use choice::{Asked, Choice, Kept, Refused, choose};
 pub use engine::{Engine, Error, Figures, Put, Record, Swept};
 pub use id::{Id, Key};
-pub use lock::Guard;
+pub use lock::{Guard, Offer};
 pub use store::{Limits, Sessions};

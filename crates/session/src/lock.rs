@@ -5,13 +5,18 @@
 //!
 //! Within a process there is a table; between processes, one byte of the file `locks` a session, at an offset taken from its key. While a
 //! process is alone ([`crate::owner`]), the table is enough.
+//!
+//! A lock can be held on the chance that somebody will want it ([`Locks::offer`]): whoever takes the [`Offer`]'s token first has it, the one it
+//! was offered to or the next that wants it.
 use crate::engine::Error;
 use crate::id::Key;
 use drover_sys::clock::monotonic_ns;
 use drover_sys::filelock::{self, Hold};
+use drover_sys::token;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,16 +38,29 @@ pub struct Locks {
 struct Table {
     alone: bool,
     held: HashMap<Key, Held>,
+    /// The number of the last holder.
+    holders: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Held {
+    /// Whose it is: an offer may have lost it.
+    holder: u64,
     in_file: bool,
+    /// It is only offered, as long as nobody has taken this.
+    token: Option<Arc<OwnedFd>>,
     waiting: VecDeque<Arc<Waiter>>,
 }
 
-#[derive(Debug, Default)]
+impl Held {
+    const fn by(holder: u64) -> Self {
+        Self { holder, in_file: false, token: None, waiting: VecDeque::new() }
+    }
+}
+
+#[derive(Debug)]
 struct Waiter {
+    holder: u64,
     given: Mutex<bool>,
     bell: Condvar,
 }
@@ -52,6 +70,65 @@ struct Waiter {
 pub struct Guard<'l> {
     locks: &'l Locks,
     key: Key,
+    holder: u64,
+}
+
+/// A session that is held for somebody who may not want it; let go when dropped.
+#[derive(Debug)]
+pub struct Offer<'l> {
+    /// Taken out when it is settled.
+    guard: Option<Guard<'l>>,
+    token: Arc<OwnedFd>,
+}
+
+/// How a lock is come by.
+enum Entered {
+    Now(u64),
+    Later(Arc<Waiter>),
+}
+
+impl<'l> Offer<'l> {
+    /// Whether it is this session that is offered.
+    #[must_use]
+    pub fn is_of(&self, key: &Key) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.key == *key)
+    }
+
+    /// Who takes the token ([`token::take`]) has the lock. Nobody can once the offer is settled.
+    #[must_use]
+    pub fn token(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.token)
+    }
+
+    /// Whether other processes cannot have the session meanwhile. (Those who want it in this one take the token.)
+    #[must_use]
+    pub fn keeps_others_waiting(&self) -> bool {
+        let Some(guard) = &self.guard else { return false };
+        guard.locks.table.lock().held.get(&guard.key).is_some_and(|held| held.holder == guard.holder && held.in_file)
+    }
+
+    /// Ends the offer if nobody has taken the token; else it stays what it was.
+    pub fn withdraw(self) -> Option<Self> {
+        (!token::take(&*self.token)).then_some(self)
+    }
+
+    /// Ends the offer: the lock, if it is that of the one it was offered to.
+    #[must_use]
+    pub fn settle(mut self) -> Option<Guard<'l>> {
+        let guard = self.guard.take().filter(|_| !token::take(&*self.token))?;
+        let mut table = guard.locks.table.lock();
+        let held = table.held.get_mut(&guard.key).filter(|held| held.holder == guard.holder);
+        let mine = held.map(|held| held.token = None).is_some();
+        drop(table);
+        mine.then_some(guard)
+    }
+}
+
+impl Drop for Offer<'_> {
+    fn drop(&mut self) {
+        // Before the guard goes: whoever still has the token must not find it good.
+        let _ = token::take(&*self.token);
+    }
 }
 
 impl Guard<'_> {
@@ -64,7 +141,7 @@ impl Guard<'_> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.locks.release(&self.key);
+        self.locks.release(&self.key, self.holder);
     }
 }
 
@@ -82,10 +159,14 @@ impl Locks {
 
     /// Holds a session. Waits until `until` (CLOCK_MONOTONIC nanoseconds), or until `cancelled` says so. Not re-entrant.
     pub fn lock(&self, key: &Key, until: u64, cancelled: &mut dyn FnMut() -> bool) -> Result<Guard<'_>, Error> {
-        if let Some(waiter) = self.enter(key) {
-            self.wait(key, &waiter, until, cancelled)?;
-        }
-        let guard = Guard { locks: self, key: *key };
+        let holder = match self.enter(key) {
+            Entered::Now(holder) => holder,
+            Entered::Later(waiter) => {
+                self.wait(key, &waiter, until, cancelled)?;
+                waiter.holder
+            }
+        };
+        let guard = Guard { locks: self, key: *key, holder };
         let mut pause = PAUSE.0;
         while !self.try_file(key)? {
             if cancelled() {
@@ -101,19 +182,55 @@ impl Locks {
         Ok(guard)
     }
 
-    /// Takes the process's own lock, or a place in its queue.
-    fn enter(&self, key: &Key) -> Option<Arc<Waiter>> {
+    /// Takes the process's own lock, from whom it is only offered if need be, or a place in its queue.
+    fn enter(&self, key: &Key) -> Entered {
         let mut table = self.table.lock();
+        table.holders += 1;
+        let holder = table.holders;
         match table.held.get_mut(key) {
             None => {
-                table.held.insert(*key, Held::default());
-                None
+                table.held.insert(*key, Held::by(holder));
+                Entered::Now(holder)
             }
             Some(held) => {
-                let waiter = Arc::new(Waiter::default());
+                if held.token.take().is_some_and(|token| token::take(&*token)) {
+                    held.holder = holder;
+                    return Entered::Now(holder);
+                }
+                let waiter = Arc::new(Waiter { holder, given: Mutex::new(false), bell: Condvar::new() });
                 held.waiting.push_back(waiter.clone());
-                Some(waiter)
+                Entered::Later(waiter)
             }
+        }
+    }
+
+    /// Offers a session that nobody holds. Waits for nothing.
+    #[must_use]
+    pub fn offer(&self, key: &Key) -> Option<Offer<'_>> {
+        let token = Arc::new(token::new().ok()?);
+        let mut table = self.table.lock();
+        if table.held.contains_key(key) {
+            return None;
+        }
+        table.holders += 1;
+        let mut held = Held { token: Some(token.clone()), ..Held::by(table.holders) };
+        held.in_file = !table.alone && filelock::set(&self.file, offset(key), Hold::Exclusive) == Ok(true);
+        if !table.alone && !held.in_file {
+            return None;
+        }
+        let holder = table.holders;
+        table.held.insert(*key, held);
+        drop(table);
+        Some(Offer { guard: Some(Guard { locks: self, key: *key, holder }), token })
+    }
+
+    /// A session is changed by somebody who does not hold it: what was sent along with an offer is not true any more.
+    pub fn revoke(&self, key: &Key) {
+        let mut table = self.table.lock();
+        let Some(held) = table.held.get_mut(key) else { return };
+        if held.token.take().is_some_and(|token| token::take(&*token)) {
+            let holder = held.holder;
+            self.free(&mut table, key, holder);
         }
     }
 
@@ -147,7 +264,7 @@ impl Locks {
         }
         drop(table);
         if *waiter.given.lock() {
-            self.release(key);
+            self.release(key, waiter.holder);
         }
     }
 
@@ -164,14 +281,19 @@ impl Locks {
         Ok(held.in_file)
     }
 
-    fn release(&self, key: &Key) {
-        let mut table = self.table.lock();
-        let Some(held) = table.held.get_mut(key) else { return };
+    fn release(&self, key: &Key, holder: u64) {
+        self.free(&mut self.table.lock(), key, holder);
+    }
+
+    fn free(&self, table: &mut Table, key: &Key, holder: u64) {
+        let Some(held) = table.held.get_mut(key).filter(|held| held.holder == holder) else { return };
         if std::mem::take(&mut held.in_file) {
             // What cannot be let go is let go by the kernel at the end of the process.
             let _ = filelock::set(&self.file, offset(key), Hold::Free);
         }
+        held.token = None;
         if let Some(next) = held.waiting.pop_front() {
+            held.holder = next.holder;
             *next.given.lock() = true;
             next.bell.notify_one();
         } else {
@@ -250,6 +372,72 @@ mod tests {
         drop(held);
         drop(b.lock(&key(1), 0, &mut never()).unwrap());
         assert!(a.table.lock().held.is_empty() && b.table.lock().held.is_empty());
+    }
+
+    #[test]
+    fn what_is_offered_is_whose_token_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (Locks::new(file(&dir)), Locks::new(file(&dir)));
+        let now = |locks: &Locks| locks.lock(&key(1), 0, &mut never()).map(drop);
+        // Not wanted by the one it was offered to: the next one has it at once, and the offer has nothing any more.
+        let offer = a.offer(&key(1)).unwrap();
+        assert!(offer.keeps_others_waiting() && a.offer(&key(1)).is_none() && b.offer(&key(1)).is_none());
+        assert_eq!(now(&b), Err(Error::LockTimeout), "another process does not see the token");
+        let other = a.lock(&key(1), 0, &mut never()).unwrap();
+        assert!(!token::take(&*offer.token()) && !offer.keeps_others_waiting());
+        assert!(offer.settle().is_none());
+        assert_eq!((now(&a), now(&b)), (Err(Error::LockTimeout), Err(Error::LockTimeout)), "still the other's");
+        drop(other);
+        // Wanted.
+        let offer = a.offer(&key(1)).unwrap();
+        assert!(token::take(&*offer.token()));
+        let offer = offer.withdraw().unwrap();
+        assert_eq!(now(&a), Err(Error::LockTimeout));
+        let guard = offer.settle().unwrap();
+        assert_eq!(now(&b), Err(Error::LockTimeout));
+        drop(guard);
+        assert_eq!((now(&a), now(&b)), (Ok(()), Ok(())));
+        // Given up, withdrawn, changed by others: free.
+        let offer = a.offer(&key(1)).unwrap();
+        assert!(offer.withdraw().is_none());
+        drop(a.offer(&key(1)).unwrap());
+        let offer = b.offer(&key(1)).unwrap();
+        b.revoke(&key(1));
+        assert_eq!(now(&a), Ok(()));
+        assert!(!token::take(&*offer.token()) && offer.settle().is_none());
+        assert!(a.table.lock().held.is_empty() && b.table.lock().held.is_empty());
+    }
+
+    #[test]
+    fn offers_and_locks_exclude_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let processes = [Locks::new(file(&dir)), Locks::new(file(&dir))];
+        let (inside, total) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = || {
+            assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+            total.fetch_add(1, Ordering::SeqCst);
+            inside.fetch_sub(1, Ordering::SeqCst);
+        };
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let (locks, work) = (&processes[n % 2], &work);
+                scope.spawn(move || {
+                    for round in 0..200 {
+                        let offer = if (n + round) % 3 == 0 { None } else { locks.offer(&key(1)) };
+                        if offer.as_ref().is_some_and(|offer| token::take(&*offer.token())) {
+                            work();
+                            drop(offer.unwrap().settle().expect("the token was ours"));
+                            continue;
+                        }
+                        drop(offer);
+                        let _guard = locks.lock(&key(1), FOREVER, &mut never()).unwrap();
+                        work();
+                    }
+                });
+            }
+        });
+        assert_eq!(total.into_inner(), 1600);
+        assert!(processes.iter().all(|p| p.table.lock().held.is_empty()));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! A store: an engine and its locks, as one process has them.
 //!
 //! Responsible for: engine and locks agreeing on who is alone; the work between requests ([`Sessions::keep`]). Called by:
-//! `src/handler/session.rs`.
+//! `src/session`.
 use crate::disk::{Disk, Say};
 use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
 use crate::id::Key;
-use crate::lock::{Guard, Locks};
+use crate::lock::{Guard, Locks, Offer};
 use crate::memory::Memory;
 use crate::owner::Owner;
 use drover_sys::clock::monotonic_ns;
@@ -48,7 +48,7 @@ pub struct Sessions {
 }
 
 enum Kind {
-    Plain { engine: Box<dyn Engine>, owner: Owner },
+    Plain { engine: Box<dyn Engine>, owner: Owner, near: bool },
     Memory { memory: Memory, owner: Owner, standing: Mutex<Standing>, ready: AtomicBool },
 }
 
@@ -77,7 +77,7 @@ fn disk(directory: &Path, limits: &Limits, say: &'static (dyn Fn(&str) + Send + 
 impl Sessions {
     /// Sessions on disk, below a directory that is there. `say` is told what the administrator must know.
     pub fn disk(directory: &Path, limits: Limits, say: &'static (dyn Fn(&str) + Send + Sync)) -> Result<Self, Error> {
-        Self::with_engine(directory, limits, say, Box::new(disk(directory, &limits, say)?))
+        Self::plain(directory, limits, say, Box::new(disk(directory, &limits, say)?), true)
     }
 
     /// Sessions in an engine of the caller's; only the locks lie in the directory.
@@ -87,8 +87,18 @@ impl Sessions {
         say: &'static (dyn Fn(&str) + Send + Sync),
         engine: Box<dyn Engine>,
     ) -> Result<Self, Error> {
+        Self::plain(directory, limits, say, engine, false)
+    }
+
+    fn plain(
+        directory: &Path,
+        limits: Limits,
+        say: &'static (dyn Fn(&str) + Send + Sync),
+        engine: Box<dyn Engine>,
+        near: bool,
+    ) -> Result<Self, Error> {
         let owner = Owner::new(directory, lock_file(directory)?)?;
-        Ok(Self { kind: Kind::Plain { engine, owner }, locks: Locks::new(lock_file(directory)?), limits, say: Box::new(say) })
+        Ok(Self { kind: Kind::Plain { engine, owner, near }, locks: Locks::new(lock_file(directory)?), limits, say: Box::new(say) })
     }
 
     /// Sessions in memory while this process is alone with the directory, else on disk.
@@ -242,6 +252,26 @@ impl Sessions {
     pub fn lock(&self, key: &Key, until: u64, cancelled: &mut dyn FnMut() -> bool) -> Result<Guard<'_>, Error> {
         self.engine()?;
         self.locks.lock(key, until, cancelled)
+    }
+
+    /// Whether a look at a session costs next to nothing and waits for nobody: it may be made on the chance that it is wanted.
+    #[must_use]
+    pub fn is_near(&self) -> bool {
+        match &self.kind {
+            Kind::Plain { near, .. } => *near,
+            Kind::Memory { ready, .. } => ready.load(Ordering::Acquire),
+        }
+    }
+
+    /// Holds a session on the chance that it is wanted; see [`Locks::offer`]. To be asked only if it [`Sessions::is_near`].
+    #[must_use]
+    pub fn offer(&self, key: &Key) -> Option<Offer<'_>> {
+        self.locks.offer(key)
+    }
+
+    /// See [`Locks::revoke`].
+    pub fn revoke(&self, key: &Key) {
+        self.locks.revoke(key);
     }
 
     /// A session that lives.

@@ -56,7 +56,7 @@ mod tests {
         let (near, far) = stream_pair().unwrap();
         let mut b = Builder::default();
         b.begin(b"/a.wsgi", b"application").unwrap();
-        let message = b.finish(Prefix { number: 77, ..Prefix::default() }, b"body").unwrap();
+        let message = b.finish(Prefix { number: 77, ..Prefix::default() }, b"", b"body").unwrap();
         send(&sender, &[b"nonsense"], &[], false).unwrap();
         send(&sender, &[message], &[far.as_fd()], false).unwrap();
         drop(far);

@@ -200,7 +200,7 @@ fn request(queue: &OwnedFd, script: &Path, callable: &str, mtime_s: u64) -> Requ
     builder.begin(script.as_os_str().as_bytes(), callable.as_bytes()).unwrap();
     builder.pair(b"REQUEST_METHOD", b"GET").unwrap();
     let prefix = Prefix { number, script_mtime_us: mtime_s * 1_000_000, ..Prefix::default() };
-    send(queue, &[builder.finish(prefix, b"").unwrap()], &[far.as_fd()], true).unwrap();
+    send(queue, &[builder.finish(prefix, b"", b"").unwrap()], &[far.as_fd()], true).unwrap();
     Request { near, number }
 }
 

@@ -16,6 +16,7 @@ pub mod shared;
 pub mod signals;
 pub mod spawn;
 pub mod tally;
+pub mod token;
 pub mod users;
 pub mod wait;
 pub use rustix::io::Errno;

@@ -4,18 +4,21 @@
 //! (encode), `crates/worker` and `crates/supervisor` (decode).
 //!
 //! The message is a fixed prefix of [`PREFIX`] bytes, then script, callable, the environment as pairs of (2-byte length, key),
-//! (4-byte length, value), then the part of the body that rides inside. Descriptor 0 that comes with it is the worker's end of
-//! the way back. When [`EXTERNAL`] is set, everything behind the prefix is in descriptor 1, a sealed memory file.
+//! (4-byte length, value), then the session sent ahead, then the part of the body that rides inside. Descriptor 0 that comes with it is the
+//! worker's end of the way back. When [`EXTERNAL`] is set, everything behind the prefix is in descriptor 1, a sealed memory file. When
+//! [`OFFERED`] is set, the last descriptor is the token of the session's lock.
 use crate::codec::{Reader, WireError, put_long, put_short};
 
 /// First four bytes of every request message.
 pub const MAGIC: u32 = u32::from_ne_bytes(*b"DRVQ");
 /// Bytes of the fixed part.
-pub const PREFIX: usize = 68;
+pub const PREFIX: usize = 72;
 /// The largest message that is sent as one datagram; anything larger goes through a memory file ([`EXTERNAL`]).
 pub const MAX_INLINE: usize = 160 * 1024;
 /// The largest part of a body that rides inside the message.
 pub const MAX_INLINE_BODY: usize = 64 * 1024;
+/// The largest session that is sent ahead, as `session::Opened` with its data.
+pub const MAX_AHEAD: usize = 16 * 1024;
 /// The largest environment (script and callable included) that is accepted at all.
 pub const MAX_ENVIRONMENT: usize = 16 * 1024 * 1024;
 
@@ -31,6 +34,8 @@ pub const RESENT: u16 = 1 << 3;
 pub const UNCOUNTED: u16 = 1 << 4;
 /// httpd keeps sessions for this request (DroverSession is not off): SESSION frames may be sent.
 pub const SESSIONS: u16 = 1 << 5;
+/// The lock of the session that is sent ahead is the request's as soon as the worker takes the token, which is the last descriptor.
+pub const OFFERED: u16 = 1 << 6;
 
 /// Marks a whole message as [`RESENT`]. Does nothing to what is no message.
 pub fn mark_resent(message: &mut [u8]) {
@@ -62,7 +67,9 @@ pub struct Prefix {
     pub pairs: u16,
     /// Bytes of script, callable and environment.
     pub env_len: u32,
-    /// Bytes of body behind the environment.
+    /// Bytes of the session behind the environment, as `session::Opened` has them; 0: none was sent ahead.
+    pub ahead_len: u32,
+    /// Bytes of body behind that.
     pub body_len: u32,
 }
 
@@ -90,6 +97,7 @@ impl Prefix {
         put(&self.script_mtime_us.to_ne_bytes());
         put(&u32::from(self.pairs).to_ne_bytes());
         put(&self.env_len.to_ne_bytes());
+        put(&self.ahead_len.to_ne_bytes());
         put(&self.body_len.to_ne_bytes());
         out
     }
@@ -110,22 +118,36 @@ impl Prefix {
         let (take_by, answer_by, queued_at) = (r.u64("take_by")?, r.u64("answer_by")?, r.u64("queued_at")?);
         let (started_us, script_mtime_us) = (r.u64("started")?, r.u64("mtime")?);
         let pairs = u16::try_from(r.u32("pairs")?).map_err(|_| WireError::Bad("number of pairs"))?;
-        let (env_len, body_len) = (r.u32("env length")?, r.u32("body length")?);
+        let (env_len, ahead_len, body_len) = (r.u32("env length")?, r.u32("session length")?, r.u32("body length")?);
         if env_len as usize > MAX_ENVIRONMENT {
             return Err(WireError::TooLarge("environment"));
+        }
+        if ahead_len as usize > MAX_AHEAD {
+            return Err(WireError::TooLarge("session sent ahead"));
         }
         if body_len as usize > MAX_INLINE_BODY {
             return Err(WireError::TooLarge("inline body"));
         }
-        let prefix =
-            Self { flags, number, take_by, answer_by, queued_at, started_us, script_mtime_us, log_level, pairs, env_len, body_len };
-        Ok(prefix)
+        Ok(Self {
+            flags,
+            number,
+            take_by,
+            answer_by,
+            queued_at,
+            started_us,
+            script_mtime_us,
+            log_level,
+            pairs,
+            env_len,
+            ahead_len,
+            body_len,
+        })
     }
 
     /// Bytes behind the prefix.
     #[must_use]
     pub const fn payload_len(&self) -> usize {
-        self.env_len as usize + self.body_len as usize
+        self.env_len as usize + self.ahead_len as usize + self.body_len as usize
     }
 }
 
@@ -156,19 +178,24 @@ impl Builder {
         if self.out.len() > PREFIX + MAX_ENVIRONMENT { Err(WireError::TooLarge("environment")) } else { Ok(()) }
     }
 
-    /// Ends the environment and appends the part of the body that rides inside (at most [`MAX_INLINE_BODY`] bytes),
-    /// then fills in the prefix. Returns the whole message, prefix first.
-    pub fn finish(&mut self, mut prefix: Prefix, body: &[u8]) -> Result<&[u8], WireError> {
+    /// Ends the environment and appends the session sent ahead (at most [`MAX_AHEAD`] bytes) and the part of the body that rides inside
+    /// (at most [`MAX_INLINE_BODY`] bytes), then fills in the prefix. Returns the whole message, prefix first.
+    pub fn finish(&mut self, mut prefix: Prefix, ahead: &[u8], body: &[u8]) -> Result<&[u8], WireError> {
         if body.len() > MAX_INLINE_BODY {
             return Err(WireError::TooLarge("inline body"));
+        }
+        if ahead.len() > MAX_AHEAD {
+            return Err(WireError::TooLarge("session sent ahead"));
         }
         self.env_len = self.out.len().saturating_sub(PREFIX);
         prefix.pairs = self.pairs;
         prefix.env_len = u32::try_from(self.env_len).map_err(|_| WireError::TooLarge("environment"))?;
+        prefix.ahead_len = u32::try_from(ahead.len()).map_err(|_| WireError::TooLarge("session sent ahead"))?;
         prefix.body_len = u32::try_from(body.len()).map_err(|_| WireError::TooLarge("inline body"))?;
-        if self.out.len() + body.len() > MAX_INLINE {
+        if self.out.len() + ahead.len() + body.len() > MAX_INLINE {
             prefix.flags |= EXTERNAL;
         }
+        self.out.extend_from_slice(ahead);
         self.out.extend_from_slice(body);
         if let Some(place) = self.out.get_mut(..PREFIX) {
             place.copy_from_slice(&prefix.encode());
@@ -186,6 +213,8 @@ pub struct Payload<'a> {
     pub callable: &'a [u8],
     /// The pairs, to be walked with [`Pairs`].
     pub environment: Pairs<'a>,
+    /// The session that was sent ahead, as `session::Opened`; empty: none.
+    pub ahead: &'a [u8],
     /// The part of the body that came inside.
     pub body: &'a [u8],
 }
@@ -196,11 +225,12 @@ impl<'a> Payload<'a> {
         if bytes.len() != prefix.payload_len() {
             return Err(WireError::Short("request"));
         }
-        let (env, body) = bytes.split_at_checked(prefix.env_len as usize).ok_or(WireError::Short("environment"))?;
+        let (env, rest) = bytes.split_at_checked(prefix.env_len as usize).ok_or(WireError::Short("environment"))?;
+        let (ahead, body) = rest.split_at_checked(prefix.ahead_len as usize).ok_or(WireError::Short("session sent ahead"))?;
         let mut r = Reader::new(env);
         let script = r.short_bytes("script")?;
         let callable = r.short_bytes("callable")?;
-        Ok(Self { script, callable, environment: Pairs { reader: r, left: prefix.pairs }, body })
+        Ok(Self { script, callable, environment: Pairs { reader: r, left: prefix.pairs }, ahead, body })
     }
 }
 
@@ -267,17 +297,18 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(script in ".{0,40}", pairs in proptest::collection::vec(("[A-Z_]{0,20}", proptest::collection::vec(any::<u8>(), 0..300)), 0..30),
-                      body in proptest::collection::vec(any::<u8>(), 0..2000), number in any::<u32>()) {
+                      ahead in proptest::collection::vec(any::<u8>(), 0..500), body in proptest::collection::vec(any::<u8>(), 0..2000),
+                      number in any::<u32>()) {
             let mut b = Builder::default();
             b.begin(script.as_bytes(), b"application").unwrap();
             for (k, v) in &pairs { b.pair(k.as_bytes(), v).unwrap(); }
-            let message = b.finish(Prefix { number, ..Prefix::default() }, &body).unwrap();
+            let message = b.finish(Prefix { number, ..Prefix::default() }, &ahead, &body).unwrap();
             let p = Prefix::decode(message).unwrap();
             prop_assert_eq!(p.number, number);
             let payload = Payload::decode(&p, &message[PREFIX..]).unwrap();
             prop_assert_eq!(payload.script, script.as_bytes());
             prop_assert_eq!(payload.callable, b"application");
-            prop_assert_eq!(payload.body, &body[..]);
+            prop_assert_eq!((payload.ahead, payload.body), (&ahead[..], &body[..]));
             let back: Vec<_> = payload.environment.collect::<Result<_, _>>().unwrap();
             prop_assert_eq!(back.len(), pairs.len());
             for ((k, v), (a, b)) in pairs.iter().zip(back) { prop_assert_eq!(k.as_bytes(), a); prop_assert_eq!(&v[..], b); }
@@ -295,7 +326,7 @@ mod tests {
             let mut b = Builder::default();
             b.begin(b"/srv/a.wsgi", b"application").unwrap();
             b.pair(b"A", b"1234567890123456789012345678901234567890").unwrap();
-            let m = b.finish(Prefix::default(), b"").unwrap().to_vec();
+            let m = b.finish(Prefix::default(), b"", b"").unwrap().to_vec();
             let p = Prefix::decode(&m).unwrap();
             prop_assert!(Payload::decode(&p, &m[PREFIX..m.len() - cut]).is_err());
         }

@@ -5,7 +5,7 @@
 //! (`crates/worker/src/session.rs`), `src/handler` (the other side).
 //!
 //! A frame to httpd has an [`Op`] as its code, one to the worker a [`Status`]. To each [`Request`] comes exactly one answer, in
-//! the order of the requests, but none to a [`Save`] that says so.
+//! the order of the requests, but none to [`Request::Used`] and to a [`Save`] that says so.
 use crate::codec::{Reader, WireError, put_short};
 
 /// The largest data of one session that the wire carries.
@@ -33,6 +33,8 @@ pub enum Op {
     Lock = 5,
     /// [`Request::Unlock`].
     Unlock = 6,
+    /// [`Request::Used`].
+    Used = 7,
 }
 
 /// How it went; the code of the frame to the worker. The payload of all but `Ok` is one line of text for the exception.
@@ -138,6 +140,11 @@ pub enum Request<'a> {
         /// Which.
         key: Option<&'a str>,
     },
+    /// The application has read the session that was sent ahead. There is no answer.
+    Used {
+        /// With its lock: the worker has taken the token.
+        lock: bool,
+    },
 }
 
 /// What is written, and what goes with it.
@@ -178,6 +185,7 @@ impl<'a> Request<'a> {
             Self::Exists { .. } => Op::Exists,
             Self::Lock { .. } => Op::Lock,
             Self::Unlock { .. } => Op::Unlock,
+            Self::Used { .. } => Op::Used,
         }
     }
 
@@ -191,6 +199,10 @@ impl<'a> Request<'a> {
             Self::Save(save) => save.encode(out),
             Self::Exists { key } => put_key(out, Some(key)),
             Self::Lock { key } | Self::Unlock { key } => put_key(out, *key),
+            Self::Used { lock } => {
+                out.push(u8::from(*lock));
+                Ok(())
+            }
         }
     }
 
@@ -204,6 +216,7 @@ impl<'a> Request<'a> {
             4 => Self::Exists { key: take_key(&mut r)?.ok_or(WireError::Bad("session key"))? },
             5 => Self::Lock { key: take_key(&mut r)? },
             6 => Self::Unlock { key: take_key(&mut r)? },
+            7 => Self::Used { lock: take_bool(&mut r)? },
             _ => return Err(WireError::Bad("session operation")),
         };
         ended(&r, request)
@@ -433,6 +446,7 @@ mod tests {
             Request::Exists { key: "abc" },
             Request::Lock { key: None },
             Request::Unlock { key: Some("abc") },
+            Request::Used { lock: true },
         ] {
             let payload = bytes(&request);
             assert_eq!(Request::decode(request.op() as u16, &payload), Ok(request));
@@ -443,7 +457,8 @@ mod tests {
     fn what_no_worker_of_ours_sends_is_refused() {
         for (code, payload, error) in [
             (0, &b""[..], WireError::Bad("session operation")),
-            (7, b"", WireError::Bad("session operation")),
+            (8, b"", WireError::Bad("session operation")),
+            (7, b"\x02", WireError::Bad("flag")),
             (1, b"", WireError::Short("flag")),
             (1, b"\x02\0\0", WireError::Bad("flag")),
             (1, b"\x01", WireError::Short("session key")),

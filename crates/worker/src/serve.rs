@@ -17,7 +17,7 @@ use crate::monitor;
 use crate::native;
 use crate::response::Response;
 use crate::scripts::{Found, Script};
-use crate::session::{self, Sessions};
+use crate::session::{self, Ahead, Sessions};
 use crate::start::StartResponse;
 use crate::way::Way;
 use crate::worker::Worker;
@@ -25,7 +25,9 @@ use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{Errno, channel, clock, memfile};
 use drover_wire::control::{self, FromWorker};
 use drover_wire::frame::Failure;
-use drover_wire::request::{EXTERNAL, MAX_ENVIRONMENT, MAX_INLINE, MAX_INLINE_BODY, PREFIX, Payload, Prefix, RESENT, SESSIONS, UNCOUNTED};
+use drover_wire::request::{
+    EXTERNAL, MAX_AHEAD, MAX_ENVIRONMENT, MAX_INLINE, MAX_INLINE_BODY, OFFERED, PREFIX, Payload, Prefix, RESENT, SESSIONS, UNCOUNTED,
+};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -161,7 +163,10 @@ impl Server {
         if fds.is_empty() {
             return self.lost(py, "a request came without its way back");
         }
-        let way = Arc::new(fds.swap_remove(0)); // a memory file, now first, is still needed for a handback
+        let way = Arc::new(fds.remove(0)); // a memory file, now first, is still needed for a handback
+        let expected = if prefix.flags & EXTERNAL != 0 { 2 } else { 1 };
+        // A message that was handed back comes without it.
+        let token = if prefix.flags & OFFERED != 0 && fds.len() == expected { fds.pop() } else { None };
         let waited = if prefix.queued_at == 0 { 0 } else { now.saturating_sub(prefix.queued_at) };
         self.worker.count(waited, prefix.flags & UNCOUNTED == 0);
         if waited > LONG_WAIT_NS && has_hung_up(&way) {
@@ -175,7 +180,7 @@ impl Server {
             way: Way::new(prefix.number, Arc::clone(&way)),
             response: Mutex::new(Response::default()),
             body: Body::new(&prefix, payload.body, &way).map(|body| Arc::new(Mutex::new(body))),
-            sessions: Sessions::default(),
+            sessions: Sessions::new(Ahead::new(&prefix, payload.ahead, token, waited)),
             script,
             partial: Mutex::new(Vec::new()),
             is_head: AtomicBool::new(false),
@@ -371,7 +376,7 @@ fn open<'a>(message: &'a [u8], fds: &[OwnedFd], file: &'a mut Vec<u8>) -> Result
     let prefix = Prefix::decode(message).map_err(|e| e.to_string())?;
     let rest: &[u8] = if prefix.flags & EXTERNAL != 0 {
         let fd = fds.get(1).ok_or("its memory file is missing")?;
-        *file = memfile::read(fd, prefix.payload_len(), MAX_ENVIRONMENT + MAX_INLINE_BODY).map_err(|e| e.to_string())?;
+        *file = memfile::read(fd, prefix.payload_len(), MAX_ENVIRONMENT + MAX_AHEAD + MAX_INLINE_BODY).map_err(|e| e.to_string())?;
         file
     } else {
         message.get(PREFIX..).unwrap_or_default()

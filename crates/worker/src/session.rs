@@ -9,8 +9,9 @@ use crate::exchange::{Exchange, Slot};
 use crate::failure;
 use crate::fork;
 use crate::gil;
+use drover_sys::token;
 use drover_wire::frame::{HEADER, Kind};
-use drover_wire::request::SESSIONS;
+use drover_wire::request::{Prefix, RESENT, SESSIONS};
 use drover_wire::session::{Opened, Put, Request, Save, Status, decode_bool, decode_key};
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -18,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -25,6 +27,9 @@ use std::sync::{Arc, Weak};
 const MODULE: &str = "mod_drover.session";
 /// Its class, found with the first request that has sessions.
 static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// What was sent ahead is true for so long, nanoseconds: who waited longer in the queue asks.
+const FRESH_NS: u64 = 1_000_000_000;
 
 /// What one request has to do with sessions.
 #[derive(Debug, Default)]
@@ -37,6 +42,33 @@ pub struct Sessions {
     asked: AtomicBool,
     /// Held from a question to its answer.
     talk: Mutex<Talk>,
+    /// What httpd has sent without being asked, until it is used or anything else is asked.
+    ahead: Mutex<Option<Ahead>>,
+}
+
+/// The answer to the question that the application is likely to ask.
+#[derive(Debug)]
+pub struct Ahead {
+    /// As `Opened`, with its data.
+    opened: Vec<u8>,
+    /// Whoever takes it has the session's lock.
+    token: Option<OwnedFd>,
+}
+
+impl Ahead {
+    /// What came with a request that was `waited` nanoseconds on its way.
+    pub fn new(prefix: &Prefix, opened: &[u8], token: Option<OwnedFd>, waited: u64) -> Option<Self> {
+        let good = !opened.is_empty() && prefix.flags & RESENT == 0 && waited < FRESH_NS;
+        good.then(|| Self { opened: opened.to_vec(), token })
+    }
+
+    /// What the application gets if it asks for this session, with its lock or without. `None`: it has to ask httpd.
+    fn answers(&self, key: Option<&str>, lock: bool) -> Option<Opened<'_>> {
+        let opened = Opened::decode(&self.opened).ok().filter(|opened| key.is_none() || opened.id == key)?;
+        let has_lock = || self.token.as_ref().is_some_and(token::take);
+        // What is not there cannot be locked.
+        (!lock || opened.id.is_none() || has_lock()).then_some(opened)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +88,11 @@ enum Unanswered {
 }
 
 impl Sessions {
+    /// For a request that this came with.
+    pub fn new(ahead: Option<Ahead>) -> Self {
+        Self { ahead: Mutex::new(ahead), ..Self::default() }
+    }
+
     fn object(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         gil::lock(py, &self.object).as_ref().map(|object| object.clone_ref(py))
     }
@@ -150,8 +187,22 @@ impl Exchange {
         Ok(out)
     }
 
+    /// Tells httpd that the session it sent ahead was read: with the head if that is still to come.
+    fn tell_used(&self, py: Python<'_>, lock: bool) -> Result<(), Unanswered> {
+        let frame = self.question(&Request::Used { lock })?;
+        self.sessions.asked.store(true, Ordering::Relaxed);
+        let mut response = gil::lock(py, &self.response);
+        if response.is_head_sent() {
+            drop(response);
+            return self.way.send(py, &[&frame]).map_err(|_| Unanswered::Lost);
+        }
+        response.put_before_head(frame);
+        Ok(())
+    }
+
     /// Asks httpd and waits for the answer.
     fn ask(&self, py: Python<'_>, request: &Request<'_>) -> Result<(Status, Vec<u8>), Unanswered> {
+        drop(self.sessions.ahead.lock().take());
         let question = self.question(request)?;
         let data = if let Request::Save(save) = request { save.data } else { &[] };
         self.sessions.asked.store(true, Ordering::Relaxed);
@@ -211,8 +262,19 @@ impl SessionCalls {
         if key.is_none() {
             self.exchange()?.sessions.opened.store(true, Ordering::Relaxed);
         }
-        let payload = self.ask(py, &Request::Open { key: key.as_deref(), lock })?;
-        let opened = Opened::decode(&payload).map_err(|e| unread(py, e))?;
+        let exchange = self.exchange()?;
+        let ahead = exchange.sessions.ahead.lock().take();
+        let payload;
+        let opened = match ahead.as_ref().and_then(|ahead| ahead.answers(key.as_deref(), lock)) {
+            Some(opened) => {
+                exchange.tell_used(py, lock).map_err(|why| why.exception(py))?;
+                opened
+            }
+            None => {
+                payload = self.ask(py, &Request::Open { key: key.as_deref(), lock })?;
+                Opened::decode(&payload).map_err(|e| unread(py, e))?
+            }
+        };
         let record = opened.record.map(|r| (r.created_ms, r.accessed_ms, r.timeout_s, PyBytes::new(py, r.data)));
         let id = opened.id.map(|id| PyString::new(py, id));
         let engine = PyString::new(py, opened.engine);
@@ -258,6 +320,7 @@ impl SessionCalls {
         let mut frame = exchange.question(&Request::Save(save)).map_err(|why| why.exception(py))?;
         frame.extend_from_slice(data);
         exchange.sessions.asked.store(true, Ordering::Relaxed);
+        drop(exchange.sessions.ahead.lock().take());
         gil::lock(py, &exchange.response).put_before_head(frame);
         Ok(())
     }

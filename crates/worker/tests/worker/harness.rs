@@ -7,7 +7,7 @@ use drover_sys::{Errno, channel, clock, memfile};
 use drover_wire::control::{Activity, FromWorker, Loaded, Script, ToWorker, WorkerConfig, WorkerOptions, decode, encode};
 use drover_wire::frame::{BodyFailure, Deframer, Event, Failure, Header, Kind};
 use drover_wire::head::Head;
-use drover_wire::request::{BODY_FOLLOWS, Builder, EXTERNAL, PREFIX, Prefix};
+use drover_wire::request::{BODY_FOLLOWS, Builder, EXTERNAL, OFFERED, PREFIX, Prefix};
 use drover_wire::session::Status;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -310,6 +310,9 @@ pub struct Request {
     pub pairs: Vec<(String, Vec<u8>)>,
     pub body: Vec<u8>,
     pub prefix: Prefix,
+    /// The session sent ahead, and the token of its lock.
+    pub ahead: Vec<u8>,
+    pub token: Option<Arc<OwnedFd>>,
 }
 
 impl Request {
@@ -333,6 +336,8 @@ impl Request {
             ],
             body: Vec::new(),
             prefix: Prefix { log_level: 4, started_us: clock::realtime_ns() / 1000, queued_at: clock::monotonic_ns(), ..Prefix::default() },
+            ahead: Vec::new(),
+            token: None,
         }
     }
 
@@ -435,14 +440,18 @@ impl Exchange {
         for (key, value) in &request.pairs {
             builder.pair(key.as_bytes(), value).unwrap();
         }
-        let message = builder.finish(Prefix { number, ..request.prefix }, &request.body).unwrap();
+        let offered = if request.token.is_some() { OFFERED } else { 0 };
+        let prefix = Prefix { number, flags: request.prefix.flags | offered, ..request.prefix };
+        let message = builder.finish(prefix, &request.ahead, &request.body).unwrap();
         let prefix = Prefix::decode(message).unwrap();
         let cookie = channel::cookie(&far).unwrap();
         if prefix.flags & EXTERNAL != 0 {
             let file = memfile::create(&message[PREFIX..]).unwrap();
-            channel::send(&worker.queue, &[&message[..PREFIX]], &[far.as_fd(), file.as_fd()], true).unwrap();
+            let fds: Vec<_> = [far.as_fd(), file.as_fd()].into_iter().chain(request.token.iter().map(|t| t.as_fd())).collect();
+            channel::send(&worker.queue, &[&message[..PREFIX]], &fds, true).unwrap();
         } else {
-            channel::send(&worker.queue, &[message], &[far.as_fd()], true).unwrap();
+            let fds: Vec<_> = std::iter::once(far.as_fd()).chain(request.token.iter().map(|t| t.as_fd())).collect();
+            channel::send(&worker.queue, &[message], &fds, true).unwrap();
         }
         Self { near, cookie, number, deframer: Deframer::new(number), bytes: Vec::new(), fds: Vec::new() }
     }

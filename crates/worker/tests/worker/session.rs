@@ -1,9 +1,11 @@
 //! Sessions as the worker asks for them: the frames, the moments, and what else goes on on the same socket.
 use crate::harness::{Answer, Ending, Exchange, Got, Request, Worker, app, config};
+use drover_sys::token;
 use drover_wire::frame::{Failure, Kind};
 use drover_wire::request::{BODY_ON_DEMAND, SESSIONS};
 use drover_wire::session::{self, Op, Opened, Put, Serializer, Status, Stored};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 fn get(path: &str) -> Request {
     let mut request = Request::get(path);
@@ -83,6 +85,10 @@ impl Httpd {
             }
             session::Request::Lock { .. } => self.asked.push("lock".to_owned()),
             session::Request::Unlock { .. } => self.asked.push("unlock".to_owned()),
+            session::Request::Used { lock } => {
+                self.asked.push(format!("used {}", if lock { "locked" } else { "free" }));
+                return None;
+            }
         }
         Some((Status::Ok, reply))
     }
@@ -111,6 +117,65 @@ fn a_counter_counts() {
     }
     assert_eq!(httpd.mine(), "{\"n\":3}");
     assert_eq!(worker.drain(), "");
+}
+
+/// What was sent ahead is used instead of a question, as far as it answers it, and once.
+#[test]
+fn what_was_sent_ahead_is_not_asked_for() {
+    let (worker, mut httpd) = (serving(1), Httpd::with("{\"a\":1}"));
+    let padding = "x".repeat(200_000);
+    // Whether the token that comes with it is still there.
+    let (new, taken) = (Some(true), Some(false));
+    for (code, offered, said, asked) in [
+        ("s['a']", new, "1", &["used locked"][..]),
+        ("s.read_only()['a']", new, "1", &["used free"]),
+        ("s.read_only()['a']", None, "1", &["used free"]),
+        ("s.update(a=1)", new, "None", &["save Any with head"]),
+        ("(s['a'], s.save())", new, "(1, None)", &["save Any alone", "used locked"]),
+        ("(s['a'], s.unlock(), s.lock(), s['a'])", new, "(1, None, None, 1)", &["unlock", "open locked", "used locked"]),
+        ("s._calls.open('mine', False)[0]", None, "'mine'", &["used free"]),
+        // The lock has gone to somebody else, or was never offered.
+        ("s['a']", taken, "1", &["open locked"]),
+        ("s['a']", None, "1", &["open locked"]),
+        // It answers another question.
+        ("s._calls.open('other', False)[0]", new, "None", &["open free"]),
+        ("(s._calls.exists('mine'), s['a'])", new, "(True, 1)", &["exists", "open locked"]),
+        ("1", new, "1", &[]),
+    ] {
+        for large in [false, true] {
+            let mut request = get("/eval");
+            request.pairs.push(("HTTP_CODE".to_owned(), code.as_bytes().to_vec()));
+            if large {
+                request.pairs.push(("PADDING".to_owned(), padding.as_bytes().to_vec()));
+            }
+            request.ahead = opened(Some("mine"), Some(b"{\"a\":1}"));
+            request.token = offered.map(|free| {
+                let token = token::new().unwrap();
+                assert!(free || token::take(&token));
+                Arc::new(token)
+            });
+            assert_eq!(httpd.answer(worker.request(&request)).good(), said, "{code}");
+            assert_eq!(httpd.asked, asked, "{code}");
+        }
+    }
+    worker.drain();
+}
+
+#[test]
+fn what_was_sent_ahead_of_no_session_saves_the_question_too() {
+    let (worker, mut httpd) = (serving(1), Httpd::default());
+    let mut request = get("/count");
+    request.ahead = opened(None, None);
+    assert_eq!(httpd.answer(worker.request(&request)).good(), "1");
+    assert_eq!((httpd.asked.as_slice(), httpd.mine().as_str()), (&["save Create with head".to_owned()][..], "{\"n\":1}"));
+    // Old by the time it is read, or sent to another process before.
+    request.ahead = opened(Some("mine"), Some(b"{\"n\":7}"));
+    request.prefix.flags |= drover_wire::request::RESENT;
+    assert_eq!(httpd.answer(worker.request(&request)).good(), "2");
+    request.prefix.flags &= !drover_wire::request::RESENT;
+    request.prefix.queued_at = 1;
+    assert_eq!(httpd.answer(worker.request(&request)).good(), "3");
+    worker.drain();
 }
 
 #[test]
