@@ -524,3 +524,7 @@ impl From<Failure> for No {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;

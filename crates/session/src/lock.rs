@@ -126,8 +126,10 @@ impl<'l> Offer<'l> {
 
 impl Drop for Offer<'_> {
     fn drop(&mut self) {
-        // Before the guard goes: whoever still has the token must not find it good.
-        let _ = token::take(&*self.token);
+        if self.guard.is_some() {
+            // Before the guard goes: whoever still has the token must not find it good.
+            let _ = token::take(&*self.token);
+        }
     }
 }
 

@@ -1,0 +1,272 @@
+//! Tests of `answer`: what is sent ahead, and whose the lock is then.
+use super::*;
+use crate::config::SessionOptions;
+use crate::session::ahead::Seen;
+use crate::session::plan;
+use drover_session::{Asked, Engine, Figures, Limits, Swept, choice::Mpm};
+use drover_sys::token;
+
+const LIMITS: Limits = Limits { disk_bytes: 64 << 20, memory_bytes: 8 << 20, data_bytes: 1 << 20, always_sync: false };
+
+/// An engine that has nothing: LMDB cannot have one file open twice in a process.
+struct Nothing;
+
+impl Engine for Nothing {
+    fn load(&self, _: &Key, _: u64) -> Result<Option<Record>, Error> {
+        Ok(None)
+    }
+    fn put(&self, _: &Key, _: &Record, _: drover_session::Put, _: u64) -> Result<(), Error> {
+        Ok(())
+    }
+    fn touch(&self, _: &Key, _: u64) -> Result<(), Error> {
+        Ok(())
+    }
+    fn remove(&self, _: &Key, _: u64) -> Result<bool, Error> {
+        Ok(false)
+    }
+    fn sweep(&self, _: u64, _: usize) -> Result<Swept, Error> {
+        Ok(Swept::default())
+    }
+    fn sync(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    fn figures(&self) -> Result<Figures, Error> {
+        Ok(Figures { sessions: 0, bytes: 0 })
+    }
+}
+
+/// One child of httpd with a store on disk; the second stands for another child: it has the locks of the same directory.
+struct Rig {
+    settings: Settings,
+    stores: [&'static Sessions; 2],
+    seen: Seen,
+    _dir: tempfile::TempDir,
+}
+
+/// The scope of all these requests.
+const SCOPE: &[u8] = b"group\0shop";
+
+impl Rig {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let server = crate::config::ServerConfig {
+            session: SessionOptions { asked: Some(Asked::Disk), ..SessionOptions::default() },
+            ..Default::default()
+        };
+        let mpm = Mpm { threaded: true, forked: true, max_daemons: 4 };
+        let settings = plan::plan(&[&server], mpm, dir.path()).unwrap().servers.remove(0).unwrap();
+        let first = Sessions::disk(dir.path(), LIMITS, &|text| panic!("{text}")).unwrap();
+        let second = Sessions::with_engine(dir.path(), LIMITS, &|text| panic!("{text}"), Box::new(Nothing)).unwrap();
+        // Sessions live as long as their process.
+        let stores = [first, second].map(|store| -> &'static Sessions { Box::leak(Box::new(store)) });
+        Self { settings, stores, seen: Seen::default(), _dir: dir }
+    }
+
+    /// A client's session with these data: its cookie.
+    fn client(&self, data: &[u8]) -> Vec<u8> {
+        let id = Id::new().unwrap();
+        let now = now_ms();
+        let record = Record { created_ms: now, accessed_ms: now - 1_000_000, timeout_s: 1800, data: data.to_vec() };
+        self.stores[0].put(&Key::derive(SCOPE, &id), &record, drover_session::Put::Create, now).unwrap();
+        format!("other=1; {}={}", self.settings.cookie.name, id.as_str()).into_bytes()
+    }
+
+    fn place(&self) -> Place<'_> {
+        self.seen.of(&"/cart").unwrap()
+    }
+
+    fn request<'c>(&'c self, find: Find<'c>) -> RequestSession<'c> {
+        RequestSession::new(&self.settings, find, Some(self.place()), SCOPE.to_vec(), false, None)
+    }
+}
+
+/// What a request asks, and how it is answered.
+fn ask(session: &mut RequestSession<'_>, request: &Request<'_>, cookies: Option<&[u8]>) -> Answered {
+    let mut payload = Vec::new();
+    request.encode(&mut payload).unwrap();
+    if let Request::Save(save) = request {
+        payload.extend_from_slice(save.data);
+    }
+    let mut never = || false;
+    session.answer(request.op() as u16, &payload, Now { cookies, head_sent: false, cancelled: &mut never }).unwrap()
+}
+
+const OPEN: Request<'static> = Request::Open { key: None, lock: true };
+
+fn save(data: &[u8]) -> Request<'_> {
+    Request::Save(Save {
+        key: None,
+        put: Put::Any,
+        timeout_s: 0,
+        created_ms: 0,
+        cookie: false,
+        replaces: None,
+        no_reply: true,
+        keep_lock: true,
+        data,
+    })
+}
+
+fn data_of(answered: Answered) -> Option<Vec<u8>> {
+    let Answered::Reply(Status::Ok, payload) = answered else { panic!("{answered:?}") };
+    Opened::decode(&payload).unwrap().record.map(|record| record.data.to_vec())
+}
+
+/// Whether another request can have the session's lock now, in this child or in another.
+fn is_free(rig: &Rig, child: usize, cookie: &[u8]) -> bool {
+    let find: Find<'_> = &|| Ok(rig.stores[child]);
+    let settings = Settings { lock_timeout_ns: 0, ..rig.settings.clone() };
+    let mut other = RequestSession::new(&settings, find, None, SCOPE.to_vec(), false, None);
+    matches!(ask(&mut other, &OPEN, Some(cookie)), Answered::Reply(Status::Ok, _))
+}
+
+#[test]
+fn nothing_is_sent_ahead_of_what_nobody_wanted_before() {
+    let rig = Rig::new();
+    let cookie = rig.client(b"{}");
+    let find: Find<'_> = &|| Ok(rig.stores[0]);
+    let mut out = Vec::new();
+    assert!(rig.request(find).send_ahead(Some(&cookie), &mut out).is_none() && out.is_empty());
+    // A request that asks is what tells.
+    assert_eq!(data_of(ask(&mut rig.request(find), &OPEN, Some(&cookie))), Some(b"{}".to_vec()));
+    let mut next = rig.request(find);
+    assert!(next.send_ahead(Some(&cookie), &mut out).is_some());
+    let opened = Opened::decode(&out).unwrap();
+    assert_eq!((opened.record.unwrap().data, opened.engine), (&b"{}"[..], "disk"));
+    assert!(cookie.ends_with(opened.id.unwrap().as_bytes()));
+    // Without a cookie, or with one that names nothing, that there is no session.
+    for cookie in
+        [None, Some(&b"drover=none"[..]), Some(&format!("{}={}", rig.settings.cookie.name, Id::new().unwrap().as_str()).into_bytes())]
+    {
+        let mut out = Vec::new();
+        assert!(rig.request(find).send_ahead(cookie, &mut out).is_none());
+        assert_eq!((Opened::decode(&out).unwrap().id, Opened::decode(&out).unwrap().record), (None, None), "{cookie:?}");
+    }
+    // Left alone again and again, it is sent no more.
+    for _ in 0..9 {
+        let mut request = rig.request(find);
+        let _ = request.send_ahead(Some(&cookie), &mut Vec::new());
+        request.release();
+    }
+    out.clear();
+    assert!(rig.request(find).send_ahead(Some(&cookie), &mut out).is_none() && out.is_empty());
+}
+
+#[test]
+fn who_only_looks_holds_nobody_up() {
+    let rig = Rig::new();
+    let cookie = rig.client(b"{}");
+    let find: Find<'_> = &|| Ok(rig.stores[0]);
+    rig.place().wanted(false);
+    let (mut request, mut out) = (rig.request(find), Vec::new());
+    assert!(request.send_ahead(Some(&cookie), &mut out).is_none() && !out.is_empty());
+    assert!(is_free(&rig, 0, &cookie) && is_free(&rig, 1, &cookie));
+    assert!(matches!(ask(&mut request, &Request::Used { lock: false }, Some(&cookie)), Answered::Nothing));
+    assert!(request.take_log_name().is_some() && !request.has_changed());
+    // It had not been used for long: that it is used is noted.
+    let sent = Opened::decode(&out).unwrap().record.unwrap().accessed_ms;
+    let key = Key::named(SCOPE, Opened::decode(&out).unwrap().id.unwrap().as_bytes()).unwrap();
+    assert!(rig.stores[0].load(&key, now_ms()).unwrap().unwrap().accessed_ms > sent);
+}
+
+#[test]
+fn the_lock_goes_to_whom_takes_the_token() {
+    let rig = Rig::new();
+    let cookie = rig.client(b"{}");
+    let find: Find<'_> = &|| Ok(rig.stores[0]);
+    rig.place().wanted(true);
+    // The worker takes it: nobody else has it until the request is over.
+    let mut request = rig.request(find);
+    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).unwrap();
+    assert!(!is_free(&rig, 1, &cookie));
+    assert!(token::take(&*token));
+    assert!(!is_free(&rig, 0, &cookie) && !is_free(&rig, 1, &cookie));
+    request.withdraw(true);
+    let key = std::str::from_utf8(cookie.rsplit(|b| *b == b'=').next().unwrap()).unwrap();
+    let Request::Save(new) = save(b"{\"n\":1}") else { unreachable!() };
+    assert!(matches!(ask(&mut request, &Request::Save(Save { key: Some(key), ..new }), Some(&cookie)), Answered::Nothing));
+    assert!(!is_free(&rig, 0, &cookie) && !is_free(&rig, 1, &cookie));
+    request.release();
+    assert!(is_free(&rig, 0, &cookie) && is_free(&rig, 1, &cookie));
+    // Another request of the child wants it first: then the worker has to ask, and waits.
+    let mut request = rig.request(find);
+    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).unwrap();
+    let mut other = rig.request(find);
+    assert_eq!(data_of(ask(&mut other, &OPEN, Some(&cookie))), Some(b"{\"n\":1}".to_vec()));
+    assert!(!token::take(&*token));
+    drop(other);
+    assert_eq!(data_of(ask(&mut request, &OPEN, Some(&cookie))), Some(b"{\"n\":1}".to_vec()));
+    assert!(!is_free(&rig, 0, &cookie));
+    drop(request);
+    // Another child wants it: it is withdrawn when its time is over.
+    let mut request = rig.request(find);
+    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).unwrap();
+    request.withdraw(false);
+    assert!(!is_free(&rig, 1, &cookie), "its time is not over");
+    request.withdraw(true);
+    assert!(is_free(&rig, 1, &cookie) && !token::take(&*token));
+    // Nobody wants it, or it goes back.
+    let mut request = rig.request(find);
+    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).unwrap();
+    let _ = ask(&mut request, &Request::Used { lock: false }, Some(&cookie));
+    assert!(is_free(&rig, 1, &cookie) && !token::take(&*token));
+    let mut request = rig.request(find);
+    rig.place().wanted(true);
+    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).unwrap();
+    drop(request);
+    assert!(is_free(&rig, 1, &cookie) && !token::take(&*token));
+}
+
+#[test]
+fn who_changes_it_without_the_lock_makes_what_was_sent_worthless() {
+    let rig = Rig::new();
+    let cookie = rig.client(b"{}");
+    let find: Find<'_> = &|| Ok(rig.stores[0]);
+    let key = std::str::from_utf8(cookie.rsplit(|b| *b == b'=').next().unwrap()).unwrap();
+    let Request::Save(new) = save(b"{\"n\":2}") else { unreachable!() };
+    let save = Request::Save(Save { key: Some(key), keep_lock: false, ..new });
+    for change in [save, Request::Remove { key: Some(key), cookie: false }] {
+        rig.place().wanted(true);
+        let mut request = rig.request(find);
+        let token = request.send_ahead(Some(&cookie), &mut Vec::new()).unwrap();
+        let _ = ask(&mut rig.request(find), &change, Some(&cookie));
+        assert!(!token::take(&*token), "{change:?}");
+    }
+}
+
+/// What httpd pays: `cargo test --release --lib -- --ignored --nocapture costs_of_httpd`.
+#[test]
+#[ignore = "measures"]
+fn costs_of_httpd() {
+    let rig = Rig::new();
+    let cookie = rig.client(&[b'x'; 250]);
+    let key = std::str::from_utf8(cookie.rsplit(|b| *b == b'=').next().unwrap()).unwrap();
+    let memory: &'static Sessions = {
+        let dir = Box::leak(Box::new(tempfile::tempdir().unwrap()));
+        Box::leak(Box::new(Sessions::memory(dir.path(), LIMITS, &|text| panic!("{text}")).unwrap()))
+    };
+    let now = now_ms();
+    let record = Record { created_ms: now, accessed_ms: now, timeout_s: 1800, data: vec![b'x'; 250] };
+    memory.put(&Key::named(SCOPE, key.as_bytes()).unwrap(), &record, drover_session::Put::Any, now).unwrap();
+    for (name, store) in [("memory", memory), ("disk", rig.stores[0])] {
+        let find: Find<'_> = &|| Ok(store);
+        for lock in [false, true] {
+            let start = std::time::Instant::now();
+            let times = 100_000;
+            for _ in 0..times {
+                rig.place().wanted(lock);
+                let mut out = Vec::with_capacity(1000);
+                let mut request = rig.request(find);
+                let token = request.send_ahead(Some(&cookie), &mut out);
+                if let Some(token) = token {
+                    assert!(token::take(&*token));
+                    let Request::Save(new) = save(&[b'x'; 250]) else { unreachable!() };
+                    let _ = ask(&mut request, &Request::Save(Save { key: Some(key), ..new }), Some(&cookie));
+                } else {
+                    let _ = ask(&mut request, &Request::Used { lock }, Some(&cookie));
+                }
+            }
+            println!("{name}, {}: {:.2} us", if lock { "changed" } else { "read" }, start.elapsed().as_secs_f64() * 1e6 / f64::from(times));
+        }
+    }
+}
