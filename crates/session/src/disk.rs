@@ -47,6 +47,7 @@ struct Opened {
     env: Env<WithoutTls>,
     records: Database<Bytes, Bytes>,
     index: Database<Bytes, Unit>,
+    data: PathBuf,
     inode: u64,
     map_size: u64,
 }
@@ -135,7 +136,7 @@ impl Disk {
             let damage = {
                 let opened = self.opened.read();
                 let stale = Err(Trouble::Stale(None));
-                let result = opened.as_ref().map_or(stale, |opened| opened.is_sound(&self.store()).and_then(|()| operation(opened)));
+                let result = opened.as_ref().map_or(stale, |opened| opened.is_sound().and_then(|()| operation(opened)));
                 match result {
                     Ok(done) => return Ok(done),
                     Err(Trouble::Told(e)) => return Err(e),
@@ -150,7 +151,7 @@ impl Disk {
     /// Opens the store that is at its path now; moves a damaged one aside before, if nobody else has.
     fn open_again(&self, damage: Option<(Option<u64>, String)>) -> Result<(), Error> {
         let mut opened = self.opened.write();
-        if damage.is_none() && opened.as_ref().is_some_and(|o| o.is_sound(&self.store()).is_ok()) {
+        if damage.is_none() && opened.as_ref().is_some_and(|o| o.is_sound().is_ok()) {
             return Ok(()); // another thread was faster
         }
         let _moving = Moving::begin(&self.guard);
@@ -203,13 +204,14 @@ impl Disk {
         let env = unsafe {
             EnvOpenOptions::new().read_txn_without_tls().map_size(self.map_size).max_readers(READERS).max_dbs(2).flags(flags).open(&path)?
         };
-        is_whole(&env, &data, self.map_size as u64)?;
+        let Ok(found) = std::fs::metadata(&data) else { return Err(Trouble::Stale(None)) };
+        is_whole(&env, &data, found.len(), self.map_size as u64)?;
         let mut txn = env.write_txn()?;
         let records = env.create_database(&mut txn, Some("records"))?;
         let index = env.create_database(&mut txn, Some("expiry"))?;
         txn.commit()?;
         let inode = inode_of(&path).ok_or(Trouble::Stale(None))?;
-        Ok(Opened { env, records, index, inode, map_size: self.map_size as u64 })
+        Ok(Opened { env, records, index, data, inode, map_size: self.map_size as u64 })
     }
 
     fn commit(&self, txn: RwTxn<'_>) -> Result<(), Trouble> {
@@ -258,9 +260,8 @@ fn inode_of(store: &Path) -> Option<u64> {
 }
 
 /// The file is as long as the store says of itself: reading past the end of a mapped file would end the process.
-fn is_whole(env: &Env<WithoutTls>, data: &Path, map_size: u64) -> Result<(), Trouble> {
+fn is_whole(env: &Env<WithoutTls>, data: &Path, len: u64, map_size: u64) -> Result<(), Trouble> {
     let damaged = |why: &str| Err(Trouble::Stale(Some(why.to_owned())));
-    let Ok(len) = std::fs::metadata(data).map(|m| m.len()) else { return Err(Trouble::Stale(None)) };
     if len < META_PAGES * page_size() as u64 {
         return damaged("it was cut short");
     }
@@ -279,12 +280,9 @@ fn is_whole(env: &Env<WithoutTls>, data: &Path, map_size: u64) -> Result<(), Tro
 
 impl Opened {
     /// The store is still the one at its path, and can be read.
-    fn is_sound(&self, store: &Path) -> Result<(), Trouble> {
-        let data = store.join("data.mdb");
-        if std::fs::metadata(&data).ok().map(|m| m.ino()) != Some(self.inode) {
-            return Err(Trouble::Stale(None));
-        }
-        is_whole(&self.env, &data, self.map_size)
+    fn is_sound(&self) -> Result<(), Trouble> {
+        let found = std::fs::metadata(&self.data).ok().filter(|m| m.ino() == self.inode).ok_or(Trouble::Stale(None))?;
+        is_whole(&self.env, &self.data, found.len(), self.map_size)
     }
 
     /// Puts a record and moves its entry in the index.
