@@ -24,7 +24,7 @@ use admission::Kept;
 use client::{BodyError, BodyRead, Client, Pass};
 use drover_sys::clock::monotonic_ns;
 use drover_wire::control::Script;
-use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, Builder, MAX_INLINE_BODY, OFFERED, Prefix, SESSIONS, UNCOUNTED};
+use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, Builder, MAX_INLINE_BODY, Prefix, SESSIONS, UNCOUNTED};
 use failure::{Failed, verdict};
 use relay::{Answer, Broken, Limits, Manner, Relay, Source, Upload};
 use select::Selection;
@@ -209,10 +209,8 @@ fn run(
         RequestSession::new(settings, &find, place, scope, https, limits.answer_by)
     });
     ahead.clear();
-    let token = session.as_mut().and_then(|session| session.send_ahead(r.cookies(), ahead));
-    if token.is_some() {
-        prefix.flags |= OFFERED;
-    }
+    let (flags, token) = session.as_mut().map_or((0, None), |session| session.send_ahead(r.cookies(), ahead));
+    prefix.flags |= flags;
     let bytes = message.finish(prefix, ahead, body.get(..inline).unwrap_or_default()).map_err(too_large)?;
     let message = Outgoing { bytes, number, token: token.as_ref().map(AsFd::as_fd) };
     let (mut opened_again, mut retried) = (false, false);

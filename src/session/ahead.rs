@@ -2,6 +2,8 @@
 //!
 //! Responsible for: the guess alone. A wrong one costs a little time and nothing else. Must never: grow. Called by: [`super::answer`]; one
 //! table lives in each child's [`super::Stores`].
+use parking_lot::RwLock;
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -10,6 +12,8 @@ const PLACES: usize = 4096;
 /// So many requests in a row must leave a session alone that was sent ahead, before it is sent no more.
 const PATIENCE: u8 = 8;
 const LOCK: u8 = 1 << 7;
+/// Cookies that are known to name sessions, besides DroverSessionCookie.
+const NAMES: usize = 4;
 
 /// What a request is likely to want.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,17 +30,22 @@ pub enum Guess {
 #[derive(Debug)]
 pub struct Seen {
     places: Box<[AtomicU8]>,
+    /// Cookies whose values applications have asked for as keys, as Django does.
+    names: RwLock<VecDeque<String>>,
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { places: (0..PLACES).map(|_| AtomicU8::new(0)).collect() }
+        Self { places: (0..PLACES).map(|_| AtomicU8::new(0)).collect(), names: RwLock::default() }
     }
 }
 
 /// One URL's place.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'s>(&'s AtomicU8);
+pub struct Place<'s> {
+    seen: &'s Seen,
+    wants: &'s AtomicU8,
+}
 
 impl Seen {
     /// The place of a URL.
@@ -44,15 +53,37 @@ impl Seen {
     pub fn of(&self, url: &impl Hash) -> Option<Place<'_>> {
         let mut hasher = DefaultHasher::new();
         url.hash(&mut hasher);
-        usize::try_from(hasher.finish() % PLACES as u64).ok().and_then(|at| self.places.get(at)).map(Place)
+        usize::try_from(hasher.finish() % PLACES as u64).ok().and_then(|at| self.places.get(at)).map(|wants| Place { seen: self, wants })
+    }
+
+    /// Whether this cookie names sessions of an application.
+    #[must_use]
+    pub fn is_name(&self, cookie: &str) -> bool {
+        self.names.read().iter().any(|name| name == cookie)
+    }
+
+    /// This cookie does.
+    pub fn learn(&self, cookie: &str) {
+        if self.is_name(cookie) {
+            return;
+        }
+        let mut names = self.names.write();
+        names.truncate(NAMES - 1);
+        names.push_front(cookie.to_owned());
     }
 }
 
-impl Place<'_> {
+impl<'s> Place<'s> {
+    /// The table it belongs to.
+    #[must_use]
+    pub const fn seen(self) -> &'s Seen {
+        self.seen
+    }
+
     /// What the next request will want.
     #[must_use]
     pub fn guess(self) -> Guess {
-        match self.0.load(Ordering::Relaxed) {
+        match self.wants.load(Ordering::Relaxed) {
             seen if seen & !LOCK == 0 => Guess::Nothing,
             seen if seen & LOCK != 0 => Guess::Lock,
             _ => Guess::Look,
@@ -63,16 +94,16 @@ impl Place<'_> {
     pub fn wanted(self, lock: bool) {
         let seen = PATIENCE | if lock { LOCK } else { 0 };
         // Read first: the line stays with all processors then.
-        if self.0.load(Ordering::Relaxed) != seen {
-            self.0.store(seen, Ordering::Relaxed);
+        if self.wants.load(Ordering::Relaxed) != seen {
+            self.wants.store(seen, Ordering::Relaxed);
         }
     }
 
     /// A request did not want what was sent ahead.
     pub fn left(self) {
-        let seen = self.0.load(Ordering::Relaxed);
+        let seen = self.wants.load(Ordering::Relaxed);
         if seen & !LOCK != 0 {
-            self.0.store(seen - 1, Ordering::Relaxed);
+            self.wants.store(seen - 1, Ordering::Relaxed);
         }
     }
 }
@@ -84,6 +115,9 @@ mod tests {
     #[test]
     fn what_was_wanted_is_guessed_until_it_is_left_alone() {
         let seen = Seen::default();
+        assert!(!seen.is_name("a"));
+        ["a", "b", "c", "b", "d", "e"].into_iter().for_each(|name| seen.learn(name));
+        assert_eq!(["a", "b", "e"].map(|name| seen.is_name(name)), [false, true, true]);
         let (place, other) = (seen.of(&"/shop").unwrap(), seen.of(&"/style.css").unwrap());
         assert_eq!(place.guess(), Guess::Nothing);
         place.left();

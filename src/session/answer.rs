@@ -9,7 +9,7 @@ use super::stores::now_ms;
 use drover_session::{Error, Guard, Id, Key, Offer, Record, Sessions, id};
 use drover_sys::clock::monotonic_ns;
 use drover_wire::WireError;
-use drover_wire::request::MAX_AHEAD;
+use drover_wire::request::{AHEAD_BY_KEY, MAX_AHEAD, OFFERED};
 use drover_wire::session::{Opened, Put, Request, Save, Status, Stored, encode_bool, encode_key, error_text};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -168,25 +168,34 @@ impl<'c> RequestSession<'c> {
     }
 
     /// Appends what the worker would be answered if it asked for the request's session, when it is likely to: [`Opened`] with its data. The
-    /// lock goes with it as a token, which the worker takes or leaves.
-    pub fn send_ahead(&mut self, cookies: Option<&[u8]>, out: &mut Vec<u8>) -> Option<Arc<OwnedFd>> {
+    /// lock goes with it as a token, which the worker takes or leaves. Gives the flags for the request as well (`request::OFFERED` and others).
+    pub fn send_ahead(&mut self, cookies: Option<&[u8]>, out: &mut Vec<u8>) -> (u16, Option<Arc<OwnedFd>>) {
         let guess = self.place.map_or(Guess::Nothing, Place::guess);
         if guess == Guess::Nothing {
-            return None;
+            return (0, None);
         }
         let from = out.len();
-        if self.look_ahead(guess, cookies, out).is_none() || out.len() - from > MAX_AHEAD {
+        let Some(mut flags) = self.look_ahead(guess, cookies, out).filter(|_| out.len() - from <= MAX_AHEAD) else {
             out.truncate(from);
             self.ahead = Ahead::None;
             self.offer = None;
-        }
+            return (0, None);
+        };
         self.offered_until = monotonic_ns().saturating_add(OFFERED_NS);
-        self.offer.as_ref().map(Offer::token)
+        let token = self.offer.as_ref().map(Offer::token);
+        if token.is_some() {
+            flags |= OFFERED;
+        }
+        (flags, token)
     }
 
-    fn look_ahead(&mut self, guess: Guess, cookies: Option<&[u8]>, out: &mut Vec<u8>) -> Option<()> {
+    /// Gives the flags that belong to it.
+    fn look_ahead(&mut self, guess: Guess, cookies: Option<&[u8]>, out: &mut Vec<u8>) -> Option<u16> {
         let sessions = (self.find)().ok().filter(|sessions| sessions.is_near())?;
-        let name = self.cookie_name(cookies);
+        let (name, flags) = match self.cookie_name(cookies) {
+            Some(name) => (Some(name), 0),
+            None => self.foreign_name(cookies).map_or((None, 0), |name| (Some(name), AHEAD_BY_KEY)),
+        };
         let mut found = None;
         if let Some(name) = name {
             let key = Key::named(&self.scope, name.as_bytes())?;
@@ -202,7 +211,22 @@ impl<'c> RequestSession<'c> {
             accessed_ms: record.accessed_ms,
             timeout_s: record.timeout_s,
         });
-        Some(())
+        Some(flags)
+    }
+
+    /// What a cookie says that is not ours, but whose like an application has asked for.
+    fn foreign_name(&self, cookies: Option<&[u8]>) -> Option<String> {
+        let seen = self.place?.seen();
+        cookie::value(cookies?, |cookie| seen.is_name(cookie.name()))
+    }
+
+    /// An application names its sessions itself: the cookie that told it is remembered.
+    fn learn(&self, name: &str, cookies: Option<&[u8]>) {
+        if let Some(place) = self.place
+            && let Some(cookie) = cookies.and_then(|header| cookie::name_of(header, name))
+        {
+            place.seen().learn(&cookie);
+        }
     }
 
     /// Until when (CLOCK_MONOTONIC nanoseconds) a lock that was sent ahead may wait to be wanted.
@@ -337,6 +361,9 @@ impl<'c> RequestSession<'c> {
                 None if lock && !held_before => self.let_go(&key),
                 None => {}
             }
+        }
+        if let Some(asked) = key.filter(|_| found.is_some()) {
+            self.learn(asked, now.cookies);
         }
         if found.is_some() {
             self.log_name = name.as_ref().map(|name| id::log_name(name.as_bytes()));

@@ -126,11 +126,11 @@ fn nothing_is_sent_ahead_of_what_nobody_wanted_before() {
     let cookie = rig.client(b"{}");
     let find: Find<'_> = &|| Ok(rig.stores[0]);
     let mut out = Vec::new();
-    assert!(rig.request(find).send_ahead(Some(&cookie), &mut out).is_none() && out.is_empty());
+    assert!(rig.request(find).send_ahead(Some(&cookie), &mut out).1.is_none() && out.is_empty());
     // A request that asks is what tells.
     assert_eq!(data_of(ask(&mut rig.request(find), &OPEN, Some(&cookie))), Some(b"{}".to_vec()));
     let mut next = rig.request(find);
-    assert!(next.send_ahead(Some(&cookie), &mut out).is_some());
+    assert!(next.send_ahead(Some(&cookie), &mut out).1.is_some());
     let opened = Opened::decode(&out).unwrap();
     assert_eq!((opened.record.unwrap().data, opened.engine), (&b"{}"[..], "disk"));
     assert!(cookie.ends_with(opened.id.unwrap().as_bytes()));
@@ -139,7 +139,7 @@ fn nothing_is_sent_ahead_of_what_nobody_wanted_before() {
         [None, Some(&b"drover=none"[..]), Some(&format!("{}={}", rig.settings.cookie.name, Id::new().unwrap().as_str()).into_bytes())]
     {
         let mut out = Vec::new();
-        assert!(rig.request(find).send_ahead(cookie, &mut out).is_none());
+        assert!(rig.request(find).send_ahead(cookie, &mut out).1.is_none());
         assert_eq!((Opened::decode(&out).unwrap().id, Opened::decode(&out).unwrap().record), (None, None), "{cookie:?}");
     }
     // Left alone again and again, it is sent no more.
@@ -149,7 +149,26 @@ fn nothing_is_sent_ahead_of_what_nobody_wanted_before() {
         request.release();
     }
     out.clear();
-    assert!(rig.request(find).send_ahead(Some(&cookie), &mut out).is_none() && out.is_empty());
+    assert!(rig.request(find).send_ahead(Some(&cookie), &mut out).1.is_none() && out.is_empty());
+}
+
+#[test]
+fn a_cookie_of_the_applications_own_is_learnt() {
+    let rig = Rig::new();
+    let find: Find<'_> = &|| Ok(rig.stores[0]);
+    let ours = rig.client(b"{}");
+    let key = std::str::from_utf8(ours.rsplit(|b| *b == b'=').next().unwrap()).unwrap().to_owned();
+    let cookie = format!("csrftoken=1; sessionid={key}").into_bytes();
+    rig.place().wanted(false);
+    let mut out = Vec::new();
+    assert_eq!(rig.request(find).send_ahead(Some(&cookie), &mut out).0, 0);
+    assert_eq!(Opened::decode(&out).unwrap().id, None);
+    let _ = ask(&mut rig.request(find), &Request::Open { key: Some(&key), lock: true }, Some(&cookie));
+    out.clear();
+    assert_eq!(rig.request(find).send_ahead(Some(&cookie), &mut out).0, OFFERED | AHEAD_BY_KEY);
+    assert_eq!(Opened::decode(&out).unwrap().id, Some(key.as_str()));
+    out.clear();
+    assert_eq!(rig.request(find).send_ahead(Some(&ours), &mut out).0, OFFERED, "ours stays ours");
 }
 
 #[test]
@@ -159,7 +178,7 @@ fn who_only_looks_holds_nobody_up() {
     let find: Find<'_> = &|| Ok(rig.stores[0]);
     rig.place().wanted(false);
     let (mut request, mut out) = (rig.request(find), Vec::new());
-    assert!(request.send_ahead(Some(&cookie), &mut out).is_none() && !out.is_empty());
+    assert!(request.send_ahead(Some(&cookie), &mut out).1.is_none() && !out.is_empty());
     assert!(is_free(&rig, 0, &cookie) && is_free(&rig, 1, &cookie));
     assert!(matches!(ask(&mut request, &Request::Used { lock: false }, Some(&cookie)), Answered::Nothing));
     assert!(request.take_log_name().is_some() && !request.has_changed());
@@ -177,7 +196,7 @@ fn the_lock_goes_to_whom_takes_the_token() {
     rig.place().wanted(true);
     // The worker takes it: nobody else has it until the request is over.
     let mut request = rig.request(find);
-    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).unwrap();
+    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).1.unwrap();
     assert!(!is_free(&rig, 1, &cookie));
     assert!(token::take(&*token));
     assert!(!is_free(&rig, 0, &cookie) && !is_free(&rig, 1, &cookie));
@@ -190,7 +209,7 @@ fn the_lock_goes_to_whom_takes_the_token() {
     assert!(is_free(&rig, 0, &cookie) && is_free(&rig, 1, &cookie));
     // Another request of the child wants it first: then the worker has to ask, and waits.
     let mut request = rig.request(find);
-    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).unwrap();
+    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).1.unwrap();
     let mut other = rig.request(find);
     assert_eq!(data_of(ask(&mut other, &OPEN, Some(&cookie))), Some(b"{\"n\":1}".to_vec()));
     assert!(!token::take(&*token));
@@ -200,19 +219,19 @@ fn the_lock_goes_to_whom_takes_the_token() {
     drop(request);
     // Another child wants it: it is withdrawn when its time is over.
     let mut request = rig.request(find);
-    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).unwrap();
+    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).1.unwrap();
     request.withdraw(false);
     assert!(!is_free(&rig, 1, &cookie), "its time is not over");
     request.withdraw(true);
     assert!(is_free(&rig, 1, &cookie) && !token::take(&*token));
     // Nobody wants it, or it goes back.
     let mut request = rig.request(find);
-    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).unwrap();
+    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).1.unwrap();
     let _ = ask(&mut request, &Request::Used { lock: false }, Some(&cookie));
     assert!(is_free(&rig, 1, &cookie) && !token::take(&*token));
     let mut request = rig.request(find);
     rig.place().wanted(true);
-    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).unwrap();
+    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).1.unwrap();
     drop(request);
     assert!(is_free(&rig, 1, &cookie) && !token::take(&*token));
 }
@@ -228,7 +247,7 @@ fn who_changes_it_without_the_lock_makes_what_was_sent_worthless() {
     for change in [save, Request::Remove { key: Some(key), cookie: false }] {
         rig.place().wanted(true);
         let mut request = rig.request(find);
-        let token = request.send_ahead(Some(&cookie), &mut Vec::new()).unwrap();
+        let token = request.send_ahead(Some(&cookie), &mut Vec::new()).1.unwrap();
         let _ = ask(&mut rig.request(find), &change, Some(&cookie));
         assert!(!token::take(&*token), "{change:?}");
     }
@@ -257,7 +276,7 @@ fn costs_of_httpd() {
                 rig.place().wanted(lock);
                 let mut out = Vec::with_capacity(1000);
                 let mut request = rig.request(find);
-                let token = request.send_ahead(Some(&cookie), &mut out);
+                let (_, token) = request.send_ahead(Some(&cookie), &mut out);
                 if let Some(token) = token {
                     assert!(token::take(&*token));
                     let Request::Save(new) = save(&[b'x'; 250]) else { unreachable!() };

@@ -15,6 +15,20 @@ pub fn find(header: &[u8], options: &CookieOptions) -> Option<Id> {
     ours.filter_map(|c| Id::parse(c.value().as_bytes())).next()
 }
 
+/// The first cookie for which `is` holds: its value.
+#[must_use]
+pub fn value(header: &[u8], mut is: impl FnMut(&Cookie<'_>) -> bool) -> Option<String> {
+    let text = str::from_utf8(header).ok()?;
+    Cookie::split_parse(text).filter_map(Result::ok).find(|cookie| is(cookie)).map(|cookie| cookie.value().to_owned())
+}
+
+/// The name of the first cookie with this value.
+#[must_use]
+pub fn name_of(header: &[u8], value: &str) -> Option<String> {
+    let text = str::from_utf8(header).ok()?;
+    Cookie::split_parse(text).filter_map(Result::ok).find(|cookie| cookie.value() == value).map(|cookie| cookie.name().to_owned())
+}
+
 /// The value of a Set-Cookie header.
 #[must_use]
 pub fn set(id: &str, options: &CookieOptions, https: bool) -> String {

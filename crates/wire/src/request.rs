@@ -36,6 +36,8 @@ pub const UNCOUNTED: u16 = 1 << 4;
 pub const SESSIONS: u16 = 1 << 5;
 /// The lock of the session that is sent ahead is the request's as soon as the worker takes the token, which is the last descriptor.
 pub const OFFERED: u16 = 1 << 6;
+/// What is sent ahead is a session that the application names itself, not that of DroverSessionCookie.
+pub const AHEAD_BY_KEY: u16 = 1 << 7;
 
 /// Marks a whole message as [`RESENT`]. Does nothing to what is no message.
 pub fn mark_resent(message: &mut [u8]) {

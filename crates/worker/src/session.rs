@@ -11,7 +11,7 @@ use crate::fork;
 use crate::gil;
 use drover_sys::token;
 use drover_wire::frame::{HEADER, Kind};
-use drover_wire::request::{Prefix, RESENT, SESSIONS};
+use drover_wire::request::{AHEAD_BY_KEY, Prefix, RESENT, SESSIONS};
 use drover_wire::session::{Opened, Put, Request, Save, Status, decode_bool, decode_key};
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -51,6 +51,8 @@ pub struct Sessions {
 pub struct Ahead {
     /// As `Opened`, with its data.
     opened: Vec<u8>,
+    /// It is not the session of DroverSessionCookie.
+    by_key: bool,
     /// Whoever takes it has the session's lock.
     token: Option<OwnedFd>,
 }
@@ -59,12 +61,16 @@ impl Ahead {
     /// What came with a request that was `waited` nanoseconds on its way.
     pub fn new(prefix: &Prefix, opened: &[u8], token: Option<OwnedFd>, waited: u64) -> Option<Self> {
         let good = !opened.is_empty() && prefix.flags & RESENT == 0 && waited < FRESH_NS;
-        good.then(|| Self { opened: opened.to_vec(), token })
+        good.then(|| Self { opened: opened.to_vec(), by_key: prefix.flags & AHEAD_BY_KEY != 0, token })
     }
 
     /// What the application gets if it asks for this session, with its lock or without. `None`: it has to ask httpd.
     fn answers(&self, key: Option<&str>, lock: bool) -> Option<Opened<'_>> {
-        let opened = Opened::decode(&self.opened).ok().filter(|opened| key.is_none() || opened.id == key)?;
+        let opened = Opened::decode(&self.opened).ok()?;
+        let is_meant = if key.is_none() { !self.by_key } else { opened.id == key };
+        if !is_meant {
+            return None;
+        }
         let has_lock = || self.token.as_ref().is_some_and(token::take);
         // What is not there cannot be locked.
         (!lock || opened.id.is_none() || has_lock()).then_some(opened)

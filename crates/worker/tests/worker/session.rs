@@ -175,6 +175,10 @@ fn what_was_sent_ahead_of_no_session_saves_the_question_too() {
     request.prefix.flags &= !drover_wire::request::RESENT;
     request.prefix.queued_at = 1;
     assert_eq!(httpd.answer(worker.request(&request)).good(), "3");
+    // Of an application that names its sessions itself.
+    request.prefix.queued_at = 0;
+    request.prefix.flags |= drover_wire::request::AHEAD_BY_KEY;
+    assert_eq!(httpd.answer(worker.request(&request)).good(), "4");
     worker.drain();
 }
 
