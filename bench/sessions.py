@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""sessions.py [--million]: what a session costs, as CPU per request added to the same request without one, in one interleaved run.
+"""sessions.py [--ours] [--million]: what a session costs, as CPU per request added to the same request without one, in one interleaved run.
 
 Ours in memory (one child), on disk, and on disk among a million sessions; beside it Django with our engine and, under mod_wsgi, with its own
-file, db (SQLite) and signed-cookie engines. Needs what `bench/run` needs."""
+file, db (SQLite) and signed-cookie engines (not with --ours). Needs what `bench/run` needs."""
 import os
 import statistics
 import sys
@@ -66,6 +66,8 @@ def main():
         Case("Django, db", "session_django_db", False),
         Case("Django, signed", "session_django_signed_cookies", False),
     ]
+    if "--ours" in sys.argv:
+        cases = [case for case in cases if case.name.startswith("ours")]
     if "--million" in sys.argv:
         cases.insert(2, Case("ours, disk, 1 M", "session_drover", True, "disk"))
     found = {c.name: {p: [] for p in PATHS} for c in cases}
