@@ -310,6 +310,8 @@ impl<'q> Exchange<'q> {
             && let Some(far) = self.returned.filter(|fd| channel::cookie(fd) == Ok(self.cookie))
         {
             self.queue.give_back(Pair { near: self.near, far, cookie: self.cookie });
+        } else {
+            channel::discard(&self.near);
         }
         let mut buffer = self.buffer;
         if buffer.len() > BUFFER {

@@ -9,7 +9,7 @@ use crate::pool::Event;
 use crate::store::Stored;
 use crate::supervisor::Supervisor;
 use drover_sys::Errno;
-use drover_sys::channel::{receive, receive_many};
+use drover_sys::channel::receive;
 use drover_sys::signals::{CHILD, Signals};
 use drover_wire::control::{MAX_CONTROL, OpenQueue, ToSupervisor, decode};
 use rustix::process::{Pid, getppid};
@@ -122,7 +122,7 @@ impl EventLoop {
         for _ in 0..AT_ONCE {
             let Some(control) = &self.control else { return };
             let mut fds = Vec::new();
-            match receive_many(control, &mut self.buffer, &mut fds, false) {
+            match receive(control, &mut self.buffer, &mut fds, false) {
                 Ok(0) | Err(Errno::CONNRESET) => return self.parent_gone(),
                 Ok(n) => match decode::<ToSupervisor>(self.buffer.get(..n).unwrap_or_default()) {
                     Ok(message) => self.on_message(message, fds),

@@ -1,6 +1,7 @@
 //! Unix socket pairs, and messages that carry descriptors.
 //!
-//! Responsible for: every descriptor that is made or received here being close-on-exec, and for refusing truncated messages.
+//! Responsible for: every descriptor that is made or received here being close-on-exec, for refusing truncated messages, and for no received
+//! socket making its last close(2) wait: whoever sent it may have set SO_LINGER.
 //! Must never: block unless the socket does. Called by: everybody who sends or receives.
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
@@ -11,10 +12,15 @@ use rustix::process::Pid;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The most descriptors that one message of ours carries (SCM_MAX_FD is 253).
+/// The most descriptors that one message of ours carries.
 pub const MAX_FDS: usize = 251;
+/// The most descriptors that one message can carry (the kernel's SCM_MAX_FD). There is always room for them: the kernel would close what
+/// has none, and could have to wait for it.
+const ROOM: usize = 253;
 /// The most descriptors that travel with a request or a frame.
 const FEW: usize = 4;
+/// Messages that are thrown away at most when a socket is closed.
+const MOST_DISCARDED: usize = 100_000;
 
 /// A connected pair of SOCK_SEQPACKET sockets: messages keep their borders.
 pub fn packet_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
@@ -90,20 +96,38 @@ fn send_control(
 /// of bytes; 0 is end-of-file. A message that did not fit, or whose descriptors did not, is `Errno::MSGSIZE`, with the
 /// descriptors that came already closed.
 pub fn receive(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<usize, Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FEW))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
     receive_control(fd.as_fd(), buffer, &mut space, fds, wait)
 }
 
-/// As [`receive`], for messages with up to [`MAX_FDS`] descriptors.
-pub fn receive_many(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<usize, Errno> {
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-    receive_control(fd.as_fd(), buffer, &mut space, fds, wait)
+/// Ends what a peer sends that is not trusted, so that closing the socket does not wait: what lies in it is thrown away here.
+pub fn discard(fd: impl AsFd) {
+    // What is no socket, or not connected, has nothing to be thrown away.
+    let _ = rustix::net::shutdown(&fd, rustix::net::Shutdown::Read);
+    let mut buffer = [0; 4096];
+    let mut fds = Vec::new();
+    // More than any buffer of ours holds.
+    for _ in 0..MOST_DISCARDED {
+        match receive(&fd, &mut buffer, &mut fds, false) {
+            Ok(0) => return,
+            Ok(_) | Err(Errno::MSGSIZE) => fds.clear(),
+            Err(_) => return,
+        }
+    }
+}
+
+/// A received socket is closed without waiting for what its sender has left unsent.
+fn never_linger(fds: &[OwnedFd]) {
+    for fd in fds {
+        // What is no socket has no such option; closing it does not wait for a network.
+        let _ = sockopt::set_socket_linger(fd, None);
+    }
 }
 
 /// Receives one message without waiting, on a socket that names senders ([`name_senders`]): how many bytes, and which process sent
 /// them. The kernel answers for that; only a process that may do everything can give another's number. Descriptors are closed.
 pub fn receive_named(fd: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Pid>), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FEW), ScmCredentials(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let got = loop {
@@ -114,8 +138,10 @@ pub fn receive_named(fd: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<
     };
     let mut sender = None;
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmCredentials(who) = message {
-            sender = Some(who.pid);
+        match message {
+            RecvAncillaryMessage::ScmCredentials(who) => sender = Some(who.pid),
+            RecvAncillaryMessage::ScmRights(received) => never_linger(&received.collect::<Vec<_>>()),
+            _ => {}
         }
     }
     if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
@@ -145,6 +171,7 @@ fn receive_control(
             fds.extend(received);
         }
     }
+    never_linger(fds.get(before..).unwrap_or_default());
     if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         fds.truncate(before);
         return Err(Errno::MSGSIZE);
@@ -167,6 +194,27 @@ mod tests {
         assert_eq!(cookie(&fds[0]).unwrap(), cookie(&y).unwrap());
         assert_ne!(cookie(&x).unwrap(), cookie(&y).unwrap());
         assert!(rustix::io::fcntl_getfd(&fds[0]).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    fn no_received_socket_makes_its_close_wait() {
+        let (a, b) = packet_pair().unwrap();
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        for (n, thrown_away) in [(2, false), (ROOM, false), (1, true)] {
+            sockopt::set_socket_linger(&theirs, Some(std::time::Duration::from_secs(600))).unwrap();
+            let many = vec![theirs.as_fd(); n];
+            let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
+            send_control(a.as_fd(), &[IoSlice::new(b"x")], &mut space, &many, SendFlags::NOSIGNAL).unwrap();
+            let mut fds = Vec::new();
+            if thrown_away {
+                discard(&b);
+            } else {
+                receive(&b, &mut [0; 16], &mut fds, true).unwrap();
+                assert_eq!(fds.len(), n);
+            }
+            assert_eq!(sockopt::socket_linger(&theirs).unwrap(), None, "{n}");
+        }
     }
 
     #[test]
