@@ -17,6 +17,7 @@ mod environ;
 mod failures;
 mod graceful;
 mod groups;
+mod hostile;
 mod htaccess;
 mod large;
 mod lifecycle;

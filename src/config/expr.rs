@@ -20,7 +20,7 @@ pub trait RequestNames {
     fn server_name(&self) -> &[u8];
     /// The host the client asked for; `None` or empty when it did not say.
     fn host_name(&self) -> Option<&[u8]>;
-    /// The port as `ap_get_server_port` gives it.
+    /// The port as `ap_get_server_port` gives it, but not one of the client's choice.
     fn port(&self) -> u16;
     /// SCRIPT_NAME as `script_name` below makes it.
     fn script_name(&self) -> Vec<u8>;

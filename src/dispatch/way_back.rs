@@ -102,6 +102,8 @@ pub struct Outgoing<'m> {
     pub number: u32,
     /// The token that goes with it (`request::OFFERED`).
     pub token: Option<BorrowedFd<'m>>,
+    /// The worker may ask for sessions.
+    pub sessions: bool,
 }
 
 /// One request between being sent and its end.
@@ -130,7 +132,7 @@ impl<'q> Exchange<'q> {
         until: u64,
         must_wait: &mut dyn FnMut(),
     ) -> Result<Self, DispatchError> {
-        let Outgoing { bytes: message, number, token } = message;
+        let Outgoing { bytes: message, number, token, sessions } = message;
         let Pair { near, far, cookie } = queue.take_pair()?;
         let external = message
             .get(6..8) // the flags
@@ -170,7 +172,7 @@ impl<'q> Exchange<'q> {
             cookie,
             number,
             returned: None,
-            deframer: Deframer::new(number),
+            deframer: if sessions { Deframer::new(number) } else { Deframer::without_sessions(number) },
             buffer,
             start: 0,
             end: 0,
@@ -218,8 +220,10 @@ impl<'q> Exchange<'q> {
         if self.buffer.len() - self.start < wanted.max(HEADER) {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
+            // As it comes, not as it was announced.
+            let wanted = wanted.min(self.end.saturating_mul(2)).max(HEADER);
             if self.buffer.len() < wanted {
-                self.buffer.resize(wanted, 0); // at most a HEAD frame's limit
+                self.buffer.resize(wanted, 0);
             }
         }
         let mut fds = Vec::new();

@@ -55,6 +55,8 @@ pub struct BadHead(pub String);
 pub trait Client {
     /// Reads some of the body into `buffer`; waits for the first byte if `wait`.
     fn read_body(&mut self, buffer: &mut [u8], wait: bool) -> BodyRead;
+    /// Whether the client has asked for the head alone.
+    fn is_head(&self) -> bool;
     /// The client's socket, if there is one to wait on.
     fn socket(&self) -> Option<BorrowedFd<'_>>;
     /// Sets status and headers. Nothing is sent before the first [`Client::pass`].

@@ -192,11 +192,17 @@ fn run(
     }
     let until = limits.take_by.unwrap_or_else(|| started.saturating_add(limits.silence));
     let most = context.resolved.most_of_a_group(group.capacity, context.gate.slots);
+    let script = Script { path: script.to_vec(), callable: selection.callable_object.clone() };
+    let open = || {
+        let until = until.min(started.saturating_add(OPEN_NS));
+        context.queues.open(&selection.key, script.clone(), context.wake, until).map_err(|e| unsent(e.into()))
+    };
+    // Before anything is counted: a client that makes up names of application groups must not fill the table.
+    let mut queue = open()?;
     let mut ticket = context.gate.enter(&selection.key, group, most, context.wake, until).map_err(unsent)?;
     // All of the request is here, so that it can be sent again.
     let whole = upload == Upload::None || kept.is_some();
     let harmless = settings.retry && upload == Upload::None && inline == 0 && r.method().is_some_and(is_safe);
-    let script = Script { path: script.to_vec(), callable: selection.callable_object.clone() };
     let find = || {
         let (settings, plan) = context.session.ok_or_else(|| drover_session::Error::Unavailable("off".into()))?;
         let stores = context.stores.ok_or_else(|| drover_session::Error::Unavailable("this child was not set up".into()))?;
@@ -212,13 +218,9 @@ fn run(
     let (flags, token) = session.as_mut().map_or((0, None), |session| session.send_ahead(r.cookies(), ahead));
     prefix.flags |= flags;
     let bytes = message.finish(prefix, ahead, body.get(..inline).unwrap_or_default()).map_err(too_large)?;
-    let message = Outgoing { bytes, number, token: token.as_ref().map(AsFd::as_fd) };
+    let message = Outgoing { bytes, number, token: token.as_ref().map(AsFd::as_fd), sessions: session.is_some() };
     let (mut opened_again, mut retried) = (false, false);
     loop {
-        let queue = context
-            .queues
-            .open(&selection.key, script.clone(), context.wake, until.min(started.saturating_add(OPEN_NS)))
-            .map_err(|e| unsent(e.into()))?;
         let mut must_wait = || {
             if let Some(session) = &mut session {
                 session.withdraw(true);
@@ -230,6 +232,7 @@ fn run(
                 if !opened_again =>
             {
                 context.queues.forget(&selection.key, &queue);
+                queue = open()?;
                 opened_again = true;
                 continue;
             }

@@ -82,6 +82,8 @@ const UNASKED: usize = 16 * 1024;
 const PIECE: (usize, usize) = (8 * 1024, 256 * 1024);
 /// What is given to the worker at once of a body that was read before.
 const BODY_PIECE: usize = 64 * 1024;
+/// Times that the worker is read before anything else is looked at.
+const TURNS: u32 = 64;
 
 /// The state of one request between being sent and its end.
 pub struct Relay<'a, 'q, 's, C> {
@@ -101,6 +103,12 @@ pub struct Relay<'a, 'q, 's, C> {
     /// Something was passed to the client: its status cannot change any more.
     sent: bool,
     bodiless: bool,
+    /// Bytes of body that Content-Length leaves; `None`: it says nothing, or no body goes out.
+    left: Option<u64>,
+    /// Frames are here that were not looked at: a question's answer goes out first.
+    unread: bool,
+    /// An answer to the application's session is on its way; nothing is read from the worker until it has gone.
+    replying: bool,
     body_error: Option<BodyError>,
     heard_at: u64,
     client_heard_at: u64,
@@ -193,6 +201,9 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
             head_set: false,
             sent: false,
             bodiless: false,
+            left: None,
+            unread: false,
+            replying: false,
             body_error: None,
             heard_at: now,
             client_heard_at: now,
@@ -231,8 +242,17 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
             }
             let ready = self.wait(wake)?;
             takes = ready.client_takes;
-            if ready.answer {
-                while self.wants_answer() && self.exchange.fill()? {
+            if ready.answer || self.unread {
+                for turn in 0.. {
+                    if turn >= TURNS {
+                        // A worker that never pauses has its time limit too.
+                        self.check_time()?;
+                        self.unread = true;
+                        break;
+                    }
+                    if !self.wants_answer() || !(std::mem::take(&mut self.unread) || self.exchange.fill()?) {
+                        break;
+                    }
                     if self.take_answer(wake)? {
                         self.ended = true;
                         self.upload = Upload::Closed;
@@ -253,12 +273,15 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
 
     /// Whether more of the answer can be taken from the worker.
     fn wants_answer(&self) -> bool {
-        !self.ended && self.backlog.rest().len() < self.manner.answer_buffer && self.backlog.account.has_room()
+        !self.ended
+            && !(self.replying && !self.exchange.is_flushed())
+            && self.backlog.rest().len() < self.manner.answer_buffer
+            && self.backlog.account.has_room()
     }
 
     /// Waits until something can be done.
     fn wait(&mut self, wake: &Wake) -> Result<Ready, Failed> {
-        let mut until = if self.unfinished { 0 } else { self.deadline() };
+        let mut until = if self.unfinished || (self.unread && self.wants_answer()) { 0 } else { self.deadline() };
         if let Some(time) = self.session.as_ref().and_then(|session| session.offered_until()) {
             until = until.min(time);
         }
@@ -304,17 +327,19 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
     /// Handles the frames that have come. True: END.
     fn take_answer(&mut self, wake: &Wake) -> Result<bool, Failed> {
         self.heard_at = monotonic_ns();
-        let Self { client, exchange, manner, upload, answer, head_set, sent, bodiless, body_error, backlog, session, held, .. } = self;
+        let Self { client, exchange, manner, upload, answer, head_set, sent, bodiless, left, body_error, backlog, session, held, .. } =
+            self;
         let mut pieces: Vec<&[u8]> = Vec::new();
         let mut ended = false;
         let mut failure = None;
-        let mut replies = Vec::new();
+        let mut reply = None;
         let (frames, worker) = exchange.frames();
         for event in frames {
             let event = event?;
             *held = matches!(event, Event::Frame(Header { kind: Kind::Held, .. }, _));
             match event {
                 Event::Body(bytes) if *head_set => {
+                    let bytes = within(bytes, left);
                     if *answer == Answer::Whole && !*bodiless && !bytes.is_empty() {
                         pieces.push(bytes);
                     }
@@ -324,6 +349,7 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
                     Kind::Head if !*head_set => {
                         let head = Head::decode(payload).map_err(DispatchError::Wire)?;
                         *bodiless = matches!(head.status, 204 | 304);
+                        *left = if *bodiless || client.is_head() { None } else { content_length(&head)? };
                         *answer = answer_for(&head, *manner);
                         if *answer == Answer::Whole {
                             client.set_head(&head).map_err(|e| Failed::Head(e.0))?;
@@ -334,6 +360,10 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
                         *head_set = true;
                     }
                     Kind::Head => return Err(wire("a second head")),
+                    Kind::End if *head_set && left.is_some_and(|left| left > 0) => {
+                        // What has come is passed on below, so that the client sees that it is cut.
+                        failure = Some(wire("length of the answer: it is shorter than its Content-Length"));
+                    }
                     Kind::End if *head_set => ended = true,
                     Kind::End => return Err(wire("an end before its head")),
                     Kind::Fail => {
@@ -347,10 +377,12 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
                     }
                     Kind::Session => {
                         let session = session.as_mut().ok_or_else(|| wire("a session's frame without sessions"))?;
+                        // It may have to wait for another request: what the application has sent before goes out before.
+                        deliver(*client, backlog, sent, &mut pieces, false)?;
                         let mut gone = || wake.is_stopping() || has_hung_up(worker);
                         let now = Now { cookies: client.cookies(), head_sent: *head_set, cancelled: &mut gone };
                         match session.answer(header.code, payload, now).map_err(DispatchError::Wire)? {
-                            Answered::Reply(status, payload) => replies.push((status, payload)),
+                            Answered::Reply(status, payload) => reply = Some((status, payload)),
                             Answered::Nothing => {}
                             Answered::Failed(e) => failure = Some(Failed::Session(e)),
                         }
@@ -361,25 +393,20 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
                     Kind::Taken | Kind::Held | Kind::Body => {}
                 },
             }
-            if ended || failure.is_some() {
+            if ended || failure.is_some() || reply.is_some() {
                 break;
             }
         }
         // While it is held, it counts as not taken.
         self.heard = !*held;
-        if *answer == Answer::Whole && (ended || !pieces.is_empty()) {
-            if takes(*client, backlog, !*sent, &pieces) {
-                *sent = true;
-                let how = if ended { Pass::End } else { Pass::Flush };
-                client.pass(&pieces, how).map_err(|Gone| Failed::ClientGone)?;
-            } else {
-                backlog.add(&pieces);
-            }
+        if *answer == Answer::Whole {
+            deliver(*client, backlog, sent, &mut pieces, ended)?;
         }
-        for (status, payload) in replies {
+        if let Some((status, payload)) = reply {
             exchange.offer_session(status as u16, &payload);
-            // The application waits for it, and nothing else is to be read before it has it.
+            // The application waits for it, and nothing else is read before it has it: or a worker could ask without end.
             exchange.flush()?;
+            (self.replying, self.unread) = (true, true);
         }
         match failure {
             // The application failed because its body failed: the body's reason is the true one.
@@ -493,6 +520,26 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
     }
 }
 
+/// What Content-Length leaves of a piece of body. (The worker has cut it already, and said so in the log, if it is ours.)
+fn within<'b>(bytes: &'b [u8], left: &mut Option<u64>) -> &'b [u8] {
+    let Some(left) = left else { return bytes };
+    let allowed = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+    *left -= allowed as u64;
+    bytes.get(..allowed).unwrap_or_default()
+}
+
+/// What Content-Length says, if it is there; twice is an error, as it is in a request.
+fn content_length(head: &Head<'_>) -> Result<Option<u64>, Failed> {
+    let mut lengths = head.fields.flatten().filter(|(name, _)| name.eq_ignore_ascii_case(b"Content-Length")).map(|(_, value)| value);
+    let Some(value) = lengths.next() else { return Ok(None) };
+    let digits = value.trim_ascii();
+    let number = str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit)).and_then(|text| text.parse().ok());
+    match (number, lengths.next()) {
+        (Some(number), None) => Ok(Some(number)),
+        _ => Err(Failed::Head("Content-Length is not a number, or is there twice".into())),
+    }
+}
+
 /// Whether the worker is gone, asked while nothing is read from it.
 fn has_hung_up(worker: BorrowedFd<'_>) -> bool {
     // No event is asked for: those that come unasked tell of the end.
@@ -502,6 +549,27 @@ fn has_hung_up(worker: BorrowedFd<'_>) -> bool {
 
 const fn wire(what: &'static str) -> Failed {
     Failed::Dispatch(DispatchError::Wire(drover_wire::WireError::Bad(what)))
+}
+
+/// Passes pieces of the answer on, or keeps them for a client that does not take them now.
+fn deliver(
+    client: &mut impl Client,
+    backlog: &mut Backlog<'_>,
+    sent: &mut bool,
+    pieces: &mut Vec<&[u8]>,
+    ended: bool,
+) -> Result<(), Failed> {
+    if !ended && pieces.is_empty() {
+        return Ok(());
+    }
+    if takes(client, backlog, !*sent, pieces) {
+        *sent = true;
+        client.pass(pieces, if ended { Pass::End } else { Pass::Flush }).map_err(|Gone| Failed::ClientGone)?;
+    } else {
+        backlog.add(pieces);
+    }
+    pieces.clear();
+    Ok(())
 }
 
 /// Whether the client takes these pieces now, as far as can be told.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 #[derive(Default)]
 struct Fake {
+    is_head: bool,
     body: VecDeque<BodyRead>,
     status: Option<u16>,
     out: Vec<u8>,
@@ -59,6 +60,9 @@ impl Client for Fake {
             Some(other) => other,
             None => BodyRead::NotYet,
         }
+    }
+    fn is_head(&self) -> bool {
+        self.is_head
     }
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.slow.as_ref().map(|(socket, _)| socket.as_fd())
@@ -170,8 +174,15 @@ fn run_limited(
     let mut builder = Builder::default();
     builder.begin(b"/srv/a.wsgi", b"application").unwrap();
     let message = builder.finish(Prefix { number: 7, ..Prefix::default() }, b"", b"").unwrap();
-    let mut exchange =
-        Exchange::send(&queue, Outgoing { bytes: message, number: 7, token: None }, Vec::new(), &wake, u64::MAX, &mut || {}).unwrap();
+    let mut exchange = Exchange::send(
+        &queue,
+        Outgoing { bytes: message, number: 7, token: None, sessions: true },
+        Vec::new(),
+        &wake,
+        u64::MAX,
+        &mut || {},
+    )
+    .unwrap();
     let thread = std::thread::spawn(move || {
         let mut fds = Vec::new();
         channel::receive(&receiving, &mut [0; 4096], &mut fds, true).unwrap();
@@ -414,8 +425,15 @@ fn a_body_read_before_goes_out_as_one_that_streams() {
     let mut builder = Builder::default();
     builder.begin(b"/srv/a.wsgi", b"application").unwrap();
     let message = builder.finish(Prefix { number: 7, ..Prefix::default() }, b"", b"").unwrap();
-    let mut exchange =
-        Exchange::send(&queue, Outgoing { bytes: message, number: 7, token: None }, Vec::new(), &wake, u64::MAX, &mut || {}).unwrap();
+    let mut exchange = Exchange::send(
+        &queue,
+        Outgoing { bytes: message, number: 7, token: None, sessions: true },
+        Vec::new(),
+        &wake,
+        u64::MAX,
+        &mut || {},
+    )
+    .unwrap();
     let thread = std::thread::spawn(move || {
         let mut fds = Vec::new();
         channel::receive(&receiving, &mut [0; 4096], &mut fds, true).unwrap();

@@ -5,7 +5,7 @@
 use super::{ffi, log};
 use crate::handler::client::{BadHead, BodyError, BodyRead, Client, Gone, Pass};
 use crate::messages::Code;
-use drover_wire::head::Head;
+use drover_wire::head::{Head, is_hop_by_hop};
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
@@ -111,11 +111,16 @@ impl<'r> Request<'r> {
         if microseconds > 0 { microseconds.unsigned_abs().saturating_mul(1000) } else { 60_000_000_000 }
     }
 
-    /// Port that the URL of the server shows.
+    /// Port of the server, for names of groups: what `ap_get_server_port` gives, but never one that only the client names in its Host header,
+    /// as every port would be a group with processes of its own.
     #[must_use]
     pub fn server_port(&self) -> u16 {
         // SAFETY: the request is live.
-        unsafe { ffi::ap_get_server_port(self.raw) }
+        let shown = unsafe { ffi::ap_get_server_port(self.raw) };
+        // SAFETY: a live request has a server.
+        let configured = unsafe { (*self.server()).port };
+        let local = self.local_port();
+        if shown == configured || shown == local { shown } else { local }
     }
 
     /// Microseconds since 1970 at which the request began.
@@ -432,6 +437,10 @@ impl Client for Request<'_> {
         }
     }
 
+    fn is_head(&self) -> bool {
+        Request::is_head(self)
+    }
+
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         // SAFETY: the request is live.
         let fd = unsafe { ffi::drover_client_fd(self.raw) };
@@ -453,9 +462,14 @@ impl Client for Request<'_> {
                 (*r).status_line = line;
             }
         }
+        // Values of one name become one list, as RFC 9110 §5.3 allows and mod_wsgi does; joined here, as apr_table_merge copies the list again
+        // for each that it adds.
+        let mut lists: Vec<(&[u8], Vec<u8>)> = Vec::new();
         for field in head.fields {
             let (name, value) = field.map_err(|e| BadHead(e.to_string()))?;
-            if name.eq_ignore_ascii_case(b"Content-Type") {
+            if is_hop_by_hop(name) {
+                return Err(BadHead(format!("{} belongs to the connection, which is httpd's", name.escape_ascii())));
+            } else if name.eq_ignore_ascii_case(b"Content-Type") {
                 // SAFETY: the copy lies in the request's pool.
                 unsafe { ffi::ap_set_content_type(r, self.pooled(value)) };
             } else if name.eq_ignore_ascii_case(b"Content-Length") {
@@ -468,11 +482,16 @@ impl Client for Request<'_> {
             } else if [b"Set-Cookie".as_slice(), b"WWW-Authenticate"].iter().any(|several| name.eq_ignore_ascii_case(several)) {
                 // SAFETY: both copies lie in the request's pool; names and values hold no NUL (Fields has checked).
                 unsafe { ffi::apr_table_addn((*r).headers_out, self.pooled(name), self.pooled(value)) };
+            } else if let Some((_, list)) = lists.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+                list.extend_from_slice(b", ");
+                list.extend_from_slice(value);
             } else {
-                // Others of one name become one list, as RFC 9110 §5.3 allows and mod_wsgi does.
-                // SAFETY: as above; apr_table_merge copies.
-                unsafe { ffi::apr_table_merge((*r).headers_out, self.pooled(name), self.pooled(value)) };
+                lists.push((name, value.to_vec()));
             }
+        }
+        for (name, list) in lists {
+            // SAFETY: as above; apr_table_merge copies.
+            unsafe { ffi::apr_table_merge((*r).headers_out, self.pooled(name), self.pooled(&list)) };
         }
         Ok(())
     }

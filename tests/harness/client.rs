@@ -211,6 +211,11 @@ impl Conn {
         (incoming.head, incoming.conn)
     }
 
+    /// Waits for more; whether there is none.
+    pub fn has_ended(&mut self) -> bool {
+        self.reader.fill_buf().map_or(true, <[u8]>::is_empty)
+    }
+
     /// Reads all that comes until the peer closes.
     pub fn drain(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -320,6 +325,12 @@ impl Incoming {
     pub fn finish(mut self, head_only: bool) -> Response {
         self.read_all(head_only);
         self.head
+    }
+
+    /// Reads the rest, and gives the connection back.
+    pub fn whole(mut self) -> (Response, Conn) {
+        self.read_all(false);
+        (self.head, self.conn)
     }
 
     /// The connection below.

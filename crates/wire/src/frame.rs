@@ -205,13 +205,21 @@ pub struct Deframer {
     number: u32,
     /// Bytes of the present BODY frame that have not been handed out; only a BODY frame is ever handed out in pieces.
     body_left: usize,
+    /// SESSION frames are not expected.
+    no_sessions: bool,
 }
 
 impl Deframer {
     /// Reads frames of request `number`.
     #[must_use]
     pub const fn new(number: u32) -> Self {
-        Self { number, body_left: 0 }
+        Self { number, body_left: 0, no_sessions: false }
+    }
+
+    /// The same, for a request without sessions: their frames, which may be large, are an error.
+    #[must_use]
+    pub const fn without_sessions(number: u32) -> Self {
+        Self { number, body_left: 0, no_sessions: true }
     }
 
     /// Looks at the bytes received and not consumed. `Ok(None)`: more are needed. `Ok(Some((event, n)))`: the event uses the
@@ -227,6 +235,9 @@ impl Deframer {
         let header = Header::decode(header)?;
         if header.number != self.number {
             return Err(WireError::Bad("request number"));
+        }
+        if self.no_sessions && header.kind == Kind::Session {
+            return Err(WireError::Bad("frame of a session, of which there is none"));
         }
         let len = header.len as usize;
         if header.kind == Kind::Body {

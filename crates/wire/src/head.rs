@@ -1,11 +1,31 @@
 //! Status and header fields inside a HEAD frame.
 //!
-//! Responsible for: the layout, and the rule of what a header may hold (RFC 9110 §5.5, PEP 3333). Must never: know HTTP's
-//! meaning of a field. Called by: the worker (encode), `src/handler/response.rs` (decode).
+//! Responsible for: the layout, and the rules of what a header may be and hold (RFC 9110 §5.5, PEP 3333), for both sides: the worker applies
+//! them to the application, httpd to the worker. Called by: the worker (encode), `src/httpd/request.rs` and `src/handler` (decode).
 use crate::codec::{Reader, WireError, put_long, put_short};
 
 /// The largest HEAD frame that httpd accepts.
 pub const MAX_HEAD: usize = 1024 * 1024;
+
+/// The most fields of a head.
+pub const MAX_FIELDS: u16 = 1000;
+
+/// Whether a header belongs to the connection, which is httpd's: PEP 3333 forbids them (`wsgiref.util.is_hop_by_hop`), and RFC 9110 spells Trailer.
+#[must_use]
+pub fn is_hop_by_hop(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 9] = [
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"trailers",
+        b"transfer-encoding",
+        b"upgrade",
+    ];
+    NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
 
 /// A head, decoded.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +58,9 @@ impl<'a> Head<'a> {
         let status = r.u16("status")?;
         let left = r.u16("number of fields")?;
         let reason = r.short_bytes("reason phrase")?;
+        if left > MAX_FIELDS {
+            return Err(WireError::TooLarge("number of fields"));
+        }
         if !(100..=999).contains(&status) {
             return Err(WireError::Bad("status"));
         }

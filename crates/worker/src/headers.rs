@@ -4,23 +4,10 @@
 //! mod_wsgi's have. Must never: let CR, LF, NUL or a hop-by-hop header through. Called by: `start`.
 use crate::fast;
 use crate::response::Head;
-use drover_wire::head::{self, MAX_HEAD};
+use drover_wire::head::{self, MAX_FIELDS, MAX_HEAD};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
-
-/// Headers that belong to the connection, which is httpd's (as `wsgiref.util.is_hop_by_hop`, and RFC 9110's spelling of Trailer).
-const HOP_BY_HOP: &[&[u8]] = &[
-    b"connection",
-    b"keep-alive",
-    b"proxy-authenticate",
-    b"proxy-authorization",
-    b"te",
-    b"trailer",
-    b"trailers",
-    b"transfer-encoding",
-    b"upgrade",
-];
 
 /// A ValueError that shows the offending bytes.
 fn refuse(py: Python<'_>, what: &str, bytes: &[u8]) -> PyErr {
@@ -74,7 +61,8 @@ pub fn check<'py>(status: &Bound<'py, PyAny>, headers: &Bound<'py, PyAny>) -> Py
                 continue; // the same again
             }
         }
-        head.count = head.count.checked_add(1).ok_or_else(|| PyValueError::new_err("too many headers"))?;
+        head.count =
+            head.count.checked_add(1).filter(|count| *count < MAX_FIELDS).ok_or_else(|| PyValueError::new_err("too many headers"))?;
         head::field(&mut head.fields, name, value).map_err(|e| PyValueError::new_err(e.to_string()))?;
     }
     if head.fields.len() + head.reason.len() > MAX_HEAD - 1024 {
@@ -111,7 +99,7 @@ fn check_name(py: Python<'_>, name: &[u8]) -> PyResult<()> {
         };
         return Err(refuse(py, what, name));
     }
-    if HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)) {
+    if head::is_hop_by_hop(name) {
         return Err(refuse(py, "hop-by-hop header is the server's affair", name));
     }
     Ok(())

@@ -1,0 +1,106 @@
+//! A worker that sends what ours never do: nobody but its own group is harmed.
+//!
+//! Responsible for: httpd believing no worker. The other direction, clients that break the rules, is in slow_clients.rs. Called by: `main.rs`.
+use crate::harness::client::{Incoming, Request, Response};
+use crate::harness::httpd::Httpd;
+use crate::harness::{Site, processes};
+
+/// Two groups: one whose only process answers by itself, and a good one.
+fn site(site: Site) -> Site {
+    let groups = "WSGIDaemonProcess bad processes=1 threads=1 socket-timeout=3\nWSGIDaemonProcess good processes=1 threads=2\n\
+        WSGIScriptAlias /good @apps@/hello.wsgi process-group=good application-group=%{GLOBAL}\n\
+        WSGIScriptAlias /hostile @apps@/hostile.wsgi process-group=bad application-group=%{GLOBAL}";
+    site.bare().config(groups)
+}
+
+/// A process that has gone bad: what it says from now on is its own.
+struct Bad<'h>(&'h Httpd, Incoming);
+
+impl<'h> Bad<'h> {
+    fn new(httpd: &'h Httpd) -> Self {
+        let mut taken = httpd.request("GET", "/hostile/take").open();
+        assert_eq!(taken.piece().expect("a piece").as_deref(), Some(&b"taken\n"[..]));
+        Self(httpd, taken)
+    }
+
+    /// It is good again, and serves as before.
+    fn release(self) {
+        assert_eq!(self.0.get("/hostile/over").text(), "over\n");
+        self.1.finish(false);
+        assert_eq!(self.0.ok("/hostile/"), "good\n");
+    }
+}
+
+/// An answer of the bad group, and one of the good group behind it on the same connection, if that is still open.
+fn both(httpd: &Httpd, path: &str) -> (Response, Option<Response>) {
+    let port = httpd.site.port;
+    let mut conn = httpd.connect();
+    let two = format!("GET /hostile/{path} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\nGET /good HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n");
+    conn.send(two).expect("send");
+    let (first, mut conn) = conn.answer().whole();
+    let second = if first.complete && !conn.has_ended() { Some(conn.answer().whole().0) } else { None };
+    (first, second)
+}
+
+fn good(answer: &Response) -> bool {
+    answer.status == 200 && answer.text() == "Hello, drover\n" && answer.header("X-Forged").is_none()
+}
+
+mpm_test!(what_a_worker_says_of_its_answers_length_is_held_to, |site| {
+    let site = self::site(site)
+        .expect_log("DROVER0064: the application's head cannot be sent")
+        .expect_log("DROVER0066: the answer was cut short: DROVER0056");
+    let httpd = site.start();
+    let bad = Bad::new(&httpd);
+    let (long, next) = both(&httpd, "long_body");
+    assert_eq!((long.text().as_str(), long.complete), ("first\n", true));
+    assert!(good(&next.expect("the connection stays")), "what came behind was no answer");
+    let (short, next) = both(&httpd, "short_body");
+    assert!(!short.complete && next.is_none(), "{short:?} {next:?}");
+    for path in ["chunked", "two_lengths"] {
+        let (refused, next) = both(&httpd, path);
+        assert_eq!(refused.status, 500, "{path}");
+        assert!(next.is_none_or(|next| good(&next)), "{path}");
+    }
+    assert!(good(&httpd.get("/good")));
+    bad.release();
+});
+
+mpm_test!(a_worker_cannot_take_httpds_memory, |site| {
+    let site =
+        self::site(site).expect_log("DROVER0056: a worker's answer was not understood").expect_log("DROVER0055").allow_log("DROVER0053");
+    let httpd = site.start();
+    let bad = Bad::new(&httpd);
+    let children = || -> Vec<i32> { httpd.family().iter().filter(|p| p.command.contains("httpd.conf")).map(|p| p.pid).collect() };
+    for path in ["many_fields", "questions", "announced"] {
+        let answer = httpd.get(&format!("/hostile/{path}"));
+        assert!(answer.status >= 500, "{path}: {}", answer.status);
+        for pid in children() {
+            let peak: u64 = processes::status(pid, "VmHWM").trim().trim_end_matches(" kB").trim().parse().unwrap_or(0);
+            assert!(peak < 150_000, "{path}: {peak} KiB");
+        }
+    }
+    assert!(good(&httpd.get("/good")));
+    bad.release();
+});
+
+mpm_test!(a_worker_cannot_make_httpd_wait_for_a_close, |site| {
+    let httpd = self::site(site).start();
+    let bad = Bad::new(&httpd);
+    for _ in 0..20 {
+        let answer = httpd.get("/hostile/lingering");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "first\n"));
+    }
+    assert!(good(&httpd.get("/good")));
+    bad.release();
+});
+
+// A name that a client makes up in its Host header is no new group of processes.
+mpm_test!(a_port_of_the_clients_choice_names_no_group, |site| {
+    let httpd = site.config("WSGIApplicationGroup %{RESOURCE}").app("/", "hello.wsgi").start();
+    for port in 2000..2005 {
+        let answer = Request::new(httpd.site.port, "GET", "/").header("Host", format!("localhost:{port}")).send();
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(httpd.workers().len(), 1);
+});
