@@ -220,3 +220,29 @@ mpm_test!(a_body_that_stops_is_408, |site| {
         "the next call is the whole request's; a small body of known length that stops never reaches the application"
     );
 });
+
+mpm_test!(a_body_that_a_filter_unpacks_is_whole, |site| {
+    let httpd = site.modules("deflate").config("SetInputFilter DEFLATE").app("/", "body.wsgi").start();
+    for size in [1, 3_000, 70_000, 300_000, 900_000, 5 << 20] {
+        let body = pattern(size);
+        let packed = gzip(&body);
+        for path in ["/read_all", "/lines"] {
+            let request = || httpd.request("POST", path).header("Content-Encoding", "gzip");
+            received(&request().body(packed.clone()).send(), &body);
+            received(&request().chunked(packed.chunks(500)).send(), &body);
+        }
+        // What it says of the length is true or not said.
+        let length = &httpd.request("POST", "/read_all").header("Content-Encoding", "gzip").body(packed).send().json()["length"];
+        assert!(length.is_null() || *length == size.to_string().as_str(), "{size}: {length}");
+    }
+});
+
+fn gzip(data: &[u8]) -> Vec<u8> {
+    let mut child = std::process::Command::new("gzip");
+    let mut child = child.arg("-c").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().expect("gzip");
+    let (mut stdin, data) = (child.stdin.take().expect("stdin"), data.to_vec());
+    let writing = std::thread::spawn(move || stdin.write_all(&data).expect("write"));
+    let packed = child.wait_with_output().expect("output").stdout;
+    writing.join().expect("writer");
+    packed
+}

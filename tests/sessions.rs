@@ -55,20 +55,23 @@ fn begin(httpd: &Httpd) -> String {
     cookie(&answer)
 }
 
+/// The cookie's name: of the harness's group.
+const NAME: &str = "drover_session_app";
+
 engine_test!(a_session_is_found_again, |site| site, |httpd| {
     assert!(httpd.get("/read").header("set-cookie").is_none(), "reading makes no session");
     let answer = httpd.get("/count");
     let set = answer.header("set-cookie").expect("cookie");
     let parts: Vec<&str> = set.split("; ").collect();
-    assert!(parts[0].starts_with("drover_session=") && parts[0].len() == 15 + 40, "{set}");
+    let (name, id) = parts[0].split_once('=').expect("name=value");
+    assert_eq!((name, id.len()), (NAME, 40), "{set}");
     assert_eq!(parts[1..], ["HttpOnly", "SameSite=Lax", "Path=/"]);
     let cookie = cookie(&answer);
     for n in 2..5 {
-        let answer = get(httpd, "/count", &format!("other=1; {cookie}; drover_session=nonsense"));
+        let answer = get(httpd, "/count", &format!("other=1; {cookie}; {NAME}=nonsense"));
         assert_eq!((answer.text(), answer.header("set-cookie")), (n.to_string(), None));
     }
     assert_eq!(get(httpd, "/read", &cookie).text(), "4");
-    let id = &cookie[15..];
     let engine = if httpd.site.text().contains("DroverSession memory") { "memory" } else { "disk" };
     assert_eq!(get(httpd, "/state", &cookie).text(), format!("{id} False {engine}"));
 });
@@ -76,7 +79,7 @@ engine_test!(a_session_is_found_again, |site| site, |httpd| {
 engine_test!(an_id_that_is_not_ours_is_never_adopted, |site| site, |httpd| {
     let unknown = "0123456789abcdef0123456789abcdef01234567";
     for id in [unknown, "", "a", "../../../etc/passwd", "%00", &"f".repeat(4000)] {
-        let answer = get(httpd, "/count", &format!("drover_session={id}"));
+        let answer = get(httpd, "/count", &format!("{NAME}={id}"));
         assert_eq!(answer.text(), "1");
         assert!(!cookie(&answer).contains(id) || id.len() < 2, "{id}");
     }
@@ -226,6 +229,54 @@ mpm_test!(groups_and_hosts_do_not_see_each_others_sessions, |site| {
     assert_eq!((ask("fourth", "/read", &of_app).text(), ask("fourth", "/other/read", &of_app).text()), ("1".into(), "none".into()));
     let of_host = self::cookie(&ask("third", "/count", ""));
     assert_eq!(ask("third", "/other/count", &of_host).text(), "2", "both groups of one host");
+});
+
+mpm_test!(two_groups_on_one_host_keep_out_of_each_others_way, |site| {
+    let site = self::site(site, "disk").config(
+        "WSGIDaemonProcess other python-path=@apps@\n\
+         WSGIScriptAlias /other @apps@/sessions/plain.wsgi process-group=other application-group=%{GLOBAL}",
+    );
+    let httpd = site.start();
+    let both = format!("{}; {}", begin(&httpd), cookie(&httpd.get("/other/count")));
+    for n in 2..5 {
+        for path in ["/count", "/other/count"] {
+            let answer = get(&httpd, path, &both);
+            assert_eq!((answer.text(), answer.header("set-cookie")), (n.to_string(), None), "{path}");
+        }
+    }
+});
+
+engine_test!(what_other_applications_set_is_no_matter, |site| site, |httpd| {
+    let cookie = begin(httpd);
+    let foreign = [b"who=Jos\xe9; odd=\"; =; ", cookie.as_bytes(), b"; more=\xff"].concat();
+    assert_eq!(httpd.request("GET", "/count").header("Cookie", foreign).send().text(), "2");
+});
+
+engine_test!(
+    a_login_that_fails_afterwards_leaves_the_client_its_session,
+    |site| site
+        .expect_log("DROVER0060: ValueError*(group 'app')")
+        .allow_log("Traceback|  File |    |ValueError: after the login|DROVER0066"),
+    |httpd| {
+        let cookie = begin(httpd);
+        let failed = get(httpd, "/login_and_fail?name=x", &cookie);
+        assert_eq!(failed.status, 500);
+        let new = self::cookie(&failed);
+        assert_eq!((get(httpd, "/count", &new).text().as_str(), get(httpd, "/read", &cookie).text().as_str()), ("2", "none"));
+    }
+);
+
+engine_test!(what_was_answered_goes_out_while_a_session_is_waited_for, |site| site, |httpd| {
+    let (cookie, holding, go_on) = (begin(httpd), httpd.gate("holding"), httpd.gate("go-on"));
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| get(httpd, "/hold", &cookie));
+        holding.reached();
+        let mut late = httpd.request("GET", "/late").header("Cookie", &cookie).open();
+        assert_eq!(late.piece().expect("a piece").as_deref(), Some(&b"first\n"[..]));
+        go_on.open(1);
+        assert_eq!(held.join().expect("client").text(), "2");
+        assert_eq!(late.finish(false).text(), "3\n");
+    });
 });
 
 mpm_test!(sizes_are_bounded_and_the_old_value_stays, |site| {

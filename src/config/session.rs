@@ -45,7 +45,8 @@ pub enum SameSite {
 /// DroverSessionCookie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CookieOptions {
-    pub name: String,
+    /// `None`: by the scope, so that two scopes of one host do not take each other's cookie.
+    pub name: Option<String>,
     pub path: String,
     pub domain: Option<String>,
     pub secure: Secure,
@@ -57,15 +58,7 @@ pub struct CookieOptions {
 
 impl Default for CookieOptions {
     fn default() -> Self {
-        Self {
-            name: "drover_session".into(),
-            path: "/".into(),
-            domain: None,
-            secure: Secure::Auto,
-            http_only: true,
-            same_site: SameSite::Lax,
-            max_age: None,
-        }
+        Self { name: None, path: "/".into(), domain: None, secure: Secure::Auto, http_only: true, same_site: SameSite::Lax, max_age: None }
     }
 }
 
@@ -186,7 +179,7 @@ pub fn cookie_option(cookie: &mut CookieOptions, name: &str, value: &[u8]) -> Pa
             // RFC 6265 §4.1.1: a token.
             let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
             let name = text().filter(|name| name.bytes().all(token));
-            cookie.name = name.ok_or(Cow::Borrowed("a name of letters, digits and !#$%&'*+-.^_`|~"))?;
+            cookie.name = Some(name.ok_or(Cow::Borrowed("a name of letters, digits and !#$%&'*+-.^_`|~"))?);
         }
         "path" => cookie.path = text().filter(|path| path.starts_with('/')).ok_or(Cow::Borrowed("a path that begins with /"))?,
         "domain" => {
@@ -214,7 +207,7 @@ pub fn cookie_option(cookie: &mut CookieOptions, name: &str, value: &[u8]) -> Pa
 
 /// What browsers would drop without a word (RFC 6265bis §4.1.3, §5.7).
 pub fn cookie_sense(cookie: &CookieOptions) -> Result<(), &'static str> {
-    let lower = cookie.name.to_ascii_lowercase();
+    let lower = cookie.name.as_deref().unwrap_or_default().to_ascii_lowercase();
     if lower.starts_with("__secure-") && cookie.secure == Secure::Off {
         return Err("secure=On, as the name begins with __Secure-");
     }

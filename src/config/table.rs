@@ -864,9 +864,10 @@ pub static DIRECTIVES: &[Directive] = &[
         theme: Theme::Sessions,
         contexts: Contexts::Server,
         synopsis: "[name=name] [path=path] [domain=domain] [secure=Auto|On|Off] [httponly=On|Off] [samesite=Strict|Lax|None] [max-age=seconds]",
-        default: "name=drover_session path=/ secure=Auto httponly=On samesite=Lax",
+        default: "name=drover_session_ and the scope's name, path=/ secure=Auto httponly=On samesite=Lax",
         summary: c"The cookie that names the session",
-        doc: "`secure=Auto`: when the request came over TLS. Without `max-age` the browser forgets it when it is closed.",
+        doc: "The name is `drover_session_shop` for the group or the named scope `shop`, so that two of them on one host keep out of each other's way, and \
+            `drover_session` with `DroverSessionScope vhost`. `secure=Auto`: when the request came over TLS. Without `max-age` the browser forgets it when it is closed.",
         difference: "Not in mod_wsgi.",
         set: |t, raw| set::session_cookie(t, raw),
         test: "sessions",

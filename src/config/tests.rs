@@ -441,7 +441,7 @@ fn sessions() {
     assert_eq!((s.sync, s.timeout_s, s.lock_timeout_s, s.max_size), (Some(Sync::Always), Some(60), Some(0), Some(16 << 20)));
     assert_eq!((&s.scope, s.serializer), (&Some(Scope::Named(b"shop".to_vec())), Some(Serializer::Msgpack)));
     let cookie = s.cookie.clone().unwrap();
-    assert_eq!((cookie.name.as_str(), cookie.path.as_str(), cookie.max_age, cookie.http_only), ("__Host-s", "/", Some(5), false));
+    assert_eq!((cookie.name.as_deref(), cookie.path.as_str(), cookie.max_age, cookie.http_only), (Some("__Host-s"), "/", Some(5), false));
     for bad in [
         "DroverSession on",
         "DroverSession socache:",

@@ -1,7 +1,7 @@
 //! Which queues this process knows, and how one is opened.
 //!
 //! Responsible for: asking droverd once per (group, application group), keeping socket pairs that may be used again. Must
-//! never: keep more pairs than httpd has threads, or wait past the caller's deadline. Called by: `handler`.
+//! never: keep more pairs than [`MAX_IDLE`], or wait past the caller's deadline. Called by: `handler`.
 use super::error::DispatchError;
 use super::way_back::{Pair, Wake};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// The name of a queue: daemon process group and application group.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,24 +27,33 @@ pub struct Key {
 pub struct Queue {
     pub(super) fd: OwnedFd,
     idle: Mutex<Vec<Pair>>,
+    /// How many pairs all queues of this process keep.
+    kept: Arc<AtomicUsize>,
 }
 
-/// Pairs kept for one queue; more than that many threads of a process do not return from the same group at once for long.
-const MAX_IDLE: usize = 64;
+/// Pairs kept for all queues together: two descriptors each, of the 1024 that a process often may have. They are not given from one queue to
+/// another: a worker could have kept its end.
+const MAX_IDLE: usize = 96;
 
 impl Queue {
     pub(super) fn take_pair(&self) -> Result<Pair, DispatchError> {
-        if let Some(pair) = self.idle.lock().pop() {
-            return Ok(pair);
-        }
-        Pair::new()
+        let Some(pair) = self.idle.lock().pop() else { return Pair::new() };
+        self.kept.fetch_sub(1, Ordering::Relaxed);
+        Ok(pair)
     }
 
     pub(super) fn give_back(&self, pair: Pair) {
-        let mut idle = self.idle.lock();
-        if idle.len() < MAX_IDLE {
-            idle.push(pair);
+        if self.kept.fetch_add(1, Ordering::Relaxed) < MAX_IDLE {
+            self.idle.lock().push(pair);
+        } else {
+            self.kept.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.kept.fetch_sub(self.idle.get_mut().len(), Ordering::Relaxed);
     }
 }
 
@@ -54,13 +63,14 @@ pub struct Queues {
     broker: OwnedFd,
     known: RwLock<HashMap<Key, Arc<Queue>>>,
     number: AtomicU32,
+    kept: Arc<AtomicUsize>,
 }
 
 impl Queues {
     /// Opens queues through `broker`, the socket to droverd that all children share.
     #[must_use]
     pub fn new(broker: OwnedFd) -> Self {
-        Self { broker, known: RwLock::default(), number: AtomicU32::new(1) }
+        Self { broker, known: RwLock::default(), number: AtomicU32::new(1), kept: Arc::default() }
     }
 
     /// The next request's number.
@@ -73,7 +83,7 @@ impl Queues {
         if let Some(queue) = self.known.read().get(key) {
             return Ok(Arc::clone(queue));
         }
-        let queue = Arc::new(Queue { fd: self.ask(key, script, wake, until)?, idle: Mutex::default() });
+        let queue = Arc::new(Queue { fd: self.ask(key, script, wake, until)?, idle: Mutex::default(), kept: Arc::clone(&self.kept) });
         Ok(Arc::clone(self.known.write().entry(key.clone()).or_insert(queue)))
     }
 

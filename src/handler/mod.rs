@@ -57,6 +57,8 @@ pub enum Verdict {
     Done,
     /// Answer with this status.
     Status(u16),
+    /// An input filter has failed: it has answered the request, or httpd does.
+    FilterError,
 }
 
 /// Buffers that a thread uses again and again.
@@ -124,7 +126,7 @@ pub fn handle(r: &mut Request<'_>, settings: &Settings<'_>, context: Context<'_>
             r.redirect_internally(&url);
             Verdict::Done
         }
-        Err(broken) => fail(r, &broken),
+        Err(broken) => fail(r, &broken, &selection.key.group),
     }
 }
 
@@ -150,12 +152,15 @@ fn run(
     let (inline, upload) = read_small(r, &mut buffers.body).map_err(body_failed)?;
     let mut account = context.gate.account();
     let kept = match upload {
-        Upload::Open => read_moderate(r, group.body_buffer, &mut buffers.body, &mut account).map_err(body_failed)?,
+        Upload::Open => read_moderate(r, group.body_buffer, (&mut buffers.body, inline), &mut account).map_err(body_failed)?,
         _ => None,
     };
-    if upload == Upload::None && inline > 0 {
-        // RFC 3875 §4.1.2: the length after transfer codings are removed; it is known now, also for a chunked body.
-        r.set_env(c"CONTENT_LENGTH", inline.to_string().as_bytes());
+    let read = inline + kept.as_ref().map_or(0, |kept| kept.bytes.len());
+    if read > 0 && (upload == Upload::None || kept.as_ref().is_some_and(|kept| kept.whole)) {
+        // RFC 3875 §4.1.2: the length after transfer codings are removed; it is known now, also for a chunked or a compressed body.
+        r.set_env(c"CONTENT_LENGTH", read.to_string().as_bytes());
+    } else if read > 0 && r.header(c"Content-Length").is_none() {
+        r.unset_env(c"CONTENT_LENGTH"); // a filter has made it untrue
     }
 
     let started = monotonic_ns();
@@ -201,7 +206,7 @@ fn run(
     let mut queue = open()?;
     let mut ticket = context.gate.enter(&selection.key, group, most, context.wake, until).map_err(unsent)?;
     // All of the request is here, so that it can be sent again.
-    let whole = upload == Upload::None || kept.is_some();
+    let whole = upload == Upload::None || kept.as_ref().is_some_and(|kept| kept.whole);
     let harmless = settings.retry && upload == Upload::None && inline == 0 && r.method().is_some_and(is_safe);
     let find = || {
         let (settings, plan) = context.session.ok_or_else(|| drover_session::Error::Unavailable("off".into()))?;
@@ -212,7 +217,8 @@ fn run(
         let scope = settings.scope_of(&selection.key.group, r.server_hostname());
         let https = r.env(c"wsgi.url_scheme") == Some(b"https");
         let place = context.stores.and_then(|stores| stores.seen.of(&(&scope, r.uri())));
-        RequestSession::new(settings, &find, place, scope, https, limits.answer_by)
+        let cookie = settings.cookie_of(&selection.key.group);
+        RequestSession::new(settings, &find, place, (scope, cookie), https, limits.answer_by)
     });
     ahead.clear();
     let (flags, token) = session.as_mut().map_or((0, None), |session| session.send_ahead(r.cookies(), ahead));
@@ -239,7 +245,8 @@ fn run(
             other => other.map_err(|e| unsent(e.into()))?,
         };
         let manner = Manner { error_override: settings.error_override, answer_buffer: group.answer_buffer };
-        let source = kept.as_deref().map_or(Source::Client, Source::Kept);
+        let source =
+            kept.as_ref().map_or(Source::Client, |kept| if kept.whole { Source::Kept(&kept.bytes) } else { Source::Begun(&kept.bytes) });
         let result = Relay::new(r, &mut exchange, limits, manner, upload, source, session.as_mut()).counted(context.gate.account()).run(
             context.wake,
             body,
@@ -255,10 +262,18 @@ fn run(
                 } else {
                     "the process that had taken the request died before it answered; the request runs once more, in another process"
                 };
-                r.log(Level::Warn, Code::Retried, text);
+                r.log(Level::Warn, Code::Retried, &format!("{text} (group '{}')", selection.key.group.escape_ascii()));
                 retried = true;
             }
-            other => return other,
+            other => {
+                // Its session was saved under a new name: the client must learn it although the application failed afterwards.
+                if let Err(Broken { sent: false, .. }) = &other
+                    && let Some(cookie) = session.as_mut().and_then(RequestSession::take_cookie)
+                {
+                    r.set_cookie(&cookie);
+                }
+                return other;
+            }
         }
     }
 }
@@ -268,21 +283,36 @@ fn is_safe(method: &[u8]) -> bool {
     matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE")
 }
 
-/// Reads a body of known length up to `most` bytes, so that a slow client holds no worker. `None`: it is larger.
-fn read_moderate(r: &mut Request<'_>, most: u64, buffer: &mut [u8], account: &mut Kept<'_>) -> Result<Option<Vec<u8>>, BodyError> {
-    let length = checks::content_length(r).filter(|n| *n <= most).and_then(|n| usize::try_from(n).ok());
-    let Some(length) = length.filter(|_| account.has_room()) else { return Ok(None) };
-    account.set(length);
-    let mut body = Vec::new();
-    while body.len() < length {
-        match r.read_body(buffer, true) {
-            BodyRead::Data(n) => body.extend_from_slice(buffer.get(..n).unwrap_or_default()),
-            BodyRead::End => break,
+/// A body that was read before a worker is asked for.
+struct Read {
+    bytes: Vec<u8>,
+    /// There is no more of it.
+    whole: bool,
+}
+
+/// Reads a body that says that it is at most `most` bytes long, so that a slow client holds no worker. `None`: it says something else. A filter
+/// may make more of it: then there is a rest.
+fn read_moderate(
+    r: &mut Request<'_>,
+    most: u64,
+    (buffer, inline): (&mut [u8], usize),
+    account: &mut Kept<'_>,
+) -> Result<Option<Read>, BodyError> {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let fits = checks::content_length(r).is_some_and(|n| usize::try_from(n).is_ok_and(|n| n <= most));
+    // What was read already stays at its place in the buffer.
+    let Some(scratch) = buffer.get_mut(inline..).filter(|room| fits && !room.is_empty() && account.has_room()) else { return Ok(None) };
+    let mut bytes = Vec::new();
+    while bytes.len() < most {
+        match r.read_body(scratch, true) {
+            BodyRead::Data(n) => bytes.extend_from_slice(scratch.get(..n).unwrap_or_default()),
+            BodyRead::End => return Ok(Some(Read { bytes, whole: true })),
             BodyRead::NotYet => return Err(BodyError::ClientGone),
             BodyRead::Failed(e) => return Err(e),
         }
+        account.set(bytes.len());
     }
-    Ok(Some(body))
+    Ok(Some(Read { bytes, whole: false }))
 }
 
 /// Reads the body if it is small, so that a slow client holds no worker. Returns how much of it is in `buffer`, and what is
@@ -311,9 +341,6 @@ fn read_small(r: &mut Request<'_>, buffer: &mut [u8]) -> Result<(usize, Upload),
             }
             BodyRead::Failed(e) => return Err(e),
         }
-        if length == Some(have as u64) {
-            return Ok((have, Upload::None));
-        }
     }
     Ok((have, Upload::Open))
 }
@@ -325,25 +352,26 @@ fn wait_for_client(r: &Request<'_>, until: u64) -> bool {
 }
 
 /// Logs why, and answers with the status of the cause, or cuts what has been sent.
-fn fail(r: &mut Request<'_>, broken: &Broken) -> Verdict {
+fn fail(r: &mut Request<'_>, broken: &Broken, group: &[u8]) -> Verdict {
     let v = verdict(&broken.failed);
+    let of = format!("(group '{}')", group.escape_ascii());
     if broken.sent {
         let gone = v.code == Code::ClientGone;
         let (level, code) = if gone { (v.level, v.code) } else { (Level::Error, Code::Truncated) };
-        r.log(level, code, &format!("the answer was cut short: {}: {}", v.code, broken.failed));
+        r.log(level, code, &format!("the answer was cut short: {}: {} {of}", v.code, broken.failed));
         // The client is gone or learns it now; there is nobody else to tell.
         let _ = r.pass(&[], Pass::Cut);
         return Verdict::Done;
     }
     if broken.failed != Failed::Overloaded(None) {
-        r.log(v.level, v.code, &broken.failed.to_string());
+        r.log(v.level, v.code, &format!("{} {of}", broken.failed));
+    }
+    if broken.failed == Failed::Body(BodyError::Answered) {
+        return Verdict::FilterError;
     }
     r.reset_status();
     if let Some(seconds) = v.retry_after {
         r.set_error_header(c"Retry-After", &seconds.to_string());
-    }
-    if broken.failed == Failed::Body(BodyError::Answered) {
-        return Verdict::Done;
     }
     Verdict::Status(v.status)
 }

@@ -54,6 +54,8 @@ pub enum Source<'b> {
     Client,
     /// It was read before.
     Kept(&'b [u8]),
+    /// This was, and the client sends the rest.
+    Begun(&'b [u8]),
 }
 
 /// Where the body stands.
@@ -430,7 +432,7 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
             if self.upload != Upload::Open || self.starved {
                 return Ok(());
             }
-            if let Source::Kept(rest) = self.source {
+            if let Source::Kept(rest) | Source::Begun(rest) = self.source {
                 self.push_kept(rest);
                 continue;
             }
@@ -458,13 +460,16 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
 
     fn push_kept(&mut self, rest: &'a [u8]) {
         let (piece, rest) = rest.split_at_checked(BODY_PIECE).unwrap_or((rest, &[]));
-        if piece.is_empty() {
+        let whole = matches!(self.source, Source::Kept(_));
+        if !piece.is_empty() {
+            self.exchange.offer(piece);
+            self.source = if whole { Source::Kept(rest) } else { Source::Begun(rest) };
+        } else if whole {
             self.exchange.offer_end();
             self.upload = Upload::Closed;
         } else {
-            self.exchange.offer(piece);
+            self.source = Source::Client;
         }
-        self.source = Source::Kept(rest);
     }
 
     /// The body broke off. The worker is told, so that no application takes it for whole. Before any of the answer was sent

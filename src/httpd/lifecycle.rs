@@ -266,8 +266,11 @@ pub fn child_stopping(graceful: bool) {
 }
 
 /// What a request of a server needs, where this holds for sessions; `None` in a process that was not set up.
+///
+/// # Safety
+/// `'c` must end with a request that runs now: what is lent lives until the cleanup of the configuration's pool, which comes after all requests.
 #[must_use]
-pub fn context<'c>(session: Option<&'c Settings>) -> Option<Context<'c>> {
+pub unsafe fn context<'c>(session: Option<&'c Settings>) -> Option<Context<'c>> {
     // SAFETY: both live as long as requests run: the one until its pool's cleanup, the other for ever.
     let (running, child) = unsafe { (RUNNING.load(Ordering::Acquire).as_ref()?, CHILD.load(Ordering::Acquire).as_ref()?) };
     let gate = Gate { tally: running.tally.as_ref(), column: child.column, slots: running.slots };

@@ -122,12 +122,14 @@ unsafe extern "C" fn handle(r: *mut ffi::request_rec) -> c_int {
                 return ffi::DECLINED;
             }
             let server = commands::slot_of((*r).server);
+            // What it lends outlives the request (see there).
             let Some(context) = lifecycle::context((*server).session.as_ref()) else { return FAILED };
             let settings = crate::config::Settings::resolve(&(*server).config.dir, commands::dir_of(r));
             match handler::handle(&mut Request::new(r), &settings, context) {
                 Verdict::Declined => ffi::DECLINED,
                 Verdict::Done => ffi::OK,
                 Verdict::Status(status) => c_int::from(status),
+                Verdict::FilterError => ffi::AP_FILTER_ERROR,
             }
         }
     })

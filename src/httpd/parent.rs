@@ -324,6 +324,10 @@ const LONGEST_END: Duration = Duration::from_secs(30);
 
 /// The parent ends: the sockets are closed, which droverd sees, and its end is awaited.
 unsafe extern "C" fn at_exit(_: *mut c_void) -> ffi::apr_status_t {
+    super::guard::guard(ffi::APR_SUCCESS, end)
+}
+
+fn end() -> ffi::apr_status_t {
     // Children of httpd run this too when they call exit(): they are not the owner.
     let Some(mut guard) = PARENT.try_lock() else { return ffi::APR_SUCCESS };
     if guard.as_ref().is_none_or(|p| p.owner != std::process::id()) {

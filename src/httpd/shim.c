@@ -41,6 +41,7 @@ apr_status_t drover_body_read(request_rec *r, apr_bucket_brigade *bb, int block,
     apr_read_type_e how = block ? APR_BLOCK_READ : APR_NONBLOCK_READ;
     *got = 0;
     *eos = 0;
+again:
     if (APR_BRIGADE_EMPTY(bb)) {
         apr_status_t rv = ap_get_brigade(r->input_filters, bb, AP_MODE_READBYTES, how, (apr_off_t)cap);
         if (rv != APR_SUCCESS) {
@@ -86,6 +87,9 @@ apr_status_t drover_body_read(request_rec *r, apr_bucket_brigade *bb, int block,
         *got += len;
         apr_bucket_delete(b);
     }
+    /* A filter may pass on a brigade that holds no data; each turn takes one from the client's side, so this ends. */
+    if (*got == 0 && block)
+        goto again;
     return APR_SUCCESS;
 }
 

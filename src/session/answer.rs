@@ -32,6 +32,7 @@ pub struct RequestSession<'c> {
     settings: &'c Settings,
     find: Find<'c>,
     scope: Vec<u8>,
+    cookie: String,
     https: bool,
     /// The request's own time limit, CLOCK_MONOTONIC nanoseconds.
     answer_by: Option<u64>,
@@ -112,13 +113,13 @@ impl From<WireError> for No {
 }
 
 impl<'c> RequestSession<'c> {
-    /// For a request of this scope ([`Settings::scope_of`]).
+    /// For a request of this scope ([`Settings::scope_of`]) and with this cookie ([`Settings::cookie_of`]).
     #[must_use]
-    pub const fn new(
+    pub fn new(
         settings: &'c Settings,
         find: Find<'c>,
         place: Option<Place<'c>>,
-        scope: Vec<u8>,
+        (scope, cookie): (Vec<u8>, String),
         https: bool,
         answer_by: Option<u64>,
     ) -> Self {
@@ -126,6 +127,7 @@ impl<'c> RequestSession<'c> {
             settings,
             find,
             scope,
+            cookie,
             https,
             answer_by,
             held: Vec::new(),
@@ -307,7 +309,7 @@ impl<'c> RequestSession<'c> {
                 if cookie {
                     self.current = Current::None;
                     // Too late for the head: then the cookie names nothing, which does no harm.
-                    self.set_cookie = (!now.head_sent).then(|| cookie::forget(&self.settings.cookie, self.https));
+                    self.set_cookie = (!now.head_sent).then(|| cookie::forget(&self.cookie, &self.settings.cookie, self.https));
                 }
                 encode_bool(out, lived);
                 Ok(())
@@ -441,7 +443,7 @@ impl<'c> RequestSession<'c> {
         self.log_name = Some(id::log_name(name.as_bytes()));
         encode_key(out, &name)?;
         if save.cookie {
-            self.set_cookie = Some(cookie::set(&name, &self.settings.cookie, self.https));
+            self.set_cookie = Some(cookie::set(&self.cookie, &name, &self.settings.cookie, self.https));
             self.current = Current::Name(name);
         }
         Ok(())
@@ -479,7 +481,7 @@ impl<'c> RequestSession<'c> {
     /// What the request's cookie says.
     fn cookie_name(&mut self, cookies: Option<&[u8]>) -> Option<String> {
         if matches!(self.current, Current::Unknown) {
-            let found = cookies.and_then(|header| cookie::find(header, &self.settings.cookie));
+            let found = cookies.and_then(|header| cookie::find(header, &self.cookie));
             self.current = found.map_or(Current::None, |id| Current::Name(id.as_str().to_owned()));
         }
         match &self.current {

@@ -43,7 +43,9 @@ struct Rig {
     _dir: tempfile::TempDir,
 }
 
-/// The scope of all these requests.
+/// The cookie of all these requests.
+const NAME: &str = "drover_session";
+/// Their scope.
 const SCOPE: &[u8] = b"group\0shop";
 
 impl Rig {
@@ -68,7 +70,7 @@ impl Rig {
         let now = now_ms();
         let record = Record { created_ms: now, accessed_ms: now - 1_000_000, timeout_s: 1800, data: data.to_vec() };
         self.stores[0].put(&Key::derive(SCOPE, &id), &record, drover_session::Put::Create, now).unwrap();
-        format!("other=1; {}={}", self.settings.cookie.name, id.as_str()).into_bytes()
+        format!("other=1; {}={}", NAME, id.as_str()).into_bytes()
     }
 
     fn place(&self) -> Place<'_> {
@@ -76,7 +78,7 @@ impl Rig {
     }
 
     fn request<'c>(&'c self, find: Find<'c>) -> RequestSession<'c> {
-        RequestSession::new(&self.settings, find, Some(self.place()), SCOPE.to_vec(), false, None)
+        RequestSession::new(&self.settings, find, Some(self.place()), (SCOPE.to_vec(), NAME.to_owned()), false, None)
     }
 }
 
@@ -116,7 +118,7 @@ fn data_of(answered: Answered) -> Option<Vec<u8>> {
 fn is_free(rig: &Rig, child: usize, cookie: &[u8]) -> bool {
     let find: Find<'_> = &|| Ok(rig.stores[child]);
     let settings = Settings { lock_timeout_ns: 0, ..rig.settings.clone() };
-    let mut other = RequestSession::new(&settings, find, None, SCOPE.to_vec(), false, None);
+    let mut other = RequestSession::new(&settings, find, None, (SCOPE.to_vec(), NAME.to_owned()), false, None);
     matches!(ask(&mut other, &OPEN, Some(cookie)), Answered::Reply(Status::Ok, _))
 }
 
@@ -135,9 +137,7 @@ fn nothing_is_sent_ahead_of_what_nobody_wanted_before() {
     assert_eq!((opened.record.unwrap().data, opened.engine), (&b"{}"[..], "disk"));
     assert!(cookie.ends_with(opened.id.unwrap().as_bytes()));
     // Without a cookie, or with one that names nothing, that there is no session.
-    for cookie in
-        [None, Some(&b"drover=none"[..]), Some(&format!("{}={}", rig.settings.cookie.name, Id::new().unwrap().as_str()).into_bytes())]
-    {
+    for cookie in [None, Some(&b"drover=none"[..]), Some(&format!("{}={}", NAME, Id::new().unwrap().as_str()).into_bytes())] {
         let mut out = Vec::new();
         assert!(rig.request(find).send_ahead(cookie, &mut out).1.is_none());
         assert_eq!((Opened::decode(&out).unwrap().id, Opened::decode(&out).unwrap().record), (None, None), "{cookie:?}");

@@ -9,30 +9,31 @@ use drover_session::Id;
 
 /// The identifier in a Cookie header: the first of its name that could be one of ours.
 #[must_use]
-pub fn find(header: &[u8], options: &CookieOptions) -> Option<Id> {
-    let text = str::from_utf8(header).ok()?;
-    let ours = Cookie::split_parse(text).filter_map(Result::ok).filter(|c| c.name() == options.name);
-    ours.filter_map(|c| Id::parse(c.value().as_bytes())).next()
+pub fn find(header: &[u8], name: &str) -> Option<Id> {
+    each(header).filter(|c| c.name() == name).find_map(|c| Id::parse(c.value().as_bytes()))
+}
+
+/// The cookies of a Cookie header. One that is not UTF-8, which some other application of the host may have set, is no reason to miss the others.
+fn each(header: &[u8]) -> impl Iterator<Item = Cookie<'_>> {
+    header.split(|b| *b == b';').filter_map(|part| Cookie::parse(str::from_utf8(part).ok()?).ok())
 }
 
 /// The first cookie for which `is` holds: its value.
 #[must_use]
 pub fn value(header: &[u8], mut is: impl FnMut(&Cookie<'_>) -> bool) -> Option<String> {
-    let text = str::from_utf8(header).ok()?;
-    Cookie::split_parse(text).filter_map(Result::ok).find(|cookie| is(cookie)).map(|cookie| cookie.value().to_owned())
+    each(header).find(|cookie| is(cookie)).map(|cookie| cookie.value().to_owned())
 }
 
 /// The name of the first cookie with this value.
 #[must_use]
 pub fn name_of(header: &[u8], value: &str) -> Option<String> {
-    let text = str::from_utf8(header).ok()?;
-    Cookie::split_parse(text).filter_map(Result::ok).find(|cookie| cookie.value() == value).map(|cookie| cookie.name().to_owned())
+    each(header).find(|cookie| cookie.value() == value).map(|cookie| cookie.name().to_owned())
 }
 
 /// The value of a Set-Cookie header.
 #[must_use]
-pub fn set(id: &str, options: &CookieOptions, https: bool) -> String {
-    let mut cookie = build(id, options, https);
+pub fn set(name: &str, id: &str, options: &CookieOptions, https: bool) -> String {
+    let mut cookie = build(name, id, options, https);
     if let Some(seconds) = options.max_age {
         cookie.set_max_age(Duration::seconds(seconds.into()));
     }
@@ -41,19 +42,19 @@ pub fn set(id: &str, options: &CookieOptions, https: bool) -> String {
 
 /// The value of a Set-Cookie header that makes the client forget it.
 #[must_use]
-pub fn forget(options: &CookieOptions, https: bool) -> String {
-    let mut cookie = build("", options, https);
+pub fn forget(name: &str, options: &CookieOptions, https: bool) -> String {
+    let mut cookie = build(name, "", options, https);
     cookie.make_removal();
     cookie.to_string()
 }
 
-fn build<'c>(value: &'c str, options: &'c CookieOptions, https: bool) -> Cookie<'c> {
+fn build<'c>(name: &'c str, value: &'c str, options: &'c CookieOptions, https: bool) -> Cookie<'c> {
     let same_site = match options.same_site {
         SameSite::Strict => Site::Strict,
         SameSite::Lax => Site::Lax,
         SameSite::None => Site::None,
     };
-    let mut cookie = Cookie::build((options.name.as_str(), value)).path(options.path.as_str()).same_site(same_site).build();
+    let mut cookie = Cookie::build((name, value)).path(options.path.as_str()).same_site(same_site).build();
     cookie.set_http_only(options.http_only);
     if options.secure == Secure::On || (options.secure == Secure::Auto && https) {
         cookie.set_secure(true);
@@ -69,23 +70,26 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const NAME: &str = "drover_session";
+
     #[test]
     fn found_among_others_and_only_if_it_can_be_ours() {
         let (a, b) = (Id::new().unwrap(), Id::new().unwrap());
-        let options = CookieOptions::default();
         let header = format!("x=1; drover_session=nonsense; drover_session={}; drover_session={}; y", a.as_str(), b.as_str());
-        assert_eq!(find(header.as_bytes(), &options), Some(a));
+        assert_eq!(find(header.as_bytes(), NAME), Some(a.clone()));
+        let foreign = [b"who=Jos\xe9; ", header.as_bytes()].concat();
+        assert_eq!(find(&foreign, NAME), Some(a));
         for none in ["", "drover_session", "drover_session=", "drover_session=../../etc/passwd", "Drover_Session=0"] {
-            assert_eq!(find(none.as_bytes(), &options), None, "{none}");
+            assert_eq!(find(none.as_bytes(), NAME), None, "{none}");
         }
-        assert_eq!(find(b"\xff\xfe", &options), None);
+        assert_eq!(find(b"\xff\xfe", NAME), None);
     }
 
     #[test]
     fn written_as_configured() {
         let options = CookieOptions::default();
-        assert_eq!(set("abc", &options, false), "drover_session=abc; HttpOnly; SameSite=Lax; Path=/");
-        assert!(set("abc", &options, true).contains("; Secure"));
+        assert_eq!(set(NAME, "abc", &options, false), "drover_session=abc; HttpOnly; SameSite=Lax; Path=/");
+        assert!(set(NAME, "abc", &options, true).contains("; Secure"));
         let options = CookieOptions {
             domain: Some("example.org".into()),
             secure: Secure::On,
@@ -94,19 +98,19 @@ mod tests {
             max_age: Some(60),
             ..options
         };
-        let text = set("abc", &options, false);
+        let text = set(NAME, "abc", &options, false);
         for part in ["Secure", "SameSite=None", "Max-Age=60", "Domain=example.org"] {
             assert!(text.contains(part), "{text}");
         }
         assert!(!text.contains("HttpOnly"));
-        let text = forget(&options, false);
+        let text = forget(NAME, &options, false);
         assert!(text.starts_with("drover_session=;") && text.contains("Max-Age=0") && text.contains("Domain=example.org"), "{text}");
     }
 
     proptest! {
         #[test]
         fn no_header_is_too_odd(header: Vec<u8>) {
-            let _ = find(&header, &CookieOptions::default());
+            let _ = find(&header, NAME);
         }
     }
 }

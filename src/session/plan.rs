@@ -56,6 +56,9 @@ pub struct Plan {
 /// The most that the wire and an engine may carry, whatever a server allows.
 const DATA: u64 = drover_wire::session::MAX_DATA as u64;
 
+/// What the names of our cookies begin with.
+const COOKIE: &str = "drover_session";
+
 /// Makes the plan. `directory`: DroverSessionDirectory or its default.
 pub fn plan(servers: &[&ServerConfig], mpm: Mpm, directory: &Path) -> Result<Plan, Refused> {
     let choices =
@@ -113,6 +116,27 @@ fn settings(options: &SessionOptions, store: usize, kept: &Kept) -> Settings {
 }
 
 impl Settings {
+    /// The name of a request's cookie.
+    #[must_use]
+    pub fn cookie_of(&self, group: &[u8]) -> String {
+        if let Some(name) = &self.cookie.name {
+            return name.clone();
+        }
+        let of = match &self.scope {
+            Scope::Group => group,
+            Scope::Vhost => return COOKIE.to_owned(),
+            Scope::Named(name) => name.as_slice(),
+        };
+        let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        let mut name = format!("{COOKIE}_");
+        name.extend(of.iter().map(|b| if plain(b) { char::from(*b) } else { '_' }));
+        if !of.iter().all(plain) {
+            // Names that differ stay different.
+            name.push_str(&drover_session::id::log_name(of));
+        }
+        name
+    }
+
     /// The scope of a request: what it is asked for by its group, its host's name.
     #[must_use]
     pub fn scope_of(&self, group: &[u8], host: &[u8]) -> Vec<u8> {
@@ -147,6 +171,21 @@ mod tests {
         assert_eq!(places, [(Kept::Memory, "/s/memory"), (Kept::Disk, "/s")]);
         assert_eq!(one.servers.iter().map(|s| s.as_ref().map(|s| s.store)).collect::<Vec<_>>(), [Some(0), None, Some(1), Some(0)]);
         assert!(plan(&[&server(Some(Asked::Memory))], MANY, Path::new("/s")).is_err());
+    }
+
+    #[test]
+    fn cookies_of_two_scopes_have_two_names() {
+        let settings = |scope, name: Option<&str>| {
+            let cookie = CookieOptions { name: name.map(str::to_owned), ..CookieOptions::default() };
+            super::settings(&SessionOptions { scope: Some(scope), cookie: Some(cookie), ..SessionOptions::default() }, 0, &Kept::Disk)
+        };
+        assert_eq!(settings(Scope::Group, None).cookie_of(b"shop"), "drover_session_shop");
+        assert_eq!(settings(Scope::Named(b"all".to_vec()), None).cookie_of(b"shop"), "drover_session_all");
+        assert_eq!(settings(Scope::Vhost, None).cookie_of(b"shop"), "drover_session");
+        assert_eq!(settings(Scope::Group, Some("s")).cookie_of(b"shop"), "s");
+        let odd = [&b"a b"[..], b"a=b", b"a\xffb", b"a_b"].map(|group| settings(Scope::Group, None).cookie_of(group));
+        assert!(odd.iter().all(|name| name.starts_with("drover_session_a_b")), "{odd:?}");
+        assert!((1..odd.len()).all(|n| !odd[..n].contains(&odd[n])), "{odd:?}");
     }
 
     #[test]

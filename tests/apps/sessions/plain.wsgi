@@ -24,6 +24,17 @@ def login(session, query):
     return session["n"]
 
 
+def login_and_fail(session, query):
+    login(session, query)
+    raise ValueError("after the login")
+
+
+def late(session, query):
+    """Answers before it looks at its session."""
+    yield b"first\n"
+    yield b"%d\n" % count(session, query)
+
+
 def logout(session, query):
     session.invalidate()
     return "gone"
@@ -56,4 +67,6 @@ def application(environ, start_response):
     query = dict(parse_qsl(environ["QUERY_STRING"]))
     answer = globals()[environ["PATH_INFO"].rsplit("/", 1)[-1]](environ["mod_drover.session"], query)
     start_response("200 OK", [("Content-Type", "text/plain"), ("X-Pid", str(os.getpid()))])
+    if environ["PATH_INFO"].endswith("/late"):
+        return answer
     return [str(answer).encode()]
