@@ -7,6 +7,7 @@
 mod admission;
 mod checks;
 pub mod client;
+mod download;
 pub mod environ;
 pub mod failure;
 pub mod proxy;
@@ -22,6 +23,7 @@ use crate::session::{self, RequestSession, StorePlan, Stores};
 pub use admission::Gate;
 use admission::Kept;
 use client::{BodyError, BodyRead, Client, Pass};
+use download::Download;
 use drover_sys::clock::monotonic_ns;
 use drover_wire::control::Script;
 use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, Builder, MAX_INLINE_BODY, Prefix, SESSIONS, UNCOUNTED};
@@ -247,11 +249,9 @@ fn run(
         let manner = Manner { error_override: settings.error_override, answer_buffer: group.answer_buffer };
         let source =
             kept.as_ref().map_or(Source::Client, |kept| if kept.whole { Source::Kept(&kept.bytes) } else { Source::Begun(&kept.bytes) });
-        let result = Relay::new(r, &mut exchange, limits, manner, upload, source, session.as_mut()).counted(context.gate.account()).run(
-            context.wake,
-            body,
-            || ticket.leave_queue(),
-        );
+        let download = Download::new(manner, context.gate.account());
+        let result = Relay::new(r, &mut exchange, limits, download, upload, source, session.as_mut())
+            .run(context.wake, body, || ticket.leave_queue());
         *answer = exchange.finish(result.is_ok());
         match result {
             Err(Broken { failed: Failed::Dispatch(DispatchError::WorkerDied), sent: false, answered: false, held })

@@ -2,8 +2,8 @@
 //!
 //! Responsible for: never blocking on one direction while the other has something; never passing a cut answer off as whole.
 //! Must never: know httpd's types. Called by: `handler::mod`.
-use super::admission::Kept;
-use super::client::{BodyError, BodyRead, Client, Gone, Pass};
+use super::client::{BodyError, BodyRead, Client};
+use super::download::Download;
 use super::failure::Failed;
 use crate::dispatch::{DispatchError, Exchange, Ready, Wake, Want};
 use crate::session::answer::Now;
@@ -11,7 +11,6 @@ use crate::session::{Answered, RequestSession};
 use drover_sys::clock::monotonic_ns;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_wire::frame::{BodyFailure, Event, Failure, Header, Kind};
-use drover_wire::head::Head;
 use std::os::fd::BorrowedFd;
 
 /// Limits of one request; times are nanoseconds, deadlines CLOCK_MONOTONIC.
@@ -78,10 +77,6 @@ const PIECES_AT_ONCE: usize = 16;
 /// How often a body is asked for again where nothing can be waited on (HTTP/2), or a filter's own time limit must be noticed.
 const NO_SOCKET_NS: u64 = 20_000_000;
 const FILTER_LIMIT_NS: u64 = 1_000_000_000;
-/// The first piece of an answer is passed on without asking whether the client takes it if it is not larger than this.
-const UNASKED: usize = 16 * 1024;
-/// What is passed on at once of an answer that the client takes slowly.
-const PIECE: (usize, usize) = (8 * 1024, 256 * 1024);
 /// What is given to the worker at once of a body that was read before.
 const BODY_PIECE: usize = 64 * 1024;
 /// Times that the worker is read before anything else is looked at.
@@ -92,7 +87,6 @@ pub struct Relay<'a, 'q, 's, C> {
     client: &'a mut C,
     exchange: &'a mut Exchange<'q>,
     limits: Limits,
-    manner: Manner,
     upload: Upload,
     source: Source<'a>,
     session: Option<&'a mut RequestSession<'s>>,
@@ -100,13 +94,7 @@ pub struct Relay<'a, 'q, 's, C> {
     starved: bool,
     /// The last attempt to push it stopped although there may be more.
     unfinished: bool,
-    answer: Answer,
-    head_set: bool,
-    /// Something was passed to the client: its status cannot change any more.
-    sent: bool,
-    bodiless: bool,
-    /// Bytes of body that Content-Length leaves; `None`: it says nothing, or no body goes out.
-    left: Option<u64>,
+    download: Download<'a>,
     /// Frames are here that were not looked at: a question's answer goes out first.
     unread: bool,
     /// An answer to the application's session is on its way; nothing is read from the worker until it has gone.
@@ -115,53 +103,10 @@ pub struct Relay<'a, 'q, 's, C> {
     heard_at: u64,
     client_heard_at: u64,
     heard: bool,
-    backlog: Backlog<'a>,
     /// END has come: the worker is done.
     ended: bool,
     /// Nobody runs the request: it is on its way to the queue again.
     held: bool,
-}
-
-/// What the worker has given and the client has not taken.
-#[derive(Default)]
-struct Backlog<'a> {
-    bytes: Vec<u8>,
-    account: Kept<'a>,
-    taken: usize,
-    /// When the client took something last.
-    moved_at: u64,
-}
-
-impl Backlog<'_> {
-    fn rest(&self) -> &[u8] {
-        self.bytes.get(self.taken..).unwrap_or_default()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.taken >= self.bytes.len()
-    }
-
-    fn add(&mut self, pieces: &[&[u8]]) {
-        if self.is_empty() {
-            self.moved_at = monotonic_ns();
-        }
-        if self.taken > self.bytes.len() / 2 {
-            self.bytes.drain(..self.taken);
-            self.taken = 0;
-        }
-        pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
-        self.account.set(self.bytes.len());
-    }
-
-    fn take(&mut self, n: usize) {
-        self.taken += n;
-        self.moved_at = monotonic_ns();
-        if self.is_empty() {
-            // Not kept for the next piece: most clients are slow once.
-            (self.bytes, self.taken) = (Vec::new(), 0);
-            self.account.set(0);
-        }
-    }
 }
 
 /// A request that failed, and whether the client has seen part of an answer.
@@ -183,7 +128,7 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
         client: &'a mut C,
         exchange: &'a mut Exchange<'q>,
         limits: Limits,
-        manner: Manner,
+        download: Download<'a>,
         upload: Upload,
         source: Source<'a>,
         session: Option<&'a mut RequestSession<'s>>,
@@ -193,43 +138,30 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
             client,
             exchange,
             limits,
-            manner,
             upload,
             source,
             session,
             starved: false,
             unfinished: false,
-            answer: Answer::Whole,
-            head_set: false,
-            sent: false,
-            bodiless: false,
-            left: None,
+            download,
             unread: false,
             replying: false,
             body_error: None,
             heard_at: now,
             client_heard_at: now,
             heard: false,
-            backlog: Backlog::default(),
             ended: false,
             held: false,
         }
     }
 
-    /// Counts what is kept for the client.
-    #[must_use]
-    pub fn counted(mut self, account: Kept<'a>) -> Self {
-        self.backlog.account = account;
-        self
-    }
-
     /// Runs until the answer is complete or cannot be. `done` is called when the worker is done with it; the client may still be taking it.
     pub fn run(mut self, wake: &Wake, scratch: &mut [u8], mut done: impl FnMut()) -> Result<Answer, Broken> {
         match self.run_inner(wake, scratch, &mut done) {
-            Ok(()) => Ok(self.answer),
+            Ok(()) => Ok(self.download.into_answer()),
             Err(failed) => {
-                let answered = self.head_set || self.session.as_ref().is_some_and(|session| session.has_changed());
-                Err(Broken { failed, sent: self.sent, answered, held: self.held })
+                let answered = self.download.has_head() || self.session.as_ref().is_some_and(|session| session.has_changed());
+                Err(Broken { failed, sent: self.download.is_sent(), answered, held: self.held })
             }
         }
     }
@@ -238,8 +170,8 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
         let mut takes = false;
         loop {
             self.push_body(scratch)?;
-            self.pass_backlog(takes)?;
-            if self.ended && self.backlog.is_empty() {
+            self.download.pass_backlog(self.client, takes, self.ended)?;
+            if self.ended && self.download.is_taken() {
                 return Ok(());
             }
             let ready = self.wait(wake)?;
@@ -275,10 +207,7 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
 
     /// Whether more of the answer can be taken from the worker.
     fn wants_answer(&self) -> bool {
-        !self.ended
-            && !(self.replying && !self.exchange.is_flushed())
-            && self.backlog.rest().len() < self.manner.answer_buffer
-            && self.backlog.account.has_room()
+        !self.ended && (!self.replying || self.exchange.is_flushed()) && self.download.has_room()
     }
 
     /// Waits until something can be done.
@@ -290,7 +219,7 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
         let starved = self.upload == Upload::Open && self.starved && self.exchange.is_flushed();
         let mut of_client = PollFlags::empty();
         of_client.set(PollFlags::IN, starved);
-        of_client.set(PollFlags::OUT, !self.backlog.is_empty());
+        of_client.set(PollFlags::OUT, !self.download.is_taken());
         let socket = self.client.socket();
         if starved {
             // A filter's own time limit must be noticed too, and where there is no socket, nothing can be waited on.
@@ -305,32 +234,10 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
         Ok(ready)
     }
 
-    /// Passes on what the client takes without waiting; `takes`: it has just said that it takes something.
-    fn pass_backlog(&mut self, takes: bool) -> Result<(), Failed> {
-        if self.backlog.is_empty() {
-            return Ok(());
-        }
-        let rest = self.backlog.rest();
-        // Where nothing can be waited on, httpd waits itself.
-        let room = if self.client.socket().is_some() { self.client.room() } else { rest.len() };
-        if room < PIECE.0 && !takes {
-            return Ok(());
-        }
-        let room = room.clamp(PIECE.0, PIECE.1);
-        let piece = rest.get(..room).unwrap_or(rest);
-        let last = self.ended && piece.len() == rest.len();
-        let n = piece.len();
-        self.sent = true;
-        self.client.pass(&[piece], if last { Pass::End } else { Pass::Flush }).map_err(|Gone| Failed::ClientGone)?;
-        self.backlog.take(n);
-        Ok(())
-    }
-
     /// Handles the frames that have come. True: END.
     fn take_answer(&mut self, wake: &Wake) -> Result<bool, Failed> {
         self.heard_at = monotonic_ns();
-        let Self { client, exchange, manner, upload, answer, head_set, sent, bodiless, left, body_error, backlog, session, held, .. } =
-            self;
+        let Self { client, exchange, upload, download, body_error, session, held, .. } = self;
         let mut pieces: Vec<&[u8]> = Vec::new();
         let mut ended = false;
         let mut failure = None;
@@ -340,33 +247,19 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
             let event = event?;
             *held = matches!(event, Event::Frame(Header { kind: Kind::Held, .. }, _));
             match event {
-                Event::Body(bytes) if *head_set => {
-                    let bytes = within(bytes, left);
-                    if *answer == Answer::Whole && !*bodiless && !bytes.is_empty() {
-                        pieces.push(bytes);
-                    }
-                }
+                Event::Body(bytes) if download.has_head() => pieces.extend(download.body(bytes)),
                 Event::Body(_) => return Err(wire("a body before its head")),
                 Event::Frame(header, payload) => match header.kind {
-                    Kind::Head if !*head_set => {
-                        let head = Head::decode(payload).map_err(DispatchError::Wire)?;
-                        *bodiless = matches!(head.status, 204 | 304);
-                        *left = if *bodiless || client.is_head() { None } else { content_length(&head)? };
-                        *answer = answer_for(&head, *manner);
-                        if *answer == Answer::Whole {
-                            client.set_head(&head).map_err(|e| Failed::Head(e.0))?;
-                        }
-                        if let Some(cookie) = session.as_mut().and_then(|session| session.take_cookie()) {
-                            client.set_cookie(&cookie);
-                        }
-                        *head_set = true;
+                    Kind::Head if !download.has_head() => {
+                        let cookie = session.as_mut().and_then(|session| session.take_cookie());
+                        download.head(*client, payload, cookie)?;
                     }
                     Kind::Head => return Err(wire("a second head")),
-                    Kind::End if *head_set && left.is_some_and(|left| left > 0) => {
+                    Kind::End if download.has_head() && download.is_short() => {
                         // What has come is passed on below, so that the client sees that it is cut.
                         failure = Some(wire("length of the answer: it is shorter than its Content-Length"));
                     }
-                    Kind::End if *head_set => ended = true,
+                    Kind::End if download.has_head() => ended = true,
                     Kind::End => return Err(wire("an end before its head")),
                     Kind::Fail => {
                         failure = Some(Failed::Worker(Failure::from_code(header.code), String::from_utf8_lossy(payload).into_owned()));
@@ -380,9 +273,9 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
                     Kind::Session => {
                         let session = session.as_mut().ok_or_else(|| wire("a session's frame without sessions"))?;
                         // It may have to wait for another request: what the application has sent before goes out before.
-                        deliver(*client, backlog, sent, &mut pieces, false)?;
+                        download.deliver(*client, &mut pieces, false)?;
                         let mut gone = || wake.is_stopping() || has_hung_up(worker);
-                        let now = Now { cookies: client.cookies(), head_sent: *head_set, cancelled: &mut gone };
+                        let now = Now { cookies: client.cookies(), head_sent: download.has_head(), cancelled: &mut gone };
                         match session.answer(header.code, payload, now).map_err(DispatchError::Wire)? {
                             Answered::Reply(status, payload) => reply = Some((status, payload)),
                             Answered::Nothing => {}
@@ -401,9 +294,7 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
         }
         // While it is held, it counts as not taken.
         self.heard = !*held;
-        if *answer == Answer::Whole {
-            deliver(*client, backlog, sent, &mut pieces, ended)?;
-        }
+        download.deliver(*client, &mut pieces, ended)?;
         if let Some((status, payload)) = reply {
             exchange.offer_session(status as u16, &payload);
             // The application waits for it, and nothing else is read before it has it: or a worker could ask without end.
@@ -483,7 +374,7 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
         });
         self.upload = Upload::Closed;
         self.body_error = Some(why);
-        if self.sent {
+        if self.download.is_sent() {
             return Ok(());
         }
         self.exchange.flush()?;
@@ -491,14 +382,14 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
     }
 
     fn deadline(&self) -> u64 {
-        if !self.backlog.is_empty() {
+        if !self.download.is_taken() {
             // The client is waited for, not the worker.
-            let client = self.backlog.moved_at.saturating_add(self.limits.client_silence);
+            let client = self.download.moved_at().saturating_add(self.limits.client_silence);
             return self.limits.answer_by.filter(|_| !self.ended).map_or(client, |by| client.min(by));
         }
         // While the client's own body is awaited, the worker may be silent: it waits too.
         let since = if self.upload == Upload::Open { self.heard_at.max(self.client_heard_at) } else { self.heard_at };
-        let since = since.max(self.backlog.moved_at);
+        let since = since.max(self.download.moved_at());
         let mut until = since.saturating_add(self.limits.silence);
         if let Some(take_by) = self.limits.take_by.filter(|_| !self.heard) {
             until = until.min(take_by.saturating_add(TAKE_GRACE_NS));
@@ -511,7 +402,7 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
         if now < self.deadline() {
             return Ok(());
         }
-        if !self.backlog.is_empty() && (self.ended || self.limits.answer_by.is_none_or(|by| now < by)) {
+        if !self.download.is_taken() && (self.ended || self.limits.answer_by.is_none_or(|by| now < by)) {
             return Err(Failed::ClientGone);
         }
         let error = if self.limits.answer_by.is_some_and(|by| now >= by) {
@@ -525,26 +416,6 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
     }
 }
 
-/// What Content-Length leaves of a piece of body. (The worker has cut it already, and said so in the log, if it is ours.)
-fn within<'b>(bytes: &'b [u8], left: &mut Option<u64>) -> &'b [u8] {
-    let Some(left) = left else { return bytes };
-    let allowed = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
-    *left -= allowed as u64;
-    bytes.get(..allowed).unwrap_or_default()
-}
-
-/// What Content-Length says, if it is there; twice is an error, as it is in a request.
-fn content_length(head: &Head<'_>) -> Result<Option<u64>, Failed> {
-    let mut lengths = head.fields.flatten().filter(|(name, _)| name.eq_ignore_ascii_case(b"Content-Length")).map(|(_, value)| value);
-    let Some(value) = lengths.next() else { return Ok(None) };
-    let digits = value.trim_ascii();
-    let number = str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit)).and_then(|text| text.parse().ok());
-    match (number, lengths.next()) {
-        (Some(number), None) => Ok(Some(number)),
-        _ => Err(Failed::Head("Content-Length is not a number, or is there twice".into())),
-    }
-}
-
 /// Whether the worker is gone, asked while nothing is read from it.
 fn has_hung_up(worker: BorrowedFd<'_>) -> bool {
     // No event is asked for: those that come unasked tell of the end.
@@ -554,46 +425,6 @@ fn has_hung_up(worker: BorrowedFd<'_>) -> bool {
 
 const fn wire(what: &'static str) -> Failed {
     Failed::Dispatch(DispatchError::Wire(drover_wire::WireError::Bad(what)))
-}
-
-/// Passes pieces of the answer on, or keeps them for a client that does not take them now.
-fn deliver(
-    client: &mut impl Client,
-    backlog: &mut Backlog<'_>,
-    sent: &mut bool,
-    pieces: &mut Vec<&[u8]>,
-    ended: bool,
-) -> Result<(), Failed> {
-    if !ended && pieces.is_empty() {
-        return Ok(());
-    }
-    if takes(client, backlog, !*sent, pieces) {
-        *sent = true;
-        client.pass(pieces, if ended { Pass::End } else { Pass::Flush }).map_err(|Gone| Failed::ClientGone)?;
-    } else {
-        backlog.add(pieces);
-    }
-    pieces.clear();
-    Ok(())
-}
-
-/// Whether the client takes these pieces now, as far as can be told.
-fn takes(client: &impl Client, backlog: &Backlog<'_>, first: bool, pieces: &[&[u8]]) -> bool {
-    let size: usize = pieces.iter().map(|piece| piece.len()).sum();
-    backlog.is_empty() && ((first && size <= UNASKED) || size == 0 || client.room() >= size)
-}
-
-fn answer_for(head: &Head<'_>, manner: Manner) -> Answer {
-    if manner.error_override && head.status >= 400 {
-        return Answer::Status(head.status);
-    }
-    if head.status == 200 {
-        let location = head.fields.flatten().find(|(name, _)| name.eq_ignore_ascii_case(b"Location"));
-        if let Some((_, url)) = location.filter(|(_, url)| url.starts_with(b"/")) {
-            return Answer::Redirect(url.to_vec());
-        }
-    }
-    Answer::Whole
 }
 
 #[cfg(test)]

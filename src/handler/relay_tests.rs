@@ -1,10 +1,12 @@
 //! Tests of `relay`: a client that is a script, a worker that is a thread on the other end of the real sockets.
 use super::*;
 use crate::dispatch::{Key, Outgoing, Queue, Queues};
-use crate::handler::client::BadHead;
+use crate::handler::admission::Kept;
+use crate::handler::client::{BadHead, Gone, Pass};
 use drover_sys::channel;
 use drover_wire::control::{self, OpenReply, Script};
 use drover_wire::frame::{Deframer, Header};
+use drover_wire::head::Head;
 use drover_wire::request::{Builder, Prefix};
 use drover_wire::{WireError, head};
 use std::collections::VecDeque;
@@ -191,7 +193,11 @@ fn run_limited(
     });
     let mut limits = Limits { silence: FOREVER, client_silence: FOREVER, take_by: None, answer_by: None };
     limit(&mut limits);
-    let result = Relay::new(fake, &mut exchange, limits, manner, upload, Source::Client, None).run(&wake, &mut [0; 16384], || ());
+    let result = Relay::new(fake, &mut exchange, limits, Download::new(manner, Kept::default()), upload, Source::Client, None).run(
+        &wake,
+        &mut [0; 16384],
+        || (),
+    );
     exchange.finish(result.is_ok());
     drop(thread.join().unwrap());
     result
@@ -445,7 +451,8 @@ fn a_body_read_before_goes_out_as_one_that_streams() {
     });
     let limits = Limits { silence: FOREVER, client_silence: FOREVER, take_by: None, answer_by: None };
     let (mut fake, mut done) = (Fake::default(), 0);
-    let relay = Relay::new(&mut fake, &mut exchange, limits, PLAIN, Upload::Open, Source::Kept(&body), None);
+    let relay =
+        Relay::new(&mut fake, &mut exchange, limits, Download::new(PLAIN, Kept::default()), Upload::Open, Source::Kept(&body), None);
     assert_eq!(relay.run(&wake, &mut [0; 16384], || done += 1).unwrap(), Answer::Whole);
     assert_eq!(done, 1);
     drop(thread.join().unwrap());
@@ -466,4 +473,24 @@ fn an_upload_that_never_stops_leaves_time_for_what_the_worker_says() {
     });
     assert_eq!(answer.unwrap(), Answer::Whole);
     assert!(fake.left_at_log.unwrap() > pieces / 2, "{:?} pieces were left", fake.left_at_log);
+}
+
+#[test]
+fn an_answer_is_as_long_as_it_says() {
+    let with = |length: &'static str, body: &'static [u8], is_head: bool| {
+        let mut fake = Fake { is_head, ..Fake::default() };
+        let answer = run(&mut fake, Upload::None, PLAIN, move |w| {
+            w.head(200, &[("Content-Length", length)]);
+            w.send(Kind::Body, 0, body);
+            w.end();
+        });
+        (answer.map_err(|broken| broken.sent), fake.out, fake.passes.last().copied())
+    };
+    assert_eq!(with("5", b"hello", false), (Ok(Answer::Whole), b"hello".to_vec(), Some(Pass::End)));
+    assert_eq!(with("5", b"hello, and more", false), (Ok(Answer::Whole), b"hello".to_vec(), Some(Pass::End)));
+    assert_eq!(with("50", b"hello", false), (Err(true), b"hello".to_vec(), Some(Pass::Flush)), "the client sees that it is cut");
+    assert_eq!(with("50", b"", false), (Err(false), Vec::new(), None));
+    assert_eq!(with("50", b"", true).0, Ok(Answer::Whole));
+    let no_number = run(&mut Fake::default(), Upload::None, PLAIN, |w| w.head(200, &[("Content-Length", "-5")]));
+    assert!(matches!(no_number.unwrap_err().failed, Failed::Head(_)));
 }

@@ -76,7 +76,7 @@ mod tests {
     fn found_among_others_and_only_if_it_can_be_ours() {
         let (a, b) = (Id::new().unwrap(), Id::new().unwrap());
         let header = format!("x=1; drover_session=nonsense; drover_session={}; drover_session={}; y", a.as_str(), b.as_str());
-        assert_eq!(find(header.as_bytes(), NAME), Some(a.clone()));
+        assert_eq!(find(header.as_bytes(), NAME), Some(a));
         let foreign = [b"who=Jos\xe9; ", header.as_bytes()].concat();
         assert_eq!(find(&foreign, NAME), Some(a));
         for none in ["", "drover_session", "drover_session=", "drover_session=../../etc/passwd", "Drover_Session=0"] {

@@ -1,0 +1,212 @@
+//! The answer on its way to the client.
+//!
+//! Responsible for: what httpd passes on of a worker's answer, which it does not believe: no body beyond Content-Length, none that is shorter
+//! taken for whole; what the client does not take at once being kept, within bounds. Must never: wait for the client where it can be asked.
+//! Called by: [`super::relay`].
+use super::admission::Kept;
+use super::client::{Client, Gone, Pass};
+use super::failure::Failed;
+use super::relay::{Answer, Manner};
+use crate::dispatch::DispatchError;
+use drover_sys::clock::monotonic_ns;
+use drover_wire::head::Head;
+
+/// The first piece of an answer is passed on without asking whether the client takes it if it is not larger than this.
+const UNASKED: usize = 16 * 1024;
+/// What is passed on at once of an answer that the client takes slowly.
+const PIECE: (usize, usize) = (8 * 1024, 256 * 1024);
+
+/// See the head of this file.
+pub struct Download<'a> {
+    manner: Manner,
+    answer: Answer,
+    head_set: bool,
+    /// Something was passed to the client: its status cannot change any more.
+    sent: bool,
+    bodiless: bool,
+    /// Bytes of body that Content-Length leaves; `None`: it says nothing, or no body goes out.
+    left: Option<u64>,
+    backlog: Backlog<'a>,
+}
+
+/// What the worker has given and the client has not taken.
+#[derive(Default)]
+struct Backlog<'a> {
+    bytes: Vec<u8>,
+    account: Kept<'a>,
+    taken: usize,
+    /// When the client took something last.
+    moved_at: u64,
+}
+
+impl Backlog<'_> {
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.taken..).unwrap_or_default()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.taken >= self.bytes.len()
+    }
+
+    fn add(&mut self, pieces: &[&[u8]]) {
+        if self.is_empty() {
+            self.moved_at = monotonic_ns();
+        }
+        if self.taken > self.bytes.len() / 2 {
+            self.bytes.drain(..self.taken);
+            self.taken = 0;
+        }
+        pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
+        self.account.set(self.bytes.len());
+    }
+
+    fn take(&mut self, n: usize) {
+        self.taken += n;
+        self.moved_at = monotonic_ns();
+        if self.is_empty() {
+            // Not kept for the next piece: most clients are slow once.
+            (self.bytes, self.taken) = (Vec::new(), 0);
+            self.account.set(0);
+        }
+    }
+}
+
+impl<'a> Download<'a> {
+    /// Nothing has come yet. What is kept for the client is counted in `account`.
+    pub fn new(manner: Manner, account: Kept<'a>) -> Self {
+        let backlog = Backlog { account, ..Backlog::default() };
+        Self { manner, answer: Answer::Whole, head_set: false, sent: false, bodiless: false, left: None, backlog }
+    }
+
+    /// How it ends, once it has ended.
+    pub fn into_answer(self) -> Answer {
+        self.answer
+    }
+
+    /// The head has come.
+    pub const fn has_head(&self) -> bool {
+        self.head_set
+    }
+
+    /// The client has part of it.
+    pub const fn is_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// The client has taken all that has come.
+    pub fn is_taken(&self) -> bool {
+        self.backlog.is_empty()
+    }
+
+    /// When the client took something last of what is kept for it.
+    pub const fn moved_at(&self) -> u64 {
+        self.backlog.moved_at
+    }
+
+    /// Whether more may be kept.
+    pub fn has_room(&self) -> bool {
+        self.backlog.rest().len() < self.manner.answer_buffer && self.backlog.account.has_room()
+    }
+
+    /// Bytes of body are missing that Content-Length has promised.
+    pub fn is_short(&self) -> bool {
+        self.left.is_some_and(|left| left > 0)
+    }
+
+    /// Takes the head. `cookie`: Set-Cookie of the session.
+    pub fn head(&mut self, client: &mut impl Client, payload: &[u8], cookie: Option<String>) -> Result<(), Failed> {
+        let head = Head::decode(payload).map_err(DispatchError::Wire)?;
+        self.bodiless = matches!(head.status, 204 | 304);
+        self.left = if self.bodiless || client.is_head() { None } else { content_length(&head)? };
+        self.answer = answer_for(&head, self.manner);
+        if self.answer == Answer::Whole {
+            client.set_head(&head).map_err(|e| Failed::Head(e.0))?;
+        }
+        if let Some(cookie) = cookie {
+            client.set_cookie(&cookie);
+        }
+        self.head_set = true;
+        Ok(())
+    }
+
+    /// What is to be passed on of a piece of body. (A worker of ours has cut it already, and said so in the log.)
+    pub fn body<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let bytes = match &mut self.left {
+            Some(left) => {
+                let allowed = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left -= allowed as u64;
+                bytes.get(..allowed).unwrap_or_default()
+            }
+            None => bytes,
+        };
+        (self.answer == Answer::Whole && !self.bodiless && !bytes.is_empty()).then_some(bytes)
+    }
+
+    /// Passes pieces of the body on, or keeps them for a client that does not take them now.
+    pub fn deliver(&mut self, client: &mut impl Client, pieces: &mut Vec<&[u8]>, ended: bool) -> Result<(), Failed> {
+        if self.answer != Answer::Whole || (!ended && pieces.is_empty()) {
+            return Ok(());
+        }
+        if self.is_wanted(client, pieces) {
+            self.sent = true;
+            client.pass(pieces, if ended { Pass::End } else { Pass::Flush }).map_err(|Gone| Failed::ClientGone)?;
+        } else {
+            self.backlog.add(pieces);
+        }
+        pieces.clear();
+        Ok(())
+    }
+
+    /// Whether the client takes these pieces now, as far as can be told.
+    fn is_wanted(&self, client: &impl Client, pieces: &[&[u8]]) -> bool {
+        let size: usize = pieces.iter().map(|piece| piece.len()).sum();
+        self.backlog.is_empty() && ((!self.sent && size <= UNASKED) || size == 0 || client.room() >= size)
+    }
+
+    /// Passes on what the client takes of what is kept for it, without waiting. `takes`: it has just said that it takes something; `ended`:
+    /// no more will come.
+    pub fn pass_backlog(&mut self, client: &mut impl Client, takes: bool, ended: bool) -> Result<(), Failed> {
+        if self.backlog.is_empty() {
+            return Ok(());
+        }
+        let rest = self.backlog.rest();
+        // Where nothing can be waited on, httpd waits itself.
+        let room = if client.socket().is_some() { client.room() } else { rest.len() };
+        if room < PIECE.0 && !takes {
+            return Ok(());
+        }
+        let room = room.clamp(PIECE.0, PIECE.1);
+        let piece = rest.get(..room).unwrap_or(rest);
+        let last = ended && piece.len() == rest.len();
+        let n = piece.len();
+        self.sent = true;
+        client.pass(&[piece], if last { Pass::End } else { Pass::Flush }).map_err(|Gone| Failed::ClientGone)?;
+        self.backlog.take(n);
+        Ok(())
+    }
+}
+
+/// What Content-Length says, if it is there; twice is an error, as it is in a request.
+fn content_length(head: &Head<'_>) -> Result<Option<u64>, Failed> {
+    let mut lengths = head.fields.flatten().filter(|(name, _)| name.eq_ignore_ascii_case(b"Content-Length")).map(|(_, value)| value);
+    let Some(value) = lengths.next() else { return Ok(None) };
+    let digits = value.trim_ascii();
+    let number = str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit)).and_then(|text| text.parse().ok());
+    match (number, lengths.next()) {
+        (Some(number), None) => Ok(Some(number)),
+        _ => Err(Failed::Head("Content-Length is not a number, or is there twice".into())),
+    }
+}
+
+fn answer_for(head: &Head<'_>, manner: Manner) -> Answer {
+    if manner.error_override && head.status >= 400 {
+        return Answer::Status(head.status);
+    }
+    if head.status == 200 {
+        let location = head.fields.flatten().find(|(name, _)| name.eq_ignore_ascii_case(b"Location"));
+        if let Some((_, url)) = location.filter(|(_, url)| url.starts_with(b"/")) {
+            return Answer::Redirect(url.to_vec());
+        }
+    }
+    Answer::Whole
+}
