@@ -6,9 +6,9 @@
 //! What is injected must be possible. strace leaves a failing call out, so `error=` is truthful wherever the kernel may give that error;
 //! `retval=` claims bytes to be sent that nobody will ever get, which no kernel does on a Unix socket: it is used only where the lost
 //! bytes are a message's first, so that the receiver can know. Short writes are made for real, by sockets with the smallest buffer.
-use crate::harness::inject::{Injection, Lowered, Scope, lowest_free, shrink_buffers};
-use crate::harness::{Httpd, Mpm, Request, Site, processes, until};
-use rustix::process::{Resource, Signal};
+use crate::harness::inject::{Injection, Limit, Lowered, Scope, lowest_free, shrink_buffers};
+use crate::harness::{Httpd, Mpm, Request, Site, paths, processes, until};
+use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,6 +29,7 @@ def note(line):
 
 def upload(environ, start, size):
     have, right = 0, True
+    note(f"begin {environ['PATH_INFO']}\n")
     while True:
         piece = environ["wsgi.input"].read(100000)
         if not piece:
@@ -69,6 +70,8 @@ def application(environ, start_response):
 "#;
 
 const MIB: usize = 1 << 20;
+/// Of both groups.
+const WORKERS_IN_ALL: usize = 4;
 const CLIENTS: usize = 4;
 
 /// The bytes that bodies are made of; as in [`APP`].
@@ -101,6 +104,8 @@ enum Kind {
     },
     /// A new session, and a second request with it.
     Session,
+    /// The application wants so much memory.
+    Memory(usize),
 }
 
 /// What came of one.
@@ -156,6 +161,9 @@ const SMALL: &[Kind] = &[
     Kind::Small,
 ];
 
+/// More than any allocator has at hand.
+const MEMORY: &[Kind] = &[Kind::Memory(64 * MIB), Kind::Small, Kind::Memory(64 * MIB), Kind::Upload { size: 100_000, chunked: true }];
+
 fn field(number: usize, i: usize) -> String {
     char::from(b'a' + ((number + i) % 26) as u8).to_string().repeat(7000)
 }
@@ -181,6 +189,7 @@ fn ask(port: u16, mount: &str, kind: Kind) -> Outcome {
             let path = format!("/{}/{size}", if chunked { "chunked" } else { "length" });
             judge(get(path), bytes(n, size)).0
         }
+        Kind::Memory(size) => judge(get(format!("/memory/{size}")), size.to_string().as_bytes()).0,
         Kind::Session => {
             let (first, cookie) = judge(get("/session/0".into()), b"1");
             match cookie {
@@ -204,7 +213,7 @@ fn judge(request: Request, expected: &[u8]) -> (Outcome, Option<String>) {
             let (have, want) = (answer.body.len(), expected.len());
             Outcome::Wrong(format!("complete: {complete}, {have} bytes of {want}, the first {same} are right: {text}"))
         }
-        (status @ 500.., _) => Outcome::Refused(status),
+        (status @ 400.., _) => Outcome::Refused(status),
         (status, _) => Outcome::Wrong(format!("{status} {}", answer.text())),
     };
     let cookie = answer.header("Set-Cookie").filter(|_| outcome == Outcome::Right);
@@ -243,19 +252,24 @@ fn check_journal(httpd: &Httpd) {
     let text = std::fs::read_to_string(httpd.site.dir().join("journal")).expect("journal");
     let mut seen = BTreeSet::new();
     for line in text.lines() {
-        assert!(line.ends_with(" True"), "the application took a cut or wrong body for a whole one: {line}");
+        assert!(line.starts_with("begin ") || line.ends_with(" True"), "the application took a cut or wrong body for a whole one: {line}");
         assert!(seen.insert(line), "run twice: {line}");
     }
 }
 
-/// The service is as before: soon an answer, and then every answer right.
+/// The service is as before: soon all processes and an answer, and then every answer right.
 #[track_caller]
 fn goes_on(httpd: &Httpd, after: &str) {
+    until(&format!("all workers after {after}"), || {
+        let (workers, log) = (httpd.workers(), httpd.log());
+        workers.len() == WORKERS_IN_ALL && workers.iter().all(|w| log.contains(&format!("worker {} is ready", w.pid)))
+    });
     for mount in ["", "/hasty"] {
         until(&format!("an answer after {after}"), || ask(httpd.site.port, mount, Kind::Small) == Outcome::Right);
     }
     let bad: Vec<_> = mix(httpd.site.port, "", ALL).into_iter().filter(|(_, outcome)| *outcome != Outcome::Right).collect();
     assert!(bad.is_empty(), "after {after}: {bad:?}");
+    check_journal(httpd);
 }
 
 /// Into whom a fault is injected.
@@ -299,7 +313,9 @@ fn check(outcomes: &[(Kind, Outcome)], may: May, what: &str) {
     for (kind, outcome) in outcomes {
         let fine = match outcome {
             Outcome::Right => true,
-            Outcome::Refused(_) | Outcome::Cut => may != May::Nothing,
+            Outcome::Refused(500..) | Outcome::Cut => may != May::Nothing,
+            // httpd could not read the client's request, or not look for .htaccess.
+            Outcome::Refused(status) => may == May::Vanish && matches!(status, 400 | 403),
             Outcome::Nothing => may == May::Vanish,
             Outcome::Wrong(_) => false,
         };
@@ -321,26 +337,48 @@ const fn row(calls: &'static str, how: &'static str, may: May) -> Row {
 }
 
 const POLL: &str = "?poll,ppoll";
-const EPOLL: &str = "?epoll_wait,epoll_pwait";
+const WAITS: &str = "?poll,ppoll,?epoll_wait,epoll_pwait";
 
-/// Runs one row after the other, with something that `meanwhile` does besides the requests.
-fn run(httpd: &Httpd, victim: Victim, rows: &[Row], meanwhile: impl Fn(&Httpd) + Sync) {
+/// Sends the requests while the victims suffer from what `fault` returns, and has droverd do something if it is the victim.
+fn suffer<F>(httpd: &Httpd, victim: Victim, mount: &str, kinds: &[Kind], fault: impl FnOnce() -> F) -> (F, Vec<(Kind, Outcome)>) {
+    let fault = fault();
+    let outcomes = std::thread::scope(|scope| {
+        let other = scope.spawn(|| victim == Victim::Droverd && churn(httpd));
+        let outcomes = mix(httpd.site.port, mount, kinds);
+        other.join().expect("what is done besides");
+        outcomes
+    });
+    (fault, outcomes)
+}
+
+/// Gives droverd something to do: a new generation, and a worker that leaves.
+fn churn(httpd: &Httpd) -> bool {
+    let socket = httpd.site.dir().join("run/drover.sock");
+    // It may be killed meanwhile, and may refuse.
+    let _ = std::process::Command::new(paths::drover()).args(["reload", "app", "--socket"]).arg(socket).output();
+    if let Some(worker) = httpd.workers().first() {
+        kill(worker, Signal::TERM);
+        until("its end", || !processes::is_alive(worker));
+    }
+    true
+}
+
+fn kill(process: &processes::Process, signal: Signal) {
+    let _ = rustix::process::Pid::from_raw(process.pid).map(|p| rustix::process::kill_process(p, signal));
+}
+
+/// Runs one row after the other.
+fn run(httpd: &Httpd, victim: Victim, rows: &[Row]) {
+    goes_on(httpd, "the start");
     for Row { calls, how, mount, kinds, may } in rows {
         let what = format!("{calls}:{how} in {victim:?} at '{mount}'");
-        let started = std::time::Instant::now();
-        let injection = Injection::attach(httpd.site.dir(), &victim.pids(httpd), victim.scope(), calls, how);
-        let outcomes = std::thread::scope(|scope| {
-            let other = scope.spawn(|| meanwhile(httpd));
-            let outcomes = mix(httpd.site.port, mount, kinds);
-            other.join().expect("what is done besides");
-            outcomes
-        });
+        let inject = || Injection::attach(httpd.site.dir(), &victim.pids(httpd), victim.scope(), calls, how);
+        let (injection, outcomes) = suffer(httpd, victim, mount, kinds, inject);
         let count = injection.detach();
-        eprintln!("{what}: {count} injected, {:?}, {:?}", started.elapsed(), tally(&outcomes));
+        eprintln!("{what}: {count} injected, {:?}", tally(&outcomes));
         check(&outcomes, *may, &what);
         assert!(count > 0, "{what}: nothing was injected");
         goes_on(httpd, &what);
-        check_journal(httpd);
     }
 }
 
@@ -352,25 +390,226 @@ fn tally(outcomes: &[(Kind, Outcome)]) -> BTreeMap<String, usize> {
     })
 }
 
+/// Interrupted, or told to come again: nobody notices, but that it takes longer.
 const CHILDREN: &[Row] = &[
     row("sendmsg", "error=EINTR:when=3+7", May::Nothing),
     row("recvmsg", "error=EINTR:when=3+7", May::Nothing),
-    row(POLL, "error=EINTR:when=2+3", May::Nothing),
-    row("sendmsg,recvmsg", "error=EAGAIN:when=3+7", May::Nothing),
+    row(WAITS, "error=EINTR:when=2+3", May::Nothing),
+    row("accept4", "error=EINTR:when=1+2", May::Nothing),
     row("read,readv,write,writev", "error=EINTR:when=2+3", May::Nothing),
+    row("sendmsg,recvmsg", "error=EAGAIN:when=3+7", May::Nothing),
+    row("read,writev", "error=EAGAIN:when=3+7", May::Nothing),
+    row("sendmsg", "error=ENOBUFS:when=4+9", May::Fail),
+    Row { mount: "/hasty", ..row("sendmsg", "error=EPIPE:when=4+9", May::Fail) },
+    Row { kinds: SMALL, ..row("sendmsg", "retval=10:when=2+3", May::Fail) },
+    row("recvmsg", "error=ECONNRESET:when=4+9", May::Fail),
+    row("recvmsg", "error=ENOMEM:when=4+9", May::Fail),
+    row("memfd_create", "error=EMFILE:when=1+2", May::Fail),
+    row("pwrite64", "error=ENOSPC:when=1+2", May::Fail),
+    row(POLL, "error=ENOMEM:when=3+7", May::Vanish),
+    row("read", "error=ECONNRESET:when=4+9", May::Vanish),
+    row("writev", "error=ECONNRESET:when=2+5", May::Vanish),
+    row("accept4", "error=EMFILE:when=2+5", May::Vanish),
+    row("mmap", "error=ENOMEM:when=1+2", May::Vanish),
 ];
 
 mpm_test!(a_child_of_httpd_has_faults, |site| {
-    let httpd = self::site(site).start();
-    run(&httpd, Victim::Children, CHILDREN, |_| ());
+    let httpd = self::site(site).allow_log("DROVER|AH|mod_drover worker").start();
+    run(&httpd, Victim::Children, CHILDREN);
+});
+
+const DROVERD: &[Row] = &[
+    row("sendmsg", "error=EINTR:when=1+2", May::Nothing),
+    row("recvmsg", "error=EINTR:when=1+2", May::Nothing),
+    row(WAITS, "error=EINTR:when=1+2", May::Nothing),
+    row("read,write,wait4,waitid", "error=EINTR:when=1+2", May::Nothing),
+    row("recvmsg", "error=EAGAIN:when=2+3", May::Nothing),
+    row("read", "error=EAGAIN:when=2+3", May::Nothing),
+    row("socketpair", "error=EMFILE:when=1+2", May::Nothing),
+    row("pipe2", "error=EMFILE:when=1+2", May::Nothing),
+    row("?fork,?vfork,clone,?clone3", "error=EAGAIN:when=1+2", May::Nothing),
+    row("epoll_ctl", "error=ENOMEM:when=2+3", May::Nothing),
+    row("sendmsg", "error=EPIPE:when=2+3", May::Fail),
+    row("sendmsg", "error=ENOBUFS:when=2+3", May::Fail),
+    row("recvmsg", "error=ENOMEM:when=2+3", May::Fail),
+];
+
+// Not named after droverd: the name is part of paths, by which the harness would find other processes.
+mpm_test!(the_supervisor_has_faults, |site| {
+    let httpd = self::site(site).allow_log("DROVER|AH|mod_drover worker").start();
+    run(&httpd, Victim::Droverd, DROVERD);
 });
 
 const WORKERS: &[Row] = &[
     row("sendmsg", "error=EINTR:when=3+7", May::Nothing),
     row("recvmsg", "error=EINTR:when=3+7", May::Nothing),
+    row(WAITS, "error=EINTR:when=2+3", May::Nothing),
+    row("read,write", "error=EINTR:when=1+2", May::Nothing),
+    row("sendmsg,recvmsg", "error=EAGAIN:when=3+7", May::Nothing),
+    row("sendmsg", "error=EPIPE:when=4+9", May::Fail),
+    row("sendmsg", "error=ENOBUFS:when=4+9", May::Fail),
+    Row { kinds: SMALL, ..row("sendmsg", "retval=10:when=2+3", May::Fail) },
+    row("recvmsg", "error=ECONNRESET:when=5+11", May::Fail),
+    row("recvmsg", "error=ENOMEM:when=5+11", May::Fail),
+    row("pread64", "error=EIO:when=1+2", May::Fail),
+    row("openat", "error=EMFILE:when=1+2", May::Fail),
+    Row { kinds: MEMORY, ..row("mmap", "error=ENOMEM:when=1+2", May::Fail) },
 ];
 
 mpm_test!(a_worker_has_faults, |site| {
+    let httpd = self::site(site).allow_log("DROVER|AH|mod_drover worker").start();
+    run(&httpd, Victim::Workers, WORKERS);
+});
+
+mpm_test!(short_writes_are_not_noticed, |site| {
     let httpd = self::site(site).start();
-    run(&httpd, Victim::Workers, WORKERS, |_| ());
+    check(&mix(httpd.site.port, "", ALL), May::Nothing, "as it comes");
+    // The pairs that lie there between two requests, both ends of each: every later request uses them again.
+    assert!(shrink_buffers(&Victim::Children.pids(&httpd)) >= 2, "there are pairs");
+    check(&mix(httpd.site.port, "", ALL), May::Nothing, "with small buffers");
+    goes_on(&httpd, "small buffers");
+});
+
+mpm_test!(descriptors_run_out, |site| {
+    let site = if site.mpm == Mpm::Prefork { site } else { site.config("MinSpareThreads 65") };
+    let httpd = self::site(site).allow_log("DROVER|AH|mod_drover worker").start();
+    if httpd.site.mpm != Mpm::Prefork {
+        // httpd ends when a child is in need before it has seen a healthy one; when there are three it has.
+        until("three children", || Victim::Children.pids(&httpd).len() >= 3);
+    }
+    goes_on(&httpd, "the start");
+    let refused = || ["Too many open files", "did not fit"].map(|text| httpd.log().matches(text).count()).iter().sum::<usize>();
+    for (victim, may) in [(Victim::Children, May::Vanish), (Victim::Workers, May::Fail), (Victim::Droverd, May::Nothing)] {
+        for more in 0..6 {
+            let (what, before) = (format!("{more} more descriptors for {victim:?}"), refused());
+            let lower = || Lowered::new(&victim.pids(&httpd), Limit::OpenFiles, |pid| lowest_free(pid) + more);
+            let (lowered, outcomes) = suffer(&httpd, victim, "", ALL, lower);
+            drop(lowered);
+            eprintln!("{what}: {:?}", tally(&outcomes));
+            check(&outcomes, may, &what);
+            goes_on(&httpd, &what);
+            assert!(more > 0 || refused() > before, "{what}: nobody needs one");
+        }
+    }
+});
+
+fn address_space(pid: i32) -> u64 {
+    let size = processes::status(pid, "VmSize");
+    size.trim_end_matches("kB").trim().parse::<u64>().expect("VmSize") << 10
+}
+
+mpm_test!(memory_runs_out, |site| {
+    let httpd = self::site(site).allow_log("DROVER|AH|mod_drover worker|memory allocation of|Memory allocation failed").start();
+    goes_on(&httpd, "the start");
+    check(&mix(httpd.site.port, "", MEMORY), May::Nothing, "with memory");
+    let before = Victim::Workers.pids(&httpd);
+    let lowered = Lowered::new(&before, Limit::AddressSpace, |pid| address_space(pid) + 24 * MIB as u64);
+    for (kind, outcome) in mix(httpd.site.port, "", MEMORY) {
+        assert_eq!(outcome, if matches!(kind, Kind::Memory(_)) { Outcome::Refused(500) } else { Outcome::Right }, "{kind:?}");
+    }
+    assert_eq!(Victim::Workers.pids(&httpd), before, "a MemoryError ends nobody");
+    drop(lowered);
+    goes_on(&httpd, "MemoryError");
+    // Not of droverd: its workers would inherit it.
+    for (victim, may) in [(Victim::Workers, May::Fail), (Victim::Children, May::Vanish)] {
+        for more in [0, 64 << 10, 256 << 10, MIB as u64] {
+            let what = format!("{more} more bytes for {victim:?}");
+            let lower = || Lowered::new(&victim.pids(&httpd), Limit::AddressSpace, |pid| address_space(pid) + more);
+            let (lowered, outcomes) = suffer(&httpd, victim, "", ALL, lower);
+            drop(lowered);
+            eprintln!("{what}: {:?}", tally(&outcomes));
+            check(&outcomes, may, &what);
+            goes_on(&httpd, &what);
+        }
+    }
+});
+
+/// Who is killed, entering which call, for the how many-th time.
+const DEATHS: &[(Victim, &str, &[usize], May)] = &[
+    (Victim::Workers, "recvmsg", &[1, 2, 3, 5, 8], May::Fail),
+    (Victim::Workers, "sendmsg", &[1, 2, 3, 5], May::Fail),
+    (Victim::Workers, WAITS, &[1, 2], May::Fail),
+    (Victim::Children, "accept4", &[1, 2], May::Vanish),
+    (Victim::Children, "sendmsg", &[1, 2, 4], May::Vanish),
+    (Victim::Children, "recvmsg", &[1, 2, 5], May::Vanish),
+    (Victim::Children, "writev", &[1, 2], May::Vanish),
+    (Victim::Droverd, "sendmsg", &[1, 2], May::Nothing),
+    (Victim::Droverd, "recvmsg", &[1, 2, 4], May::Nothing),
+    (Victim::Droverd, "?fork,?vfork,clone,?clone3", &[1, 2], May::Nothing),
+];
+
+mpm_test!(death_comes_at_every_point, |site| {
+    let httpd = self::site(site).allow_log("DROVER|AH|mod_drover worker|child pid").start();
+    goes_on(&httpd, "the start");
+    for (victim, calls, times, may) in DEATHS {
+        for n in *times {
+            let what = format!("SIGKILL at {calls} number {n} of {victim:?}");
+            let victims: Vec<_> = victim.pids(&httpd).into_iter().filter_map(processes::process).collect();
+            let pids: Vec<_> = victims.iter().map(|p| p.pid).collect();
+            let inject = || Injection::attach(httpd.site.dir(), &pids, victim.scope(), calls, &format!("signal=KILL:when={n}"));
+            let (injection, outcomes) = suffer(&httpd, *victim, "", ALL, inject);
+            injection.detach();
+            eprintln!("{what}: {:?}", tally(&outcomes));
+            check(&outcomes, *may, &what);
+            assert!(victims.iter().any(|p| !processes::is_alive(p)), "{what}: nobody was killed");
+            goes_on(&httpd, &what);
+        }
+    }
+});
+
+/// Numbers that look random (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+const MODERATE: &[Kind] = &[
+    Kind::Small,
+    Kind::Upload { size: 10, chunked: false },
+    Kind::Download { size: MIB, chunked: true },
+    Kind::Upload { size: MIB, chunked: true },
+    Kind::Session,
+    Kind::Headers(30),
+    Kind::Upload { size: MIB, chunked: false },
+    Kind::Download { size: MIB, chunked: false },
+];
+
+const KILLS: usize = 15;
+
+mpm_test!(random_kills_under_load, |site| {
+    let httpd = self::site(site).allow_log("DROVER|AH|mod_drover worker|child pid").start();
+    let seed = std::env::var("DROVER_FAULTS_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| u64::from(std::process::id()));
+    eprintln!("DROVER_FAULTS_SEED={seed}");
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let (stop, outcomes) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let some = mix(httpd.site.port, "", MODERATE);
+                outcomes.lock().expect("lock").extend(some);
+            }
+        });
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..KILLS {
+                let victim = [Victim::Workers, Victim::Children, Victim::Droverd][dice.roll(3)];
+                let pids = victim.pids(&httpd);
+                let Some(victim) = pids.get(dice.roll(pids.len().max(1))).and_then(|pid| processes::process(*pid)) else { continue };
+                kill(&victim, Signal::KILL);
+                until("its end", || !processes::is_alive(&victim));
+                until("an answer", || ask(httpd.site.port, "", Kind::Small) == Outcome::Right);
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    let outcomes = outcomes.into_inner().expect("lock");
+    eprintln!("{:?}", tally(&outcomes));
+    check(&outcomes, May::Vanish, &format!("DROVER_FAULTS_SEED={seed}"));
+    goes_on(&httpd, "the kills");
 });

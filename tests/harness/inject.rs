@@ -2,14 +2,15 @@
 //!
 //! Responsible for: a fault being in force before the test goes on, being counted, and being gone afterwards. Must never: let a test pass
 //! because nothing could be injected: where ptrace is not permitted it fails and says so. Called by: `faults.rs`.
+use super::site::is_root;
 use super::wait::{PATIENCE, poll};
 use rustix::net::{AddressFamily, SocketType, sockopt};
-use rustix::process::{ForeignRawFd, Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal, kill_process};
-use rustix::process::{pidfd_getfd, pidfd_open, prlimit};
+use rustix::process::{ForeignRawFd, Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -104,31 +105,66 @@ fn wait_until_attached(said: &Receiver<String>, pids: &[i32]) {
     }
 }
 
+/// A limit of the kernel.
+#[derive(Debug, Clone, Copy)]
+pub enum Limit {
+    /// RLIMIT_NOFILE.
+    OpenFiles,
+    /// RLIMIT_AS.
+    AddressSpace,
+}
+
+impl Limit {
+    /// As in /proc/PID/limits, and as prlimit(1) has it.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Limit::OpenFiles => ("Max open files", "nofile"),
+            Limit::AddressSpace => ("Max address space", "as"),
+        }
+    }
+
+    fn soft(self, pid: i32) -> Option<String> {
+        let table = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+        let line = table.lines().find_map(|line| line.strip_prefix(self.names().0))?;
+        line.split_whitespace().next().map(String::from)
+    }
+
+    /// Sets the soft limit, as the process's own user: root may not do it for others without CAP_SYS_RESOURCE.
+    fn set(self, pid: i32, value: &str) -> Output {
+        let mut command = Command::new("prlimit");
+        command.arg("--pid").arg(pid.to_string()).arg(format!("--{}={value}:", self.names().1));
+        if is_root() {
+            let id = |field| super::processes::status(pid, field).split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
+            command.gid(id("Gid")).uid(id("Uid"));
+        }
+        command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("prlimit (util-linux): {e}"))
+    }
+}
+
 /// A soft limit of processes, lowered until dropped.
 pub struct Lowered {
-    was: Vec<(Pid, Resource, Rlimit)>,
+    limit: Limit,
+    was: Vec<(i32, String)>,
 }
 
 impl Lowered {
-    /// Of each process, what `limit` gives for it.
+    /// Of each process, to what `value` gives for it.
     #[track_caller]
-    pub fn new(pids: &[i32], resource: Resource, limit: impl Fn(i32) -> u64) -> Lowered {
+    pub fn new(pids: &[i32], limit: Limit, value: impl Fn(i32) -> u64) -> Lowered {
         let mut was = Vec::new();
-        for &raw in pids {
-            let pid = Pid::from_raw(raw).expect("pid");
-            let now = rustix::process::getrlimit(resource);
-            let new = Rlimit { current: Some(limit(raw)), maximum: now.maximum };
-            let old = prlimit(Some(pid), resource, new).unwrap_or_else(|e| panic!("prlimit of {raw}: {e}; {PERMISSION}"));
-            was.push((pid, resource, old));
+        for &pid in pids {
+            was.push((pid, limit.soft(pid).expect("limits of the process")));
+            let output = limit.set(pid, &value(pid).to_string());
+            assert!(output.status.success(), "prlimit of {pid}: {}", String::from_utf8_lossy(&output.stderr));
         }
-        Lowered { was }
+        Lowered { limit, was }
     }
 }
 
 impl Drop for Lowered {
     fn drop(&mut self) {
-        for (pid, resource, old) in self.was.drain(..) {
-            let _ = prlimit(Some(pid), resource, old); // of one that has ended there is nothing to restore
+        for (pid, value) in self.was.drain(..) {
+            let _ = self.limit.set(pid, &value); // of one that has ended there is nothing to restore
         }
     }
 }
