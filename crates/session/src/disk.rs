@@ -17,7 +17,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// Threads of all children of httpd that can read at the same time.
@@ -39,6 +39,7 @@ pub struct Disk {
     always_sync: bool,
     guard: File,
     opened: RwLock<Option<Opened>>,
+    openings: AtomicU64,
     unsynced: AtomicBool,
     say: Say,
 }
@@ -49,6 +50,8 @@ struct Opened {
     index: Database<Bytes, Unit>,
     inode: u64,
     map_size: u64,
+    /// Which opening this is.
+    serial: u64,
 }
 
 /// Why an operation was not carried out.
@@ -57,6 +60,18 @@ enum Trouble {
     Told(Error),
     /// The store is damaged, or is not the one at its path any more.
     Stale(Option<String>),
+    /// LMDB could not write and uses this environment no more (MDB_PANIC). The file is as it was before, and can be opened again.
+    Dead,
+}
+
+/// Why the store is to be opened again.
+enum Again {
+    /// It is not open, or another file is at its path.
+    Stale,
+    /// This environment is of no use any more; the file is.
+    Dead(Option<u64>),
+    /// The file with this number is damaged.
+    Damaged(Option<u64>, String),
 }
 
 impl From<heed::Error> for Trouble {
@@ -66,7 +81,6 @@ impl From<heed::Error> for Trouble {
             heed::Error::Mdb(
                 why @ (MdbError::PageNotFound
                 | MdbError::Corrupted
-                | MdbError::Panic
                 | MdbError::VersionMismatch
                 | MdbError::Invalid
                 | MdbError::Incompatible
@@ -75,6 +89,7 @@ impl From<heed::Error> for Trouble {
                 | MdbError::BadTxn
                 | MdbError::BadDbi),
             ) => Self::Stale(Some(why.to_string())),
+            heed::Error::Mdb(MdbError::Panic) => Self::Dead,
             // LMDB says EIO when a write was cut short, as it is where a disk becomes full.
             heed::Error::Io(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO)) => {
                 Self::Told(Error::Full)
@@ -120,6 +135,7 @@ impl Disk {
             always_sync,
             guard,
             opened: RwLock::new(None),
+            openings: AtomicU64::new(0),
             unsynced: AtomicBool::new(false),
             say,
         }
@@ -132,27 +148,35 @@ impl Disk {
     /// Runs an operation on the store, opens it before if need be; after damage once more on a new one.
     fn run<T>(&self, operation: impl Fn(&Opened) -> Result<T, Trouble>) -> Result<T, Error> {
         for _ in 0..3 {
-            let damage = {
+            let why = {
                 let opened = self.opened.read();
                 let stale = Err(Trouble::Stale(None));
                 let result = opened.as_ref().map_or(stale, |opened| opened.is_sound(&self.store()).and_then(|()| operation(opened)));
                 match result {
                     Ok(done) => return Ok(done),
                     Err(Trouble::Told(e)) => return Err(e),
-                    Err(Trouble::Stale(why)) => why.map(|why| (opened.as_ref().map(|o| o.inode), why)),
+                    Err(Trouble::Stale(None)) => Again::Stale,
+                    Err(Trouble::Stale(Some(why))) => Again::Damaged(opened.as_ref().map(|o| o.inode), why),
+                    Err(Trouble::Dead) => Again::Dead(opened.as_ref().map(|o| o.serial)),
                 }
             };
-            self.open_again(damage)?;
+            self.open_again(why)?;
         }
-        Err(Error::Unavailable("it was damaged again and again".into()))
+        Err(Error::Unavailable("it was damaged, or could not be written, again and again".into()))
     }
 
     /// Opens the store that is at its path now; moves a damaged one aside before, if nobody else has.
-    fn open_again(&self, damage: Option<(Option<u64>, String)>) -> Result<(), Error> {
+    fn open_again(&self, why: Again) -> Result<(), Error> {
         let mut opened = self.opened.write();
-        if damage.is_none() && opened.as_ref().is_some_and(|o| o.is_sound(&self.store()).is_ok()) {
-            return Ok(()); // another thread was faster
+        let faster = opened.as_ref().is_some_and(|o| match why {
+            Again::Stale => o.is_sound(&self.store()).is_ok(),
+            Again::Dead(serial) => serial != Some(o.serial),
+            Again::Damaged(..) => false,
+        });
+        if faster {
+            return Ok(()); // another thread was
         }
+        let damage = if let Again::Damaged(inode, why) = why { Some((inode, why)) } else { None };
         let _moving = Moving::begin(&self.guard);
         // Closed before it is opened again: LMDB cannot have one file open twice in a process.
         *opened = None;
@@ -167,6 +191,7 @@ impl Disk {
                     return Ok(());
                 }
                 Err(Trouble::Told(e)) => return Err(e),
+                Err(Trouble::Dead) => return Err(Error::Full),
                 Err(Trouble::Stale(why)) => damage = Some((None, why.unwrap_or_default())),
             }
         }
@@ -209,7 +234,8 @@ impl Disk {
         let index = env.create_database(&mut txn, Some("expiry"))?;
         txn.commit()?;
         let inode = inode_of(&path).ok_or(Trouble::Stale(None))?;
-        Ok(Opened { env, records, index, inode, map_size: self.map_size as u64 })
+        let serial = self.openings.fetch_add(1, Ordering::Relaxed);
+        Ok(Opened { env, records, index, inode, map_size: self.map_size as u64, serial })
     }
 
     fn commit(&self, txn: RwTxn<'_>) -> Result<(), Trouble> {
