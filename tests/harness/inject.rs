@@ -58,6 +58,11 @@ impl Injection {
     #[track_caller]
     pub fn detach(mut self) -> usize {
         self.end();
+        self.count()
+    }
+
+    /// How many calls it has changed so far.
+    pub fn count(&self) -> usize {
         let text = std::fs::read(&self.trace).unwrap_or_default();
         String::from_utf8_lossy(&text).matches("(INJECTED)").count()
     }
