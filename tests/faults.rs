@@ -10,7 +10,7 @@ use crate::harness::inject::{Injection, Limit, Lowered, Scope, lowest_free, shri
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Httpd, Mpm, Request, Site, paths, processes, until};
 use rustix::process::Signal;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -419,21 +419,12 @@ fn run(httpd: &Httpd, victim: Victim, rows: &[Row]) {
         let inject = || Injection::attach(httpd.site.dir(), &victim.pids(httpd), victim.scope(), calls, how);
         let (injection, outcomes) = suffer(httpd, victim, (mount, kinds), inject, |i| i.count() > 0);
         let injected = injection.detach();
-        eprintln!("{what}: {injected} injected, {:?}", tally(&outcomes));
         check(&outcomes, *may, &what);
         assert!(injected > 0, "{what}: nothing was injected");
         goes_on(httpd, &what);
         count += 1;
         assert_eq!(judge(session().header("Cookie", &cookie), count.to_string().as_bytes()).0, Outcome::Right, "the session after {what}");
     }
-}
-
-/// How many requests had which outcome.
-fn tally(outcomes: &[(Kind, Outcome)]) -> BTreeMap<String, usize> {
-    outcomes.iter().fold(BTreeMap::new(), |mut all, (_, outcome)| {
-        *all.entry(format!("{outcome:?}")).or_default() += 1;
-        all
-    })
 }
 
 /// Interrupted, or told to come again: nobody notices, but that it takes longer.
@@ -484,7 +475,7 @@ const DROVERD: &[Row] = &[
 
 // Not named after droverd: by this word the harness knows it, and a test's name is part of each command line.
 mpm_test!(the_supervisor_has_faults, |site| {
-    let httpd = self::site(site).allow_log("DROVER0206|DROVER0209|DROVER0220|DROVER0221|DROVER0226|DROVER0232").start();
+    let httpd = self::site(site).allow_log("DROVER0051|DROVER0206|DROVER0209|DROVER0220|DROVER0221|DROVER0226|DROVER0232").start();
     run(&httpd, Victim::Droverd, DROVERD);
 });
 
@@ -531,9 +522,9 @@ mpm_test!(descriptors_run_out, |site| {
     let refused =
         |httpd: &Httpd| ["Too many open files", "did not fit"].map(|text| httpd.log().matches(text).count()).iter().sum::<usize>();
     let cases = [
-        (Victim::Children, May::Vanish, &[0, 1, 3, 5][..]),
+        (Victim::Children, May::Vanish, &[0, 1, 3][..]),
         (Victim::Workers, May::Fail, &[0, 1, 2]),
-        (Victim::Droverd, May::Nothing, &[0, 2, 4, 6]),
+        (Victim::Droverd, May::Nothing, &[0, 3]),
     ];
     for (victim, may, numbers) in cases {
         for &more in numbers {
@@ -544,7 +535,6 @@ mpm_test!(descriptors_run_out, |site| {
             let lower = || Lowered::new(&victim.pids(&httpd), Limit::OpenFiles, |pid| lowest_free(pid) + more);
             let (lowered, outcomes) = suffer(&httpd, victim, ("", ALL), lower, |_| true);
             drop(lowered);
-            eprintln!("{what}: {:?}", tally(&outcomes));
             check(&outcomes, may, &what);
             goes_on(&httpd, &what);
             assert!(more > 0 || refused(&httpd) > before, "{what}: nobody needs one");
@@ -574,14 +564,13 @@ mpm_test!(memory_runs_out, |site| {
     drop(lowered);
     goes_on(&httpd, "MemoryError");
     // Not of droverd: its workers would inherit it.
-    for (victim, may, numbers) in [(Victim::Workers, May::Fail, &[0][..]), (Victim::Children, May::Vanish, &[0, 64, 256, 1024])] {
+    for (victim, may, numbers) in [(Victim::Workers, May::Fail, &[0][..]), (Victim::Children, May::Vanish, &[0, 256])] {
         for kib in numbers {
             fresh(&mut httpd, children);
             let what = format!("{kib} KiB more for {victim:?}");
             let lower = || Lowered::new(&victim.pids(&httpd), Limit::AddressSpace, |pid| address_space(pid) + (kib << 10));
             let (lowered, outcomes) = suffer(&httpd, victim, ("", ALL), lower, |_| true);
             drop(lowered);
-            eprintln!("{what}: {:?}", tally(&outcomes));
             check(&outcomes, may, &what);
             goes_on(&httpd, &what);
         }
@@ -590,12 +579,12 @@ mpm_test!(memory_runs_out, |site| {
 
 /// Who is killed, entering which call, for the how many-th time.
 const DEATHS: &[(Victim, &str, &[usize], May)] = &[
-    (Victim::Workers, "recvmsg", &[1, 2, 3, 5, 8], May::Fail),
-    (Victim::Workers, "sendmsg", &[1, 2, 3, 5], May::Fail),
-    (Victim::Workers, WAITS, &[1, 2], May::Fail),
-    (Victim::Children, "accept4", &[1, 2], May::Vanish),
-    (Victim::Children, "sendmsg", &[1, 2, 4], May::Vanish),
-    (Victim::Children, "recvmsg", &[1, 2, 5], May::Vanish),
+    (Victim::Workers, "recvmsg", &[1, 2, 5], May::Fail),
+    (Victim::Workers, "sendmsg", &[1, 2, 4], May::Fail),
+    (Victim::Workers, WAITS, &[1], May::Fail),
+    (Victim::Children, "accept4", &[1], May::Vanish),
+    (Victim::Children, "sendmsg", &[1, 3], May::Vanish),
+    (Victim::Children, "recvmsg", &[1, 3], May::Vanish),
     (Victim::Children, "writev", &[1, 2], May::Vanish),
     // Three times: from the fourth quick death on httpd's parent takes its time to start another.
     (Victim::Droverd, "sendmsg", &[1], May::Nothing),
@@ -615,7 +604,6 @@ mpm_test!(death_comes_at_every_point, |site| {
             let inject = || Injection::attach(httpd.site.dir(), &pids, victim.scope(), calls, &format!("signal=KILL:when={n}"));
             let (injection, outcomes) = suffer(&httpd, *victim, ("", ALL), inject, |_| dead());
             injection.detach();
-            eprintln!("{what}: {:?}", tally(&outcomes));
             check(&outcomes, *may, &what);
             assert!(dead(), "{what}: nobody was killed");
             goes_on(&httpd, &what);
@@ -681,7 +669,6 @@ mpm_test!(random_kills_under_load, |site| {
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
     let outcomes = outcomes.into_inner().expect("lock");
-    eprintln!("{:?}", tally(&outcomes));
     check(&outcomes, May::Vanish, &format!("DROVER_FAULTS_SEED={seed}"));
     goes_on(&httpd, "the kills");
 });

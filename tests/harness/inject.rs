@@ -22,6 +22,7 @@ const PERMISSION: &str = "this test needs ptrace(2) of its own processes: run it
 pub struct Injection {
     strace: Child,
     trace: PathBuf,
+    pids: Vec<i32>,
 }
 
 /// Processes to be traced.
@@ -49,7 +50,7 @@ impl Injection {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut strace = command.spawn().unwrap_or_else(|e| panic!("strace: {e}; run: make provision"));
         let said = lines(strace.stderr.take().expect("stderr"));
-        let injection = Injection { strace, trace };
+        let injection = Injection { strace, trace, pids: pids.to_vec() };
         wait_until_attached(&said, pids);
         injection
     }
@@ -67,7 +68,13 @@ impl Injection {
         String::from_utf8_lossy(&text).matches("(INJECTED)").count()
     }
 
+    /// Waits until every thread waits in a call that is the kernel's own: strace that lets one go while it leaves a call out makes it ENOSYS.
+    fn wait_for_rest(&self) {
+        let _ = poll(|| self.pids.iter().all(|pid| is_at_rest(*pid)).then_some(()));
+    }
+
     fn end(&mut self) {
+        self.wait_for_rest();
         // It may have ended by itself, with the last of its processes; it is not waited for before here, so the number is still its own.
         let pid = Pid::from_raw(self.strace.id() as i32).expect("pid");
         let _ = kill_process(pid, Signal::TERM);
@@ -84,6 +91,13 @@ impl Drop for Injection {
             self.end();
         }
     }
+}
+
+/// All threads sleep; so does a process that has ended.
+fn is_at_rest(pid: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let state = |path: PathBuf| std::fs::read_to_string(path.join("stat")).ok()?.rsplit_once(") ")?.1.chars().next();
+    threads.map(|thread| state(thread.path())).all(|state| matches!(state, None | Some('S' | 'Z' | 'X')))
 }
 
 fn lines(stderr: ChildStderr) -> Receiver<String> {
