@@ -435,7 +435,8 @@ const CHILDREN: &[Row] = &[
     row("accept4", "error=EINTR:when=1+2", May::Nothing),
     row("read,readv,write,writev", "error=EINTR:when=2+3", May::Nothing),
     row("sendmsg,recvmsg", "error=EAGAIN:when=3+7", May::Nothing),
-    row("read,writev", "error=EAGAIN:when=3+7", May::Nothing),
+    // To clients. Not read(2), which the session store uses too: a file is never to be waited for.
+    row("writev", "error=EAGAIN:when=2+5", May::Nothing),
     row("sendmsg", "error=ENOBUFS:when=4+9", May::Fail),
     Row { mount: "/hasty", ..row("sendmsg", "error=EPIPE:when=4+9", May::Fail) },
     Row { kinds: SMALL, ..row("sendmsg", "retval=10:when=1+3", May::Fail) },
