@@ -12,7 +12,7 @@ command -v cargo >/dev/null || { say "Rust is missing: install it from https://r
 
 need="apache2-bin apache2-dev gcc libc6-dev make libclang-dev python3 python3-venv ca-certificates"
 case $what in
-tests) need="$need python3-dev curl openssl procps slowhttptest redis-server memcached" ;;
+tests) need="$need python3-dev curl openssl procps slowhttptest redis-server memcached strace" ;;
 fuzz) need="$need g++" ;;
 valgrind) need="$need valgrind libc6-dbg" ;;
 esac

@@ -15,6 +15,7 @@ mod deploys;
 mod duplex;
 mod environ;
 mod failures;
+mod faults;
 mod graceful;
 mod groups;
 mod hostile;

@@ -221,6 +221,17 @@ fn a_plain_answer() {
 }
 
 #[test]
+fn an_answer_is_whole_without_the_descriptor_that_comes_with_its_end() {
+    // As in a process that has all its files open: the kernel says that descriptors did not fit.
+    let answer = run(&mut Fake::default(), Upload::None, PLAIN, |w| {
+        w.head(200, &[]);
+        let header = Header { len: 0, number: w.number, kind: Kind::End, code: 0 }.encode();
+        channel::send(&w.back, &[&header], &[w.back.as_fd(); 8], true).unwrap();
+    });
+    assert_eq!(answer.unwrap(), Answer::Whole);
+}
+
+#[test]
 fn a_death_before_the_head_and_after_it() {
     let broken = run(&mut Fake::default(), Upload::None, PLAIN, drop).unwrap_err();
     assert_eq!((broken.failed, broken.sent), (Failed::Dispatch(DispatchError::WorkerDied), false));

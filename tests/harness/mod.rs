@@ -11,6 +11,7 @@
 pub mod client;
 pub mod gate;
 pub mod httpd;
+pub mod inject;
 pub mod log;
 pub mod paths;
 pub mod processes;

@@ -254,13 +254,17 @@ impl Supervisor {
     }
 
     fn tell(&mut self, id: u32, worker: Number, message: &ToWorker) {
-        if !matches!(message, ToWorker::Dump | ToWorker::Keep { .. } | ToWorker::Look) {
+        let must_know = !matches!(message, ToWorker::Dump | ToWorker::Keep { .. } | ToWorker::Look);
+        if must_know {
             // It is up, or not wanted any more: others may import.
             self.gate.leave((id, worker));
         }
-        // A worker that cannot be told (it is dying, or does not read) is found by its death or its time limits.
-        if let Some(p) = self.process(id, worker) {
-            let _ = p.tell(message);
+        if let Some(p) = self.process(id, worker)
+            && p.tell(message).is_err()
+            && must_know
+        {
+            // It would never serve, or never end. A signal needs no memory: it finishes what it has and is replaced, if it is not dying already.
+            p.signal(Signal::TERM);
         }
     }
 

@@ -10,6 +10,7 @@ use drover_sys::channel::receive;
 use drover_wire::VERSION;
 use drover_wire::control::{FromWorker, Leave, Loaded, ToWorker, decode};
 use drover_wire::request::{MAX_INLINE, PREFIX, Prefix};
+use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
@@ -67,10 +68,13 @@ impl Supervisor {
                     self.feed(unit, Event::Unfit { worker, reason });
                 } else if let Some(config) = self.worker_config(process)
                     && let Err(e) = process.tell(&ToWorker::Start(Box::new(config)))
-                    // One that another generation has overtaken is gone already; its end is reaped like any other.
-                    && !matches!(e, Errno::PIPE | Errno::CONNRESET)
                 {
-                    self.misunderstood(pid, &format!("cannot send the configuration: {e}"));
+                    if matches!(e, Errno::PIPE | Errno::CONNRESET) {
+                        // One that another generation has overtaken is gone already; its end is reaped like any other. It must not wait for ever.
+                        process.signal(Signal::KILL);
+                    } else {
+                        self.misunderstood(pid, &format!("cannot send the configuration: {e}"));
+                    }
                 }
             }
             FromWorker::SetupFailed(text) => {

@@ -97,7 +97,18 @@ fn send_control(
 /// descriptors that came already closed.
 pub fn receive(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
-    receive_control(fd.as_fd(), buffer, &mut space, fds, wait)
+    receive_control(fd.as_fd(), buffer, &mut space, fds, wait).and_then(|got| got.unless_cut(fds))
+}
+
+/// Receives a piece of a stream without waiting. Its bytes are good whatever becomes of the descriptors: if those did not fit (a process
+/// with all its files open has no room for them), they are closed, and it is as if they had not been sent.
+pub fn receive_piece(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
+    let got = receive_control(fd.as_fd(), buffer, &mut space, fds, false)?;
+    if got.cut {
+        fds.truncate(got.before);
+    }
+    Ok(got.bytes)
 }
 
 /// Ends what a peer sends that is not trusted, so that closing the socket does not wait: what lies in it is thrown away here.
@@ -150,13 +161,32 @@ pub fn receive_named(fd: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<
     Ok((got.bytes, sender))
 }
 
+/// What came.
+struct Got {
+    bytes: usize,
+    /// Something of it did not fit.
+    cut: bool,
+    /// So many descriptors were there before.
+    before: usize,
+}
+
+impl Got {
+    fn unless_cut(self, fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
+        if self.cut {
+            fds.truncate(self.before);
+            return Err(Errno::MSGSIZE);
+        }
+        Ok(self.bytes)
+    }
+}
+
 fn receive_control(
     fd: BorrowedFd<'_>,
     buffer: &mut [u8],
     space: &mut [MaybeUninit<u8>],
     fds: &mut Vec<OwnedFd>,
     wait: bool,
-) -> Result<usize, Errno> {
+) -> Result<Got, Errno> {
     let mut control = RecvAncillaryBuffer::new(space);
     let flags = if wait { RecvFlags::CMSG_CLOEXEC } else { RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT };
     let got = loop {
@@ -172,11 +202,7 @@ fn receive_control(
         }
     }
     never_linger(fds.get(before..).unwrap_or_default());
-    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        fds.truncate(before);
-        return Err(Errno::MSGSIZE);
-    }
-    Ok(got.bytes)
+    Ok(Got { bytes: got.bytes, cut: got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC), before })
 }
 
 #[cfg(test)]
@@ -227,6 +253,19 @@ mod tests {
         assert_eq!(receive(&b, &mut [0u8; 10], &mut fds, true), Err(Errno::MSGSIZE));
         assert!(fds.is_empty());
         assert_eq!(receive(&x, &mut [0u8; 10], &mut fds, true), Ok(0), "the other end was closed");
+    }
+
+    #[test]
+    fn a_streams_bytes_are_good_without_their_descriptors() {
+        let (a, b) = stream_pair().unwrap();
+        let (x, y) = stream_pair().unwrap();
+        send(&a, &[b"hello"], &[y.as_fd(); 2 * FEW], true).unwrap();
+        drop(y);
+        let (mut buffer, mut fds) = ([0u8; 16], Vec::new());
+        assert_eq!(receive_piece(&b, &mut buffer, &mut fds), Ok(5));
+        assert_eq!(&buffer[..5], b"hello");
+        assert!(fds.is_empty());
+        assert_eq!(receive(&x, &mut buffer, &mut fds, true), Ok(0), "all copies were closed");
     }
 
     #[test]

@@ -1,0 +1,221 @@
+//! Faults in a running process: system calls that fail (strace), limits that are reached (prlimit), buffers that are small.
+//!
+//! Responsible for: a fault being in force before the test goes on, being counted, and being gone afterwards. Must never: let a test pass
+//! because nothing could be injected: where ptrace is not permitted it fails and says so. Called by: `faults.rs`.
+use super::site::is_root;
+use super::wait::{PATIENCE, poll};
+use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::process::{ForeignRawFd, Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+
+/// What a machine must permit.
+const PERMISSION: &str = "this test needs ptrace(2) of its own processes: run it as root or with kernel.yama.ptrace_scope=0, in a container \
+                          with --cap-add=SYS_PTRACE and without a seccomp filter that forbids it";
+
+/// strace at work on some processes.
+pub struct Injection {
+    strace: Child,
+    trace: PathBuf,
+    pids: Vec<i32>,
+}
+
+/// Processes to be traced.
+#[derive(Debug, Clone, Copy)]
+pub enum Scope {
+    /// With all their threads.
+    Threads,
+    /// Only themselves, and not what they start.
+    Alone,
+}
+
+impl Injection {
+    /// From now on the calls of `calls` (as in strace's `trace=`) behave in these processes as `how` says (as behind strace's `inject=…:`).
+    /// Each thread counts its own calls.
+    #[track_caller]
+    pub fn attach(dir: &Path, pids: &[i32], scope: Scope, calls: &str, how: &str) -> Injection {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let trace = dir.join(format!("strace-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let mut command = Command::new("strace");
+        if matches!(scope, Scope::Threads) {
+            command.arg("-f");
+        }
+        command.arg("-o").arg(&trace).args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{how}"), "-e", "signal=none"]);
+        command.args(pids.iter().flat_map(|pid| ["-p".to_string(), pid.to_string()]));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut strace = command.spawn().unwrap_or_else(|e| panic!("strace: {e}; run: make provision"));
+        let said = lines(strace.stderr.take().expect("stderr"));
+        let injection = Injection { strace, trace, pids: pids.to_vec() };
+        wait_until_attached(&said, pids);
+        injection
+    }
+
+    /// Ends it; returns how many calls it has changed.
+    #[track_caller]
+    pub fn detach(mut self) -> usize {
+        self.end();
+        self.count()
+    }
+
+    /// How many calls it has changed so far.
+    pub fn count(&self) -> usize {
+        let text = std::fs::read(&self.trace).unwrap_or_default();
+        String::from_utf8_lossy(&text).matches("(INJECTED)").count()
+    }
+
+    /// Waits until every thread waits in a call that is the kernel's own: strace that lets one go while it leaves a call out makes it ENOSYS.
+    fn wait_for_rest(&self) {
+        let _ = poll(|| self.pids.iter().all(|pid| is_at_rest(*pid)).then_some(()));
+    }
+
+    fn end(&mut self) {
+        self.wait_for_rest();
+        // It may have ended by itself, with the last of its processes; it is not waited for before here, so the number is still its own.
+        let pid = Pid::from_raw(self.strace.id() as i32).expect("pid");
+        let _ = kill_process(pid, Signal::TERM);
+        if poll(|| self.strace.try_wait().ok().flatten()).is_none() {
+            let _ = self.strace.kill();
+            let _ = self.strace.wait();
+        }
+    }
+}
+
+impl Drop for Injection {
+    fn drop(&mut self) {
+        if matches!(self.strace.try_wait(), Ok(None)) {
+            self.end();
+        }
+    }
+}
+
+/// All threads sleep; so does a process that has ended.
+fn is_at_rest(pid: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let state = |path: PathBuf| std::fs::read_to_string(path.join("stat")).ok()?.rsplit_once(") ")?.1.chars().next();
+    threads.map(|thread| state(thread.path())).all(|state| matches!(state, None | Some('S' | 'Z' | 'X')))
+}
+
+fn lines(stderr: ChildStderr) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    // Reads on to the end, also when nobody listens any more: strace tells of each thread that comes.
+    std::thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+    receiver
+}
+
+#[track_caller]
+fn wait_until_attached(said: &Receiver<String>, pids: &[i32]) {
+    let mut missing: BTreeSet<i32> = pids.iter().copied().collect();
+    let mut text = String::new();
+    while !missing.is_empty() {
+        let Ok(line) = said.recv_timeout(PATIENCE) else {
+            panic!("strace did not attach to {missing:?}: {text}\n{PERMISSION}");
+        };
+        let attached = line.split_once("Process ").filter(|(_, rest)| rest.contains(" attached"));
+        if let Some(pid) = attached.and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok()) {
+            missing.remove(&pid);
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+}
+
+/// A limit of the kernel.
+#[derive(Debug, Clone, Copy)]
+pub enum Limit {
+    /// RLIMIT_NOFILE.
+    OpenFiles,
+    /// RLIMIT_AS.
+    AddressSpace,
+}
+
+impl Limit {
+    /// As in /proc/PID/limits, and as prlimit(1) has it.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Limit::OpenFiles => ("Max open files", "nofile"),
+            Limit::AddressSpace => ("Max address space", "as"),
+        }
+    }
+
+    fn soft(self, pid: i32) -> Option<String> {
+        let table = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+        let line = table.lines().find_map(|line| line.strip_prefix(self.names().0))?;
+        line.split_whitespace().next().map(String::from)
+    }
+
+    /// Sets the soft limit, as the process's own user: root may not do it for others without CAP_SYS_RESOURCE.
+    fn set(self, pid: i32, value: &str) -> Output {
+        let mut command = Command::new("prlimit");
+        command.arg("--pid").arg(pid.to_string()).arg(format!("--{}={value}:", self.names().1));
+        if is_root() {
+            let id = |field| super::processes::status(pid, field).split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
+            command.gid(id("Gid")).uid(id("Uid"));
+        }
+        command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("prlimit (util-linux): {e}"))
+    }
+}
+
+/// A soft limit of processes, lowered until dropped.
+pub struct Lowered {
+    limit: Limit,
+    was: Vec<(i32, String)>,
+}
+
+impl Lowered {
+    /// Of each process, to what `value` gives for it.
+    #[track_caller]
+    pub fn new(pids: &[i32], limit: Limit, value: impl Fn(i32) -> u64) -> Lowered {
+        let mut was = Vec::new();
+        for &pid in pids {
+            was.push((pid, limit.soft(pid).expect("limits of the process")));
+            let output = limit.set(pid, &value(pid).to_string());
+            assert!(output.status.success(), "prlimit of {pid}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Lowered { limit, was }
+    }
+}
+
+impl Drop for Lowered {
+    fn drop(&mut self) {
+        for (pid, value) in self.was.drain(..) {
+            let _ = self.limit.set(pid, &value); // of one that has ended there is nothing to restore
+        }
+    }
+}
+
+/// The lowest number that a new descriptor of the process could have.
+pub fn lowest_free(pid: i32) -> u64 {
+    let numbers = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let used: BTreeSet<u64> = numbers.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    (0..).find(|n| !used.contains(n)).expect("a number")
+}
+
+/// Gives every Unix stream socket of these processes the smallest sending buffer there is, so that each larger write of either side is a
+/// short one. Returns how many there were.
+#[track_caller]
+pub fn shrink_buffers(pids: &[i32]) -> usize {
+    let mut count = 0;
+    for &pid in pids {
+        let handle = pidfd_open(Pid::from_raw(pid).expect("pid"), PidfdFlags::empty()).expect("pidfd");
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").flatten() {
+            let number: ForeignRawFd = entry.file_name().to_str().and_then(|n| n.parse().ok()).expect("number");
+            if !std::fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")) {
+                continue;
+            }
+            let copy = match pidfd_getfd(&handle, number, PidfdGetfdFlags::empty()) {
+                Err(rustix::io::Errno::BADF) => continue, // closed meanwhile
+                other => other.unwrap_or_else(|e| panic!("pidfd_getfd: {e}; {PERMISSION}")),
+            };
+            if sockopt::socket_domain(&copy) == Ok(AddressFamily::UNIX) && sockopt::socket_type(&copy) == Ok(SocketType::STREAM) {
+                sockopt::set_socket_send_buffer_size(&copy, 1).expect("SO_SNDBUF");
+                count += 1;
+            }
+        }
+    }
+    count
+}
