@@ -256,19 +256,6 @@ mod tests {
     }
 
     #[test]
-    fn a_streams_bytes_are_good_without_their_descriptors() {
-        let (a, b) = stream_pair().unwrap();
-        let (x, y) = stream_pair().unwrap();
-        send(&a, &[b"hello"], &[y.as_fd(); 2 * FEW], true).unwrap();
-        drop(y);
-        let (mut buffer, mut fds) = ([0u8; 16], Vec::new());
-        assert_eq!(receive_piece(&b, &mut buffer, &mut fds), Ok(5));
-        assert_eq!(&buffer[..5], b"hello");
-        assert!(fds.is_empty());
-        assert_eq!(receive(&x, &mut buffer, &mut fds, true), Ok(0), "all copies were closed");
-    }
-
-    #[test]
     fn the_sender_is_named_while_it_is_wanted() {
         let (a, b) = packet_pair().unwrap();
         name_senders(&b, true).unwrap();
