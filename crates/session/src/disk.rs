@@ -265,17 +265,32 @@ fn is_whole(env: &Env<WithoutTls>, data: &Path, len: u64, map_size: u64) -> Resu
     if len < META_PAGES * page_size() as u64 {
         return damaged("it was cut short");
     }
-    let pages = env.info().last_page_number as u64 + 1;
-    let needed = pages.saturating_mul(page_size() as u64);
+    let needed = needed(env);
     if needed > map_size {
         return damaged("it names pages beyond its end");
     }
     if len < needed {
-        // The last pages of a sound store may never have been written. If this one was cut, empty pages are an error, missing ones death.
-        let longer = OpenOptions::new().write(true).open(data).and_then(|file| file.set_len(needed));
-        longer.map_err(|e| Trouble::Told(Error::Unavailable(e.to_string())))?;
+        lengthen(env, data)?;
     }
     Ok(())
+}
+
+/// The last pages of a sound store may never have been written. If this one was cut, empty pages are an error, missing ones death.
+///
+/// Only a writer makes the file longer: while we are it, nobody else does, and nothing is cut off that was written since the first look.
+fn lengthen(env: &Env<WithoutTls>, data: &Path) -> Result<(), Trouble> {
+    let _writer = env.write_txn()?;
+    let needed = needed(env);
+    let file = OpenOptions::new().write(true).open(data).map_err(heed::Error::Io)?;
+    if file.metadata().map_err(heed::Error::Io)?.len() < needed {
+        file.set_len(needed).map_err(heed::Error::Io)?;
+    }
+    Ok(())
+}
+
+/// Bytes of the pages that the store says it has.
+fn needed(env: &Env<WithoutTls>) -> u64 {
+    (env.info().last_page_number as u64 + 1).saturating_mul(page_size() as u64)
 }
 
 impl Opened {

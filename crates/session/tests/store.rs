@@ -320,6 +320,16 @@ fn helper_process() {
                 }
             }
         }
+        "creator" => {
+            let store = disk(dir, 1 << 30);
+            let threads = 0..2u32;
+            std::thread::scope(|scope| {
+                for thread in threads {
+                    let store = &store;
+                    scope.spawn(move || (0..CREATED).for_each(|n| create_and_find(store, std::process::id() * 2 + thread, n)));
+                }
+            });
+        }
         "memory" => {
             let sessions = Sessions::memory(dir, LIMITS, &quiet).unwrap();
             for n in 0..500 {
@@ -365,6 +375,30 @@ fn eight_processes_count_to_the_exact_end() {
     assert!(children.into_iter().all(|mut child| child.wait().unwrap().success()));
     let sessions = Sessions::disk(dir.path(), LIMITS, &quiet).unwrap();
     assert_eq!(sessions.load(&key(1), NOW).unwrap().unwrap().data, b"1600");
+}
+
+/// Sessions that each thread of a creator creates.
+const CREATED: u32 = 10_000;
+
+fn create_and_find(store: &Disk, who: u32, n: u32) {
+    let key = Key::named(b"created", format!("{who}-{n}").as_bytes()).unwrap();
+    let record = Record { data: vec![7; 3000], ..record("") };
+    store.put(&key, &record, Put::Create, NOW).unwrap();
+    assert!(store.load(&key, NOW).unwrap().is_some(), "lost at once");
+}
+
+#[test]
+fn a_store_that_many_processes_make_longer_is_never_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let children: Vec<Child> = (0..4).map(|_| helper("creator", dir.path())).collect();
+    for mut child in children {
+        // Read to its end: a helper that cannot write its output would wait for us.
+        let mut said = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        let ended = child.wait().unwrap();
+        assert!(ended.success(), "{ended}: {said}");
+    }
+    assert_eq!(disk(dir.path(), 1 << 30).figures().unwrap().sessions, u64::from(8 * CREATED));
 }
 
 #[test]
