@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -234,12 +235,19 @@ fn disk_figures(memory: &Memory) -> u64 {
 #[test]
 fn a_store_that_is_cut_or_overwritten_is_moved_aside_and_the_service_goes_on() {
     type Damage = fn(&Path);
-    let damages: [Damage; 5] = [
+    let damages: [Damage; 6] = [
         |file| OpenOptions::new().write(true).open(file).unwrap().set_len(5000).unwrap(),
         |file| OpenOptions::new().write(true).open(file).unwrap().set_len(0).unwrap(),
         |file| OpenOptions::new().write(true).open(file).unwrap().set_len(16_384).unwrap(),
         |file| OpenOptions::new().write(true).open(file).unwrap().write_all(&[0x55; 16_384]).unwrap(),
         |file| std::fs::write(file, b"not a store at all").unwrap(),
+        // More pages than there can be, in both pages that describe it.
+        |file| {
+            let file = OpenOptions::new().write(true).open(file).unwrap();
+            for meta in [0, 4096] {
+                file.write_all_at(&[0x11; 8], meta + 136).unwrap();
+            }
+        },
     ];
     for (n, damage) in damages.iter().enumerate() {
         for running in [false, true] {
@@ -262,9 +270,7 @@ fn a_store_that_is_cut_or_overwritten_is_moved_aside_and_the_service_goes_on() {
             store.put(&key(1), &record("new"), Put::Any, NOW).unwrap();
             assert_eq!(store.load(&key(1), NOW), Ok(Some(record("new"))));
             // An empty file is a new store; everything else is kept for whoever wants to look.
-            let aside =
-                std::fs::read_dir(dir.path()).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("damaged"));
-            let moved = aside.count();
+            let moved = moved_aside(dir.path());
             assert!(moved == 1 && SAID.load(Ordering::SeqCst) > said || (n == 1 && !running), "damage {n}, running {running}: {moved}");
         }
     }
@@ -330,6 +336,16 @@ fn helper_process() {
                 }
             });
         }
+        "small" => {
+            let store = disk(dir, 2 << 20);
+            store_large(&store, 0..100);
+            println!("stored");
+            std::io::stdin().read_exact(&mut [0]).unwrap();
+            store_large(&store, 5000..5001);
+            for n in (0..100).chain(1000..2000) {
+                assert!(store.load(&key(n), NOW).unwrap().is_some(), "{n}");
+            }
+        }
         "memory" => {
             let sessions = Sessions::memory(dir, LIMITS, &quiet).unwrap();
             for n in 0..500 {
@@ -375,6 +391,41 @@ fn eight_processes_count_to_the_exact_end() {
     assert!(children.into_iter().all(|mut child| child.wait().unwrap().success()));
     let sessions = Sessions::disk(dir.path(), LIMITS, &quiet).unwrap();
     assert_eq!(sessions.load(&key(1), NOW).unwrap().unwrap().data, b"1600");
+}
+
+fn store_large(store: &Disk, which: std::ops::Range<u32>) {
+    for n in which {
+        store.put(&key(n), &Record { data: vec![7; 3000], ..record("") }, Put::Any, NOW).unwrap();
+    }
+}
+
+fn moved_aside(dir: &Path) -> usize {
+    std::fs::read_dir(dir).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("damaged")).count()
+}
+
+#[test]
+fn another_size_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    // Raised: a child from before the reload goes on beside those with the new size.
+    let mut old = helper("small", dir.path());
+    let mut lines = BufReader::new(old.stdout.take().unwrap());
+    wait_for(&mut lines, "stored");
+    let larger = disk(dir.path(), 16 << 20);
+    store_large(&larger, 1000..2000);
+    old.stdin.as_mut().unwrap().write_all(b"!").unwrap();
+    let mut said = String::new();
+    lines.read_to_string(&mut said).unwrap();
+    assert!(old.wait().unwrap().success(), "{said}");
+    assert!(larger.load(&key(5000), NOW).unwrap().is_some());
+    drop(larger);
+    // Lowered: what is there stays; only more does not fit.
+    let smaller = disk(dir.path(), 2 << 20);
+    assert_eq!(smaller.figures().unwrap().sessions, 1101);
+    assert!((6000..6100).any(|n| smaller.put(&key(n), &Record { data: vec![7; 50_000], ..record("") }, Put::Any, NOW) == Err(Error::Full)));
+    assert!((1000..2000).all(|n| smaller.load(&key(n), NOW).unwrap().is_some()));
+    while smaller.sweep(NOW + 10_000_000, 100).unwrap().more {}
+    store_large(&smaller, 0..100);
+    assert_eq!(moved_aside(dir.path()), 0);
 }
 
 /// Sessions that each thread of a creator creates.
@@ -437,8 +488,7 @@ fn a_store_is_good_whenever_its_writers_are_killed() {
         }
         add_one(&sessions, &key(5000));
     }
-    let aside = std::fs::read_dir(dir.path()).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().contains("damaged"));
-    assert!(!aside, "the store was never damaged");
+    assert_eq!(moved_aside(dir.path()), 0, "the store was never damaged");
 }
 
 #[test]
