@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use drover_session::disk::Disk;
 use drover_session::memory::Memory;
+use drover_session::owner::Owner;
 use drover_session::{Engine, Error, Id, Key, Limits, Put, Record, Sessions};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const LIMITS: Limits = Limits { disk_bytes: 64 << 20, memory_bytes: 1 << 20, data_bytes: 100_000, always_sync: false };
 const NOW: u64 = 1_800_000_000_000;
@@ -429,7 +430,7 @@ fn another_size_is_no_damage() {
 }
 
 /// Sessions that each thread of a creator creates.
-const CREATED: u32 = 10_000;
+const CREATED: u32 = 4000;
 
 fn create_and_find(store: &Disk, who: u32, n: u32) {
     let key = Key::named(b"created", format!("{who}-{n}").as_bytes()).unwrap();
@@ -521,6 +522,39 @@ fn who_is_alone_writes_its_sessions_down_when_another_one_comes() {
     drop(sessions);
     let after = Sessions::memory(dir.path(), LIMITS, &quiet).unwrap();
     assert_eq!(after.load(&key(7), NOW).unwrap().unwrap().data, b"seven");
+}
+
+#[test]
+fn nobody_waits_for_another_threads_wait_to_enter() {
+    let dir = tempfile::tempdir().unwrap();
+    // Alone, and deaf to those who knock: what a stopped child is.
+    let _deaf = Owner::new(dir.path(), locks(dir.path())).map(|owner| (owner.try_alone(), owner)).unwrap();
+    let sessions = Sessions::memory(dir.path(), LIMITS, &quiet).unwrap();
+    let (waits, go_on) = (std::sync::Barrier::new(2), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            let mut asked = 0;
+            let mut cancelled = || {
+                asked += 1;
+                if asked == 1 {
+                    waits.wait();
+                }
+                go_on.load(Ordering::SeqCst)
+            };
+            sessions.lock(&key(1), FOREVER, &mut cancelled).map(drop)
+        });
+        // The other thread is in the midst of its wait and stays there: this one comes to its own end.
+        waits.wait();
+        assert!(matches!(sessions.lock(&key(2), 0, &mut || false), Err(Error::Unavailable(_))));
+        assert_eq!(sessions.enter(FOREVER, &mut || true), Err(Error::Cancelled));
+        assert!(!first.is_finished());
+        go_on.store(true, Ordering::SeqCst);
+        assert_eq!(first.join().unwrap(), Err(Error::Cancelled));
+    });
+    sessions.hand_over();
+    let (stop, keep) = std::io::pipe().unwrap();
+    drop(keep);
+    sessions.keep(&stop, 0, 0, || NOW);
 }
 
 #[test]
