@@ -208,11 +208,28 @@ fn a_full_store_is_an_error_and_the_old_value_stays() {
 #[test]
 fn a_full_disk_is_an_error_and_the_old_value_stays() {
     let dir = tempfile::tempdir().unwrap();
-    let mut child = helper("limited", dir.path());
+    assert!(said_by("limited", dir.path()).contains("full, and precious"));
+}
+
+/// What a helper says that must end well.
+fn said_by(what: &str, dir: &Path) -> String {
+    let mut child = helper(what, dir);
     let mut said = String::new();
     child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(child.wait().unwrap().success());
-    assert!(said.contains("full, and precious"), "{said}");
+    assert!(child.wait().unwrap().success(), "{said}");
+    said
+}
+
+#[test]
+fn what_the_disk_does_not_remove_stays_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(said_by("unremovable", dir.path()).contains("still new"));
+}
+
+#[test]
+fn a_full_disk_can_be_read_through_full_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(said_by("unwritable", dir.path()).contains("all read"));
 }
 
 #[test]
@@ -279,7 +296,9 @@ fn a_store_that_is_cut_or_overwritten_is_moved_aside_and_the_service_goes_on() {
 
 /// The test binary itself, as another process.
 fn helper(what: &str, dir: &Path) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    // With SIGXFSZ ignored, as httpd does: a file that may not become longer is an error.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
     command.args(["--exact", "helper_process", "--nocapture", "--test-threads=1"]).env("DROVER_HELPER", what).env("DROVER_DIR", dir);
     command.stdout(Stdio::piped()).stdin(Stdio::piped()).spawn().unwrap()
 }
@@ -375,6 +394,35 @@ fn helper_process() {
             assert_eq!(full, Some(Error::Full));
             println!("full, and {}", String::from_utf8(store.load(&key(0), NOW).unwrap().unwrap().data).unwrap());
         }
+        "unremovable" => {
+            let memory = Memory::new(disk(dir, 64 << 20), 1 << 20);
+            memory.put(&key(0), &record("old"), Put::Any, NOW).unwrap();
+            memory.begin_alone();
+            memory.put(&key(0), &record("new"), Put::Replace, NOW).unwrap();
+            // From here on no byte can be written.
+            let nothing = rustix::process::Rlimit { current: Some(0), maximum: None };
+            rustix::process::setrlimit(rustix::process::Resource::Fsize, nothing).unwrap();
+            assert_eq!(memory.remove(&key(0), NOW), Err(Error::Full));
+            assert_eq!(memory.load(&key(0), NOW), Ok(Some(record("new"))));
+            println!("still new");
+        }
+        "unwritable" => {
+            let store = disk(dir, 64 << 20);
+            store_large(&store, 0..64);
+            drop(store);
+            // Room for one session in each part of the map.
+            let memory = Memory::new(disk(dir, 64 << 20), 16 * 4000);
+            memory.begin_alone();
+            for n in 1000..1064 {
+                memory.put(&key(n), &Record { data: vec![8; 3000], ..record("") }, Put::Any, NOW).unwrap();
+            }
+            let nothing = rustix::process::Rlimit { current: Some(0), maximum: None };
+            rustix::process::setrlimit(rustix::process::Resource::Fsize, nothing).unwrap();
+            for n in (0..64).chain(1000..1064) {
+                assert!(memory.load(&key(n), NOW).unwrap().is_some(), "{n}");
+            }
+            println!("all read");
+        }
         other => panic!("no helper {other}"),
     }
 }
@@ -444,7 +492,6 @@ fn a_store_that_many_processes_make_longer_is_never_cut() {
     let dir = tempfile::tempdir().unwrap();
     let children: Vec<Child> = (0..4).map(|_| helper("creator", dir.path())).collect();
     for mut child in children {
-        // Read to its end: a helper that cannot write its output would wait for us.
         let mut said = String::new();
         child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
         let ended = child.wait().unwrap();
