@@ -151,12 +151,18 @@ impl Disk {
 
     /// Runs an operation on the store, opens it before if need be; after damage once more on a new one.
     fn run<T>(&self, operation: impl Fn(&Opened) -> Result<T, Trouble>) -> Result<T, Error> {
+        let mut cleared = false;
         for _ in 0..ATTEMPTS {
             let (seen, trouble) = {
                 let opened = self.opened.read();
                 let result = opened.as_ref().map_or(Err(Trouble::Stale), |opened| opened.is_sound().and_then(|()| operation(opened)));
                 match result {
                     Ok(done) => return Ok(done),
+                    // Perhaps it is full of what readers hold that have died.
+                    Err(Trouble::Told(Error::Full)) if !cleared && opened.as_ref().is_some_and(Opened::clear_dead_readers) => {
+                        cleared = true;
+                        continue;
+                    }
                     Err(Trouble::Told(e)) => return Err(e),
                     Err(trouble) => (opened.as_ref().map(|opened| opened.seen), trouble),
                 }
@@ -247,6 +253,7 @@ impl Disk {
 
     fn sweep_step(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
         self.run(|opened| {
+            opened.clear_dead_readers();
             let nothing = {
                 let txn = opened.env.read_txn()?;
                 let first = opened.index.first(&txn)?.and_then(|(entry, ())| entry.first_chunk().map(|b| u64::from_be_bytes(*b)));
@@ -255,8 +262,6 @@ impl Disk {
             if nothing {
                 return Ok(Swept::default());
             }
-            // Readers that died hold on to old pages.
-            opened.env.clear_stale_readers()?;
             let mut txn = opened.env.write_txn()?;
             let swept = opened.sweep(&mut txn, now_ms, budget)?;
             self.commit(txn)?;
@@ -359,6 +364,11 @@ impl Opened {
     fn is_sound(&self) -> Result<(), Trouble> {
         let found = std::fs::metadata(&self.data).ok().filter(|m| m.ino() == self.seen.inode).ok_or(Trouble::Stale)?;
         is_whole(&self.env, &self.data, found.len())
+    }
+
+    /// Readers that were killed hold on to old pages; whether there were any.
+    fn clear_dead_readers(&self) -> bool {
+        self.env.clear_stale_readers().is_ok_and(|n| n > 0)
     }
 
     /// Puts a record and moves its entry in the index.
@@ -500,3 +510,7 @@ impl std::fmt::Debug for Disk {
         f.debug_struct("Disk").field("directory", &self.directory).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;
