@@ -69,7 +69,7 @@ struct Seen {
 enum Trouble {
     /// To be told to the caller.
     Told(Error),
-    /// The store is to be opened again: it is not the one at its path any more.
+    /// The store is to be opened again: it is not the one at its path any more, or LMDB refuses to go on.
     Stale,
     /// The store is to be opened again: another process has made it larger than what is mapped here.
     Outgrown,
@@ -84,7 +84,6 @@ impl From<heed::Error> for Trouble {
             heed::Error::Mdb(
                 why @ (MdbError::PageNotFound
                 | MdbError::Corrupted
-                | MdbError::Panic
                 | MdbError::VersionMismatch
                 | MdbError::Invalid
                 | MdbError::Incompatible
@@ -94,6 +93,8 @@ impl From<heed::Error> for Trouble {
                 | MdbError::BadDbi),
             ) => Self::Damaged(why.to_string()),
             heed::Error::Mdb(MdbError::MapResized) => Self::Outgrown,
+            // A page that describes the store could not be written: LMDB wants to be closed, and the other one is good.
+            heed::Error::Mdb(MdbError::Panic) => Self::Stale,
             // LMDB says EIO when a write was cut short, as it is where a disk becomes full.
             heed::Error::Io(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO)) => {
                 Self::Told(Error::Full)

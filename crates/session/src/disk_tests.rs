@@ -19,6 +19,10 @@ fn record() -> Record {
     Record { created_ms: 1, accessed_ms: 1, timeout_s: 60, data: vec![7; 3000] }
 }
 
+fn moved_aside(directory: &Path) -> usize {
+    std::fs::read_dir(directory).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("damaged")).count()
+}
+
 /// Not a test but what another process runs: it is killed while it reads.
 #[test]
 fn helper_process() {
@@ -56,4 +60,22 @@ fn each_sweep_looks_for_killed_readers() {
     die_reading(directory.path());
     assert_eq!(store.sweep(1, 10), Ok(Swept::default()), "nothing is over");
     store.run(|opened| Ok(assert!(!opened.clear_dead_readers(), "none is left"))).unwrap();
+}
+
+#[test]
+fn a_store_that_lmdb_refuses_to_go_on_with_is_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = disk(directory.path());
+    store.put(&key(1), &record(), Put::Any, 1).unwrap();
+    let first = AtomicBool::new(true);
+    let found = store.run(|opened| {
+        if first.swap(false, Ordering::Relaxed) {
+            return Err(heed::Error::Mdb(MdbError::Panic).into());
+        }
+        Ok((opened.seen.number, opened.records.len(&opened.env.read_txn()?)?))
+    });
+    assert_eq!(found, Ok((1, 1)), "opened a second time, and all is there");
+    let never = store.run(|_| Err::<(), _>(heed::Error::Mdb(MdbError::Panic).into()));
+    assert!(matches!(never, Err(Error::Unavailable(_))), "{never:?}");
+    assert_eq!((moved_aside(directory.path()), store.load(&key(1), 2)), (0, Ok(Some(record()))));
 }
