@@ -30,6 +30,8 @@ const LAST_PAGE: usize = 16 + 24 + 2 * 48;
 const LARGEST: u64 = 1 << 46;
 /// How often an operation is begun: opened, opened again after damage, and as the store is growing.
 const ATTEMPTS: usize = 4;
+/// Damaged stores that one process moves aside within one second.
+const MOST_ASIDE: u32 = 100;
 /// Milliseconds in one step of the index.
 const STEP_MS: u64 = 60_000;
 /// Which byte of `locks` is held while the store is moved aside or opened.
@@ -206,14 +208,23 @@ impl Disk {
 
     fn move_aside(&self, why: &str) -> Result<(), Error> {
         let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let aside = self.directory.join(format!("store.damaged-{seconds}-{}", std::process::id()));
-        match std::fs::rename(self.store(), &aside) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::Unavailable(format!("{}: {e}", self.store().display()))),
-            _ => {
-                (self.say)(&format!("the session store was damaged ({why}); it lies now at {}, and a new one is begun", aside.display()));
-                Ok(())
+        let refused = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", self.store().display()));
+        for n in 0..MOST_ASIDE {
+            let aside = self.directory.join(format!("store.damaged-{seconds}-{}-{n}", std::process::id()));
+            match std::fs::rename(self.store(), &aside) {
+                // Of the same second: a directory takes the place of an empty one only.
+                Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {}
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(refused(e)),
+                _ => {
+                    (self.say)(&format!(
+                        "the session store was damaged ({why}); it lies now at {}, and a new one is begun",
+                        aside.display()
+                    ));
+                    return Ok(());
+                }
             }
         }
+        Err(refused(ErrorKind::AlreadyExists.into()))
     }
 
     /// With `None` as large as any process has had it.

@@ -72,10 +72,23 @@ fn a_store_that_lmdb_refuses_to_go_on_with_is_opened_again() {
         if first.swap(false, Ordering::Relaxed) {
             return Err(heed::Error::Mdb(MdbError::Panic).into());
         }
-        Ok((opened.seen.number, opened.records.len(&opened.env.read_txn()?)?))
+        let txn = opened.env.read_txn()?;
+        Ok((opened.seen.number, opened.records.len(&txn)?))
     });
     assert_eq!(found, Ok((1, 1)), "opened a second time, and all is there");
     let never = store.run(|_| Err::<(), _>(heed::Error::Mdb(MdbError::Panic).into()));
     assert!(matches!(never, Err(Error::Unavailable(_))), "{never:?}");
     assert_eq!((moved_aside(directory.path()), store.load(&key(1), 2)), (0, Ok(Some(record()))));
+}
+
+#[test]
+fn many_may_be_moved_aside_in_one_second() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = disk(directory.path());
+    for n in 1..=5 {
+        store.put(&key(1), &record(), Put::Create, 1).unwrap();
+        let seen = store.opened.read().as_ref().map(|opened| opened.seen);
+        store.open_again(seen, Trouble::Damaged("so it is said".into())).unwrap();
+        assert_eq!(moved_aside(directory.path()), n);
+    }
 }
