@@ -197,16 +197,16 @@ fn run(
     let whole = upload == Upload::None || kept.is_some();
     let harmless = settings.retry && upload == Upload::None && inline == 0 && r.method().is_some_and(is_safe);
     let script = Script { path: script.to_vec(), callable: selection.callable_object.clone() };
+    let scope = context.session.map(|(settings, _)| settings.scope_of(&selection.key.group, r.server_hostname())).unwrap_or_default();
     let find = || {
         let (settings, plan) = context.session.ok_or_else(|| drover_session::Error::Unavailable("off".into()))?;
         let stores = context.stores.ok_or_else(|| drover_session::Error::Unavailable("this child was not set up".into()))?;
-        stores.get(settings.store, plan)
+        stores.get(settings.store, plan, &scope)
     };
     let mut session = context.session.map(|(settings, _)| {
-        let scope = settings.scope_of(&selection.key.group, r.server_hostname());
         let https = r.env(c"wsgi.url_scheme") == Some(b"https");
         let place = context.stores.and_then(|stores| stores.seen.of(&(&scope, r.uri())));
-        RequestSession::new(settings, &find, place, scope, https, limits.answer_by)
+        RequestSession::new(settings, &find, place, scope.clone(), https, limits.answer_by)
     });
     ahead.clear();
     let (flags, token) = session.as_mut().map_or((0, None), |session| session.send_ahead(r.cookies(), ahead));

@@ -47,6 +47,19 @@ pub struct Sessions {
     say: Say,
 }
 
+/// What is remembered between two steps of [`Sessions::tend`].
+#[derive(Debug)]
+pub struct Tending {
+    told: Option<Error>,
+    synced: u64,
+}
+
+impl Default for Tending {
+    fn default() -> Self {
+        Self { told: None, synced: monotonic_ns() }
+    }
+}
+
 enum Kind {
     Plain { engine: Box<dyn Engine>, owner: Owner, near: bool },
     Memory { memory: Memory, owner: Owner, standing: Mutex<Standing>, ready: AtomicBool },
@@ -201,8 +214,7 @@ impl Sessions {
     /// The work between requests, until `stop` is readable: a step of a sweep every `tick_ns` nanoseconds, writing through every `sync_ns`, and
     /// whoever knocks let in at once.
     pub fn keep(&self, stop: impl AsFd, tick_ns: u64, sync_ns: u64, now_ms: impl Fn() -> u64) {
-        let mut told = None;
-        let mut synced = monotonic_ns();
+        let mut tending = Tending::default();
         loop {
             let owner = match &self.kind {
                 Kind::Plain { owner, .. } | Kind::Memory { owner, .. } => owner,
@@ -220,26 +232,33 @@ impl Sessions {
                 continue;
             }
             let mut stopped = || readable_now(&stop);
-            let mut now = self.enter(u64::MAX, &mut stopped).err();
-            if now == Some(Error::Cancelled) {
-                return;
+            match self.enter(u64::MAX, &mut stopped) {
+                Ok(()) => self.tend(&mut tending, sync_ns, now_ms()),
+                Err(Error::Cancelled) => return,
+                Err(e) => self.tell(&mut tending, Some(e)),
             }
-            if now.is_none() {
-                self.try_to_be_alone();
-                now = self.sweep(now_ms()).err();
-            }
-            if now.is_none() && monotonic_ns().saturating_sub(synced) >= sync_ns {
-                synced = monotonic_ns();
-                now = self.engine().and_then(Engine::sync).err();
-            }
-            // Said once, not each second.
-            if now != told
-                && let Some(e) = &now
-            {
-                (self.say)(&e.to_string());
-            }
-            told = now;
         }
+    }
+
+    /// One step of the work between requests, for who has many stores to look after and is not needed to let others in: not one in memory.
+    pub fn tend(&self, tending: &mut Tending, sync_ns: u64, now_ms: u64) {
+        self.try_to_be_alone();
+        let mut now = self.sweep(now_ms).err();
+        if now.is_none() && monotonic_ns().saturating_sub(tending.synced) >= sync_ns {
+            tending.synced = monotonic_ns();
+            now = self.engine().and_then(Engine::sync).err();
+        }
+        self.tell(tending, now);
+    }
+
+    /// Said once, not each second.
+    fn tell(&self, tending: &mut Tending, now: Option<Error>) {
+        if now != tending.told
+            && let Some(e) = &now
+        {
+            (self.say)(&e.to_string());
+        }
+        tending.told = now;
     }
 
     fn try_to_be_alone(&self) {
