@@ -250,7 +250,7 @@ engine_test!(
              WSGIScriptAlias /other @apps@/sessions/plain.wsgi process-group=other application-group=%{GLOBAL}",
         );
         site.expect_log("DROVER0070*full")
-            .allow_log("Traceback|  File |    |DROVER0060|mod_drover.session.|During handling|The above exception")
+            .allow_log("Traceback|  File |    |DROVER0060|mod_drover.session.|During handling|The above exception|DROVER0011*written down")
     },
     |httpd| {
         let full = (0..40).any(|_| httpd.get("/other/large?size=200000").status == 503);
