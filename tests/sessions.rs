@@ -293,13 +293,35 @@ mpm_test!(sizes_are_bounded_and_the_old_value_stays, |site| {
     assert_eq!(get(&httpd, "/read", &cookie).text(), "2");
 });
 
+engine_test!(
+    a_group_that_fills_its_store_leaves_room_to_the_others,
+    |site| {
+        let site = site.config(
+            "DroverSessionDiskSize 1M\nDroverSessionMemory 1M\nWSGIDaemonProcess other python-path=@apps@\n\
+             WSGIScriptAlias /other @apps@/sessions/plain.wsgi process-group=other application-group=%{GLOBAL}",
+        );
+        site.expect_log("DROVER0070*full")
+            .allow_log("Traceback|  File |    |DROVER0060|mod_drover.session.|During handling|The above exception|DROVER0011*written down")
+    },
+    |httpd| {
+        let full = (0..40).any(|_| httpd.get("/other/large?size=200000").status == 503);
+        assert!(full, "1 MiB takes it all");
+        let cookie = begin(httpd);
+        assert_eq!(get(httpd, "/large?size=200000", &cookie).status, 200);
+        assert_eq!(httpd.get("/other/large?size=200000").status, 503, "still");
+    }
+);
+
 mpm_test!(a_damaged_store_is_moved_aside, |site| {
     let httpd = self::site(site, "disk").expect_log("DROVER0011*damaged").start();
     let cookie = begin(&httpd);
-    let data = httpd.site.dir().join("sessions/store/data.mdb");
+    let sessions = httpd.site.dir().join("sessions");
+    let scope = std::fs::read_dir(sessions).expect("directory").flatten().find(|e| e.file_name().to_string_lossy().starts_with("scope-"));
+    let scope = scope.expect("a scope").path();
+    let data = scope.join("store/data.mdb");
     std::fs::OpenOptions::new().write(true).open(&data).expect("store").set_len(100).expect("cut");
     assert_eq!(get(&httpd, "/count", &cookie).text(), "1", "begun anew");
-    let aside = std::fs::read_dir(httpd.site.dir().join("sessions")).expect("directory").flatten();
+    let aside = std::fs::read_dir(scope).expect("directory").flatten();
     assert_eq!(aside.filter(|e| e.file_name().to_string_lossy().starts_with("store.damaged-")).count(), 1);
     for _ in 0..10 {
         begin(&httpd); // in whichever child
@@ -322,6 +344,8 @@ mpm_test!(what_was_chosen_is_said_and_the_store_is_httpds_alone, |site| {
     let mut status = std::process::Command::new(crate::harness::paths::drover());
     let said = status.arg("status").arg("--socket").arg(httpd.site.dir().join("run/drover.sock")).output().expect("drover").stdout;
     assert!(String::from_utf8_lossy(&said).contains(&format!("sessions are kept in: {kept}")), "{}", String::from_utf8_lossy(&said));
+    let directory = httpd.site.dir().join("sessions");
+    assert!(String::from_utf8_lossy(&said).contains(&format!("below {}", directory.display())), "{}", String::from_utf8_lossy(&said));
     let directory = std::fs::metadata(httpd.site.dir().join("sessions")).expect("directory");
     assert_eq!(directory.permissions().mode() & 0o7777, 0o700);
     assert_eq!(directory.uid() == 0, !crate::harness::site::is_root(), "httpd's user owns it");

@@ -210,17 +210,17 @@ fn run(
     // All of the request is here, so that it can be sent again.
     let whole = upload == Upload::None || kept.as_ref().is_some_and(|kept| kept.whole);
     let harmless = settings.retry && upload == Upload::None && inline == 0 && r.method().is_some_and(is_safe);
+    let scope = context.session.map(|(settings, _)| settings.scope_of(&selection.key.group, r.server_hostname())).unwrap_or_default();
     let find = || {
         let (settings, plan) = context.session.ok_or_else(|| drover_session::Error::Unavailable("off".into()))?;
         let stores = context.stores.ok_or_else(|| drover_session::Error::Unavailable("this child was not set up".into()))?;
-        stores.get(settings.store, plan)
+        stores.get(settings.store, plan, &scope)
     };
     let mut session = context.session.map(|(settings, _)| {
-        let scope = settings.scope_of(&selection.key.group, r.server_hostname());
         let https = r.env(c"wsgi.url_scheme") == Some(b"https");
         let place = context.stores.and_then(|stores| stores.seen.of(&(&scope, r.uri())));
         let cookie = settings.cookie_of(&selection.key.group);
-        RequestSession::new(settings, &find, place, (scope, cookie), https, limits.answer_by)
+        RequestSession::new(settings, &find, place, (scope.clone(), cookie), https, limits.answer_by)
     });
     ahead.clear();
     let (flags, token) = session.as_mut().map_or((0, None), |session| session.send_ahead(r.cookies(), ahead));

@@ -7,21 +7,23 @@ use super::ffi;
 use crate::resolved::Problem;
 use drover_session::{Engine, Error, Figures, Key, Put, Record, Swept};
 use drover_sys::filelock::{self, Hold};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::ffi::{CStr, CString, c_char, c_uchar, c_uint, c_void};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::ptr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Room for what is asked for. Providers tell a buffer that is too small from a session that is not there by a line in the log, or not at all;
 /// what of it is not written costs no memory.
 const LARGEST: usize = drover_wire::session::MAX_DATA + 64;
 /// The byte of the file that is held while a provider is called that bears one caller only.
 const CALLER: i64 = 3;
-/// Between two tries for it, and how many: five seconds.
-const PAUSE: (Duration, u32) = (Duration::from_micros(200), 25_000);
+/// Between two tries for it.
+const PAUSE: Duration = Duration::from_micros(200);
+/// How long a call waits for other callers, of this child and of others together.
+const TURN: Duration = Duration::from_secs(5);
 
 /// A cache that the parent has set up; its children use it.
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +115,28 @@ impl Drop for Scratch {
     }
 }
 
+/// Who may call a provider that bears one caller only.
+struct Caller<'c>(MutexGuard<'c, File>);
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        // Else the kernel does it when the process ends.
+        let _ = filelock::set(&*self.0, CALLER, Hold::Free);
+    }
+}
+
+/// Waits for all others, of this process and of others, until one time; `None`: it has come.
+fn only_caller(callers: &Mutex<File>, until: Instant) -> Result<Option<Caller<'_>>, Error> {
+    let Some(file) = callers.try_lock_until(until) else { return Ok(None) };
+    while !filelock::set(&*file, CALLER, Hold::Exclusive).map_err(|e| Error::Unavailable(e.to_string()))? {
+        if Instant::now() >= until {
+            return Ok(None);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(Some(Caller(file)))
+}
+
 /// A cache as one child of httpd uses it.
 #[derive(Debug)]
 pub struct Socache {
@@ -140,19 +164,8 @@ impl Socache {
         // SAFETY: the provider is alive.
         let provider = unsafe { &*self.cache.provider };
         let Some(callers) = &self.callers else { return call(provider, &scratch) };
-        let file = callers.lock();
-        let mut tries = 0;
-        while !filelock::set(&*file, CALLER, Hold::Exclusive).map_err(|e| Error::Unavailable(e.to_string()))? {
-            tries += 1;
-            if tries > PAUSE.1 {
-                return Err(self.down());
-            }
-            std::thread::sleep(PAUSE.0);
-        }
-        let result = call(provider, &scratch);
-        // Else the kernel does it when the process ends.
-        let _ = filelock::set(&*file, CALLER, Hold::Free);
-        result
+        let _caller = only_caller(callers, Instant::now() + TURN)?.ok_or_else(|| self.down())?;
+        call(provider, &scratch)
     }
 
     fn down(&self) -> Error {
@@ -262,5 +275,26 @@ impl Engine for Socache {
     /// A cache cannot be asked.
     fn figures(&self) -> Result<Figures, Error> {
         Ok(Figures::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_waits_for_threads_and_processes_until_one_time() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let open = || OpenOptions::new().read(true).write(true).open(path.path()).unwrap();
+        let (callers, other) = (Mutex::new(open()), open());
+        let is_let_in = || only_caller(&callers, Instant::now()).unwrap().is_some();
+        assert!(is_let_in() && is_let_in(), "let go each time");
+        let thread = callers.lock();
+        assert!(!is_let_in(), "another thread waits or calls");
+        drop(thread);
+        assert_eq!(filelock::set(&other, CALLER, Hold::Exclusive), Ok(true));
+        assert!(!is_let_in(), "another process calls");
+        drop(other);
+        assert!(is_let_in());
     }
 }

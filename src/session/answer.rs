@@ -294,6 +294,7 @@ impl<'c> RequestSession<'c> {
 
     fn carry_out(&mut self, request: &Request<'_>, now: &mut Now<'_>, out: &mut Vec<u8>) -> Result<(), Failure> {
         let sessions = (self.find)()?;
+        sessions.enter(self.wait_until(), now.cancelled)?;
         self.changed |= matches!(request, Request::Save(_) | Request::Remove { .. });
         match *request {
             Request::Open { key, lock } => self.open(sessions, key, lock, now, out),
@@ -506,10 +507,14 @@ impl<'c> RequestSession<'c> {
         if self.held.len() >= MOST_HELD {
             return Err(Error::Unavailable(format!("one request cannot hold more than {MOST_HELD} sessions")).into());
         }
-        let until = monotonic_ns().saturating_add(self.settings.lock_timeout_ns);
-        let until = self.answer_by.map_or(until, |by| until.min(by));
-        self.held.push(sessions.lock(key, until, now.cancelled)?);
+        self.held.push(sessions.lock(key, self.wait_until(), now.cancelled)?);
         Ok(())
+    }
+
+    /// Until when a question may wait for others.
+    fn wait_until(&self) -> u64 {
+        let until = monotonic_ns().saturating_add(self.settings.lock_timeout_ns);
+        self.answer_by.map_or(until, |by| until.min(by))
     }
 
     fn let_go(&mut self, key: &Key) {

@@ -72,13 +72,21 @@ pub fn plan(servers: &[&ServerConfig], mpm: Mpm, directory: &Path) -> Result<Pla
             continue;
         }
         let store = plan.stores.iter().position(|store| store.kept == choice.kept).unwrap_or_else(|| {
-            plan.stores.push(store_plan(&choice.kept, &base, directory, disk_too));
-            plan.said.push(choice.to_string());
+            let store = store_plan(&choice.kept, &base, directory, disk_too);
+            plan.said.push(said(choice, &store));
+            plan.stores.push(store);
             plan.stores.len() - 1
         });
         plan.servers.push(Some(settings(&server.session, store, &choice.kept)));
     }
     Ok(plan)
+}
+
+fn said(choice: &Choice, store: &StorePlan) -> String {
+    match choice.kept {
+        Kept::Socache(..) | Kept::Off => choice.to_string(),
+        Kept::Memory | Kept::Disk => format!("{choice}, with a store for each scope below {}", store.directory.display()),
+    }
 }
 
 fn store_plan(kept: &Kept, base: &SessionOptions, directory: &Path, disk_too: bool) -> StorePlan {
@@ -165,6 +173,7 @@ mod tests {
         let all: Vec<&ServerConfig> = all.iter().collect();
         let many = plan(&all, MANY, Path::new("/s")).unwrap();
         assert_eq!((many.stores.len(), many.said.len()), (1, 1));
+        assert!(many.said[0].ends_with("with a store for each scope below /s"), "{}", many.said[0]);
         assert_eq!((many.stores[0].directory.to_str(), many.servers[1].is_none()), (Some("/s"), true));
         let one = plan(&all, ONE, Path::new("/s")).unwrap();
         let places: Vec<_> = one.stores.iter().map(|s| (s.kept.clone(), s.directory.to_str().unwrap())).collect();

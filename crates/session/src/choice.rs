@@ -1,7 +1,7 @@
 //! Which engine, from what the MPM says of itself.
 //!
 //! Responsible for: mod_python's rule (Session.py): memory where httpd is one process with threads, else the disk. Pure. Called by:
-//! `src/httpd/lifecycle.rs`, in post_config.
+//! `src/session/plan.rs`.
 use std::fmt;
 
 /// DroverSession as written.

@@ -14,16 +14,24 @@ use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RwTxn, WithoutTls}
 use parking_lot::RwLock;
 use rustix::io::Errno;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// Threads of all children of httpd that can read at the same time.
 const READERS: u32 = 16_384;
 /// The pages that describe the store: a file that is shorter is none.
 const META_PAGES: u64 = 2;
+/// Where in a page that describes the store its last page stands: after the page's head, four numbers and two tables.
+const LAST_PAGE: usize = 16 + 24 + 2 * 48;
+/// More bytes than any store has: what a process can map at all.
+const LARGEST: u64 = 1 << 46;
+/// How often an operation is begun: opened, opened again after damage, and as the store is growing.
+const ATTEMPTS: usize = 4;
+/// Damaged stores that one process moves aside within one second.
+const MOST_ASIDE: u32 = 100;
 /// Milliseconds in one step of the index.
 const STEP_MS: u64 = 60_000;
 /// Which byte of `locks` is held while the store is moved aside or opened.
@@ -40,6 +48,7 @@ pub struct Disk {
     guard: File,
     opened: RwLock<Option<Opened>>,
     unsynced: AtomicBool,
+    openings: AtomicU64,
     say: Say,
 }
 
@@ -48,16 +57,26 @@ struct Opened {
     records: Database<Bytes, Bytes>,
     index: Database<Bytes, Unit>,
     data: PathBuf,
+    seen: Seen,
+}
+
+/// Which of the times that this process has opened the store, and which file that was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    number: u64,
     inode: u64,
-    map_size: u64,
 }
 
 /// Why an operation was not carried out.
 enum Trouble {
     /// To be told to the caller.
     Told(Error),
-    /// The store is damaged, or is not the one at its path any more.
-    Stale(Option<String>),
+    /// The store is to be opened again: it is not the one at its path any more, or LMDB refuses to go on.
+    Stale,
+    /// The store is to be opened again: another process has made it larger than what is mapped here.
+    Outgrown,
+    /// The store is damaged.
+    Damaged(String),
 }
 
 impl From<heed::Error> for Trouble {
@@ -67,7 +86,6 @@ impl From<heed::Error> for Trouble {
             heed::Error::Mdb(
                 why @ (MdbError::PageNotFound
                 | MdbError::Corrupted
-                | MdbError::Panic
                 | MdbError::VersionMismatch
                 | MdbError::Invalid
                 | MdbError::Incompatible
@@ -75,7 +93,10 @@ impl From<heed::Error> for Trouble {
                 | MdbError::PageFull
                 | MdbError::BadTxn
                 | MdbError::BadDbi),
-            ) => Self::Stale(Some(why.to_string())),
+            ) => Self::Damaged(why.to_string()),
+            heed::Error::Mdb(MdbError::MapResized) => Self::Outgrown,
+            // A page that describes the store could not be written: LMDB wants to be closed, and the other one is good.
+            heed::Error::Mdb(MdbError::Panic) => Self::Stale,
             // LMDB says EIO when a write was cut short, as it is where a disk becomes full.
             heed::Error::Io(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO)) => {
                 Self::Told(Error::Full)
@@ -122,6 +143,7 @@ impl Disk {
             guard,
             opened: RwLock::new(None),
             unsynced: AtomicBool::new(false),
+            openings: AtomicU64::new(0),
             say,
         }
     }
@@ -132,43 +154,53 @@ impl Disk {
 
     /// Runs an operation on the store, opens it before if need be; after damage once more on a new one.
     fn run<T>(&self, operation: impl Fn(&Opened) -> Result<T, Trouble>) -> Result<T, Error> {
-        for _ in 0..3 {
-            let damage = {
+        let mut cleared = false;
+        for _ in 0..ATTEMPTS {
+            let (seen, trouble) = {
                 let opened = self.opened.read();
-                let stale = Err(Trouble::Stale(None));
-                let result = opened.as_ref().map_or(stale, |opened| opened.is_sound().and_then(|()| operation(opened)));
+                let result = opened.as_ref().map_or(Err(Trouble::Stale), |opened| opened.is_sound().and_then(|()| operation(opened)));
                 match result {
                     Ok(done) => return Ok(done),
+                    // Perhaps it is full of what readers hold that have died.
+                    Err(Trouble::Told(Error::Full)) if !cleared && opened.as_ref().is_some_and(Opened::clear_dead_readers) => {
+                        cleared = true;
+                        continue;
+                    }
                     Err(Trouble::Told(e)) => return Err(e),
-                    Err(Trouble::Stale(why)) => why.map(|why| (opened.as_ref().map(|o| o.inode), why)),
+                    Err(trouble) => (opened.as_ref().map(|opened| opened.seen), trouble),
                 }
             };
-            self.open_again(damage)?;
+            self.open_again(seen, trouble)?;
         }
-        Err(Error::Unavailable("it was damaged again and again".into()))
+        Err(Error::Unavailable("it had to be opened again and again".into()))
     }
 
-    /// Opens the store that is at its path now; moves a damaged one aside before, if nobody else has.
-    fn open_again(&self, damage: Option<(Option<u64>, String)>) -> Result<(), Error> {
+    /// Opens the store that is at its path now in place of the one that was seen; moves that aside before if it is damaged and still there.
+    fn open_again(&self, seen: Option<Seen>, trouble: Trouble) -> Result<(), Error> {
         let mut opened = self.opened.write();
-        if damage.is_none() && opened.as_ref().is_some_and(|o| o.is_sound().is_ok()) {
+        if opened.as_ref().map(|opened| opened.seen) != seen {
             return Ok(()); // another thread was faster
         }
         let _moving = Moving::begin(&self.guard);
         // Closed before it is opened again: LMDB cannot have one file open twice in a process.
         *opened = None;
-        let mut damage = damage.filter(|(inode, _)| *inode == inode_of(&self.store()));
+        let is_at_its_path = seen.is_some() && seen.map(|seen| seen.inode) == inode_of(&self.store());
+        let mut damage = if let Trouble::Damaged(why) = &trouble { Some(why.clone()).filter(|_| is_at_its_path) } else { None };
+        // Others may have a higher limit, before or after a reload. What they have mapped is mapped then, which the store knows.
+        let map_size = if is_at_its_path && matches!(trouble, Trouble::Outgrown) { None } else { Some(self.map_size) };
         for _ in 0..2 {
-            if let Some((_, why)) = damage.take() {
+            if let Some(why) = damage.take() {
                 self.move_aside(&why)?;
             }
-            match self.open() {
+            match self.open(map_size) {
                 Ok(new) => {
                     *opened = Some(new);
                     return Ok(());
                 }
                 Err(Trouble::Told(e)) => return Err(e),
-                Err(Trouble::Stale(why)) => damage = Some((None, why.unwrap_or_default())),
+                // Others have made it longer just now; the next attempt sees that.
+                Err(Trouble::Stale | Trouble::Outgrown) => return Ok(()),
+                Err(Trouble::Damaged(why)) => damage = Some(why),
             }
         }
         Err(Error::Damaged("a new store could not be begun either".into()))
@@ -176,17 +208,27 @@ impl Disk {
 
     fn move_aside(&self, why: &str) -> Result<(), Error> {
         let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let aside = self.directory.join(format!("store.damaged-{seconds}-{}", std::process::id()));
-        match std::fs::rename(self.store(), &aside) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::Unavailable(format!("{}: {e}", self.store().display()))),
-            _ => {
-                (self.say)(&format!("the session store was damaged ({why}); it lies now at {}, and a new one is begun", aside.display()));
-                Ok(())
+        let refused = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", self.store().display()));
+        for n in 0..MOST_ASIDE {
+            let aside = self.directory.join(format!("store.damaged-{seconds}-{}-{n}", std::process::id()));
+            match std::fs::rename(self.store(), &aside) {
+                // Of the same second: a directory takes the place of an empty one only.
+                Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {}
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(refused(e)),
+                _ => {
+                    (self.say)(&format!(
+                        "the session store was damaged ({why}); it lies now at {}, and a new one is begun",
+                        aside.display()
+                    ));
+                    return Ok(());
+                }
             }
         }
+        Err(refused(ErrorKind::AlreadyExists.into()))
     }
 
-    fn open(&self) -> Result<Opened, Trouble> {
+    /// With `None` as large as any process has had it.
+    fn open(&self, map_size: Option<usize>) -> Result<Opened, Trouble> {
         let path = self.store();
         let refused = |e: std::io::Error| Trouble::Told(Error::Unavailable(format!("{}: {e}", path.display())));
         match DirBuilder::new().mode(0o700).create(&path) {
@@ -194,30 +236,49 @@ impl Disk {
             _ => {}
         }
         let flags = if self.always_sync { EnvFlags::empty() } else { EnvFlags::NO_SYNC };
-        // What describes a store is looked at before LMDB maps it: it would trust a file that was cut short.
         let data = path.join("data.mdb");
-        if std::fs::metadata(&data).is_ok_and(|m| (1..META_PAGES * page_size() as u64).contains(&m.len())) {
-            return Err(Trouble::Stale(Some("it was cut short".into())));
+        look_at_head(&data)?;
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.max_readers(READERS).max_dbs(2);
+        if let Some(size) = map_size {
+            options.map_size(size);
         }
         // SAFETY: the file is changed through LMDB only, by processes that keep to its locks: the directory is its owner's alone (0700), and
         // `is_sound` looks at its size before each use.
-        let env = unsafe {
-            EnvOpenOptions::new().read_txn_without_tls().map_size(self.map_size).max_readers(READERS).max_dbs(2).flags(flags).open(&path)?
-        };
-        let Ok(found) = std::fs::metadata(&data) else { return Err(Trouble::Stale(None)) };
-        is_whole(&env, &data, found.len(), self.map_size as u64)?;
+        let env = unsafe { options.flags(flags).open(&path)? };
+        let Ok(found) = std::fs::metadata(&data) else { return Err(Trouble::Stale) };
+        is_whole(&env, &data, found.len())?;
         let mut txn = env.write_txn()?;
         let records = env.create_database(&mut txn, Some("records"))?;
         let index = env.create_database(&mut txn, Some("expiry"))?;
         txn.commit()?;
-        let inode = inode_of(&path).ok_or(Trouble::Stale(None))?;
-        Ok(Opened { env, records, index, data, inode, map_size: self.map_size as u64 })
+        let inode = inode_of(&path).ok_or(Trouble::Stale)?;
+        let seen = Seen { number: self.openings.fetch_add(1, Ordering::Relaxed), inode };
+        Ok(Opened { env, records, index, data, seen })
     }
 
     fn commit(&self, txn: RwTxn<'_>) -> Result<(), Trouble> {
         txn.commit()?;
         self.unsynced.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn sweep_step(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
+        self.run(|opened| {
+            opened.clear_dead_readers();
+            let nothing = {
+                let txn = opened.env.read_txn()?;
+                let first = opened.index.first(&txn)?.and_then(|(entry, ())| entry.first_chunk().map(|b| u64::from_be_bytes(*b)));
+                first.is_none_or(|minute| minute.saturating_mul(STEP_MS) > now_ms)
+            };
+            if nothing {
+                return Ok(Swept::default());
+            }
+            let mut txn = opened.env.write_txn()?;
+            let swept = opened.sweep(&mut txn, now_ms, budget)?;
+            self.commit(txn)?;
+            Ok(swept)
+        })
     }
 
     /// Stores many at once, whatever was there; for memory that is written down.
@@ -259,30 +320,67 @@ fn inode_of(store: &Path) -> Option<u64> {
     std::fs::metadata(store.join("data.mdb")).ok().map(|m| m.ino())
 }
 
-/// The file is as long as the store says of itself: reading past the end of a mapped file would end the process.
-fn is_whole(env: &Env<WithoutTls>, data: &Path, len: u64, map_size: u64) -> Result<(), Trouble> {
-    let damaged = |why: &str| Err(Trouble::Stale(Some(why.to_owned())));
-    if len < META_PAGES * page_size() as u64 {
-        return damaged("it was cut short");
+/// What describes a store, before LMDB maps it: that would trust a file that was cut short, or says that it is larger than any can be.
+fn look_at_head(data: &Path) -> Result<(), Trouble> {
+    let page = page_size();
+    let Ok(file) = File::open(data) else { return Ok(()) };
+    let mut head = Vec::new();
+    file.take(META_PAGES * page as u64).read_to_end(&mut head).map_err(heed::Error::Io)?;
+    // An empty one is new.
+    if !head.is_empty() && head.len() as u64 != META_PAGES * page as u64 {
+        return Err(Trouble::Damaged("it was cut short".into()));
     }
-    let pages = env.info().last_page_number as u64 + 1;
-    let needed = pages.saturating_mul(page_size() as u64);
-    if needed > map_size {
-        return damaged("it names pages beyond its end");
-    }
-    if len < needed {
-        // The last pages of a sound store may never have been written. If this one was cut, empty pages are an error, missing ones death.
-        let longer = OpenOptions::new().write(true).open(data).and_then(|file| file.set_len(needed));
-        longer.map_err(|e| Trouble::Told(Error::Unavailable(e.to_string())))?;
+    let last = |meta: &[u8]| meta.get(LAST_PAGE..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+    if head.chunks(page).any(|meta| last(meta) > LARGEST / page as u64) {
+        return Err(Trouble::Damaged("it names pages that no store has".into()));
     }
     Ok(())
+}
+
+/// The file is as long as the store says of itself: reading past the end of a mapped file would end the process.
+fn is_whole(env: &Env<WithoutTls>, data: &Path, len: u64) -> Result<(), Trouble> {
+    if len < META_PAGES * page_size() as u64 {
+        return Err(Trouble::Damaged("it was cut short".into()));
+    }
+    let info = env.info();
+    let needed = bytes_of(info.last_page_number);
+    if needed > info.map_size as u64 {
+        return Err(Trouble::Outgrown);
+    }
+    if len < needed {
+        lengthen(env, data)?;
+    }
+    Ok(())
+}
+
+/// The last pages of a sound store may never have been written. If this one was cut, empty pages are an error, missing ones death.
+///
+/// Only a writer makes the file longer: while we are it, nobody else does, and nothing is cut off that was written since the first look.
+fn lengthen(env: &Env<WithoutTls>, data: &Path) -> Result<(), Trouble> {
+    let _writer = env.write_txn()?;
+    let needed = bytes_of(env.info().last_page_number);
+    let file = OpenOptions::new().write(true).open(data).map_err(heed::Error::Io)?;
+    if file.metadata().map_err(heed::Error::Io)?.len() < needed {
+        file.set_len(needed).map_err(heed::Error::Io)?;
+    }
+    Ok(())
+}
+
+/// Bytes of a store with this last page.
+fn bytes_of(last_page: usize) -> u64 {
+    (last_page as u64).saturating_add(1).saturating_mul(page_size() as u64)
 }
 
 impl Opened {
     /// The store is still the one at its path, and can be read.
     fn is_sound(&self) -> Result<(), Trouble> {
-        let found = std::fs::metadata(&self.data).ok().filter(|m| m.ino() == self.inode).ok_or(Trouble::Stale(None))?;
-        is_whole(&self.env, &self.data, found.len(), self.map_size)
+        let found = std::fs::metadata(&self.data).ok().filter(|m| m.ino() == self.seen.inode).ok_or(Trouble::Stale)?;
+        is_whole(&self.env, &self.data, found.len())
+    }
+
+    /// Readers that were killed hold on to old pages; whether there were any.
+    fn clear_dead_readers(&self) -> bool {
+        self.env.clear_stale_readers().is_ok_and(|n| n > 0)
     }
 
     /// Puts a record and moves its entry in the index.
@@ -394,22 +492,14 @@ impl Engine for Disk {
     }
 
     fn sweep(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
-        self.run(|opened| {
-            let nothing = {
-                let txn = opened.env.read_txn()?;
-                let first = opened.index.first(&txn)?.and_then(|(entry, ())| entry.first_chunk().map(|b| u64::from_be_bytes(*b)));
-                first.is_none_or(|minute| minute.saturating_mul(STEP_MS) > now_ms)
-            };
-            if nothing {
-                return Ok(Swept::default());
+        // To remove takes room as well, for the new versions of the pages that are changed: in a full store, a few at a time.
+        let mut step = budget;
+        loop {
+            match self.sweep_step(now_ms, step) {
+                Err(Error::Full) if step > 1 => step = (step / 4).max(1),
+                other => return other,
             }
-            // Readers that died hold on to old pages.
-            opened.env.clear_stale_readers()?;
-            let mut txn = opened.env.write_txn()?;
-            let swept = opened.sweep(&mut txn, now_ms, budget)?;
-            self.commit(txn)?;
-            Ok(swept)
-        })
+        }
     }
 
     fn sync(&self) -> Result<(), Error> {
@@ -432,3 +522,7 @@ impl std::fmt::Debug for Disk {
         f.debug_struct("Disk").field("directory", &self.directory).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

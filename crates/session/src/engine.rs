@@ -1,6 +1,6 @@
 //! What an engine is: the trait, records, errors.
 //!
-//! Responsible for: the meaning that all engines share (tests/conformance.rs holds them to it). Must never: read a clock; times are given.
+//! Responsible for: the meaning that all engines share (tests/store.rs holds them to it). Must never: read a clock; times are given.
 //! Called by: [`crate::store`]; implemented by [`crate::disk`], [`crate::memory`] and httpd's socache.
 use std::fmt;
 

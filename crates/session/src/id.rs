@@ -1,7 +1,7 @@
 //! Identifiers of sessions, and the keys under which they are stored.
 //!
 //! Responsible for: identifiers nobody can guess, and keys that give away neither the identifier nor another scope's. Must never: take an
-//! identifier apart by comparing it with another. Called by: `src/handler/session.rs`.
+//! identifier apart by comparing it with another. Called by: `src/session`.
 use crate::engine::Error;
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -11,6 +11,9 @@ const BYTES: usize = 20;
 const LETTERS: usize = 2 * BYTES;
 /// The longest name of its own that a framework may choose.
 pub const LONGEST_NAME: usize = 128;
+
+/// How the name of a scope's directory begins.
+pub const DIRECTORY: &str = "scope-";
 
 /// An identifier of our own making: 160 bits of the system's generator, as 40 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,8 +81,17 @@ impl Key {
 /// What stands in logs for an identifier: 16 digits from which nobody can go back.
 #[must_use]
 pub fn log_name(id: &[u8]) -> String {
-    let hash = Sha256::new().chain_update(b"log\0").chain_update(id).finalize();
-    let number = hash.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    digits(Sha256::new().chain_update(b"log\0").chain_update(id))
+}
+
+/// The directory of a scope's store, below that of all.
+#[must_use]
+pub fn directory_name(scope: &[u8]) -> String {
+    format!("{DIRECTORY}{}", digits(Sha256::new().chain_update(scope)))
+}
+
+fn digits(hash: Sha256) -> String {
+    let number = hash.finalize().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
     format!("{number:016x}")
 }
 
@@ -109,5 +121,6 @@ mod tests {
             assert_eq!(Key::named(b"a", bad), None);
         }
         assert_eq!(log_name(b"x").len(), 16);
+        assert_eq!(directory_name(b"abc"), "scope-ba7816bf8f01cfea");
     }
 }

@@ -23,4 +23,4 @@ pub use choice::{Asked, Choice, Kept, Refused, choose};
 pub use engine::{Engine, Error, Figures, Put, Record, Swept};
 pub use id::{Id, Key};
 pub use lock::{Guard, Offer};
-pub use store::{Limits, Sessions};
+pub use store::{Limits, Sessions, Tending};

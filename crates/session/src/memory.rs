@@ -128,14 +128,35 @@ impl Memory {
 
     /// The record in memory or, if there is none, from the disk; that it is used is noted. With the shard locked throughout, so that no old
     /// record from the disk takes a newer one's place.
-    fn find<'s>(&self, shard: &'s mut Shard, key: &Key, now_ms: u64) -> Result<Option<&'s mut Slot>, Error> {
+    fn find<'s>(&self, shard: &'s mut Shard, key: &Key, now_ms: u64) -> Result<Found<'s>, Error> {
         if !shard.slots.contains_key(key) {
-            let Some(record) = self.disk.load(key, now_ms)? else { return Ok(None) };
-            shard.make_room(weight(&record), self.most, &self.disk)?;
+            let Some(record) = self.disk.load(key, now_ms)? else { return Ok(Found::Nothing) };
+            // Who goes cannot be written down: that is no reason not to read.
+            if shard.make_room(weight(&record), self.most, &self.disk).is_err() {
+                return Ok(Found::OnDisk(record));
+            }
             shard.insert(*key, Slot { record, dirty: false, on_disk: true });
         }
         shard.slots.to_back(key);
-        Ok(shard.slots.get_mut(key))
+        Ok(shard.slots.get(key).map_or(Found::Nothing, Found::Here))
+    }
+}
+
+/// What was found, and where it is.
+enum Found<'s> {
+    Nothing,
+    Here(&'s Slot),
+    /// There is no room for it in memory.
+    OnDisk(Record),
+}
+
+impl Found<'_> {
+    fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Nothing => None,
+            Self::Here(slot) => Some(&slot.record),
+            Self::OnDisk(record) => Some(record),
+        }
     }
 }
 
@@ -163,8 +184,8 @@ impl Engine for Memory {
             return self.disk.load(key, now_ms);
         }
         let mut shard = self.shard(key)?.lock();
-        let slot = self.find(&mut shard, key, now_ms)?;
-        Ok(slot.filter(|slot| !slot.record.is_expired(now_ms)).map(|slot| slot.record.clone()))
+        let found = self.find(&mut shard, key, now_ms)?;
+        Ok(found.record().filter(|record| !record.is_expired(now_ms)).cloned())
     }
 
     fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error> {
@@ -173,15 +194,19 @@ impl Engine for Memory {
             return self.disk.put(key, record, how, now_ms);
         }
         let mut shard = self.shard(key)?.lock();
-        let slot = self.find(&mut shard, key, now_ms)?;
-        let lives = slot.as_ref().is_some_and(|slot| !slot.record.is_expired(now_ms));
+        let found = self.find(&mut shard, key, now_ms)?;
+        let lives = found.record().is_some_and(|record| !record.is_expired(now_ms));
         match how {
             Put::Create if lives => return Err(Error::Exists),
             Put::Replace if !lives => return Err(Error::Missing),
             _ => {}
         }
         // An expired record on the disk is not found above; the next sweep of the disk takes it, as a newer one does when it is written down.
-        let on_disk = slot.is_some_and(|slot| slot.on_disk);
+        let on_disk = match found {
+            Found::Nothing => false,
+            Found::Here(slot) => slot.on_disk,
+            Found::OnDisk(_) => true,
+        };
         if let Some(old) = shard.remove(key)
             && let Err(e) = shard.make_room(weight(record), self.most, &self.disk)
         {
@@ -199,7 +224,9 @@ impl Engine for Memory {
             return self.disk.touch(key, accessed_ms);
         }
         let mut shard = self.shard(key)?.lock();
-        self.find(&mut shard, key, accessed_ms)?;
+        if matches!(self.find(&mut shard, key, accessed_ms)?, Found::OnDisk(_)) {
+            return self.disk.touch(key, accessed_ms);
+        }
         if let Some(mut slot) = shard.remove(key) {
             slot.record.accessed_ms = slot.record.accessed_ms.max(accessed_ms);
             slot.dirty = true;
@@ -214,15 +241,12 @@ impl Engine for Memory {
             return self.disk.remove(key, now_ms);
         }
         let mut shard = self.shard(key)?.lock();
-        match shard.remove(key) {
-            Some(slot) => {
-                if slot.on_disk {
-                    self.disk.remove(key, now_ms)?;
-                }
-                Ok(!slot.record.is_expired(now_ms))
-            }
-            None => self.disk.remove(key, now_ms),
-        }
+        // The disk first: if that fails, memory has the newest record still, and no older one comes back to life.
+        let lived = match shard.slots.get(key) {
+            Some(slot) if !slot.on_disk => false,
+            _ => self.disk.remove(key, now_ms)?,
+        };
+        Ok(shard.remove(key).map_or(lived, |slot| !slot.record.is_expired(now_ms)))
     }
 
     fn sweep(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {

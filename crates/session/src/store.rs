@@ -9,7 +9,7 @@ use crate::lock::{Guard, Locks, Offer};
 use crate::memory::Memory;
 use crate::owner::Owner;
 use drover_sys::clock::monotonic_ns;
-use drover_sys::wait::{PollFd, PollFlags, poll_until};
+use drover_sys::wait::{PollFd, PollFlags, poll_until, readable_now};
 use parking_lot::Mutex;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
@@ -45,6 +45,19 @@ pub struct Sessions {
     locks: Locks,
     limits: Limits,
     say: Say,
+}
+
+/// What is remembered between two steps of [`Sessions::tend`].
+#[derive(Debug)]
+pub struct Tending {
+    told: Option<Error>,
+    synced: u64,
+}
+
+impl Default for Tending {
+    fn default() -> Self {
+        Self { told: None, synced: monotonic_ns() }
+    }
 }
 
 enum Kind {
@@ -111,43 +124,61 @@ impl Sessions {
 
     /// The engine, once it is known whether this process is alone.
     fn engine(&self) -> Result<&dyn Engine, Error> {
+        self.enter(u64::MAX, &mut || false)?;
+        Ok(self.any_engine())
+    }
+
+    fn any_engine(&self) -> &dyn Engine {
         match &self.kind {
-            Kind::Plain { engine, .. } => Ok(engine.as_ref()),
-            Kind::Memory { memory, ready, .. } => {
-                if !ready.load(Ordering::Acquire) {
-                    self.enter()?;
-                }
-                Ok(memory)
-            }
+            Kind::Plain { engine, .. } => engine.as_ref(),
+            Kind::Memory { memory, .. } => memory,
         }
     }
 
-    /// Finds out whether this process is alone; who was alone before is asked to write its sessions down, and waited for.
-    fn enter(&self) -> Result<(), Error> {
-        let Kind::Memory { memory, owner, standing, ready } = &self.kind else { return Ok(()) };
-        let mut standing = standing.lock();
-        if *standing != Standing::Outside {
+    fn has_entered(&self) -> bool {
+        match &self.kind {
+            Kind::Plain { .. } => true,
+            Kind::Memory { ready, .. } => ready.load(Ordering::Acquire),
+        }
+    }
+
+    /// Finds out whether this process is alone; who was alone before is asked to write its sessions down, and waited for: until `until`
+    /// (CLOCK_MONOTONIC nanoseconds) or for ten seconds, or until `cancelled` says so. All else that is done with sessions does this first, without
+    /// an end of its own. Each thread waits for itself: nothing is held meanwhile.
+    pub fn enter(&self, until: u64, cancelled: &mut dyn FnMut() -> bool) -> Result<(), Error> {
+        if self.has_entered() {
             return Ok(());
         }
-        let until = monotonic_ns().saturating_add(u64::try_from(HAND_OVER.as_nanos()).unwrap_or(u64::MAX));
-        loop {
-            if owner.try_alone()? {
-                memory.begin_alone();
-                self.locks.begin_alone();
-                *standing = Standing::Alone;
-                break;
-            }
-            if owner.try_share()? {
-                *standing = Standing::Sharing;
-                break;
+        let until = until.min(monotonic_ns().saturating_add(u64::try_from(HAND_OVER.as_nanos()).unwrap_or(u64::MAX)));
+        while !self.try_enter()? {
+            if cancelled() {
+                return Err(Error::Cancelled);
             }
             if monotonic_ns() >= until {
                 return Err(Error::Unavailable("the child of httpd that has the sessions in its memory does not write them down".into()));
             }
             std::thread::sleep(LOOK);
         }
-        ready.store(true, Ordering::Release);
         Ok(())
+    }
+
+    fn try_enter(&self) -> Result<bool, Error> {
+        let Kind::Memory { memory, owner, standing, ready } = &self.kind else { return Ok(true) };
+        // Held for some system calls only.
+        let mut standing = standing.lock();
+        if *standing == Standing::Outside {
+            if owner.try_alone()? {
+                memory.begin_alone();
+                self.locks.begin_alone();
+                *standing = Standing::Alone;
+            } else if owner.try_share()? {
+                *standing = Standing::Sharing;
+            } else {
+                return Ok(false);
+            }
+            ready.store(true, Ordering::Release);
+        }
+        Ok(true)
     }
 
     /// Writes down what is in memory and lets others in; with `leaving` for good.
@@ -173,8 +204,8 @@ impl Sessions {
     /// This process ends: its sessions are written down, for those who come after it. Requests may go on meanwhile and after.
     pub fn hand_over(&self) {
         self.end_alone(true);
-        if let Ok(engine) = self.engine()
-            && let Err(e) = engine.sync()
+        if self.has_entered()
+            && let Err(e) = self.any_engine().sync()
         {
             (self.say)(&e.to_string());
         }
@@ -183,8 +214,7 @@ impl Sessions {
     /// The work between requests, until `stop` is readable: a step of a sweep every `tick_ns` nanoseconds, writing through every `sync_ns`, and
     /// whoever knocks let in at once.
     pub fn keep(&self, stop: impl AsFd, tick_ns: u64, sync_ns: u64, now_ms: impl Fn() -> u64) {
-        let mut told = None;
-        let mut synced = monotonic_ns();
+        let mut tending = Tending::default();
         loop {
             let owner = match &self.kind {
                 Kind::Plain { owner, .. } | Kind::Memory { owner, .. } => owner,
@@ -201,20 +231,34 @@ impl Sessions {
                 self.end_alone(false);
                 continue;
             }
-            self.try_to_be_alone();
-            let mut now = self.sweep(now_ms()).err();
-            if now.is_none() && monotonic_ns().saturating_sub(synced) >= sync_ns {
-                synced = monotonic_ns();
-                now = self.engine().and_then(Engine::sync).err();
+            let mut stopped = || readable_now(&stop);
+            match self.enter(u64::MAX, &mut stopped) {
+                Ok(()) => self.tend(&mut tending, sync_ns, now_ms()),
+                Err(Error::Cancelled) => return,
+                Err(e) => self.tell(&mut tending, Some(e)),
             }
-            // Said once, not each second.
-            if now != told
-                && let Some(e) = &now
-            {
-                (self.say)(&e.to_string());
-            }
-            told = now;
         }
+    }
+
+    /// One step of the work between requests, for who has many stores to look after and is not needed to let others in: not one in memory.
+    pub fn tend(&self, tending: &mut Tending, sync_ns: u64, now_ms: u64) {
+        self.try_to_be_alone();
+        let mut now = self.sweep(now_ms).err();
+        if now.is_none() && monotonic_ns().saturating_sub(tending.synced) >= sync_ns {
+            tending.synced = monotonic_ns();
+            now = self.engine().and_then(Engine::sync).err();
+        }
+        self.tell(tending, now);
+    }
+
+    /// Said once, not each second.
+    fn tell(&self, tending: &mut Tending, now: Option<Error>) {
+        if now != tending.told
+            && let Some(e) = &now
+        {
+            (self.say)(&e.to_string());
+        }
+        tending.told = now;
     }
 
     fn try_to_be_alone(&self) {
@@ -250,7 +294,7 @@ impl Sessions {
 
     /// Holds a session against everybody else; see [`Locks::lock`].
     pub fn lock(&self, key: &Key, until: u64, cancelled: &mut dyn FnMut() -> bool) -> Result<Guard<'_>, Error> {
-        self.engine()?;
+        self.enter(until, cancelled)?;
         self.locks.lock(key, until, cancelled)
     }
 
@@ -259,7 +303,7 @@ impl Sessions {
     pub fn is_near(&self) -> bool {
         match &self.kind {
             Kind::Plain { near, .. } => *near,
-            Kind::Memory { ready, .. } => ready.load(Ordering::Acquire),
+            Kind::Memory { .. } => self.has_entered(),
         }
     }
 

@@ -4,14 +4,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use drover_session::disk::Disk;
 use drover_session::memory::Memory;
+use drover_session::owner::Owner;
 use drover_session::{Engine, Error, Id, Key, Limits, Put, Record, Sessions};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const LIMITS: Limits = Limits { disk_bytes: 64 << 20, memory_bytes: 1 << 20, data_bytes: 100_000, always_sync: false };
 const NOW: u64 = 1_800_000_000_000;
@@ -206,11 +208,28 @@ fn a_full_store_is_an_error_and_the_old_value_stays() {
 #[test]
 fn a_full_disk_is_an_error_and_the_old_value_stays() {
     let dir = tempfile::tempdir().unwrap();
-    let mut child = helper("limited", dir.path());
+    assert!(said_by("limited", dir.path()).contains("full, and precious"));
+}
+
+/// What a helper says that must end well.
+fn said_by(what: &str, dir: &Path) -> String {
+    let mut child = helper(what, dir);
     let mut said = String::new();
     child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(child.wait().unwrap().success());
-    assert!(said.contains("full, and precious"), "{said}");
+    assert!(child.wait().unwrap().success(), "{said}");
+    said
+}
+
+#[test]
+fn what_the_disk_does_not_remove_stays_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(said_by("unremovable", dir.path()).contains("still new"));
+}
+
+#[test]
+fn a_full_disk_can_be_read_through_full_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(said_by("unwritable", dir.path()).contains("all read"));
 }
 
 #[test]
@@ -234,12 +253,19 @@ fn disk_figures(memory: &Memory) -> u64 {
 #[test]
 fn a_store_that_is_cut_or_overwritten_is_moved_aside_and_the_service_goes_on() {
     type Damage = fn(&Path);
-    let damages: [Damage; 5] = [
+    let damages: [Damage; 6] = [
         |file| OpenOptions::new().write(true).open(file).unwrap().set_len(5000).unwrap(),
         |file| OpenOptions::new().write(true).open(file).unwrap().set_len(0).unwrap(),
         |file| OpenOptions::new().write(true).open(file).unwrap().set_len(16_384).unwrap(),
         |file| OpenOptions::new().write(true).open(file).unwrap().write_all(&[0x55; 16_384]).unwrap(),
         |file| std::fs::write(file, b"not a store at all").unwrap(),
+        // More pages than there can be, in both pages that describe it.
+        |file| {
+            let file = OpenOptions::new().write(true).open(file).unwrap();
+            for meta in [0, 4096] {
+                file.write_all_at(&[0x11; 8], meta + 136).unwrap();
+            }
+        },
     ];
     for (n, damage) in damages.iter().enumerate() {
         for running in [false, true] {
@@ -262,9 +288,7 @@ fn a_store_that_is_cut_or_overwritten_is_moved_aside_and_the_service_goes_on() {
             store.put(&key(1), &record("new"), Put::Any, NOW).unwrap();
             assert_eq!(store.load(&key(1), NOW), Ok(Some(record("new"))));
             // An empty file is a new store; everything else is kept for whoever wants to look.
-            let aside =
-                std::fs::read_dir(dir.path()).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("damaged"));
-            let moved = aside.count();
+            let moved = moved_aside(dir.path());
             assert!(moved == 1 && SAID.load(Ordering::SeqCst) > said || (n == 1 && !running), "damage {n}, running {running}: {moved}");
         }
     }
@@ -272,7 +296,9 @@ fn a_store_that_is_cut_or_overwritten_is_moved_aside_and_the_service_goes_on() {
 
 /// The test binary itself, as another process.
 fn helper(what: &str, dir: &Path) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    // With SIGXFSZ ignored, as httpd does: a file that may not become longer is an error.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
     command.args(["--exact", "helper_process", "--nocapture", "--test-threads=1"]).env("DROVER_HELPER", what).env("DROVER_DIR", dir);
     command.stdout(Stdio::piped()).stdin(Stdio::piped()).spawn().unwrap()
 }
@@ -320,6 +346,26 @@ fn helper_process() {
                 }
             }
         }
+        "creator" => {
+            let store = disk(dir, 1 << 30);
+            let threads = 0..2u32;
+            std::thread::scope(|scope| {
+                for thread in threads {
+                    let store = &store;
+                    scope.spawn(move || (0..CREATED).for_each(|n| create_and_find(store, std::process::id() * 2 + thread, n)));
+                }
+            });
+        }
+        "small" => {
+            let store = disk(dir, 2 << 20);
+            store_large(&store, 0..100);
+            println!("stored");
+            std::io::stdin().read_exact(&mut [0]).unwrap();
+            store_large(&store, 5000..5001);
+            for n in (0..100).chain(1000..2000) {
+                assert!(store.load(&key(n), NOW).unwrap().is_some(), "{n}");
+            }
+        }
         "memory" => {
             let sessions = Sessions::memory(dir, LIMITS, &quiet).unwrap();
             for n in 0..500 {
@@ -348,6 +394,35 @@ fn helper_process() {
             assert_eq!(full, Some(Error::Full));
             println!("full, and {}", String::from_utf8(store.load(&key(0), NOW).unwrap().unwrap().data).unwrap());
         }
+        "unremovable" => {
+            let memory = Memory::new(disk(dir, 64 << 20), 1 << 20);
+            memory.put(&key(0), &record("old"), Put::Any, NOW).unwrap();
+            memory.begin_alone();
+            memory.put(&key(0), &record("new"), Put::Replace, NOW).unwrap();
+            // From here on no byte can be written.
+            let nothing = rustix::process::Rlimit { current: Some(0), maximum: None };
+            rustix::process::setrlimit(rustix::process::Resource::Fsize, nothing).unwrap();
+            assert_eq!(memory.remove(&key(0), NOW), Err(Error::Full));
+            assert_eq!(memory.load(&key(0), NOW), Ok(Some(record("new"))));
+            println!("still new");
+        }
+        "unwritable" => {
+            let store = disk(dir, 64 << 20);
+            store_large(&store, 0..64);
+            drop(store);
+            // Room for one session in each part of the map.
+            let memory = Memory::new(disk(dir, 64 << 20), 16 * 4000);
+            memory.begin_alone();
+            for n in 1000..1064 {
+                memory.put(&key(n), &Record { data: vec![8; 3000], ..record("") }, Put::Any, NOW).unwrap();
+            }
+            let nothing = rustix::process::Rlimit { current: Some(0), maximum: None };
+            rustix::process::setrlimit(rustix::process::Resource::Fsize, nothing).unwrap();
+            for n in (0..64).chain(1000..1064) {
+                assert!(memory.load(&key(n), NOW).unwrap().is_some(), "{n}");
+            }
+            println!("all read");
+        }
         other => panic!("no helper {other}"),
     }
 }
@@ -365,6 +440,64 @@ fn eight_processes_count_to_the_exact_end() {
     assert!(children.into_iter().all(|mut child| child.wait().unwrap().success()));
     let sessions = Sessions::disk(dir.path(), LIMITS, &quiet).unwrap();
     assert_eq!(sessions.load(&key(1), NOW).unwrap().unwrap().data, b"1600");
+}
+
+fn store_large(store: &Disk, which: std::ops::Range<u32>) {
+    for n in which {
+        store.put(&key(n), &Record { data: vec![7; 3000], ..record("") }, Put::Any, NOW).unwrap();
+    }
+}
+
+fn moved_aside(dir: &Path) -> usize {
+    std::fs::read_dir(dir).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("damaged")).count()
+}
+
+#[test]
+fn another_size_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    // Raised: a child from before the reload goes on beside those with the new size.
+    let mut old = helper("small", dir.path());
+    let mut lines = BufReader::new(old.stdout.take().unwrap());
+    wait_for(&mut lines, "stored");
+    let larger = disk(dir.path(), 16 << 20);
+    store_large(&larger, 1000..2000);
+    old.stdin.as_mut().unwrap().write_all(b"!").unwrap();
+    let mut said = String::new();
+    lines.read_to_string(&mut said).unwrap();
+    assert!(old.wait().unwrap().success(), "{said}");
+    assert!(larger.load(&key(5000), NOW).unwrap().is_some());
+    drop(larger);
+    // Lowered: what is there stays; only more does not fit.
+    let smaller = disk(dir.path(), 2 << 20);
+    assert_eq!(smaller.figures().unwrap().sessions, 1101);
+    assert!((6000..6100).any(|n| smaller.put(&key(n), &Record { data: vec![7; 50_000], ..record("") }, Put::Any, NOW) == Err(Error::Full)));
+    assert!((1000..2000).all(|n| smaller.load(&key(n), NOW).unwrap().is_some()));
+    while smaller.sweep(NOW + 10_000_000, 100).unwrap().more {}
+    store_large(&smaller, 0..100);
+    assert_eq!(moved_aside(dir.path()), 0);
+}
+
+/// Sessions that each thread of a creator creates.
+const CREATED: u32 = 4000;
+
+fn create_and_find(store: &Disk, who: u32, n: u32) {
+    let key = Key::named(b"created", format!("{who}-{n}").as_bytes()).unwrap();
+    let record = Record { data: vec![7; 3000], ..record("") };
+    store.put(&key, &record, Put::Create, NOW).unwrap();
+    assert!(store.load(&key, NOW).unwrap().is_some(), "lost at once");
+}
+
+#[test]
+fn a_store_that_many_processes_make_longer_is_never_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let children: Vec<Child> = (0..4).map(|_| helper("creator", dir.path())).collect();
+    for mut child in children {
+        let mut said = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        let ended = child.wait().unwrap();
+        assert!(ended.success(), "{ended}: {said}");
+    }
+    assert_eq!(disk(dir.path(), 1 << 30).figures().unwrap().sessions, u64::from(8 * CREATED));
 }
 
 #[test]
@@ -403,8 +536,7 @@ fn a_store_is_good_whenever_its_writers_are_killed() {
         }
         add_one(&sessions, &key(5000));
     }
-    let aside = std::fs::read_dir(dir.path()).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().contains("damaged"));
-    assert!(!aside, "the store was never damaged");
+    assert_eq!(moved_aside(dir.path()), 0, "the store was never damaged");
 }
 
 #[test]
@@ -437,6 +569,39 @@ fn who_is_alone_writes_its_sessions_down_when_another_one_comes() {
     drop(sessions);
     let after = Sessions::memory(dir.path(), LIMITS, &quiet).unwrap();
     assert_eq!(after.load(&key(7), NOW).unwrap().unwrap().data, b"seven");
+}
+
+#[test]
+fn nobody_waits_for_another_threads_wait_to_enter() {
+    let dir = tempfile::tempdir().unwrap();
+    // Alone, and deaf to those who knock: what a stopped child is.
+    let _deaf = Owner::new(dir.path(), locks(dir.path())).map(|owner| (owner.try_alone(), owner)).unwrap();
+    let sessions = Sessions::memory(dir.path(), LIMITS, &quiet).unwrap();
+    let (waits, go_on) = (std::sync::Barrier::new(2), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            let mut asked = 0;
+            let mut cancelled = || {
+                asked += 1;
+                if asked == 1 {
+                    waits.wait();
+                }
+                go_on.load(Ordering::SeqCst)
+            };
+            sessions.lock(&key(1), FOREVER, &mut cancelled).map(drop)
+        });
+        // The other thread is in the midst of its wait and stays there: this one comes to its own end.
+        waits.wait();
+        assert!(matches!(sessions.lock(&key(2), 0, &mut || false), Err(Error::Unavailable(_))));
+        assert_eq!(sessions.enter(FOREVER, &mut || true), Err(Error::Cancelled));
+        assert!(!first.is_finished());
+        go_on.store(true, Ordering::SeqCst);
+        assert_eq!(first.join().unwrap(), Err(Error::Cancelled));
+    });
+    sessions.hand_over();
+    let (stop, keep) = std::io::pipe().unwrap();
+    drop(keep);
+    sessions.keep(&stop, 0, 0, || NOW);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Sealed memory files: how a message larger than a datagram travels.
 //!
 //! Responsible for: the receiver never waiting on, or being changed under by, the sender. Must never: trust a file's size that
-//! the seals do not hold. Called by: `src/dispatch`, `src/httpd/lifecycle.rs`, the worker, droverd.
+//! the seals do not hold. Called by: `src/dispatch`, `src/httpd/parent.rs`, the worker, droverd.
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
