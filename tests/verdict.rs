@@ -24,6 +24,7 @@ mpm_test!(no_allowance_hides_a_fault, |site| {
     let worker = httpd.workers().remove(0);
     httpd.expect_log("Fatal Python error: Bus error");
     fault(&mut httpd, worker.pid, Signal::BUS, "DROVER0232*killed by signal 7");
+    httpd.expect_log("exit signal Abort"); // it is httpd's child as well
     fault(&mut httpd, droverd, Signal::ABORT, "DROVER0007*ended by signal 6");
     assert_eq!(httpd.verdict(), Vec::<String>::new());
     // A death by a signal that others send is a matter of the patterns.
