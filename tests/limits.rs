@@ -5,9 +5,6 @@ use crate::harness::{Httpd, Site, processes, until};
 use crate::lifecycle::under_load;
 use rustix::process::Signal;
 
-/// Lines of the stacks that a process writes before it is ended.
-const STACKS: &str = "Thread 0x|Current thread|  File \"|<no Python frame>";
-
 const APP: &str = r#"
 import ctypes, os, time
 import gate
@@ -58,7 +55,7 @@ fn until_replaced(httpd: &Httpd, path: &str) {
 
 both_test!(interrupt_timeout_is_504_and_the_process_stays, |site| {
     let site = self::site(site, "processes=1 threads=1 request-timeout=1 interrupt-timeout=20");
-    let httpd = site.allow_log("RequestTimeout|DROVER0054|DROVER0067|WSGI|wsgi:error").start();
+    let httpd = site.allow_log("DROVER0054").allow_output().start();
     let pid = httpd.ok("/pid");
     assert_eq!(httpd.get("/spin").status, 504);
     assert_eq!(httpd.ok("/pid"), pid);
@@ -67,7 +64,7 @@ both_test!(interrupt_timeout_is_504_and_the_process_stays, |site| {
 mpm_test!(a_process_that_holds_the_lock_is_killed_after_deadlock_timeout, |site| {
     let site = self::site(site, "processes=2 threads=2 deadlock-timeout=1 shutdown-timeout=1");
     let site = site.expect_log("DROVER0234*Python's lock").expect_log("in hold_the_lock").expect_log("DROVER0053");
-    let site = site.allow_log(STACKS).allow_log("DROVER0236");
+    let site = site.allow_output().allow_log("DROVER0236");
     let holding = site.gate("holding");
     let httpd = site.start();
     std::thread::scope(|scope| {
@@ -110,7 +107,7 @@ mpm_test!(memory_soft_replaces_and_loses_nothing, |site| {
 
 mpm_test!(memory_limit_is_an_exception_of_the_application, |site| {
     let site = self::site(site, "processes=1 threads=2 memory-limit=150000000").expect_log("MemoryError");
-    let httpd = site.allow_log("Traceback|  File|    |DROVER0060|wsgi:error").start();
+    let httpd = site.allow_log("DROVER0060").allow_output().start();
     let pid = httpd.ok("/pid");
     until("no more memory", || httpd.get("/grow").status == 500);
     assert_eq!(httpd.ok("/pid"), pid);
@@ -143,7 +140,7 @@ mpm_test!(a_signal_ends_a_process_after_its_requests, |site| {
 
 mpm_test!(eviction_timeout_bounds_the_wait_of_a_signalled_process, |site| {
     let site = self::site(site, "processes=1 threads=2 graceful-timeout=60 eviction-timeout=1 shutdown-timeout=1");
-    let site = site.expect_log("DROVER0235").expect_log("in hang").expect_log("DROVER0053").allow_log(STACKS).allow_log("DROVER0236");
+    let site = site.expect_log("DROVER0235").expect_log("in hang").expect_log("DROVER0053").allow_output().allow_log("DROVER0236");
     let (hanging, _go_on) = (site.gate("hanging"), site.gate("go-on"));
     let httpd = site.start();
     let pid = httpd.ok("/pid");

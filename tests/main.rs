@@ -37,3 +37,4 @@ mod slow_clients;
 mod soak;
 mod tls_http2;
 mod tools;
+mod verdict;

@@ -128,8 +128,7 @@ mpm_test!(without_a_word_a_quarter_of_the_threads_is_left_to_others, |site| {
 });
 
 mpm_test!(what_a_killed_child_of_httpd_held_is_free_again, |site| {
-    let site =
-        self::site(site, "processes=1 threads=2").config("DroverMaxWaiting 2").allow_log("AH00051|AH00052|child pid * exit signal Killed");
+    let site = self::site(site, "processes=1 threads=2").config("DroverMaxWaiting 2");
     let (holding, go_on) = (site.gate("holding"), site.gate("go-on"));
     let httpd = site.start();
     std::thread::scope(|scope| {

@@ -78,8 +78,7 @@ impl Browser {
 both_test!(django_with_its_documented_configuration, |site| {
     django(&site);
     // mod_wsgi has no module for embedded mode here: it runs all in the group, as the documentation recommends.
-    let httpd =
-        site.modules("alias mime").head("TypesConfig /etc/mime.types").bare().config(DJANGO).allow_log("Not Found|Forbidden").start();
+    let httpd = site.modules("alias mime").head("TypesConfig /etc/mime.types").bare().config(DJANGO).start();
     let mut browser = Browser::default();
     assert_eq!(browser.get(&httpd, "/admin/").status, 302);
     let form = browser.get(&httpd, "/admin/login/?next=/admin/").text();
@@ -116,8 +115,7 @@ mpm_test!(django_forked_from_a_template, |site| {
         "WSGIScriptAlias / @dir@/mysite.com/mysite/wsgi.py process-group=example.com",
         "WSGIApplicationGroup %{GLOBAL}\nWSGIScriptAlias / @dir@/mysite.com/mysite/wsgi.py process-group=example.com",
     );
-    let httpd =
-        site.modules("alias mime").head("TypesConfig /etc/mime.types").bare().config(&config).allow_log("Not Found|Forbidden").start();
+    let httpd = site.modules("alias mime").head("TypesConfig /etc/mime.types").bare().config(&config).start();
     crate::harness::until("three workers", || httpd.log().matches("DROVER0230").count() == 3);
     assert_eq!((httpd.log().matches("DROVER0246").count(), httpd.log().matches("DROVER0224").count()), (1, 1));
     let mut browser = Browser::default();
@@ -139,7 +137,7 @@ WSGIScriptAlias / @apps@/flask/yourapplication.wsgi\n\
 </VirtualHost>\n";
 
 both_test!(flask_with_its_documented_configuration, |site| {
-    let httpd = site.bare().config(FLASK).allow_log("wsgi:error").start();
+    let httpd = site.bare().config(FLASK).allow_output().start();
     let mut browser = Browser::default();
     assert_eq!(browser.get(&httpd, "/").text(), "Logged out");
     assert_eq!(browser.post(&httpd, "/login", "name=J%C3%BCrgen".into()).status, 302);

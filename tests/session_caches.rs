@@ -96,7 +96,7 @@ fn down(httpd: &Httpd, server: Server) {
 mpm_test!(in_redis, |site| {
     let server = Server::redis(&site);
     let site = self::site(site, "socache_redis", &format!("redis:127.0.0.1:{}", server.port));
-    let mut httpd = site.expect_log("DROVER0070*cannot be reached").allow_log("socache_redis|AH034|AH03").start();
+    let mut httpd = site.expect_log("DROVER0070*cannot be reached").allow_log("AH03478|AH03479").start();
     works(&mut httpd, true, 300_000);
     down(&httpd, server);
 });
@@ -104,7 +104,7 @@ mpm_test!(in_redis, |site| {
 mpm_test!(in_memcached, |site| {
     let server = Server::memcached();
     let site = self::site(site, "socache_memcache", &format!("memcache:127.0.0.1:{}", server.port));
-    let mut httpd = site.expect_log("DROVER0070*cannot be reached").allow_log("socache_memcache|AH007").start();
+    let mut httpd = site.expect_log("DROVER0070*cannot be reached").allow_log("AH00790|AH00791").start();
     works(&mut httpd, true, 300_000);
     down(&httpd, server);
 });

@@ -32,7 +32,7 @@ mpm_test!(the_tests_of_django, |site| {
     unpack.arg("xzf").arg(paths::django_sources()).args(["--wildcards", "--strip-components=2", "*/tests/sessions_tests"]);
     assert!(unpack.current_dir(site.dir()).status().expect("tar").success());
     let site = site.daemon("processes=1 threads=2 python-home=@venv@ python-path=@dir@");
-    let httpd = site.app("/", "sessions/suite.wsgi").allow_log("wsgi:error").start();
+    let httpd = site.app("/", "sessions/suite.wsgi").allow_output().start();
     let said = httpd.ok("/");
     let (tests, rest) = said.split_once(" tests, ").expect("a summary");
     assert!(tests.parse::<u32>().expect("a number") >= 60 && rest.starts_with("0 bad\n"), "{said}");
@@ -68,7 +68,7 @@ mpm_test!(a_django_site, |site| {
 });
 
 mpm_test!(a_flask_application, |site| {
-    let httpd = serve(site.allow_log("wsgi:error"), "flask_site.wsgi");
+    let httpd = serve(site.allow_output(), "flask_site.wsgi");
     let mut browser = Browser::default();
     let answer = browser.get(&httpd, "/untouched");
     assert_eq!((answer.header("Vary"), browser.cookie().as_str()), (None, ""));

@@ -73,6 +73,11 @@ impl Httpd {
         self.site.logs()
     }
 
+    /// What is wrong with the logs so far.
+    pub fn verdict(&self) -> Vec<String> {
+        self.logs().verdict(&self.site.foreseen)
+    }
+
     /// Waits for a line in any log.
     #[track_caller]
     pub fn wait_log(&self, pattern: &str) {
@@ -253,7 +258,7 @@ impl Httpd {
                 faults.push(format!("files are left in the runtime directory: {files:?}"));
             }
         }
-        faults.extend(self.logs().verdict(&self.site.foreseen));
+        faults.extend(self.verdict());
         assert!(faults.is_empty(), "{}\n--- logs\n{}", faults.join("\n"), self.log());
     }
 }

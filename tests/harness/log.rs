@@ -11,13 +11,30 @@ pub struct Logs {
     dir: PathBuf,
 }
 
+/// What only an expected line may say, whatever is allowed: a process of ours has panicked, or what it runs in has given up.
+const FATAL: [&str; 9] = [
+    "DROVER0001",
+    "panicked at",
+    "PanicException",
+    "fatal runtime error",
+    "has overflowed its stack",
+    "AddressSanitizer",
+    "corrupted size|malloc()|free()|double free",
+    "stack smashing",
+    "Fatal Python error",
+];
+/// Signals that a process gets for a fault of its own: ILL, TRAP, ABRT, BUS, FPE, SEGV, SYS.
+const FAULTS: [&str; 7] = ["4", "5", "6", "7", "8", "11", "31"];
+
 /// Lines that a test foresees.
 #[derive(Default, Clone)]
 pub struct Foreseen {
     /// Must come at least once.
     pub expected: Vec<String>,
-    /// May come.
+    /// May come; what is [`fatal`] may not.
     pub allowed: Vec<String>,
+    /// May come: what the application itself writes ([`is_output`]).
+    pub output: bool,
 }
 
 impl Logs {
@@ -44,17 +61,22 @@ impl Logs {
 
     /// What is wrong with the logs: loud lines that nobody foresaw, and foreseen ones that never came.
     pub fn verdict(&self, foreseen: &Foreseen) -> Vec<String> {
-        let text = self.all();
-        let known = |line: &str| foreseen.expected.iter().chain(&foreseen.allowed).any(|p| matches(line, p));
-        let mut faults: Vec<String> =
-            text.lines().filter(|l| is_loud(l) && !known(l)).map(|l| format!("unexpected line in a log: {l}")).collect();
-        for pattern in &foreseen.expected {
-            if !text.lines().any(|l| matches(l, pattern)) {
-                faults.push(format!("no line in any log matches {pattern:?}"));
-            }
-        }
-        faults
+        judge(&self.all(), foreseen)
     }
+}
+
+fn judge(text: &str, foreseen: &Foreseen) -> Vec<String> {
+    let any = |line: &str, patterns: &[String]| patterns.iter().any(|p| matches(line, p));
+    let allowed = |line: &str| any(line, &foreseen.allowed) || (foreseen.output && is_output(line));
+    let known = |line: &str| any(line, &foreseen.expected) || (!fatal(line) && allowed(line));
+    let mut faults: Vec<String> =
+        text.lines().filter(|l| (is_loud(l) || fatal(l)) && !known(l)).map(|l| format!("unexpected line in a log: {l}")).collect();
+    for pattern in &foreseen.expected {
+        if !text.lines().any(|l| matches(l, pattern)) {
+            faults.push(format!("no line in any log matches {pattern:?}"));
+        }
+    }
+    faults
 }
 
 /// Whether a line needs a test's foresight: one of [`LOUD`], or one without httpd's prefix (a raw traceback, a panic, a crash).
@@ -66,6 +88,25 @@ pub fn is_loud(line: &str) -> bool {
         Some(level) => LOUD.contains(&level),
         None => true,
     }
+}
+
+/// Whether a process has died of a fault of its own, at whatever level that is logged: one of [`FATAL`], or a signal of [`FAULTS`] in the
+/// words of httpd (`exit signal Segmentation fault (11)`, a notice), of droverd (`was killed by signal 11`) or of the module.
+pub fn fatal(line: &str) -> bool {
+    let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().is_some_and(|n| FAULTS.contains(&n));
+    let by_httpd = line.split_once(" exit signal ").and_then(|(_, how)| how.split_once('(')).is_some_and(|(_, n)| number(n));
+    let by_us = [" killed by signal ", " ended by signal "].iter().any(|how| line.split_once(how).is_some_and(|(_, n)| number(n)));
+    by_httpd || by_us || FATAL.iter().any(|p| matches(line, p))
+}
+
+/// Whether an application or its interpreter has written the line: tracebacks, stacks, prints. Lines of modules have a code, and what a
+/// worker says of itself has its name.
+pub fn is_output(line: &str) -> bool {
+    let coded = |prefix: &str| line.split(prefix).skip(1).any(|rest| rest.chars().take_while(char::is_ascii_digit).count() >= 4);
+    line.contains("] [wsgi:")
+        && level(line).is_some()
+        && !["DROVER", "WSGI", "AH"].iter().any(|p| coded(p))
+        && !line.contains("mod_drover worker:")
 }
 
 /// The level in `[time] [module:level] [pid …] …`.
@@ -87,6 +128,36 @@ pub fn matches(line: &str, pattern: &str) -> bool {
             None => false,
         })
     })
+}
+
+#[test]
+fn a_fault_is_fatal_and_a_kill_is_not() {
+    let line = |text: &str| fatal(&format!("[Fri Nov 20 22:11:27.000001 2026] [core:notice] [pid 7:tid 8] {text}"));
+    assert!(line("AH00052: child pid 9 exit signal Segmentation fault (11)"));
+    assert!(line("AH00051: child pid 9 exit signal Bus error (7), possible coredump in /tmp"));
+    assert!(line("DROVER0232: (group 'app'): worker 7 was killed by signal 11 while serving; it is replaced"));
+    assert!(
+        line("DROVER0007: droverd was ended by signal 6") && line("DROVER0001: x") && fatal("thread 'main' panicked at src/main.rs:3:5:")
+    );
+    assert!(!line("AH00052: child pid 9 exit signal Killed (9)") && !line("AH00052: child pid 4 exit signal Terminated (15)"));
+    assert!(!line("DROVER0232: worker 11 was killed by signal 9 while serving") && !line("DROVER0007: droverd was ended by signal 9"));
+}
+
+#[test]
+fn an_applications_output_has_no_code() {
+    let line = |text: &str| is_output(&format!("[Fri Nov 20 22:11:27.000001 2026] [wsgi:error] [pid 7:tid 8] {text}"));
+    assert!(line("[client ::1:1]   File \"a.wsgi\", line 3, in application") && line("(group 'app'): printed"));
+    assert!(!line("DROVER0206: too many open files") && !line("[client ::1:1] WSGI0146: gone") && !line("[client ::1:1] AH00123: x"));
+    assert!(!line("(group 'app'): mod_drover worker: a request was lost") && !is_output("free(): invalid pointer"));
+    let foreseen = |expected: &[&str]| Foreseen {
+        expected: expected.iter().map(|p| (*p).to_owned()).collect(),
+        allowed: vec!["AH0|DROVER|Fatal".into()],
+        output: true,
+    };
+    let fault = "[Fri Nov 20 22:11:27.000001 2026] [wsgi:error] [pid 7:tid 8] (group 'app'): Fatal Python error: Aborted";
+    let kill = fault.replace("Fatal Python error: Aborted", "DROVER0232: worker 7 was killed by signal 9");
+    assert_eq!((judge(fault, &foreseen(&[])).len(), judge(&kill, &foreseen(&[])).len()), (1, 0));
+    assert!(judge(fault, &foreseen(&["Fatal Python error"])).is_empty());
 }
 
 #[test]

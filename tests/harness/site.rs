@@ -218,9 +218,15 @@ impl Site {
         self
     }
 
-    /// A loud line that may come.
+    /// A loud line that may come; the death of a process by its own fault must be expected.
     pub fn allow_log(mut self, pattern: &str) -> Site {
         self.foreseen.allowed.push(self.fill(pattern));
+        self
+    }
+
+    /// The application may write what it likes: tracebacks, stacks, prints; not a line with a code.
+    pub fn allow_output(mut self) -> Site {
+        self.foreseen.output = true;
         self
     }
 

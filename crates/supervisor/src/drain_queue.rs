@@ -3,7 +3,7 @@
 //! Responsible for: a FAIL frame on the way back of each, at once, so that nobody waits for a timeout. Must never: wait, or
 //! believe what stands in a message. Called by: the supervisor, for pools that cannot start and for handed-back requests.
 use drover_sys::Errno;
-use drover_sys::channel::{receive, send};
+use drover_sys::channel::{has_ended, receive, send};
 use drover_wire::frame::{Failure, Header, Kind, MAX_FAIL};
 use drover_wire::request::{MAX_INLINE, Prefix};
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,6 +21,7 @@ pub fn take_waiting(queue: &OwnedFd) -> Result<Vec<Waiting>, Errno> {
     for _ in 0..AT_ONCE {
         let mut fds = Vec::new();
         match receive(queue, &mut buffer, &mut fds, false) {
+            Ok(0) if !has_ended(queue) => {} // a message without bytes: no request of ours
             Ok(0) if all.is_empty() => return Err(Errno::PIPE),
             Ok(0) => break,
             Ok(n) => all.push((buffer.get(..n).unwrap_or_default().to_vec(), fds)),
@@ -58,6 +59,7 @@ mod tests {
         b.begin(b"/a.wsgi", b"application").unwrap();
         let message = b.finish(Prefix { number: 77, ..Prefix::default() }, b"", b"body").unwrap();
         send(&sender, &[b"nonsense"], &[], false).unwrap();
+        send(&sender, &[b""], &[], false).unwrap();
         send(&sender, &[message], &[far.as_fd()], false).unwrap();
         drop(far);
         for (message, fds) in take_waiting(&receiver).unwrap() {

@@ -9,7 +9,7 @@ use crate::pool::Event;
 use crate::store::Stored;
 use crate::supervisor::Supervisor;
 use drover_sys::Errno;
-use drover_sys::channel::receive;
+use drover_sys::channel::{has_ended, receive};
 use drover_sys::signals::{CHILD, Signals};
 use drover_wire::control::{MAX_CONTROL, OpenQueue, ToSupervisor, decode};
 use rustix::process::{Pid, getppid};
@@ -173,7 +173,7 @@ impl EventLoop {
         for _ in 0..AT_ONCE {
             let mut fds = Vec::new();
             match receive(&self.broker, &mut self.buffer, &mut fds, false) {
-                Ok(0) => return self.supervisor.poller.remove(&self.broker),
+                Ok(0) if has_ended(&self.broker) => return self.supervisor.poller.remove(&self.broker),
                 Ok(n) => match (decode::<OpenQueue>(self.buffer.get(..n).unwrap_or_default()), fds.first()) {
                     (Ok(open), Some(reply_to)) => self.supervisor.open_queue(open, reply_to),
                     (Ok(_), None) => self.misunderstood("a child of httpd", "no descriptor for the answer"),

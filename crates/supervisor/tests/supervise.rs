@@ -278,6 +278,18 @@ fn a_request_passes_through() {
 }
 
 #[test]
+fn a_message_without_bytes_is_not_the_end_of_httpds_children() {
+    let mut httpd = Httpd::new();
+    let script = httpd.script("a.wsgi", "one", 1000);
+    httpd.configure(vec![group("shop")]);
+    send(&httpd.broker, &[b""], &[], true).unwrap();
+    httpd.expect("DROVER0209");
+    let queue = httpd.open("shop", "", &script).unwrap();
+    send(&queue, &[b""], &[], true).unwrap();
+    assert_eq!(request(&queue, &script, "application", 1000).served().0, "one");
+}
+
+#[test]
 fn preloads_start_at_once_and_load_each_in_its_application() {
     let mut httpd = Httpd::new();
     let script = httpd.script("a.wsgi", "one", 1000);

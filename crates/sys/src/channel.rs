@@ -3,6 +3,7 @@
 //! Responsible for: every descriptor that is made or received here being close-on-exec, for refusing truncated messages, and for no received
 //! socket making its last close(2) wait: whoever sent it may have set SO_LINGER.
 //! Must never: block unless the socket does. Called by: everybody who sends or receives.
+use crate::wait::{PollFd, PollFlags, poll_until};
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -93,7 +94,7 @@ fn send_control(
 }
 
 /// Receives one message or a piece of a stream: its bytes into `buffer`, its descriptors appended to `fds`. Returns the number
-/// of bytes; 0 is end-of-file. A message that did not fit, or whose descriptors did not, is `Errno::MSGSIZE`, with the
+/// of bytes; 0 is end-of-file, or a message without bytes, as only a stranger sends one ([`has_ended`] tells). A message that did not fit, or whose descriptors did not, is `Errno::MSGSIZE`, with the
 /// descriptors that came already closed.
 pub fn receive(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
@@ -109,6 +110,14 @@ pub fn receive_piece(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -
         fds.truncate(got.before);
     }
     Ok(got.bytes)
+}
+
+/// Whether the 0 that a packet socket gave was its end: nobody can send any more, and no byte is left. Else it was a message without bytes.
+pub fn has_ended(fd: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&fd, PollFlags::RDHUP)];
+    let hung_up = matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0);
+    // Asked for in this order: once it has hung up nothing is added. What cannot be asked is read no further.
+    hung_up && rustix::io::ioctl_fionread(&fd).map_or(true, |bytes| bytes == 0)
 }
 
 /// Ends what a peer sends that is not trusted, so that closing the socket does not wait: what lies in it is thrown away here.
@@ -270,6 +279,22 @@ mod tests {
         assert_eq!(receive_named(&b, &mut buffer), Err(Errno::AGAIN));
         drop((a, fds));
         assert_eq!(receive_named(&b, &mut buffer), Ok((0, None)));
+    }
+
+    #[test]
+    fn a_message_without_bytes_is_not_the_end() {
+        let (a, b) = packet_pair().unwrap();
+        let read = || receive(&b, &mut [0; 8], &mut Vec::new(), false);
+        for bytes in [&b""[..], b"one", b"", b"two", b""] {
+            send(&a, &[bytes], &[], true).unwrap();
+        }
+        assert!(read() == Ok(0) && !has_ended(&b));
+        assert_eq!(read(), Ok(3));
+        drop(a);
+        assert!(read() == Ok(0) && !has_ended(&b), "there is more, although nobody can send any more");
+        assert_eq!(read(), Ok(3));
+        assert!(read() == Ok(0) && has_ended(&b), "nothing worth reading");
+        assert!(read() == Ok(0) && has_ended(&b));
     }
 
     #[test]

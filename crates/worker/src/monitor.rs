@@ -69,7 +69,8 @@ pub fn run(worker: &Worker) {
         std::thread::sleep(if quiet >= IDLE_TICKS { SLOW_TICK } else { tick });
         quiet = if idle() { quiet + 1 } else { 0 };
         // It does not sleep on something untold.
-        if report.tell(worker, clock::monotonic_ns()) && quiet >= IDLE_TICKS {
+        let told = report.tell(worker, clock::monotonic_ns());
+        if worker.ask_for_successor() && told && quiet >= IDLE_TICKS {
             worker.monitor.sleep(idle);
             quiet = 0;
         }
@@ -102,18 +103,17 @@ impl Report {
         if now.saturating_sub(self.at) < TELL_NS {
             return false;
         }
-        let activity = Activity {
-            taken: taken - self.taken,
-            counted: counted - self.counted,
-            waited_us: worker.tally.waited_us.swap(0, Ordering::Relaxed),
-            running,
-        };
-        // When droverd does not take it, the next one makes up for it.
-        if worker.control.send(&FromWorker::Activity(activity), &[]).is_ok() {
+        let waited_us = worker.tally.waited_us.swap(0, Ordering::Relaxed);
+        let activity = Activity { taken: taken - self.taken, counted: counted - self.counted, waited_us, running };
+        let heard = worker.control.send(&FromWorker::Activity(activity), &[]).is_ok();
+        if heard {
             (self.taken, self.counted, self.running) = (taken, counted, running);
+        } else {
+            // When droverd does not take it, the next one makes up for it.
+            worker.tally.waited_us.fetch_max(waited_us, Ordering::Relaxed);
         }
         self.at = now;
-        true
+        heard
     }
 }
 

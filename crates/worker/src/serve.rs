@@ -124,7 +124,8 @@ impl Server {
             }
             woken = false;
             match channel::receive(&worker.queue, buffer, fds, false) {
-                Ok(0) => worker.stop(), // nobody can send any more
+                Ok(0) if channel::has_ended(&worker.queue) => worker.stop(), // nobody can send any more
+                Ok(0) => fds.clear(),                                        // a message without bytes: no request of ours
                 Ok(n) => {
                     return Taken::Message(n);
                 }

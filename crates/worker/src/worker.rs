@@ -39,6 +39,8 @@ pub struct Worker {
     pub news: OwnedFd,
     serve: AtomicBool,
     stopping: AtomicBool,
+    /// droverd was asked for a successor, because of maximum-requests.
+    asked: AtomicBool,
     /// Readable from the stop on.
     stop: OwnedFd,
     /// Readable when the queue should be looked at once more.
@@ -79,6 +81,7 @@ impl Worker {
             news: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             serve: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
             stop,
             look,
             tally: Tally::default(),
@@ -141,19 +144,29 @@ impl Worker {
         }
     }
 
-    /// A request has been taken, which had waited so long (nanoseconds). After the last one that the process should serve it asks to be replaced, and goes on serving
-    /// until droverd says Drain: its replacement is up then.
+    /// A request has been taken, which had waited so long (nanoseconds).
     pub fn count(&self, waited: u64, counts: bool) {
-        let taken = self.tally.taken.fetch_add(1, Ordering::Relaxed) + 1;
+        self.tally.taken.fetch_add(1, Ordering::Relaxed);
         if counts {
             self.tally.counted.fetch_add(1, Ordering::Relaxed);
         }
         self.tally.waited_us.fetch_max(waited / 1000, Ordering::Relaxed);
-        let Some(most) = self.config.options.maximum_requests.filter(|&n| n > 0) else { return };
-        if taken == most {
-            // If droverd does not hear it, it is gone, and this process goes for that reason.
-            let _ = self.control.send(&FromWorker::Leaving(Leave::MaximumRequests), &[]);
+        // What droverd has no room for now is said later.
+        let _ = self.ask_for_successor();
+    }
+
+    /// After the last request that the process should serve it asks to be replaced, and goes on serving until droverd says Drain: its
+    /// replacement is up then. False: droverd has to be asked once more.
+    pub fn ask_for_successor(&self) -> bool {
+        let Some(most) = self.config.options.maximum_requests.filter(|&n| n > 0) else { return true };
+        if self.tally.taken.load(Ordering::Relaxed) < most || self.asked.swap(true, Ordering::Relaxed) {
+            return true;
         }
+        let heard = self.control.send(&FromWorker::Leaving(Leave::MaximumRequests), &[]).is_ok();
+        if !heard {
+            self.asked.store(false, Ordering::Relaxed);
+        }
+        heard
     }
 
     /// A request thread ends.

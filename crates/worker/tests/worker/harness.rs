@@ -114,9 +114,13 @@ pub struct Worker {
 impl Worker {
     /// Execs the interpreter; nothing has been said yet.
     pub fn spawn() -> Self {
+        Self::spawn_on(channel::packet_pair().unwrap())
+    }
+
+    /// With these two ends of the control socket, the second of them being the worker's.
+    fn spawn_on((control, theirs): (OwnedFd, OwnedFd)) -> Self {
         let scratch = Scratch::new();
         let boot = install(&scratch.0);
-        let (control, theirs) = channel::packet_pair().unwrap();
         let (queue, receiving) = channel::packet_pair().unwrap();
         channel::set_send_buffer(&queue, 4 << 20);
         let mut child = Command::new("/bin/sh")
@@ -152,13 +156,18 @@ impl Worker {
     /// Hello and Start, then what the worker says of its scripts.
     pub fn start(config: WorkerConfig) -> (Self, Vec<Loaded>) {
         let worker = Self::spawn();
-        let FromWorker::Hello { version, python } = worker.hear() else { panic!("no Hello") };
+        let loaded = worker.load(config);
+        (worker, loaded)
+    }
+
+    fn load(&self, config: WorkerConfig) -> Vec<Loaded> {
+        let FromWorker::Hello { version, python } = self.hear() else { panic!("no Hello") };
         assert_eq!(version, drover_wire::VERSION);
         assert!(python.starts_with('3'), "{python}");
-        worker.say(&ToWorker::Start(Box::new(config)));
-        match worker.hear() {
-            FromWorker::Loaded(loaded) => (worker, loaded),
-            other => panic!("{other:?}, printed: {}", worker.printed()),
+        self.say(&ToWorker::Start(Box::new(config)));
+        match self.hear() {
+            FromWorker::Loaded(loaded) => loaded,
+            other => panic!("{other:?}, printed: {}", self.printed()),
         }
     }
 
@@ -169,11 +178,27 @@ impl Worker {
 
     pub fn serving_with(config: WorkerConfig) -> Self {
         let (worker, loaded) = Self::start(config);
+        worker.serve(loaded);
+        worker
+    }
+
+    fn serve(&self, loaded: Vec<Loaded>) {
         for script in loaded {
             assert_eq!(script.failure, None);
         }
-        worker.say(&ToWorker::Serve);
-        worker
+        self.say(&ToWorker::Serve);
+    }
+
+    /// One that serves, and to which droverd does not listen: whatever it says finds no room, until the test begins to read. Gives
+    /// how many reports of nothing stand before what it says then.
+    pub fn unheard(config: WorkerConfig) -> (Self, usize) {
+        let (control, theirs) = channel::packet_pair().unwrap();
+        let same = theirs.try_clone().unwrap();
+        let worker = Self::spawn_on((control, theirs));
+        worker.serve(worker.load(config));
+        let nothing = encode(&FromWorker::Activity(Activity { taken: 0, counted: 0, waited_us: 0, running: 0 })).unwrap();
+        let filled = (0..1_000_000).take_while(|_| channel::send(&same, &[&nothing], &[], false).is_ok()).count();
+        (worker, filled)
     }
 
     pub fn say(&self, message: &ToWorker) {
@@ -234,6 +259,11 @@ impl Worker {
                 return activity;
             }
         }
+    }
+
+    /// The next message, whatever it is.
+    pub fn hear_any(&self) -> FromWorker {
+        self.receive().0
     }
 
     fn receive(&self) -> (FromWorker, Vec<OwnedFd>) {

@@ -34,6 +34,17 @@ fn a_request_that_was_not_taken_stays_on_the_queue() {
 }
 
 #[test]
+fn a_message_without_bytes_is_not_the_end_of_the_queue() {
+    let worker = Worker::serving(1, "app.wsgi");
+    worker.get("/hello").good();
+    for _ in 0..3 {
+        drover_sys::channel::send(&worker.queue, &[b""], &[], true).unwrap();
+        worker.get("/hello").good();
+    }
+    worker.drain();
+}
+
+#[test]
 fn the_death_of_droverd_ends_it() {
     let mut worker = Worker::serving(2, "app.wsgi");
     let slow = worker.request(&Request::get("/wait?gate=slow"));

@@ -113,6 +113,32 @@ fn maximum_requests() {
 }
 
 #[test]
+fn what_droverd_had_no_room_for_is_said_later() {
+    let mut config = config(2, &[&app("app.wsgi")]);
+    config.options.maximum_requests = Some(1);
+    let (worker, mut filled) = Worker::unheard(config);
+    let mut request = Request::get("/wait?gate=slow");
+    let now = drover_sys::clock::monotonic_ns();
+    (request.prefix.queued_at, request.prefix.take_by) = (now - 3_000_000_000, now + 1_500_000_000);
+    let mut slow = worker.request(&request);
+    // This the monitor says after it has tried to report.
+    assert_eq!(slow.next(), Got::Frame(Kind::Taken, 0, Vec::new()));
+    worker.get("/go?gate=slow").good();
+    assert_eq!(slow.answer().good(), "waited");
+    let (mut asked, mut taken, mut longest) = (0, 0, 0);
+    while asked == 0 || taken < 2 {
+        match worker.hear_any() {
+            FromWorker::Leaving(Leave::MaximumRequests) => asked += 1,
+            FromWorker::Activity(_) if filled > 0 => filled -= 1,
+            FromWorker::Activity(activity) => (taken, longest) = (taken + activity.taken, longest.max(activity.waited_us)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(longest >= 3_000_000, "{longest}");
+    worker.drain();
+}
+
+#[test]
 fn a_request_that_runs_too_long_is_reported_once() {
     let mut config = config(2, &[&app("app.wsgi")]);
     config.options.request_timeout_ms = Some(50);
