@@ -170,9 +170,34 @@ pub trait System {
     fn httpd_identity(&self) -> Option<(u32, u32)>;
 }
 
-/// A group that cannot work; the text names the group, what is wrong, and what to do.
+/// What cannot work, of which directive; the caller knows where that stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem(pub String);
+pub struct Problem {
+    /// The directive.
+    pub directive: &'static str,
+    /// Its first argument.
+    pub argument: Vec<u8>,
+    /// What is wrong, and what to do.
+    pub what: String,
+}
+
+impl Problem {
+    /// Of a directive and its first argument.
+    #[must_use]
+    pub fn new(directive: &'static str, argument: &[u8], what: String) -> Self {
+        Self { directive, argument: argument.to_vec(), what }
+    }
+
+    fn group(name: &[u8], what: String) -> Self {
+        Self::new("WSGIDaemonProcess", name, what)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.directive, self.argument.escape_ascii(), self.what)
+    }
+}
 
 /// Resolves every server's groups. The first server is the main one.
 pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved, Vec<GroupSpec>), Problem> {
@@ -211,7 +236,7 @@ pub fn check(group: &DaemonGroup, system: &dyn System) -> Result<(), Problem> {
     let o = &group.options;
     let who = identity(&group.name, o, system)?;
     if o.user.is_some() && who.is_some_and(|i| i.uid == 0) {
-        return Err(Problem(format!("WSGIDaemonProcess {}: user=: a group cannot run as root", group.name.escape_ascii())));
+        return Err(Problem::group(&group.name, "user=: a group cannot run as root".into()));
     }
     directories(&group.name, o, system)?;
     if o.python.is_some() || o.python_home.is_some() {
@@ -228,7 +253,7 @@ fn directories(name: &[u8], o: &GroupOptions, system: &dyn System) -> Result<(),
             _ => dir.clone(),
         };
         if !system.is_directory(&seen) && !system.is_running() {
-            return Err(Problem(format!("WSGIDaemonProcess {}: {option}={}: not a directory", name.escape_ascii(), dir.escape_ascii())));
+            return Err(Problem::group(name, format!("{option}={}: not a directory", dir.escape_ascii())));
         }
     }
     Ok(())
@@ -262,9 +287,9 @@ fn limits(server: &Server<'_>, o: &GroupOptions, system: &dyn System) -> Result<
 
 fn find_user(spec: &UserSpec, option: &str, group: &[u8], system: &dyn System) -> Result<User, Problem> {
     match spec {
-        UserSpec::Name(name) => system.user_by_name(name).ok_or_else(|| {
-            Problem(format!("WSGIDaemonProcess {}: {option}={}: there is no such user", group.escape_ascii(), name.escape_ascii()))
-        }),
+        UserSpec::Name(name) => system
+            .user_by_name(name)
+            .ok_or_else(|| Problem::group(group, format!("{option}={}: there is no such user", name.escape_ascii()))),
         UserSpec::Id(uid) => {
             Ok(system.user_by_id(*uid).unwrap_or_else(|| User { uid: *uid, gid: u32::MAX, name: Vec::new(), home: Vec::new() }))
         }
@@ -274,9 +299,9 @@ fn find_user(spec: &UserSpec, option: &str, group: &[u8], system: &dyn System) -
 fn find_group(spec: &GroupName, option: &str, group: &[u8], system: &dyn System) -> Result<u32, Problem> {
     match spec {
         GroupName::Id(gid) => Ok(*gid),
-        GroupName::Name(name) => system.group_by_name(name).ok_or_else(|| {
-            Problem(format!("WSGIDaemonProcess {}: {option}={}: there is no such group", group.escape_ascii(), name.escape_ascii()))
-        }),
+        GroupName::Name(name) => system
+            .group_by_name(name)
+            .ok_or_else(|| Problem::group(group, format!("{option}={}: there is no such group", name.escape_ascii()))),
     }
 }
 
@@ -305,7 +330,7 @@ fn interpreter(name: &[u8], o: &GroupOptions, server_home: Option<&Vec<u8>>, sys
         Some(root) => [root.as_slice(), path].concat(),
         None => path.to_vec(),
     };
-    let bad = |what: String| Problem(format!("WSGIDaemonProcess {}: {what}", name.escape_ascii()));
+    let bad = |what: String| Problem::group(name, what);
     if let Some(python) = &o.python {
         let ok = system.is_executable(&within(python)) || system.is_running();
         return if ok { Ok(python.clone()) } else { Err(bad(format!("python={}: not an executable file", python.escape_ascii()))) };
@@ -314,10 +339,15 @@ fn interpreter(name: &[u8], o: &GroupOptions, server_home: Option<&Vec<u8>>, sys
         let candidates = [b"/bin/python3".as_slice(), b"/bin/python"].map(|tail| [home.as_slice(), tail].concat());
         let usual = candidates.first().filter(|_| system.is_running()).cloned();
         return candidates.into_iter().find(|c| system.is_executable(&within(c))).or(usual).ok_or_else(|| {
-            bad(format!(
-                "python-home={0}: there is no {0}/bin/python3; name a virtual environment or a Python installation, or use python= for an executable",
-                home.escape_ascii()
-            ))
+            const ADVICE: &str =
+                "name a virtual environment or a Python installation, or use python= of WSGIDaemonProcess for an executable";
+            let missing = format!("there is no {}/bin/python3", home.escape_ascii());
+            if o.python_home.is_some() {
+                bad(format!("python-home={}: {missing}; {ADVICE}", home.escape_ascii()))
+            } else {
+                let what = format!("{missing}, and the group '{}' has no python-home= of its own; {ADVICE}", name.escape_ascii());
+                Problem::new("WSGIPythonHome", home, what)
+            }
         });
     }
     let from_path = system.path().into_iter().map(|dir| [dir.as_slice(), b"/python3"].concat());

@@ -124,7 +124,7 @@ fn the_interpreter_is_the_environments_own() {
         let main = configure(Context::Server, &[&format!("WSGIDaemonProcess a {option}")]);
         match (resolve(&main_and(&main, &[]), &system), want) {
             (Ok((_, specs)), Ok(python)) => assert_eq!(spec(&specs, b"a").python, python.as_bytes()),
-            (Err(Problem(text)), Err(part)) => assert!(text.contains(part), "{text}"),
+            (Err(problem), Err(part)) => assert!(problem.to_string().contains(part), "{problem}"),
             (got, _) => panic!("{option}: {got:?}"),
         }
     }
@@ -140,8 +140,8 @@ fn what_does_not_exist_is_named() {
         ("script-user=nope", "no such user"),
     ] {
         let main = configure(Context::Server, &[&format!("WSGIDaemonProcess a {option}")]);
-        let Err(Problem(text)) = resolve(&main_and(&main, &[]), &SYSTEM) else { panic!("{option} was accepted") };
-        assert!(text.contains(part), "{text}");
+        let Err(problem) = resolve(&main_and(&main, &[]), &SYSTEM) else { panic!("{option} was accepted") };
+        assert!(problem.to_string().contains(part), "{problem}");
     }
 }
 

@@ -18,6 +18,11 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("WSGIDaemonProcess", &["WSGIDaemonProcess"]),
     ("WSGIDaemonProcess app", &["app", "duplicates"]),
     ("WSGIScriptAlias /only-one", &["WSGIScriptAlias"]),
+    (
+        "WSGIDaemonProcess bare threads=1\nWSGIPythonHome @dir@/no-home",
+        &["DROVER0012: WSGIPythonHome @dir@/no-home: there is no @dir@/no-home/bin/python3"],
+    ),
+    ("DroverSession memory", &["DROVER0013: DroverSession memory"]),
     ("WSGIScriptAlias / /x.wsgi proces-group=app", &["proces-group", "process-group"]),
     ("WSGIScriptAlias / /x.wsgi process-group=later application-group=%{GLOBAL}\nWSGIDaemonProcess later", &["later"]),
     ("WSGIScriptAliasMatch ^/([ /x.wsgi", &["WSGIScriptAliasMatch"]),

@@ -4,6 +4,7 @@
 //! never: know a single directive. Called by: httpd while it reads its configuration (and .htaccess files, on any thread).
 use super::guard::guard;
 use super::{beside, ffi, log};
+use crate::config::words::Words;
 use crate::config::{AliasPattern, Context, Contexts, DIRECTIVES, DirConfig, Directive, Effect, InterpreterScope, ServerConfig, Target};
 use crate::messages::Code;
 use crate::resolved;
@@ -132,16 +133,49 @@ const GROUP_NAMES: &CStr = c"mod_drover:groups";
 
 /// The names of all groups defined so far, kept on the configuration's pool.
 unsafe fn group_names<'a>(pool: *mut ffi::apr_pool_t) -> &'a mut Vec<Vec<u8>> {
+    // SAFETY: the caller's; nothing else is stored under this key.
+    unsafe { on_pool(pool, GROUP_NAMES) }
+}
+
+/// A list that lives as long as the configuration. Safe when nothing of another type is stored under the key.
+unsafe fn on_pool<'a, T>(pool: *mut ffi::apr_pool_t, key: &'static CStr) -> &'a mut Vec<T> {
     let mut found: *mut c_void = ptr::null_mut();
-    // SAFETY: the configuration pass is single-threaded (main.c); the value under our key is always the Vec stored here.
+    // SAFETY: the configuration pass is single-threaded (main.c); the value under the key is always the Vec stored here.
     unsafe {
-        ffi::apr_pool_userdata_get(&raw mut found, GROUP_NAMES.as_ptr(), pool);
+        ffi::apr_pool_userdata_get(&raw mut found, key.as_ptr(), pool);
         if found.is_null() {
-            found = in_pool(pool, Vec::<Vec<u8>>::new()).cast();
-            ffi::apr_pool_userdata_setn(found, GROUP_NAMES.as_ptr(), None, pool);
+            found = in_pool(pool, Vec::<T>::new()).cast();
+            ffi::apr_pool_userdata_setn(found, key.as_ptr(), None, pool);
         }
         &mut *found.cast()
     }
+}
+
+/// A directive of the configuration, and where it stands.
+struct Place {
+    directive: &'static str,
+    argument: Vec<u8>,
+    at: String,
+}
+
+const PLACES: &CStr = c"mod_drover:places";
+
+/// Where the directives of this configuration stand.
+unsafe fn places<'a>(pool: *mut ffi::apr_pool_t) -> &'a mut Vec<Place> {
+    // SAFETY: the caller's; nothing else is stored under this key.
+    unsafe { on_pool(pool, PLACES) }
+}
+
+/// ` (file:line)` of the directive that a problem is about, or of the last of that name; nothing where it is not written.
+///
+/// # Safety
+/// `pool` must be the live configuration's.
+pub(super) unsafe fn place_of(pool: *mut ffi::apr_pool_t, problem: &resolved::Problem) -> String {
+    // SAFETY: the caller's promise.
+    let all = unsafe { places(pool) };
+    let named = |place: &&Place| place.directive == problem.directive;
+    let exact = all.iter().filter(named).find(|place| place.argument.eq_ignore_ascii_case(&problem.argument));
+    exact.or_else(|| all.iter().rfind(named)).map(|place| place.at.clone()).unwrap_or_default()
 }
 
 unsafe extern "C" fn trampoline(cmd: *mut ffi::cmd_parms, dir: *mut c_void, args: *const c_char) -> *const c_char {
@@ -175,6 +209,8 @@ unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *co
             let mut target = Target { server: &mut (*slot).config, dir: &mut *dir, context, scope: scope.as_ref(), defined_groups: names };
             let result = directive.apply(&mut target, args);
             names.extend(config(slot).groups.iter().skip(before).map(|g| g.name.clone()));
+            let argument = Words::new(args).word().unwrap_or_default();
+            places((*cmd).pool).push(Place { directive: directive.title(), argument, at: at(cmd) });
             result
         };
         match result {
@@ -188,7 +224,7 @@ unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *co
         for group in config(slot).groups.iter().skip(before) {
             // Here, not later: the error then carries file and line.
             if let Err(problem) = resolved::check(group, &super::system::Host) {
-                return pooled((*cmd).pool, &problem.0);
+                return pooled((*cmd).pool, &problem.to_string());
             }
         }
         if let Some(AliasPattern::Regex(pattern)) = config(slot).aliases.last().map(|a| &a.pattern).filter(|_| !htaccess)
@@ -224,20 +260,30 @@ pub(super) fn pooled(pool: *mut ffi::apr_pool_t, text: &str) -> *const c_char {
     unsafe { ffi::apr_pstrdup(pool, text.as_ptr()) }
 }
 
-/// Says a notice once a start: in the real pass, or when only the syntax is checked.
-unsafe fn notice(cmd: *mut ffi::cmd_parms, text: &str) {
+/// ` (file:line)` of the directive that is being read.
+unsafe fn at(cmd: *mut ffi::cmd_parms) -> String {
     // SAFETY: httpd's file names are strings of the configuration's pool.
-    let place = unsafe {
+    unsafe {
         let directive = (*cmd).directive;
         if directive.is_null() || (*directive).filename.is_null() {
             String::new()
         } else {
             format!(" ({}:{})", CStr::from_ptr((*directive).filename).to_string_lossy(), (*directive).line_num)
         }
-    };
+    }
+}
+
+/// Whether httpd reads its configuration for the first time: `apachectl -t`, or the start, which reads it once more then.
+pub(super) fn first_pass() -> bool {
     // SAFETY: asks for a number (http_main.h).
-    let first_pass = unsafe { ffi::ap_state_query(ffi::AP_SQ_MAIN_STATE) } == ffi::AP_SQ_MS_CREATE_PRE_CONFIG;
-    if first_pass {
+    unsafe { ffi::ap_state_query(ffi::AP_SQ_MAIN_STATE) == ffi::AP_SQ_MS_CREATE_PRE_CONFIG }
+}
+
+/// Says a notice once a start: in the real pass, or when only the syntax is checked.
+unsafe fn notice(cmd: *mut ffi::cmd_parms, text: &str) {
+    if first_pass() {
+        // SAFETY: the caller's.
+        let place = unsafe { at(cmd) };
         log::startup(log::Level::Notice, Code::NoEffect, &format!("{text}{place}"));
     }
 }

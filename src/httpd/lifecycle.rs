@@ -10,7 +10,7 @@ use crate::config::{AliasPattern, ControlSocket};
 use crate::dispatch::{Queues, Wake};
 use crate::handler::{Context, Gate};
 use crate::messages::Code;
-use crate::resolved::{self, Problem, Resolved, Server};
+use crate::resolved::{self, Problem, Resolved, Server, System};
 use crate::session::{Plan, Settings, Stores};
 use drover_sys::tally::{Column, Tally};
 use drover_wire::control::{Configuration, GroupSpec};
@@ -83,24 +83,49 @@ unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<(R
     resolved::resolve(&views, &Host)
 }
 
-/// The configuration has been read: refuse what cannot work. `apachectl -t` ends here.
+/// The configuration has been read, and the MPM has checked its own part: refuse what cannot work. `apachectl -t` ends here.
 ///
 /// # Safety
 /// `s` must be the main server of the configuration just read.
-pub unsafe fn check_config(_: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> c_int {
+pub unsafe fn check_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> c_int {
     if super::beside::is_linked_in() {
         let text = "mod_wsgi is compiled into this httpd, and mod_drover takes its place: remove the LoadModule line of mod_drover";
         log::startup(log::Level::Crit, Code::BesideModWsgi, text);
         return ffi::HTTP_INTERNAL_SERVER_ERROR;
     }
     // SAFETY: the caller's promise.
-    match unsafe { resolve(s, &mut Vec::new()) } {
-        Ok(_) => ffi::OK,
-        Err(Problem(text)) => {
-            log::startup(log::Level::Crit, Code::Configure, &text);
+    match unsafe { check(pconf, s) } {
+        Ok(()) => ffi::OK,
+        Err((code, problem)) => {
+            // SAFETY: the caller's promise.
+            let at = unsafe { commands::place_of(pconf, &problem) };
+            log::startup(log::Level::Crit, code, &format!("{problem}{at}"));
             ffi::HTTP_INTERNAL_SERVER_ERROR
         }
     }
+}
+
+unsafe fn check(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Result<(), (Code, Problem)> {
+    // SAFETY: the caller's.
+    unsafe {
+        resolve(s, &mut Vec::new()).map_err(|problem| (Code::Refused, problem))?;
+        // What a server that runs cannot have any more does not end it: post_config says so, and goes on.
+        if Host.is_running() {
+            return Ok(());
+        }
+        let doubt = sessions::check(pconf, &slots(s), &Mpm::query(), &Host).map_err(|problem| (Code::SessionsRefused, problem))?;
+        if let Some(problem) = doubt.filter(|_| commands::first_pass()) {
+            let text = format!("{problem}{}", commands::place_of(pconf, &problem));
+            log::startup(log::Level::Warn, Code::SessionsRefused, &text);
+        }
+    }
+    Ok(())
+}
+
+/// Our slots of all servers, each once.
+unsafe fn slots(s: *mut ffi::server_rec) -> Vec<*mut commands::ServerSlot> {
+    // SAFETY: the caller's: the main server of a live configuration.
+    unsafe { servers(s, &mut Vec::new()).into_iter().map(|(server, _)| commands::slot_of(server)).collect() }
 }
 
 /// The real start of a generation.
@@ -120,22 +145,15 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
         let mut logs = Vec::new();
         let (resolved, groups) = match resolve(s, &mut logs) {
             Ok(done) => done,
-            Err(Problem(text)) => {
-                log::server(s, log::Level::Crit, Code::Configure, &text);
-                return ffi::HTTP_INTERNAL_SERVER_ERROR;
-            }
+            Err(problem) => return refuse(pconf, s, Code::Refused, &problem),
         };
         if libc::geteuid() != 0 && asks_for_identity(s) {
             let text = "httpd does not run as root: user=, group=, supplementary-groups= and chroot= of WSGIDaemonProcess have no effect, nor a cpu-priority= above httpd's own";
             log::server(s, log::Level::Warn, Code::NotRoot, text);
         }
-        let slots: Vec<_> = servers(s, &mut Vec::new()).into_iter().map(|(server, _)| commands::slot_of(server)).collect();
-        let (sessions, caches) = match sessions::prepare(pconf, s, &slots, &mpm, &Host) {
+        let (sessions, caches) = match sessions::prepare(pconf, s, &slots(s), &mpm, &Host) {
             Ok(done) => done,
-            Err(Problem(text)) => {
-                log::server(s, log::Level::Crit, Code::Configure, &text);
-                return ffi::HTTP_INTERNAL_SERVER_ERROR;
-            }
+            Err(problem) => return refuse(pconf, s, Code::SessionsRefused, &problem),
         };
         let daemons = usize::try_from(mpm.daemons).unwrap_or(1);
         // Children that end count as well while they have requests. Without counters nothing is refused.
@@ -152,12 +170,20 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             sessions: said,
             groups,
         };
-        if let Err(text) = parent::configure(s, &configuration, logs) {
-            log::server(s, log::Level::Crit, Code::SupervisorStart, &text);
+        if let Err((code, text)) = parent::configure(s, &configuration, logs) {
+            log::server(s, log::Level::Crit, code, &text);
             return ffi::HTTP_INTERNAL_SERVER_ERROR;
         }
     }
     ffi::OK
+}
+
+/// httpd ends for this.
+unsafe fn refuse(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, code: Code, problem: &Problem) -> c_int {
+    // SAFETY: the caller's: the pool of the live configuration.
+    let at = unsafe { commands::place_of(pconf, problem) };
+    log::server(s, log::Level::Crit, code, &format!("{problem}{at}"));
+    ffi::HTTP_INTERNAL_SERVER_ERROR
 }
 
 /// Where the command `drover` reaches this server.
