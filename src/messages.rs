@@ -48,6 +48,9 @@ codes! {
     /// to read its configuration all the same goes on, and the line says with what. Where no DroverSession directive asks for them, only a request that
     /// touches its session fails (503).
     SessionsRefused = 13;
+    /// The configuration names something that is not there: a group, a script, a directory. It is accepted, as by mod_wsgi, but what depends on it will
+    /// fail. The line has file and line.
+    Doubtful = 14;
     /// Options ExecCGI is off where the script lies. Map it with WSGIScriptAlias, or allow ExecCGI.
     NoExecCgi = 20;
     /// The script is not there, or httpd's user cannot look at it.

@@ -34,7 +34,12 @@ both_test!(an_exception_in_a_thread_of_its_own, |site| {
 });
 
 both_test!(no_script_no_callable_no_directory, |site| {
-    let site = site.script("empty.wsgi", "x = 1\n").app("/missing", "missing.wsgi").app("/empty", "empty.wsgi").app("/dir/", "");
+    let site = site
+        .script("empty.wsgi", "x = 1\n")
+        .app("/missing", "missing.wsgi")
+        .allow_log("DROVER0014: the script*missing.wsgi")
+        .app("/empty", "empty.wsgi")
+        .app("/dir/", "");
     let site = site
         .expect_log("DROVER0021|WSGI0135")
         .expect_log("DROVER0062|WSGI0089")
@@ -57,6 +62,7 @@ both_test!(exec_cgi_is_needed_without_an_alias, |site| {
 both_test!(an_unknown_group_is_500, |site| {
     let httpd = site
         .config("<Location /x>\nWSGIProcessGroup nowhere\n</Location>")
+        .allow_log("DROVER0014")
         .app("/", "hello.wsgi")
         .expect_log("DROVER0027|WSGI0151")
         .start();

@@ -7,7 +7,7 @@ use super::{beside, ffi, log};
 use crate::config::words::Words;
 use crate::config::{AliasPattern, Context, Contexts, DIRECTIVES, DirConfig, Directive, Effect, InterpreterScope, ServerConfig, Target};
 use crate::messages::Code;
-use crate::resolved;
+use crate::resolved::{self, Added};
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
@@ -160,6 +160,49 @@ struct Place {
 
 const PLACES: &CStr = c"mod_drover:places";
 
+/// How much there was before a directive.
+struct Counts {
+    groups: usize,
+    aliases: usize,
+    imports: usize,
+    python_home: Option<Vec<u8>>,
+}
+
+impl Counts {
+    fn of(config: &ServerConfig) -> Self {
+        let python_home = config.python_home.clone();
+        Self { groups: config.groups.len(), aliases: config.aliases.len(), imports: config.imports.len(), python_home }
+    }
+
+    fn added<'c>(&self, config: &'c ServerConfig) -> Added<'c> {
+        Added {
+            groups: config.groups.get(self.groups..).unwrap_or_default(),
+            aliases: config.aliases.get(self.aliases..).unwrap_or_default(),
+            imports: config.imports.get(self.imports..).unwrap_or_default(),
+            python_home: config.python_home.as_ref().filter(|home| self.python_home.as_ref() != Some(*home)),
+        }
+    }
+}
+
+/// A group that a directive names, and where.
+pub(super) struct Named {
+    pub(super) server: *mut ffi::server_rec,
+    pub(super) directive: &'static str,
+    pub(super) name: Vec<u8>,
+    pub(super) at: String,
+}
+
+const NAMED: &CStr = c"mod_drover:named";
+
+/// The groups that this configuration names for all requests.
+///
+/// # Safety
+/// `pool` must be the live configuration's.
+pub(super) unsafe fn named_groups<'a>(pool: *mut ffi::apr_pool_t) -> &'a mut Vec<Named> {
+    // SAFETY: the caller's; nothing else is stored under this key.
+    unsafe { on_pool(pool, NAMED) }
+}
+
 /// Where the directives of this configuration stand.
 unsafe fn places<'a>(pool: *mut ffi::apr_pool_t) -> &'a mut Vec<Place> {
     // SAFETY: the caller's; nothing else is stored under this key.
@@ -198,17 +241,28 @@ unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *co
             (true, _) if (*server).is_virtual != 0 => Context::VirtualHost,
             (true, _) => Context::Server,
         };
-        let before = config(slot).groups.len();
+        let before = Counts::of(config(slot));
         let result = if htaccess {
             // On a request's thread: nothing of the server may be touched.
             let mut nothing = ServerConfig::default();
-            directive.apply(&mut Target { server: &mut nothing, dir: &mut *dir, context, scope: None, defined_groups: &[] }, args)
+            // Which groups there are is seen when the request comes.
+            let named_groups = &mut Vec::new();
+            let server = &mut nothing;
+            directive.apply(&mut Target { server, dir: &mut *dir, context, scope: None, defined_groups: &[], named_groups }, args)
         } else {
             let names = group_names((*cmd).pool);
             let scope = (*slot).scope.clone();
-            let mut target = Target { server: &mut (*slot).config, dir: &mut *dir, context, scope: scope.as_ref(), defined_groups: names };
+            let (config_of, mut named) = (&mut (*slot).config, Vec::new());
+            let scope = scope.as_ref();
+            let mut target = Target { server: config_of, dir: &mut *dir, context, scope, defined_groups: names, named_groups: &mut named };
             let result = directive.apply(&mut target, args);
-            names.extend(config(slot).groups.iter().skip(before).map(|g| g.name.clone()));
+            names.extend(config(slot).groups.iter().skip(before.groups).map(|g| g.name.clone()));
+            named_groups((*cmd).pool).extend(named.into_iter().map(|name| Named {
+                server,
+                directive: directive.title(),
+                name,
+                at: at(cmd),
+            }));
             let argument = Words::new(args).word().unwrap_or_default();
             places((*cmd).pool).push(Place { directive: directive.title(), argument, at: at(cmd) });
             result
@@ -216,16 +270,20 @@ unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *co
         match result {
             Ok(effect) => {
                 if let Effect::Notice(text) = effect {
-                    notice(cmd, &text);
+                    notice(cmd, Code::NoEffect, &text);
                 }
             }
             Err(e) => return pooled((*cmd).pool, &e.to_string()),
         }
-        for group in config(slot).groups.iter().skip(before) {
+        let added = before.added(config(slot));
+        for group in added.groups {
             // Here, not later: the error then carries file and line.
             if let Err(problem) = resolved::check(group, &super::system::Host) {
                 return pooled((*cmd).pool, &problem.to_string());
             }
+        }
+        if !htaccess {
+            resolved::missing(&added, &super::system::Host).iter().for_each(|text| notice(cmd, Code::Doubtful, text));
         }
         if let Some(AliasPattern::Regex(pattern)) = config(slot).aliases.last().map(|a| &a.pattern).filter(|_| !htaccess)
             && super::regex(&mut *(*cmd).pool, pattern).is_none()
@@ -280,11 +338,11 @@ pub(super) fn first_pass() -> bool {
 }
 
 /// Says a notice once a start: in the real pass, or when only the syntax is checked.
-unsafe fn notice(cmd: *mut ffi::cmd_parms, text: &str) {
+unsafe fn notice(cmd: *mut ffi::cmd_parms, code: Code, text: &str) {
     if first_pass() {
         // SAFETY: the caller's.
         let place = unsafe { at(cmd) };
-        log::startup(log::Level::Notice, Code::NoEffect, &format!("{text}{place}"));
+        log::startup(log::Level::Notice, code, &format!("{text}{place}"));
     }
 }
 

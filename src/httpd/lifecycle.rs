@@ -14,8 +14,10 @@ use crate::resolved::{self, Problem, Resolved, Server, System};
 use crate::session::{Plan, Settings, Stores};
 use drover_sys::tally::{Column, Tally};
 use drover_wire::control::{Configuration, GroupSpec};
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, OsString, c_int, c_void};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -108,7 +110,10 @@ pub unsafe fn check_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec)
 unsafe fn check(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Result<(), (Code, Problem)> {
     // SAFETY: the caller's.
     unsafe {
-        resolve(s, &mut Vec::new()).map_err(|problem| (Code::Refused, problem))?;
+        let (resolved, _) = resolve(s, &mut Vec::new()).map_err(|problem| (Code::Refused, problem))?;
+        if commands::first_pass() {
+            doubts(pconf, s, &resolved).iter().for_each(|text| log::startup(log::Level::Warn, Code::Doubtful, text));
+        }
         // What a server that runs cannot have any more does not end it: post_config says so, and goes on.
         if Host.is_running() {
             return Ok(());
@@ -120,6 +125,33 @@ unsafe fn check(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Result<
         }
     }
     Ok(())
+}
+
+/// What the configuration names and has not: accepted, as by mod_wsgi.
+unsafe fn doubts(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, resolved: &Resolved) -> Vec<String> {
+    // SAFETY: the caller's: a live configuration, whose servers live as long as its pool.
+    unsafe {
+        let name_of = |server: *mut ffi::server_rec| {
+            let is_named = (*server).is_virtual != 0 && !(*server).server_hostname.is_null();
+            is_named.then(|| CStr::from_ptr((*server).server_hostname).to_bytes())
+        };
+        let groups = commands::named_groups(pconf).iter();
+        let mut said: Vec<String> = groups
+            .filter_map(|named| {
+                let doubt = resolved::doubt(resolved, name_of(named.server), &named.name)?;
+                Some(format!("{}: {doubt}{}", named.directive, named.at))
+            })
+            .collect();
+        let above = control_socket(pconf, s).and_then(|path| PathBuf::from(OsString::from_vec(path)).parent().map(Path::to_path_buf));
+        if let (Some(ControlSocket::Path(path)), Some(above)) = (&(*commands::slot_of(s)).config.control_socket, above)
+            && !above.is_dir()
+        {
+            let what = format!("there is no directory {}, so the command drover will not reach this server", above.display());
+            let problem = Problem::new("DroverControlSocket", path, what);
+            said.push(format!("{problem}{}", commands::place_of(pconf, &problem)));
+        }
+        said
+    }
 }
 
 /// Our slots of all servers, each once.
@@ -147,6 +179,7 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             Ok(done) => done,
             Err(problem) => return refuse(pconf, s, Code::Refused, &problem),
         };
+        doubts(pconf, s, &resolved).iter().for_each(|text| log::server(s, log::Level::Warn, Code::Doubtful, text));
         if libc::geteuid() != 0 && asks_for_identity(s) {
             let text = "httpd does not run as root: user=, group=, supplementary-groups= and chroot= of WSGIDaemonProcess have no effect, nor a cpu-priority= above httpd's own";
             log::server(s, log::Level::Warn, Code::NotRoot, text);
