@@ -69,7 +69,9 @@ run: ## Build, and serve examples/hello.wsgi on http://127.0.0.1:8000/ until Ctr
 stage: build ## Install below ./target/stage, for tests and `make run`.
 	@sh scripts/install.sh "$(TARGET)/release" "$(STAGE)" ""
 
-install: build ## Install below PREFIX; on Debian also the files that `a2enmod drover` needs.
+# Only copies, so that `sudo make install` needs no Rust of root's own; builds if nothing has been built.
+install: ## Install what `make build` made below PREFIX; with /usr or /usr/local on Debian also what `a2enmod drover` needs.
+	@[ -f "$(TARGET)/release/droverd" ] || $(MAKE) --no-print-directory build
 	@sh scripts/install.sh "$(TARGET)/release" "$(PREFIX)" "$(DESTDIR)"
 
 uninstall: ## Remove what `make install` wrote.

@@ -33,7 +33,7 @@ codes! {
     SupervisorStart = 6;
     /// droverd ended. It is started again; requests wait in their queues meanwhile.
     SupervisorDied = 7;
-    /// The configuration could not be handed to droverd. The groups go on as they were.
+    /// The configuration could not be handed to droverd; the line has the system's reason. httpd does not go on.
     Configure = 8;
     /// httpd does not run as root, so `user=`, `group=` and `chroot=` of a group have no effect, nor has a `cpu-priority=` above httpd's own.
     NotRoot = 9;
@@ -41,6 +41,16 @@ codes! {
     Sessions = 10;
     /// The store of sessions has trouble; the line says which. A damaged one is moved aside, and the service goes on with a new one.
     SessionStore = 11;
+    /// What the configuration asks for cannot be had: a user, a directory, an interpreter. httpd does not start, and `apachectl graceful` leaves the
+    /// running one alone. The line names the directive with its file and line.
+    Refused = 12;
+    /// Sessions cannot be kept as the configuration asks. httpd does not start, and `apachectl graceful` leaves the running one alone; one that is told
+    /// to read its configuration all the same goes on, and the line says with what. Where no DroverSession directive asks for them, only a request that
+    /// touches its session fails (503).
+    SessionsRefused = 13;
+    /// The configuration names something that is not there: a group, a script, a directory. It is accepted, as by mod_wsgi, but what depends on it will
+    /// fail. The line has file and line.
+    Doubtful = 14;
     /// Options ExecCGI is off where the script lies. Map it with WSGIScriptAlias, or allow ExecCGI.
     NoExecCgi = 20;
     /// The script is not there, or httpd's user cannot look at it.

@@ -3,8 +3,10 @@
 //! Responsible for: which groups there are, what droverd is told of each, what each request must know. Must never: touch
 //! httpd or the system (users and files are looked up by the [`System`] it is given). Called by: `httpd::lifecycle`.
 use crate::config::group::{GroupSpec as GroupName, UserSpec};
+use crate::config::suggest::nearest;
 use crate::config::{
-    AliasPattern, DaemonGroup, Expr, GroupChoice, GroupOptions, HashSeed, IMPLICIT_GROUP, MaxWaiting, ScriptAlias, ServerConfig,
+    AliasPattern, DaemonGroup, Expr, GroupChoice, GroupOptions, HashSeed, IMPLICIT_GROUP, ImportScript, MaxWaiting, ScriptAlias,
+    ServerConfig,
 };
 use crate::messages::Code;
 use drover_sys::users::User;
@@ -162,6 +164,8 @@ pub trait System {
     /// The server runs and reads its configuration again. A directory or an interpreter that has gone meanwhile must not end it: the old
     /// processes go on serving, and droverd says why no new ones can be started.
     fn is_running(&self) -> bool;
+    /// Whether nothing is there, for certain.
+    fn is_missing(&self, path: &[u8]) -> bool;
     /// Processors.
     fn cores(&self) -> u32;
     /// PATH of httpd.
@@ -170,9 +174,34 @@ pub trait System {
     fn httpd_identity(&self) -> Option<(u32, u32)>;
 }
 
-/// A group that cannot work; the text names the group, what is wrong, and what to do.
+/// What cannot work, of which directive; the caller knows where that stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem(pub String);
+pub struct Problem {
+    /// The directive.
+    pub directive: &'static str,
+    /// Its first argument.
+    pub argument: Vec<u8>,
+    /// What is wrong, and what to do.
+    pub what: String,
+}
+
+impl Problem {
+    /// Of a directive and its first argument.
+    #[must_use]
+    pub fn new(directive: &'static str, argument: &[u8], what: String) -> Self {
+        Self { directive, argument: argument.to_vec(), what }
+    }
+
+    fn group(name: &[u8], what: String) -> Self {
+        Self::new("WSGIDaemonProcess", name, what)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.directive, self.argument.escape_ascii(), self.what)
+    }
+}
 
 /// Resolves every server's groups. The first server is the main one.
 pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved, Vec<GroupSpec>), Problem> {
@@ -211,13 +240,70 @@ pub fn check(group: &DaemonGroup, system: &dyn System) -> Result<(), Problem> {
     let o = &group.options;
     let who = identity(&group.name, o, system)?;
     if o.user.is_some() && who.is_some_and(|i| i.uid == 0) {
-        return Err(Problem(format!("WSGIDaemonProcess {}: user=: a group cannot run as root", group.name.escape_ascii())));
+        return Err(Problem::group(&group.name, "user=: a group cannot run as root".into()));
     }
     directories(&group.name, o, system)?;
     if o.python.is_some() || o.python_home.is_some() {
         interpreter(&group.name, o, None, system)?;
     }
     Ok(())
+}
+
+/// What a directive has just added.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Added<'a> {
+    /// WSGIDaemonProcess.
+    pub groups: &'a [DaemonGroup],
+    /// WSGIScriptAlias.
+    pub aliases: &'a [ScriptAlias],
+    /// WSGIImportScript.
+    pub imports: &'a [ImportScript],
+    /// WSGIPythonHome.
+    pub python_home: Option<&'a Vec<u8>>,
+}
+
+/// What of that is not there, though a server can start without it, as with mod_wsgi.
+pub fn missing(added: &Added<'_>, system: &dyn System) -> Vec<String> {
+    let mut said = Vec::new();
+    for group in added.groups {
+        let root = group.options.chroot.as_deref().unwrap_or_default();
+        let gone = group.options.python_path.iter().filter(|path| system.is_missing(&[root, path.as_slice()].concat()));
+        said.extend(gone.map(|path| format!("WSGIDaemonProcess {}: python-path={}: it is not there", shown(&group.name), shown(path))));
+    }
+    let fixed = |alias: &&ScriptAlias| matches!(alias.pattern, AliasPattern::Prefix(_)) || !alias.target.contains(&b'$');
+    let of_aliases = added.aliases.iter().filter(fixed).map(|alias| &alias.target);
+    let scripts = of_aliases.chain(added.imports.iter().filter(|import| !import.from_alias).map(|import| &import.script));
+    said.extend(
+        scripts
+            .filter(|path| path.starts_with(b"/") && system.is_missing(path))
+            .map(|path| format!("the script {} is not there", shown(path))),
+    );
+    let no_python =
+        |home: &&Vec<u8>| [b"/bin/python3".as_slice(), b"/bin/python"].iter().all(|tail| !system.is_executable(&[home, *tail].concat()));
+    said.extend(added.python_home.filter(no_python).map(|home| {
+        format!("WSGIPythonHome {0}: there is no {0}/bin/python3, so groups without python-home= and python= cannot start", shown(home))
+    }));
+    said
+}
+
+/// What is wrong with a group that a directive of the host `server_name` (`None`: outside of all) names for all requests; `None`: nothing.
+#[must_use]
+pub fn doubt(resolved: &Resolved, server_name: Option<&[u8]>, name: &[u8]) -> Option<String> {
+    match (resolved.group_for(server_name.unwrap_or_default(), name), server_name) {
+        // What stands outside of all virtual hosts is inherited by the one that may use the group.
+        (Ok(_), _) | (Err(GroupError::Elsewhere(..)), None) => None,
+        (Err(error @ GroupError::Elsewhere(..)), _) => Some(error.to_string()),
+        (Err(error), _) => {
+            let mut names: Vec<&Vec<u8>> = resolved.groups.keys().collect();
+            names.sort();
+            let guess = nearest(name, names).map(|near: &Vec<u8>| format!(", did you mean '{}'?", shown(near)));
+            Some(format!("{error}{}", guess.unwrap_or_default()))
+        }
+    }
+}
+
+fn shown(text: &[u8]) -> std::slice::EscapeAscii<'_> {
+    text.escape_ascii()
 }
 
 fn directories(name: &[u8], o: &GroupOptions, system: &dyn System) -> Result<(), Problem> {
@@ -228,7 +314,7 @@ fn directories(name: &[u8], o: &GroupOptions, system: &dyn System) -> Result<(),
             _ => dir.clone(),
         };
         if !system.is_directory(&seen) && !system.is_running() {
-            return Err(Problem(format!("WSGIDaemonProcess {}: {option}={}: not a directory", name.escape_ascii(), dir.escape_ascii())));
+            return Err(Problem::group(name, format!("{option}={}: not a directory", dir.escape_ascii())));
         }
     }
     Ok(())
@@ -262,9 +348,9 @@ fn limits(server: &Server<'_>, o: &GroupOptions, system: &dyn System) -> Result<
 
 fn find_user(spec: &UserSpec, option: &str, group: &[u8], system: &dyn System) -> Result<User, Problem> {
     match spec {
-        UserSpec::Name(name) => system.user_by_name(name).ok_or_else(|| {
-            Problem(format!("WSGIDaemonProcess {}: {option}={}: there is no such user", group.escape_ascii(), name.escape_ascii()))
-        }),
+        UserSpec::Name(name) => system
+            .user_by_name(name)
+            .ok_or_else(|| Problem::group(group, format!("{option}={}: there is no such user", name.escape_ascii()))),
         UserSpec::Id(uid) => {
             Ok(system.user_by_id(*uid).unwrap_or_else(|| User { uid: *uid, gid: u32::MAX, name: Vec::new(), home: Vec::new() }))
         }
@@ -274,9 +360,9 @@ fn find_user(spec: &UserSpec, option: &str, group: &[u8], system: &dyn System) -
 fn find_group(spec: &GroupName, option: &str, group: &[u8], system: &dyn System) -> Result<u32, Problem> {
     match spec {
         GroupName::Id(gid) => Ok(*gid),
-        GroupName::Name(name) => system.group_by_name(name).ok_or_else(|| {
-            Problem(format!("WSGIDaemonProcess {}: {option}={}: there is no such group", group.escape_ascii(), name.escape_ascii()))
-        }),
+        GroupName::Name(name) => system
+            .group_by_name(name)
+            .ok_or_else(|| Problem::group(group, format!("{option}={}: there is no such group", name.escape_ascii()))),
     }
 }
 
@@ -305,7 +391,7 @@ fn interpreter(name: &[u8], o: &GroupOptions, server_home: Option<&Vec<u8>>, sys
         Some(root) => [root.as_slice(), path].concat(),
         None => path.to_vec(),
     };
-    let bad = |what: String| Problem(format!("WSGIDaemonProcess {}: {what}", name.escape_ascii()));
+    let bad = |what: String| Problem::group(name, what);
     if let Some(python) = &o.python {
         let ok = system.is_executable(&within(python)) || system.is_running();
         return if ok { Ok(python.clone()) } else { Err(bad(format!("python={}: not an executable file", python.escape_ascii()))) };
@@ -314,10 +400,15 @@ fn interpreter(name: &[u8], o: &GroupOptions, server_home: Option<&Vec<u8>>, sys
         let candidates = [b"/bin/python3".as_slice(), b"/bin/python"].map(|tail| [home.as_slice(), tail].concat());
         let usual = candidates.first().filter(|_| system.is_running()).cloned();
         return candidates.into_iter().find(|c| system.is_executable(&within(c))).or(usual).ok_or_else(|| {
-            bad(format!(
-                "python-home={0}: there is no {0}/bin/python3; name a virtual environment or a Python installation, or use python= for an executable",
-                home.escape_ascii()
-            ))
+            const ADVICE: &str =
+                "name a virtual environment or a Python installation, or use python= of WSGIDaemonProcess for an executable";
+            let missing = format!("there is no {}/bin/python3", home.escape_ascii());
+            if o.python_home.is_some() {
+                bad(format!("python-home={}: {missing}; {ADVICE}", home.escape_ascii()))
+            } else {
+                let what = format!("{missing}, and the group '{}' has no python-home= of its own; {ADVICE}", name.escape_ascii());
+                Problem::new("WSGIPythonHome", home, what)
+            }
         });
     }
     let from_path = system.path().into_iter().map(|dir| [dir.as_slice(), b"/python3"].concat());

@@ -26,6 +26,9 @@ impl System for Made {
     fn is_directory(&self, path: &[u8]) -> bool {
         path == b"/srv"
     }
+    fn is_missing(&self, path: &[u8]) -> bool {
+        path.starts_with(b"/none")
+    }
     fn is_running(&self) -> bool {
         self.running
     }
@@ -44,7 +47,8 @@ fn configure(context: Context, lines: &[&str]) -> ServerConfig {
     let (mut server, mut dir, mut names) = (ServerConfig::default(), DirConfig::default(), Vec::new());
     for line in lines {
         let (name, arguments) = line.split_once(' ').unwrap();
-        let mut target = Target { server: &mut server, dir: &mut dir, context, scope: None, defined_groups: &names };
+        let mut target =
+            Target { server: &mut server, dir: &mut dir, context, scope: None, defined_groups: &names, named_groups: &mut Vec::new() };
         directive(name.as_bytes()).unwrap().apply(&mut target, arguments.as_bytes()).unwrap();
         names = server.groups.iter().map(|g| g.name.clone()).collect();
     }
@@ -124,7 +128,7 @@ fn the_interpreter_is_the_environments_own() {
         let main = configure(Context::Server, &[&format!("WSGIDaemonProcess a {option}")]);
         match (resolve(&main_and(&main, &[]), &system), want) {
             (Ok((_, specs)), Ok(python)) => assert_eq!(spec(&specs, b"a").python, python.as_bytes()),
-            (Err(Problem(text)), Err(part)) => assert!(text.contains(part), "{text}"),
+            (Err(problem), Err(part)) => assert!(problem.to_string().contains(part), "{problem}"),
             (got, _) => panic!("{option}: {got:?}"),
         }
     }
@@ -140,8 +144,8 @@ fn what_does_not_exist_is_named() {
         ("script-user=nope", "no such user"),
     ] {
         let main = configure(Context::Server, &[&format!("WSGIDaemonProcess a {option}")]);
-        let Err(Problem(text)) = resolve(&main_and(&main, &[]), &SYSTEM) else { panic!("{option} was accepted") };
-        assert!(text.contains(part), "{text}");
+        let Err(problem) = resolve(&main_and(&main, &[]), &SYSTEM) else { panic!("{option} was accepted") };
+        assert!(problem.to_string().contains(part), "{problem}");
     }
 }
 
@@ -170,4 +174,38 @@ fn what_is_gone_while_the_server_runs_does_not_end_it() {
         let (_, specs) = resolve(&main_and(&config, &[]), &Made { running: true, ..SYSTEM }).unwrap();
         assert!(line != "python-home=/gone" || spec(&specs, b"shop").python == b"/gone/bin/python3");
     }
+}
+
+#[test]
+fn what_is_named_and_not_there_is_said() {
+    let lines = [
+        "WSGIDaemonProcess a python-path=/none/lib:/srv",
+        "WSGIScriptAlias / /none/a.wsgi",
+        "WSGIScriptAlias /b /srv/b.wsgi",
+        "WSGIScriptAliasMatch ^/(x) /none/$1.wsgi",
+        "WSGIImportScript /none/i.py process-group=a application-group=i",
+        "WSGIPythonHome /none",
+    ];
+    let config = configure(Context::Server, &lines);
+    let added =
+        Added { groups: &config.groups, aliases: &config.aliases, imports: &config.imports, python_home: config.python_home.as_ref() };
+    let said = missing(&added, &SYSTEM);
+    let want =
+        ["python-path=/none/lib: it is not there", "the script /none/a.wsgi", "the script /none/i.py", "WSGIPythonHome /none: there is no"];
+    assert_eq!(said.len(), want.len(), "{said:?}");
+    assert!(said.iter().zip(want).all(|(said, want)| said.contains(want)), "{said:?}");
+}
+
+#[test]
+fn groups_that_are_named_in_vain_are_said() {
+    let vhost = configure(Context::VirtualHost, &["WSGIDaemonProcess shop threads=1"]);
+    let main = configure(Context::Server, &["WSGIDaemonProcess wide threads=1"]);
+    let (resolved, _) = resolve(&main_and(&main, &[vhost]), &SYSTEM).unwrap();
+    let doubt = |server: Option<&str>, name: &str| super::doubt(&resolved, server.map(str::as_bytes), name.as_bytes()).unwrap_or_default();
+    for (server, name) in [(None, "wide"), (None, "shop"), (Some("shop.example"), "shop"), (Some("x"), "wide"), (None, "default")] {
+        assert_eq!(doubt(server, name), "", "{server:?} {name}");
+    }
+    assert_eq!(doubt(None, "shp"), "no WSGIDaemonProcess defines the group 'shp', did you mean 'shop'?");
+    assert_eq!(doubt(Some("x"), "nothing"), "no WSGIDaemonProcess defines the group 'nothing'");
+    assert!(doubt(Some("x"), "shop").contains("is defined in the virtual host shop.example"));
 }

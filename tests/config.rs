@@ -18,6 +18,11 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("WSGIDaemonProcess", &["WSGIDaemonProcess"]),
     ("WSGIDaemonProcess app", &["app", "duplicates"]),
     ("WSGIScriptAlias /only-one", &["WSGIScriptAlias"]),
+    (
+        "WSGIDaemonProcess bare threads=1\nWSGIPythonHome @dir@/no-home",
+        &["DROVER0012: WSGIPythonHome @dir@/no-home: there is no @dir@/no-home/bin/python3"],
+    ),
+    ("DroverSession memory", &["DROVER0013: DroverSession memory"]),
     ("WSGIScriptAlias / /x.wsgi proces-group=app", &["proces-group", "process-group"]),
     ("WSGIScriptAlias / /x.wsgi process-group=later application-group=%{GLOBAL}\nWSGIDaemonProcess later", &["later"]),
     ("WSGIScriptAliasMatch ^/([ /x.wsgi", &["WSGIScriptAliasMatch"]),
@@ -55,6 +60,53 @@ event_test!(wrong_lines_are_refused_with_file_and_line, |site| {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+});
+
+/// Lines that are accepted, as by mod_wsgi, and what `httpd -t` says of them, with the line.
+const DOUBTED: &[(&str, &str)] = &[
+    ("WSGIProcessGroup apps", "DROVER0014: WSGIProcessGroup: no WSGIDaemonProcess defines the group 'apps', did you mean 'app'?"),
+    (
+        "<Directory /tmp>\nWSGIProcessGroup nosuch\n</Directory>",
+        "DROVER0014: WSGIProcessGroup: no WSGIDaemonProcess defines the group 'nosuch'",
+    ),
+    ("WSGIRestrictProcess app nosuch", "DROVER0014: WSGIRestrictProcess: no WSGIDaemonProcess defines the group 'nosuch'"),
+    ("WSGIScriptAlias /x @apps@/hello.wsgi process-group=nosuch", "DROVER0014: WSGIScriptAlias: no WSGIDaemonProcess defines the group"),
+    (
+        "<VirtualHost *:1>\nServerName a\nWSGIDaemonProcess of-a\n</VirtualHost>\n<VirtualHost *:1>\nServerName b\nWSGIProcessGroup of-a\n</VirtualHost>",
+        "DROVER0014: WSGIProcessGroup: the group 'of-a' is defined in the virtual host a and can be used by",
+    ),
+    ("WSGIDaemonProcess x python-path=@dir@/nope", "DROVER0014: WSGIDaemonProcess x: python-path=@dir@/nope: it is not there"),
+    ("DroverControlSocket @dir@/nope/x.sock", "DROVER0014: DroverControlSocket @dir@/nope/x.sock: there is no directory @dir@/nope"),
+    ("WSGIScriptAlias /x @dir@/nope.wsgi", "DROVER0014: the script @dir@/nope.wsgi is not there"),
+    ("WSGIScriptAlias /x nope.wsgi", "DROVER0003: WSGIScriptAlias: 'nope.wsgi' is not an absolute path"),
+    ("WSGIApplicationGroup %{GLOBL}", "DROVER0003: WSGIApplicationGroup: '%{GLOBL}' is taken as it stands, did you mean %{GLOBAL}?"),
+    ("WSGIDaemonProcess x home='@dir@", "DROVER0003: WSGIDaemonProcess: a quote is not closed"),
+    ("WSGITrustedProxyHeaders", "DROVER0003: WSGITrustedProxyHeaders: names no header"),
+    ("WSGIDaemonProcess x processes=2 processes=3", "DROVER0003: WSGIDaemonProcess: processes= stands there more than once"),
+];
+
+event_test!(what_will_not_work_is_told_with_file_and_line, |site| {
+    let first = site.text().lines().count() + 1;
+    for (lines, part) in DOUBTED {
+        let (subject, mpm) = (site.subject, site.mpm);
+        let site = crate::harness::Site::new(subject, mpm, "doubted").config(lines);
+        let last = first - 1 + lines.lines().count();
+        let (said, part) = (site.accepted(), site.fill(part));
+        let line = said.lines().find(|line| line.contains(&part)).unwrap_or_else(|| panic!("no {part:?} for {lines}: {said}"));
+        assert!((first..=last).any(|n| line.ends_with(&site.fill(&format!("(@dir@/httpd.conf:{n})")))), "{first} to {last}: {line}");
+    }
+    assert!(!site.accepted().contains("DROVER"), "nothing is said of a sound configuration");
+    // No group needs it: what needs it is refused.
+    let own = site.bare().config("WSGIDaemonProcess own python=/usr/bin/python3\nWSGIPythonHome @dir@/nope");
+    assert!(own.accepted().contains(&own.fill("DROVER0014: WSGIPythonHome @dir@/nope: there is no @dir@/nope/bin/python3")));
+});
+
+event_test!(what_will_not_work_is_told_in_the_log_at_graceful, |site| {
+    let site = site.app("/", "hello.wsgi").allow_log("DROVER0014: WSGIRestrictProcess: no WSGIDaemonProcess defines the group 'nosuch'");
+    let mut httpd = site.start();
+    httpd.reconfigure(|site| site.config("WSGIRestrictProcess app nosuch").expect_log("wsgi:warn*DROVER0014*nosuch*httpd.conf:"));
+    httpd.graceful();
+    httpd.ok("/");
 });
 
 event_test!(what_mod_wsgi_accepts_is_accepted, |site| {
@@ -124,7 +176,8 @@ WSGIScriptAlias /global @apps@/environ.wsgi process-group=app\n</VirtualHost>\n\
 <VirtualHost 127.0.0.1:@port@>\nServerName a.example\nServerAlias a2.example\nWSGIScriptAlias /own @apps@/environ.wsgi process-group=of-a\n</VirtualHost>\n";
 
 both_test!(a_group_serves_all_virtual_hosts_of_its_server_name, |site| {
-    let httpd = site.bare().config("WSGIDaemonProcess app threads=2 python-path=@apps@").config(HOSTS).start();
+    // The second host names the group of the first.
+    let httpd = site.bare().config("WSGIDaemonProcess app threads=2 python-path=@apps@").config(HOSTS).allow_log("DROVER0014").start();
     // The third host is on the address itself, so httpd takes it for every request; its ServerName is that of the first.
     let answer = httpd.request("GET", "/own").header("Host", "a2.example").send();
     assert_eq!(answer.json()["mod_wsgi.process_group"], "of-a");
@@ -132,8 +185,13 @@ both_test!(a_group_serves_all_virtual_hosts_of_its_server_name, |site| {
 
 both_test!(a_group_of_another_virtual_host_is_500, |site| {
     let text = HOSTS.split("<VirtualHost 127").next().expect("two hosts");
-    let httpd =
-        site.bare().config("WSGIDaemonProcess app threads=2 python-path=@apps@").config(text).expect_log("DROVER0028|WSGI0152").start();
+    let httpd = site
+        .bare()
+        .config("WSGIDaemonProcess app threads=2 python-path=@apps@")
+        .config(text)
+        .expect_log("DROVER0028|WSGI0152")
+        .allow_log("DROVER0014")
+        .start();
     let get = |host: &str, path: &str| httpd.request("GET", path).header("Host", host).send();
     assert_eq!(get("a.example", "/own").json()["mod_wsgi.process_group"], "of-a");
     assert_eq!(get("a.example", "/global").json()["mod_wsgi.process_group"], "app");

@@ -122,8 +122,15 @@ mpm_test!(in_a_dbm, |site| {
 });
 
 event_test!(a_provider_that_is_not_loaded_is_refused, |site| {
-    let site = site.app("/", "sessions/plain.wsgi").config("DroverSession socache:shmcb");
-    let out = Command::new(crate::harness::paths::httpd()).arg("-f").arg(site.write_config()).arg("-DFOREGROUND").output();
-    assert!(!out.expect("httpd").status.success());
-    assert!(site.logs().all().contains("DROVER0008: DroverSession socache:shmcb: there is no such provider; load its module"));
+    let asked = |line: &str| Site::new(site.subject, site.mpm, "provider").app("/", "sessions/plain.wsgi").config(line);
+    let known = asked("DroverSession socache:shmcb");
+    known.refused(&[
+        "DROVER0013: DroverSession socache:shmcb: there is no such provider; load its module",
+        "mod_socache_shmcb.so (@dir@/httpd.conf:",
+    ]);
+    asked("DroverSession socache:shmc").refused(&["did you mean socache:shmcb?"]);
+    asked("DroverSession socache:nosuch").refused(&["there is no such provider; httpd has shmcb, dbm, memcache and redis"]);
+    // The provider reads its arguments.
+    let wrong = asked("DroverSession socache:shmcb:@dir@/run/x(1)").modules("socache_shmcb");
+    wrong.refused(&["DROVER0013: DroverSession socache:shmcb:@dir@/run/x(1): Invalid argument: size has to be", "(@dir@/httpd.conf:"]);
 });

@@ -367,7 +367,63 @@ mpm_test!(memory_is_refused_where_children_do_not_share_it, |site| {
     let out = std::process::Command::new(crate::harness::paths::httpd()).arg("-f").arg(site.write_config()).arg("-DFOREGROUND").output();
     assert!(!out.expect("httpd").status.success());
     let said = site.logs().all();
-    for part in ["DROVER0008: DroverSession memory: the MPM is", "children at most", "Write auto or disk"] {
-        assert!(said.contains(part), "{said}");
+    assert!(said.is_empty(), "refused before a log is opened: {said}");
+    site.refused(&["DROVER0013: DroverSession memory: the MPM is", "children at most", "Write auto or disk", "(@dir@/httpd.conf:"]);
+});
+
+mpm_test!(sessions_that_cannot_be_had_are_refused_and_do_not_end_a_running_server, |site| {
+    let mut httpd = self::site(site, "disk").start();
+    let cookie = begin(&httpd);
+    let cases = [
+        ("DroverSession memory", "DROVER0013: DroverSession memory: the MPM is", "DroverSession auto would", Some("2")),
+        ("DroverSession socache:shmcb", "DROVER0013: DroverSession socache:shmcb: there is no such provider; load", "gets 503", None),
+        (
+            "DroverSession disk\nDroverSessionDirectory @dir@/httpd.conf",
+            "DROVER0013: DroverSessionDirectory @dir@/httpd.conf",
+            "gets 503",
+            None,
+        ),
+        ("DroverSessionDirectory @dir@/httpd.conf/x", "DROVER0013: DroverSessionDirectory @dir@/httpd.conf/x", "gets 503", None),
+    ];
+    for (lines, said, instead, count) in cases {
+        httpd.reconfigure(|site| site.config(lines));
+        httpd.site.refused(&[said, "(@dir@/httpd.conf:"]);
+        // apachectl would have asked; who signals all the same still has a server.
+        httpd.expect_log(&format!("crit*{said}*{instead}"));
+        httpd.graceful();
+        until("the new configuration", || httpd.log().contains(&httpd.site.fill(said)));
+        let answer = get(&httpd, "/count", &cookie);
+        match count {
+            Some(n) => assert_eq!(answer.text(), n, "{lines}"),
+            None => assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{lines}"),
+        }
+        httpd.site =
+            std::mem::replace(&mut httpd.site, Site::new(crate::harness::Subject::Ours, Mpm::Event, "spare")).allow_log("DROVER0070");
     }
+    httpd.reconfigure(|site| site.config("DroverSessionDirectory @dir@/sessions"));
+    httpd.graceful();
+    until("the old store", || get(&httpd, "/count", &cookie).status == 200);
+    assert_eq!(get(&httpd, "/read", &cookie).text(), "3", "nothing was lost meanwhile");
+});
+
+mpm_test!(sessions_that_nobody_asks_for_do_not_keep_httpd_from_starting, |site| {
+    let site = site.app("/plain", "sessions/plain.wsgi").app("/", "hello.wsgi");
+    if crate::harness::site::is_root() {
+        let directory = site.dir().join("sessions");
+        std::fs::create_dir(&directory).expect("directory");
+        std::os::unix::fs::chown(&directory, Some(65532), None).expect("chown");
+    } else {
+        std::fs::write(site.dir().join("sessions"), "").expect("file");
+    }
+    let line = "warn*DROVER0013: DroverSessionDirectory @dir@/sessions: sessions cannot be kept there: it *DroverSession off";
+    let httpd = site.expect_log(line).allow_log("DROVER0013|DROVER0070").start();
+    httpd.ok("/");
+    assert_eq!(httpd.get("/plain/count").status, 503);
+    httpd.ok("/");
+});
+
+event_test!(sessions_that_are_asked_for_are_refused_by_the_check, |site| {
+    std::fs::write(site.dir().join("sessions"), "").expect("file");
+    site.config("DroverSession auto")
+        .refused(&["DROVER0013: DroverSessionDirectory @dir@/sessions: sessions cannot be kept there: it is not"]);
 });

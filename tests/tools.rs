@@ -90,6 +90,16 @@ event_test!(serve_a_module, |site| {
     serving.end(&site, Signal::INT);
 });
 
+event_test!(serve_a_script_of_a_project, |site| {
+    let site = site.script("mysite/settings.py", "NAME = 'of the project'\n").script("mysite/__init__.py", "");
+    let page = "import beside, mysite.settings, os\ndef application(e, s):\n    s('200 OK', [])\n    \
+                return [f'{mysite.settings.NAME} {beside.NAME} {os.getcwd()}'.encode()]\n";
+    let site = site.script("mysite/wsgi.py", page).script("mysite/beside.py", "NAME = 'and beside'\n");
+    let serving = serve(&site, &["mysite/wsgi.py"]);
+    assert_eq!(serving.get("/").text(), format!("of the project and beside {}", site.apps().display()));
+    serving.end(&site, Signal::INT);
+});
+
 event_test!(serve_with_a_virtualenv, |site| {
     let python = paths::apps_venv().join("bin/python");
     let serving = serve(&site, &["flask/yourapplication.wsgi", "--python", &python.display().to_string(), "--mpm", "worker"]);
@@ -113,6 +123,11 @@ event_test!(clear_errors, |site| {
         (&["serve", "hello.wsgi", "--port", &port], 1, "in use"),
         (&["serve", "missing.wsgi"], 1, "missing.wsgi"),
         (&["serve", "no/such.wsgi"], 1, "no application"),
+        (&["serve", "mysite.wsgi"], 1, "write mysite.wsgi:application"),
+        (&["serve", "nosuch:app"], 1, "no module 'nosuch'"),
+        (&["serve", "json.nosuch:app"], 1, "no module 'json.nosuch'"),
+        (&["serve", "json:nope"], 1, "nope"),
+        (&["serve", "hello.wsgi", "--port", "99999"], 2, "--port 99999"),
         (&["serve", "hello.wsgi", "--python", "/no/python"], 1, "/no/python"),
         (&["serve", "hello.wsgi", "--httpd", "/no/httpd"], 1, "httpd"),
         (&["serve", "hello.wsgi", "--mpm", "fast"], 2, "event"),
@@ -127,16 +142,23 @@ event_test!(clear_errors, |site| {
 });
 
 event_test!(config_is_a_configuration, |site| {
-    let (output, said) = ended(&site, &["config", "hello.wsgi", "--port", &site.port.to_string(), "--processes", "3"]);
-    assert!(output.status.success(), "{said}");
-    let directory = site.dir().display().to_string();
-    let text =
-        String::from_utf8_lossy(&output.stdout).replace("\"/tmp/drover\"", &directory).replace("/tmp/drover/", &format!("{directory}/"));
-    assert!(text.contains("processes=3") && text.contains(&format!("Listen 127.0.0.1:{}", site.port)));
-    let file = site.dir().join("printed.conf");
-    std::fs::write(&file, text).expect("write");
-    let tested = Command::new(paths::httpd()).arg("-t").arg("-f").arg(&file).output().expect("httpd -t");
-    assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stderr));
+    let site = site.script("shop.py", "def app(e, s):\n    s('200 OK', [])\n    return [b'shop']\n");
+    for application in ["hello.wsgi", "shop:app"] {
+        let arguments = ["config", application, "--port", &site.port.to_string(), "--processes", "3"];
+        let (output, said) = ended(&site, &arguments);
+        assert!(output.status.success(), "{said}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("processes=3") && text.contains(&format!("Listen 127.0.0.1:{}", site.port)));
+        // What its head says to do, with a check in place of the server.
+        let steps: String = text.lines().filter_map(|line| line.strip_prefix("#   ")).map(|line| format!("{line} &&\n")).collect();
+        let drover = format!("{} {}", paths::drover().display(), arguments.join(" "));
+        let steps = steps.replace("drover config ...", &drover).replace("-DFOREGROUND", "-t") + "ls \"$DROVER_DIRECTORY\"";
+        let done = Command::new("sh").arg("-c").arg(&steps).env("TMPDIR", site.dir()).current_dir(site.apps()).output().expect("sh");
+        let (listed, said) = (String::from_utf8_lossy(&done.stdout).into_owned(), String::from_utf8_lossy(&done.stderr));
+        assert!(done.status.success(), "{steps}\n{said}");
+        assert_eq!(listed.contains("application.wsgi"), application == "shop:app", "{listed}");
+        assert!(!said.contains("DROVER0014"), "all that it names is there: {said}");
+    }
 });
 
 event_test!(version_help_and_check, |site| {
@@ -150,4 +172,23 @@ event_test!(version_help_and_check, |site| {
     for part in ["droverd", "httpd", "python", "extension", "MPM"] {
         assert!(text.lines().any(|l| l.starts_with(part)), "{part}: {text}");
     }
+});
+
+event_test!(make_install_copies_what_was_built, |site| {
+    let make = |built: &str, destination: &str| {
+        let mut command = Command::new("make");
+        command.arg("-C").arg(paths::repository()).args(["install", "PREFIX=/usr/local", "CARGO=/bin/false"]);
+        // As sudo leaves it: no Rust on PATH.
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("CARGO_TARGET_DIR", site.dir().join(built));
+        command.arg(format!("DESTDIR={}", site.dir().join(destination).display())).stdin(Stdio::null()).output().expect("make")
+    };
+    for file in ["libmod_drover.so", "droverd", "lib_drover.so", "drover"] {
+        site.write(&format!("built/release/{file}"), file);
+    }
+    let done = make("apps/built", "there");
+    assert!(done.status.success(), "{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    let module = std::fs::read_to_string(site.dir().join("there/usr/local/lib/mod_drover/mod_drover.so"));
+    assert_eq!(module.expect("the module"), "libmod_drover.so");
+    assert!(!make("apps/nothing", "nowhere").status.success(), "what was not built is built first");
+    assert!(!site.dir().join("nowhere").exists());
 });

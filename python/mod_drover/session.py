@@ -129,18 +129,19 @@ def _serializer(number):
 
 
 def _dumps(serializer, data):
-    """Serialises; when that fails, finds out whose fault it is."""
+    """Serialises; when that fails, finds out whose fault it is, and says that alone: the serializer's own frames are the same for each value."""
     try:
         return serializer.dumps(data)
     except Exception as e:
-        for key, value in data.items():
-            try:
-                serializer.dumps({key: value})
-            except Exception as why:
-                error = NotSerializable("the session's value under %r cannot be stored: %s" % (key, why))
-                error.key = key
-                raise error from why
-        raise NotSerializable("the session cannot be stored: %s" % e) from e
+        error = NotSerializable("the session cannot be stored: %s: %s" % (type(e).__name__, e))
+    for key, value in data.items():
+        try:
+            serializer.dumps({key: value})
+        except Exception as e:
+            error = NotSerializable("the session's value under %r cannot be stored: %s: %s" % (key, type(e).__name__, e))
+            error.key = key
+            break
+    raise error
 
 
 class _State:

@@ -132,7 +132,8 @@ fn example(row: &Directive) -> Vec<String> {
 fn tried(row: &Directive, arguments: &str) -> Result<Effect, String> {
     let (mut server, mut dir) = (ServerConfig::default(), DirConfig::default());
     let context = if row.contexts.allow(Context::Server) { Context::Server } else { Context::Directory };
-    let mut target = Target { server: &mut server, dir: &mut dir, context, scope: None, defined_groups: &[] };
+    let mut target =
+        Target { server: &mut server, dir: &mut dir, context, scope: None, defined_groups: &[], named_groups: &mut Vec::new() };
     row.apply(&mut target, arguments.as_bytes()).map_err(|error| error.to_string())
 }
 

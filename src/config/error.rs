@@ -4,6 +4,7 @@
 //! offending bytes and never print them raw (control characters are escaped). httpd puts file and line in front. Made by `set`, `options` and
 //! `table`, shown by `httpd::commands`.
 
+use super::options::DAEMON_OPTIONS;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -37,16 +38,17 @@ pub enum Problem {
     /// The name of a daemon group is taken.
     DuplicateGroup(Vec<u8>),
     /// A group that has to be defined above is not.
-    UndefinedGroup { name: Vec<u8>, nearest: Option<Vec<u8>> },
+    UndefinedGroup { name: Vec<u8>, nearest: Option<Vec<u8>>, defined: Vec<Vec<u8>> },
     /// A directive of mod_wsgi that this version does not have.
     NotAvailable { lacking: &'static str, advice: &'static str },
 }
 
-/// How to find the accepted options: all of them when they are few, where they are listed when they are many.
+/// The accepted options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Accepted {
     These(&'static [&'static str]),
-    Listed(&'static str),
+    /// Those of WSGIDaemonProcess that have an effect: many, so they are left out where a guess does.
+    OfDaemons,
 }
 
 impl Problem {
@@ -77,7 +79,10 @@ impl fmt::Display for Accepted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::These(names) => write!(f, "accepted are {}", names.join(", ")),
-            Self::Listed(place) => write!(f, "{place} lists the accepted ones"),
+            Self::OfDaemons => {
+                let names: Vec<&str> = DAEMON_OPTIONS.iter().filter(|row| row.notice.is_none()).map(|row| row.name).collect();
+                write!(f, "accepted are {}", names.join(", "))
+            }
         }
     }
 }
@@ -94,12 +99,11 @@ impl fmt::Display for ConfigError {
             }
             Problem::UnknownOption { option, nearest, accepted } => {
                 write!(f, "{name}: unknown option '{}'", Shown(option))?;
-                if let Some(nearest) = nearest {
-                    write!(f, ", did you mean '{nearest}'?")?;
-                } else {
-                    write!(f, ";")?;
+                match (nearest, accepted) {
+                    (Some(nearest), Accepted::OfDaemons) => write!(f, ", did you mean '{nearest}'?"),
+                    (Some(nearest), _) => write!(f, ", did you mean '{nearest}'? {accepted}"),
+                    (None, _) => write!(f, "; {accepted}"),
                 }
-                write!(f, " {accepted}")
             }
             Problem::MissingOption(option) => write!(f, "{name}: the option {option}= is required: {name} {}", self.synopsis),
             Problem::Exclusive(one, other) => write!(f, "{name}: only one of {one}= and {other}= may be given"),
@@ -110,12 +114,15 @@ impl fmt::Display for ConfigError {
                 "{name}: the name '{}' duplicates a previous WSGI daemon definition; names are unique in the whole server, also across virtual hosts",
                 Shown(group)
             ),
-            Problem::UndefinedGroup { name: group, nearest } => {
+            Problem::UndefinedGroup { name: group, nearest, defined } => {
                 write!(f, "{name}: process group '{}' is not yet configured", Shown(group))?;
-                if let Some(nearest) = nearest {
-                    write!(f, ", did you mean '{}'?", Shown(nearest))?;
+                match nearest {
+                    Some(nearest) => write!(f, ", did you mean '{}'?", Shown(nearest))?,
+                    None => f.write_str(".")?,
                 }
-                write!(f, " A script that is loaded in advance needs its WSGIDaemonProcess above this line")
+                write!(f, " A script that is loaded in advance needs its WSGIDaemonProcess above this line; defined above: ")?;
+                f.write_str(if defined.is_empty() { "none" } else { "" })?;
+                defined.iter().enumerate().try_for_each(|(n, group)| write!(f, "{}{}", if n > 0 { ", " } else { "" }, Shown(group)))
             }
             Problem::NotAvailable { lacking, advice } => write!(f, "{name} is not available yet: {lacking}. {advice}"),
         }
@@ -142,15 +149,11 @@ mod tests {
             shown(Problem::Arguments("requires a name")),
             "WSGIDaemonProcess requires a name: WSGIDaemonProcess name [option=value ...]"
         );
-        let unknown = Problem::UnknownOption {
-            option: b"thread".to_vec(),
-            nearest: Some("threads"),
-            accepted: Accepted::Listed("docs/directives.md"),
-        };
-        assert_eq!(
-            shown(unknown),
-            "WSGIDaemonProcess: unknown option 'thread', did you mean 'threads'? docs/directives.md lists the accepted ones"
-        );
+        let unknown = |nearest| Problem::UnknownOption { option: b"thread".to_vec(), nearest, accepted: Accepted::OfDaemons };
+        assert_eq!(shown(unknown(Some("threads"))), "WSGIDaemonProcess: unknown option 'thread', did you mean 'threads'?");
+        let all = shown(unknown(None));
+        assert!(all.starts_with("WSGIDaemonProcess: unknown option 'thread'; accepted are user, group, "), "{all}");
+        assert!(all.contains(", threads, ") && !all.contains("connect-timeout"), "{all}");
         let unknown = Problem::UnknownOption { option: b"zzz".to_vec(), nearest: None, accepted: Accepted::These(&["a", "b"]) };
         assert_eq!(shown(unknown), "WSGIDaemonProcess: unknown option 'zzz'; accepted are a, b");
     }

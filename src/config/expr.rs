@@ -3,6 +3,9 @@
 //! Responsible for the meaning of a process group, application group or callable name as mod_wsgi gives it (wsgi_config.c). Must never ask the
 //! request for anything it does not need, nor keep anything between requests. Parsed by `set`, evaluated by `handler` for each request.
 
+use super::error::Shown;
+use super::suggest::nearest;
+
 /// A name as configured. Only a text that is a `%{…}` from beginning to end is expanded; everything else is taken literally.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expr {
@@ -69,6 +72,20 @@ impl Expr {
             Self::Host => b"%{HOST}".to_vec(),
             Self::Env(name) => [b"%{ENV:", name.as_slice(), b"}"].concat(),
         }
+    }
+
+    /// What to say of a text that looks like a name of ours and is none.
+    pub fn slip(&self) -> Option<String> {
+        const KNOWN: [&str; 4] = ["%{GLOBAL}", "%{RESOURCE}", "%{SERVER}", "%{HOST}"];
+        let Self::Literal(text) = self else { return None };
+        if !text.windows(2).any(|pair| pair == b"%{") {
+            return None;
+        }
+        let advice = match nearest(text, KNOWN) {
+            Some::<&str>(near) => format!(", did you mean {near}?"),
+            None => format!("; known are {} and %{{ENV:name}}, as the whole of a name", KNOWN.join(", ")),
+        };
+        Some(format!("'{}' is taken as it stands{advice}", Shown(text)))
     }
 
     /// The value if it is the same for every request; the global group is the empty name.

@@ -3,7 +3,6 @@
 //! Responsible for the single table from which the options are parsed, checked and documented: a row says the name, how its value is read and
 //! where it goes, the unit, the default and what it means. Must never hold a rule that is not in a row. Read by `set::daemon_process` and `docs`.
 
-use super::error::Accepted;
 use super::group::{self, GroupOptions, GroupSpec, UserSpec};
 use super::scalar::{self, Parsed, range};
 use std::time::Duration;
@@ -63,9 +62,6 @@ pub enum Take {
         read: fn(&mut GroupOptions, &[u8]) -> Parsed<()>,
     },
 }
-
-/// Where an error sends the administrator: the list is too long to be printed.
-pub const LISTED: Accepted = Accepted::Listed("the section WSGIDaemonProcess of docs/directives.md");
 
 const SECONDS: i64 = i32::MAX as i64;
 const COUNT: i64 = i32::MAX as i64;

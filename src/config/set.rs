@@ -7,7 +7,7 @@ use super::alias::{AliasPattern, ImportScript, ScriptAlias};
 use super::error::{Accepted, Problem};
 use super::expr::{Expr, GroupChoice};
 use super::group::{DaemonGroup, GroupOptions, check_unique};
-use super::options::{self, DAEMON_OPTIONS};
+use super::options::DAEMON_OPTIONS;
 use super::proxy::{Network, PROXY_HEADERS, proxy_header};
 use super::scalar::{self, Parsed};
 use super::session::{self, COOKIE_OPTIONS, CookieOptions};
@@ -90,8 +90,20 @@ pub fn retry(word: &[u8]) -> Parsed<bool> {
     }
 }
 
-pub fn expr(word: &[u8]) -> Parsed<Expr> {
-    Ok(Expr::parse(word))
+/// The one argument as a name that may depend on the request.
+pub fn put_expr(raw: &[u8], put: impl FnOnce(Expr)) -> Outcome {
+    let expr = Expr::parse(&one(raw)?);
+    let said = expr.slip().map(Cow::Owned).into_iter().collect();
+    put(expr);
+    Ok(Effect::of(said))
+}
+
+pub fn process_group(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
+    let mut expr = None;
+    let effect = put_expr(raw, |v| expr = Some(v))?;
+    target.named_groups.extend(expr.as_ref().and_then(Expr::fixed).filter(|name| !name.is_empty()).map(<[u8]>::to_vec));
+    target.settings().process_group = expr;
+    Ok(effect)
 }
 
 pub fn map_head(word: &[u8]) -> Parsed<MapHead> {
@@ -159,11 +171,17 @@ pub fn script_alias(target: &mut Target<'_>, raw: &[u8], regex: bool) -> Outcome
         check_defined(&import.process_group, target.defined_groups)?;
         target.server.imports.push(import);
     }
-    target.server.aliases.push(alias);
+    let names = [&alias.process_group, &alias.application_group, &alias.callable_object];
+    let mut said: Vec<Cow<'static, str>> = names.into_iter().flatten().filter_map(Expr::slip).map(Cow::Owned).collect();
     if never_matches {
-        return Ok(Effect::Notice(Cow::Borrowed("the URL path does not begin with '/', so this alias matches no request")));
+        said.push(Cow::Borrowed("the URL path does not begin with '/', so this alias matches no request"));
     }
-    Ok(Effect::Applied)
+    if !alias.target.starts_with(b"/") && !alias.target.starts_with(b"$") {
+        said.push(Cow::Owned(format!("'{}' is not an absolute path, so no request finds the script", super::error::Shown(&alias.target))));
+    }
+    target.named_groups.extend(alias.process_group.as_ref().and_then(Expr::fixed).filter(|name| !name.is_empty()).map(<[u8]>::to_vec));
+    target.server.aliases.push(alias);
+    Ok(Effect::of(said))
 }
 
 /// The script of an alias can be loaded in advance when it, its process group and its application group are the same for all requests.
@@ -209,36 +227,62 @@ pub fn daemon_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let mut words = Words::new(raw);
     let name = words.word().filter(|word| !word.is_empty()).ok_or(Problem::Arguments("requires the name of the group"))?;
     let mut group = GroupOptions::default();
-    let mut notices: Vec<&str> = Vec::new();
+    let mut notices: Vec<Cow<'static, str>> = Vec::new();
+    let mut given: Vec<&'static str> = Vec::new();
     while let Some(found) = words.option() {
-        let (name, value) = found.map_err(|error| Problem::NotAnOption { word: error.0, accepted: options::LISTED })?;
+        let (name, value) = found.map_err(|error| Problem::NotAnOption { word: error.0, accepted: Accepted::OfDaemons })?;
         let Some(row) = DAEMON_OPTIONS.iter().find(|row| row.name.as_bytes() == name) else {
             let nearest = nearest(&name, DAEMON_OPTIONS.iter().map(|row| row.name));
-            return Err(Problem::UnknownOption { option: name, nearest, accepted: options::LISTED });
+            return Err(Problem::UnknownOption { option: name, nearest, accepted: Accepted::OfDaemons });
         };
-        row.take.read(&mut group, &value).map_err(|expected| Problem::option(row.name, &value, expected))?;
-        notices.extend(row.notice);
+        let in_unit =
+            |expected: Cow<'static, str>| if row.unit.is_empty() { expected } else { format!("{expected}, in {}", row.unit).into() };
+        row.take.read(&mut group, &value).map_err(|expected| Problem::option(row.name, &value, in_unit(expected)))?;
+        notices.extend(row.notice.map(Cow::Borrowed));
+        if given.contains(&row.name) {
+            notices.push(format!("{}= stands there more than once, the last one counts", row.name).into());
+        }
+        given.push(row.name);
     }
+    notices.extend(without_effect(&group, &given).map(Cow::Borrowed));
     if group.script_user.is_some() && group.script_group.is_some() {
         return Err(Problem::Exclusive("script-user", "script-group"));
     }
     check_unique(&name, target.defined_groups)?;
     let in_vhost = target.context == Context::VirtualHost;
     target.server.groups.push(DaemonGroup { name, in_vhost, server_name_of_vhost: None, options: group });
-    if notices.is_empty() { Ok(Effect::Applied) } else { Ok(Effect::Notice(Cow::Owned(notices.join(". ")))) }
+    Ok(Effect::of(notices))
+}
+
+/// Options that do nothing beside or without another one.
+fn without_effect(group: &GroupOptions, given: &[&str]) -> impl Iterator<Item = &'static str> {
+    let rules = [
+        (
+            group.interrupt_timeout.is_some() && group.request_timeout.is_none(),
+            "interrupt-timeout= has no effect without request-timeout=, after which it counts",
+        ),
+        (
+            group.queue_depth.is_some() && given.contains(&"listen-backlog"),
+            "listen-backlog= has no effect beside queue-depth=, which refuses what it would let wait outside",
+        ),
+    ];
+    rules.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text)
 }
 
 pub fn restrict_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let mut words = Words::new(raw);
-    let names = std::iter::from_fn(|| words.word()).map(|name| if name == b"%{GLOBAL}" { Vec::new() } else { name });
-    target.settings().restrict_process = Some(names.collect());
-    Ok(Effect::Applied)
+    let names: Vec<Expr> = std::iter::from_fn(|| words.word()).map(|name| Expr::parse(&name)).collect();
+    let said = names.iter().filter_map(Expr::slip).map(Cow::Owned).collect();
+    target.named_groups.extend(names.iter().filter_map(Expr::fixed).filter(|name| !name.is_empty()).map(<[u8]>::to_vec));
+    let sources = names.into_iter().map(|name| if name == Expr::Global { Vec::new() } else { name.source() });
+    target.settings().restrict_process = Some(sources.collect());
+    Ok(Effect::of(said))
 }
 
 /// Directives of one place add up.
 pub fn trusted_proxy_headers(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let mut words = Words::new(raw);
-    let mut notice = None;
+    let mut notice = words.at_end().then(|| "names no header, so none is trusted here".to_owned());
     let headers = target.settings().trusted_proxy_headers.get_or_insert_default();
     while let Some(word) = words.word() {
         match proxy_header(&word) {
@@ -349,7 +393,7 @@ fn name_expr(option: &'static str, value: &[u8]) -> Result<Expr, Problem> {
 fn check_defined(group: &GroupChoice, defined: &[Vec<u8>]) -> Result<(), Problem> {
     match group {
         GroupChoice::Named(name) if !defined.contains(name) => {
-            Err(Problem::UndefinedGroup { name: name.clone(), nearest: nearest(name, defined).cloned() })
+            Err(Problem::UndefinedGroup { name: name.clone(), nearest: nearest(name, defined).cloned(), defined: defined.to_vec() })
         }
         _ => Ok(()),
     }

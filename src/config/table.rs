@@ -9,6 +9,7 @@ use super::scalar;
 use super::session;
 use super::set::{self, Outcome};
 use super::target::{Context, Effect, Target};
+use super::words::ends_in_quote;
 use std::borrow::Cow;
 use std::ffi::CStr;
 
@@ -124,7 +125,10 @@ impl Directive {
 
     /// Reads the directive into the target, which is left alone if it is refused.
     pub fn apply(&self, target: &mut Target<'_>, raw: &[u8]) -> Result<Effect, ConfigError> {
-        let outcome = self.check_place(target).and_then(|()| (self.set)(target, raw));
+        let outcome = self.check_place(target).and_then(|()| (self.set)(target, raw)).map(|effect| match ends_in_quote(raw) {
+            true => effect.and(OPEN_QUOTE.into()),
+            false => effect,
+        });
         match (outcome, self.notice) {
             (Ok(Effect::Applied), Some(notice)) => Ok(Effect::Notice(Cow::Owned(format!("{} has no effect: {notice}", self.title())))),
             (Ok(Effect::Notice(text)), _) => Ok(Effect::Notice(Cow::Owned(format!("{}: {text}", self.title())))),
@@ -150,6 +154,8 @@ impl Directive {
         }))
     }
 }
+
+const OPEN_QUOTE: &str = "a quote is not closed, so all that follows it is one word";
 
 /// The directive of that name, in any case of letters as httpd has it.
 pub fn directive(name: &[u8]) -> Option<&'static Directive> {
@@ -204,7 +210,7 @@ pub static DIRECTIVES: &[Directive] = &[
         default: "application",
         summary: c"Name of the application object in the script",
         doc: "The object in the script that is called for each request.",
-        set: |t, raw| set::put(raw, set::expr, |v| t.settings().callable_object = Some(v)),
+        set: |t, raw| set::put_expr(raw, |v| t.settings().callable_object = Some(v)),
         test: "names_that_depend_on_the_request",
         ..ROW
     },
@@ -265,7 +271,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"Process group that runs the application",
         doc: "Which group of processes runs the applications here. `%{GLOBAL}` is the implicit group `default`, which exists without being defined. `%{SERVER}` is the ServerName, `%{HOST}` the host of the request, either with `:port` unless it is 80 or 443; `%{RESOURCE}` is `%{SERVER}`, a bar, and the URL path of the script; `%{ENV:variable}` is the value of a variable (SetEnv, RewriteRule), which may be one of the others. The group may be defined below.",
         difference: "`%{GLOBAL}` is embedded mode in mod_wsgi, which does not exist here.",
-        set: |t, raw| set::put(raw, set::expr, |v| t.settings().process_group = Some(v)),
+        set: set::process_group,
         test: "names_that_depend_on_the_request",
         ..ROW
     },
@@ -278,7 +284,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"Application group, hence processes, that the application shares",
         doc: "Applications of the same process group and application group share their processes and may share state; others never do. The expansions are those of WSGIProcessGroup; `%{GLOBAL}` is one name like any other.",
         difference: "In mod_wsgi each application group is a sub-interpreter of the same processes; here each has processes of its own and the main interpreter of each, so that every extension module works in every group.",
-        set: |t, raw| set::put(raw, set::expr, |v| t.settings().application_group = Some(v)),
+        set: |t, raw| set::put_expr(raw, |v| t.settings().application_group = Some(v)),
         test: "names_that_depend_on_the_request",
         ..ROW
     },

@@ -23,6 +23,23 @@ pub enum Effect {
     Notice(Cow<'static, str>),
 }
 
+impl Effect {
+    /// The same, with one more thing to say.
+    #[must_use]
+    pub fn and(self, more: Cow<'static, str>) -> Self {
+        match self {
+            Self::Applied => Self::Notice(more),
+            Self::Notice(text) => Self::Notice(Cow::Owned(format!("{text}. {more}"))),
+        }
+    }
+
+    /// With all of these to say, if any.
+    #[must_use]
+    pub fn of(said: Vec<Cow<'static, str>>) -> Self {
+        said.into_iter().fold(Self::Applied, Self::and)
+    }
+}
+
 pub struct Target<'a> {
     pub server: &'a mut ServerConfig,
     pub dir: &'a mut DirConfig,
@@ -31,6 +48,9 @@ pub struct Target<'a> {
     pub scope: Option<&'a InterpreterScope>,
     /// The names of all groups defined above, in all servers.
     pub defined_groups: &'a [Vec<u8>],
+    /// Takes the names of groups that the directive says and that are the same for all requests: whether there are such groups is known only when
+    /// the whole configuration has been read.
+    pub named_groups: &'a mut Vec<Vec<u8>>,
 }
 
 impl Target<'_> {

@@ -60,13 +60,41 @@ impl<'a> Words<'a> {
     }
 }
 
+/// Whether a quote is open at the end of the arguments: to httpd the rest of the line is one word then.
+pub fn ends_in_quote(raw: &[u8]) -> bool {
+    let mut rest = skip_space(raw);
+    while !rest.is_empty() {
+        // The quote of an option's value stands behind the `=`.
+        let value = match rest {
+            [b'"' | b'\'', ..] => rest,
+            _ => match rest.iter().position(|&b| b == b'=' || is_space(b)).and_then(|at| rest.split_at_checked(at)) {
+                Some((_, [b'=', value @ ..])) => value,
+                _ => rest,
+            },
+        };
+        let (_, behind, is_open) = cut(value);
+        if is_open {
+            return true;
+        }
+        rest = behind;
+    }
+    false
+}
+
 /// One word and what follows it, white space skipped on both sides; the empty word at the end of the line.
 ///
 /// A word that starts with `"` or `'` reaches to the same quote; inside, a backslash hides that quote and itself. Any other word reaches to
 /// white space, and there a doubled backslash is one.
 pub fn getword_conf(line: &[u8]) -> (Vec<u8>, &[u8]) {
+    let (word, rest, _) = cut(line);
+    (word, rest)
+}
+
+/// The same, and whether the word's quote was not closed.
+fn cut(line: &[u8]) -> (Vec<u8>, &[u8], bool) {
     let mut rest = skip_space(line);
     let mut word = Vec::new();
+    let mut is_open = false;
     let quote = match rest {
         [quote @ (b'"' | b'\''), tail @ ..] => {
             rest = tail;
@@ -76,7 +104,10 @@ pub fn getword_conf(line: &[u8]) -> (Vec<u8>, &[u8]) {
     };
     loop {
         match rest {
-            [] => break,
+            [] => {
+                is_open = quote.is_some();
+                break;
+            }
             [b'\\', escaped, tail @ ..] if *escaped == b'\\' || Some(*escaped) == quote => {
                 word.push(*escaped);
                 rest = tail;
@@ -92,7 +123,7 @@ pub fn getword_conf(line: &[u8]) -> (Vec<u8>, &[u8]) {
             }
         }
     }
-    (word, skip_space(rest))
+    (word, skip_space(rest), is_open)
 }
 
 /// `apr_isspace` in the C locale; unlike Rust's `is_ascii_whitespace` it knows the vertical tab.
@@ -118,6 +149,24 @@ mod tests {
     fn words(line: &str) -> Vec<String> {
         let mut words = Words::new(line.as_bytes());
         std::iter::from_fn(|| words.word()).map(|w| String::from_utf8(w).unwrap()).collect()
+    }
+
+    #[test]
+    fn open_quotes_are_seen() {
+        for (line, open) in [
+            ("", false),
+            ("a 'b c' d", false),
+            ("a 'b c", true),
+            ("x=1 home='/a b", true),
+            ("x=1 home= '/a b", true),
+            ("home='/a b' y=2", false),
+            (r"'it\'s", true),
+            ("\"a='b\" c", false),
+            ("it's", false),
+            ("'", true),
+        ] {
+            assert_eq!(ends_in_quote(line.as_bytes()), open, "{line}");
+        }
     }
 
     #[test]

@@ -4,9 +4,10 @@
 //! never: know a single directive. Called by: httpd while it reads its configuration (and .htaccess files, on any thread).
 use super::guard::guard;
 use super::{beside, ffi, log};
+use crate::config::words::Words;
 use crate::config::{AliasPattern, Context, Contexts, DIRECTIVES, DirConfig, Directive, Effect, InterpreterScope, ServerConfig, Target};
 use crate::messages::Code;
-use crate::resolved;
+use crate::resolved::{self, Added};
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
@@ -132,16 +133,92 @@ const GROUP_NAMES: &CStr = c"mod_drover:groups";
 
 /// The names of all groups defined so far, kept on the configuration's pool.
 unsafe fn group_names<'a>(pool: *mut ffi::apr_pool_t) -> &'a mut Vec<Vec<u8>> {
+    // SAFETY: the caller's; nothing else is stored under this key.
+    unsafe { on_pool(pool, GROUP_NAMES) }
+}
+
+/// A list that lives as long as the configuration. Safe when nothing of another type is stored under the key.
+unsafe fn on_pool<'a, T>(pool: *mut ffi::apr_pool_t, key: &'static CStr) -> &'a mut Vec<T> {
     let mut found: *mut c_void = ptr::null_mut();
-    // SAFETY: the configuration pass is single-threaded (main.c); the value under our key is always the Vec stored here.
+    // SAFETY: the configuration pass is single-threaded (main.c); the value under the key is always the Vec stored here.
     unsafe {
-        ffi::apr_pool_userdata_get(&raw mut found, GROUP_NAMES.as_ptr(), pool);
+        ffi::apr_pool_userdata_get(&raw mut found, key.as_ptr(), pool);
         if found.is_null() {
-            found = in_pool(pool, Vec::<Vec<u8>>::new()).cast();
-            ffi::apr_pool_userdata_setn(found, GROUP_NAMES.as_ptr(), None, pool);
+            found = in_pool(pool, Vec::<T>::new()).cast();
+            ffi::apr_pool_userdata_setn(found, key.as_ptr(), None, pool);
         }
         &mut *found.cast()
     }
+}
+
+/// A directive of the configuration, and where it stands.
+struct Place {
+    directive: &'static str,
+    argument: Vec<u8>,
+    at: String,
+}
+
+const PLACES: &CStr = c"mod_drover:places";
+
+/// How much there was before a directive.
+struct Counts {
+    groups: usize,
+    aliases: usize,
+    imports: usize,
+    python_home: Option<Vec<u8>>,
+}
+
+impl Counts {
+    fn of(config: &ServerConfig) -> Self {
+        let python_home = config.python_home.clone();
+        Self { groups: config.groups.len(), aliases: config.aliases.len(), imports: config.imports.len(), python_home }
+    }
+
+    fn added<'c>(&self, config: &'c ServerConfig) -> Added<'c> {
+        Added {
+            groups: config.groups.get(self.groups..).unwrap_or_default(),
+            aliases: config.aliases.get(self.aliases..).unwrap_or_default(),
+            imports: config.imports.get(self.imports..).unwrap_or_default(),
+            python_home: config.python_home.as_ref().filter(|home| self.python_home.as_ref() != Some(*home)),
+        }
+    }
+}
+
+/// A group that a directive names, and where.
+pub(super) struct Named {
+    pub(super) server: *mut ffi::server_rec,
+    pub(super) directive: &'static str,
+    pub(super) name: Vec<u8>,
+    pub(super) at: String,
+}
+
+const NAMED: &CStr = c"mod_drover:named";
+
+/// The groups that this configuration names for all requests.
+///
+/// # Safety
+/// `pool` must be the live configuration's.
+pub(super) unsafe fn named_groups<'a>(pool: *mut ffi::apr_pool_t) -> &'a mut Vec<Named> {
+    // SAFETY: the caller's; nothing else is stored under this key.
+    unsafe { on_pool(pool, NAMED) }
+}
+
+/// Where the directives of this configuration stand.
+unsafe fn places<'a>(pool: *mut ffi::apr_pool_t) -> &'a mut Vec<Place> {
+    // SAFETY: the caller's; nothing else is stored under this key.
+    unsafe { on_pool(pool, PLACES) }
+}
+
+/// ` (file:line)` of the directive that a problem is about, or of the last of that name; nothing where it is not written.
+///
+/// # Safety
+/// `pool` must be the live configuration's.
+pub(super) unsafe fn place_of(pool: *mut ffi::apr_pool_t, problem: &resolved::Problem) -> String {
+    // SAFETY: the caller's promise.
+    let all = unsafe { places(pool) };
+    let named = |place: &&Place| place.directive == problem.directive;
+    let exact = all.iter().filter(named).find(|place| place.argument.eq_ignore_ascii_case(&problem.argument));
+    exact.or_else(|| all.iter().rfind(named)).map(|place| place.at.clone()).unwrap_or_default()
 }
 
 unsafe extern "C" fn trampoline(cmd: *mut ffi::cmd_parms, dir: *mut c_void, args: *const c_char) -> *const c_char {
@@ -164,32 +241,49 @@ unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *co
             (true, _) if (*server).is_virtual != 0 => Context::VirtualHost,
             (true, _) => Context::Server,
         };
-        let before = config(slot).groups.len();
+        let before = Counts::of(config(slot));
         let result = if htaccess {
             // On a request's thread: nothing of the server may be touched.
             let mut nothing = ServerConfig::default();
-            directive.apply(&mut Target { server: &mut nothing, dir: &mut *dir, context, scope: None, defined_groups: &[] }, args)
+            // Which groups there are is seen when the request comes.
+            let named_groups = &mut Vec::new();
+            let server = &mut nothing;
+            directive.apply(&mut Target { server, dir: &mut *dir, context, scope: None, defined_groups: &[], named_groups }, args)
         } else {
             let names = group_names((*cmd).pool);
             let scope = (*slot).scope.clone();
-            let mut target = Target { server: &mut (*slot).config, dir: &mut *dir, context, scope: scope.as_ref(), defined_groups: names };
+            let (config_of, mut named) = (&mut (*slot).config, Vec::new());
+            let scope = scope.as_ref();
+            let mut target = Target { server: config_of, dir: &mut *dir, context, scope, defined_groups: names, named_groups: &mut named };
             let result = directive.apply(&mut target, args);
-            names.extend(config(slot).groups.iter().skip(before).map(|g| g.name.clone()));
+            names.extend(config(slot).groups.iter().skip(before.groups).map(|g| g.name.clone()));
+            named_groups((*cmd).pool).extend(named.into_iter().map(|name| Named {
+                server,
+                directive: directive.title(),
+                name,
+                at: at(cmd),
+            }));
+            let argument = Words::new(args).word().unwrap_or_default();
+            places((*cmd).pool).push(Place { directive: directive.title(), argument, at: at(cmd) });
             result
         };
         match result {
             Ok(effect) => {
                 if let Effect::Notice(text) = effect {
-                    notice(cmd, &text);
+                    notice(cmd, Code::NoEffect, &text);
                 }
             }
             Err(e) => return pooled((*cmd).pool, &e.to_string()),
         }
-        for group in config(slot).groups.iter().skip(before) {
+        let added = before.added(config(slot));
+        for group in added.groups {
             // Here, not later: the error then carries file and line.
             if let Err(problem) = resolved::check(group, &super::system::Host) {
-                return pooled((*cmd).pool, &problem.0);
+                return pooled((*cmd).pool, &problem.to_string());
             }
+        }
+        if !htaccess {
+            resolved::missing(&added, &super::system::Host).iter().for_each(|text| notice(cmd, Code::Doubtful, text));
         }
         if let Some(AliasPattern::Regex(pattern)) = config(slot).aliases.last().map(|a| &a.pattern).filter(|_| !htaccess)
             && super::regex(&mut *(*cmd).pool, pattern).is_none()
@@ -224,21 +318,31 @@ pub(super) fn pooled(pool: *mut ffi::apr_pool_t, text: &str) -> *const c_char {
     unsafe { ffi::apr_pstrdup(pool, text.as_ptr()) }
 }
 
-/// Says a notice once a start: in the real pass, or when only the syntax is checked.
-unsafe fn notice(cmd: *mut ffi::cmd_parms, text: &str) {
+/// ` (file:line)` of the directive that is being read.
+unsafe fn at(cmd: *mut ffi::cmd_parms) -> String {
     // SAFETY: httpd's file names are strings of the configuration's pool.
-    let place = unsafe {
+    unsafe {
         let directive = (*cmd).directive;
         if directive.is_null() || (*directive).filename.is_null() {
             String::new()
         } else {
             format!(" ({}:{})", CStr::from_ptr((*directive).filename).to_string_lossy(), (*directive).line_num)
         }
-    };
+    }
+}
+
+/// Whether httpd reads its configuration for the first time: `apachectl -t`, or the start, which reads it once more then.
+pub(super) fn first_pass() -> bool {
     // SAFETY: asks for a number (http_main.h).
-    let first_pass = unsafe { ffi::ap_state_query(ffi::AP_SQ_MAIN_STATE) } == ffi::AP_SQ_MS_CREATE_PRE_CONFIG;
-    if first_pass {
-        log::startup(log::Level::Notice, Code::NoEffect, &format!("{text}{place}"));
+    unsafe { ffi::ap_state_query(ffi::AP_SQ_MAIN_STATE) == ffi::AP_SQ_MS_CREATE_PRE_CONFIG }
+}
+
+/// Says a notice once a start: in the real pass, or when only the syntax is checked.
+unsafe fn notice(cmd: *mut ffi::cmd_parms, code: Code, text: &str) {
+    if first_pass() {
+        // SAFETY: the caller's.
+        let place = unsafe { at(cmd) };
+        log::startup(log::Level::Notice, code, &format!("{text}{place}"));
     }
 }
 

@@ -10,12 +10,14 @@ use crate::config::{AliasPattern, ControlSocket};
 use crate::dispatch::{Queues, Wake};
 use crate::handler::{Context, Gate};
 use crate::messages::Code;
-use crate::resolved::{self, Problem, Resolved, Server};
+use crate::resolved::{self, Problem, Resolved, Server, System};
 use crate::session::{Plan, Settings, Stores};
 use drover_sys::tally::{Column, Tally};
 use drover_wire::control::{Configuration, GroupSpec};
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, OsString, c_int, c_void};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -83,24 +85,79 @@ unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<(R
     resolved::resolve(&views, &Host)
 }
 
-/// The configuration has been read: refuse what cannot work. `apachectl -t` ends here.
+/// The configuration has been read, and the MPM has checked its own part: refuse what cannot work. `apachectl -t` ends here.
 ///
 /// # Safety
 /// `s` must be the main server of the configuration just read.
-pub unsafe fn check_config(_: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> c_int {
+pub unsafe fn check_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> c_int {
     if super::beside::is_linked_in() {
         let text = "mod_wsgi is compiled into this httpd, and mod_drover takes its place: remove the LoadModule line of mod_drover";
         log::startup(log::Level::Crit, Code::BesideModWsgi, text);
         return ffi::HTTP_INTERNAL_SERVER_ERROR;
     }
     // SAFETY: the caller's promise.
-    match unsafe { resolve(s, &mut Vec::new()) } {
-        Ok(_) => ffi::OK,
-        Err(Problem(text)) => {
-            log::startup(log::Level::Crit, Code::Configure, &text);
+    match unsafe { check(pconf, s) } {
+        Ok(()) => ffi::OK,
+        Err((code, problem)) => {
+            // SAFETY: the caller's promise.
+            let at = unsafe { commands::place_of(pconf, &problem) };
+            log::startup(log::Level::Crit, code, &format!("{problem}{at}"));
             ffi::HTTP_INTERNAL_SERVER_ERROR
         }
     }
+}
+
+unsafe fn check(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Result<(), (Code, Problem)> {
+    // SAFETY: the caller's.
+    unsafe {
+        let (resolved, _) = resolve(s, &mut Vec::new()).map_err(|problem| (Code::Refused, problem))?;
+        if commands::first_pass() {
+            doubts(pconf, s, &resolved).iter().for_each(|text| log::startup(log::Level::Warn, Code::Doubtful, text));
+        }
+        // What a server that runs cannot have any more does not end it: post_config says so, and goes on.
+        if Host.is_running() {
+            return Ok(());
+        }
+        let doubt = sessions::check(pconf, &slots(s), &Mpm::query(), &Host).map_err(|problem| (Code::SessionsRefused, problem))?;
+        if let Some(problem) = doubt.filter(|_| commands::first_pass()) {
+            let text = format!("{problem}{}", commands::place_of(pconf, &problem));
+            log::startup(log::Level::Warn, Code::SessionsRefused, &text);
+        }
+    }
+    Ok(())
+}
+
+/// What the configuration names and has not: accepted, as by mod_wsgi.
+unsafe fn doubts(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, resolved: &Resolved) -> Vec<String> {
+    // SAFETY: the caller's: a live configuration, whose servers live as long as its pool.
+    unsafe {
+        let name_of = |server: *mut ffi::server_rec| {
+            let is_named = (*server).is_virtual != 0 && !(*server).server_hostname.is_null();
+            is_named.then(|| CStr::from_ptr((*server).server_hostname).to_bytes())
+        };
+        let groups = commands::named_groups(pconf).iter();
+        let mut said: Vec<String> = groups
+            .filter_map(|named| {
+                let doubt = resolved::doubt(resolved, name_of(named.server), &named.name)?;
+                Some(format!("{}: {doubt}{}", named.directive, named.at))
+            })
+            .collect();
+        let above = control_socket(pconf, s).and_then(|path| PathBuf::from(OsString::from_vec(path)).parent().map(Path::to_path_buf));
+        if let (Some(ControlSocket::Path(path)), Some(above)) = (&(*commands::slot_of(s)).config.control_socket, above)
+            && !above.is_dir()
+        {
+            let what = format!("there is no directory {}, so the command drover will not reach this server", above.display());
+            let problem = Problem::new("DroverControlSocket", path, what);
+            said.push(format!("{problem}{}", commands::place_of(pconf, &problem)));
+        }
+        said
+    }
+}
+
+/// Our slots of all servers, each once.
+unsafe fn slots(s: *mut ffi::server_rec) -> Vec<*mut commands::ServerSlot> {
+    // SAFETY: the caller's: the main server of a live configuration.
+    unsafe { servers(s, &mut Vec::new()).into_iter().map(|(server, _)| commands::slot_of(server)).collect() }
 }
 
 /// The real start of a generation.
@@ -120,22 +177,16 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
         let mut logs = Vec::new();
         let (resolved, groups) = match resolve(s, &mut logs) {
             Ok(done) => done,
-            Err(Problem(text)) => {
-                log::server(s, log::Level::Crit, Code::Configure, &text);
-                return ffi::HTTP_INTERNAL_SERVER_ERROR;
-            }
+            Err(problem) => return refuse(pconf, s, Code::Refused, &problem),
         };
+        doubts(pconf, s, &resolved).iter().for_each(|text| log::server(s, log::Level::Warn, Code::Doubtful, text));
         if libc::geteuid() != 0 && asks_for_identity(s) {
             let text = "httpd does not run as root: user=, group=, supplementary-groups= and chroot= of WSGIDaemonProcess have no effect, nor a cpu-priority= above httpd's own";
             log::server(s, log::Level::Warn, Code::NotRoot, text);
         }
-        let slots: Vec<_> = servers(s, &mut Vec::new()).into_iter().map(|(server, _)| commands::slot_of(server)).collect();
-        let (sessions, caches) = match sessions::prepare(pconf, s, &slots, &mpm, &Host) {
+        let (sessions, caches) = match sessions::prepare(pconf, s, &slots(s), &mpm, &Host) {
             Ok(done) => done,
-            Err(Problem(text)) => {
-                log::server(s, log::Level::Crit, Code::Configure, &text);
-                return ffi::HTTP_INTERNAL_SERVER_ERROR;
-            }
+            Err(problem) => return refuse(pconf, s, Code::SessionsRefused, &problem),
         };
         let daemons = usize::try_from(mpm.daemons).unwrap_or(1);
         // Children that end count as well while they have requests. Without counters nothing is refused.
@@ -152,12 +203,20 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             sessions: said,
             groups,
         };
-        if let Err(text) = parent::configure(s, &configuration, logs) {
-            log::server(s, log::Level::Crit, Code::SupervisorStart, &text);
+        if let Err((code, text)) = parent::configure(s, &configuration, logs) {
+            log::server(s, log::Level::Crit, code, &text);
             return ffi::HTTP_INTERNAL_SERVER_ERROR;
         }
     }
     ffi::OK
+}
+
+/// httpd ends for this.
+unsafe fn refuse(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, code: Code, problem: &Problem) -> c_int {
+    // SAFETY: the caller's: the pool of the live configuration.
+    let at = unsafe { commands::place_of(pconf, problem) };
+    log::server(s, log::Level::Crit, code, &format!("{problem}{at}"));
+    ffi::HTTP_INTERNAL_SERVER_ERROR
 }
 
 /// Where the command `drover` reaches this server.

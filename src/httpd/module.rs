@@ -56,7 +56,8 @@ unsafe extern "C" fn register(_: *mut ffi::apr_pool_t) {
         // SAFETY: hooks are registered while the module is loaded (http_config.h); the lists are static.
         unsafe {
             ffi::ap_hook_pre_config(Some(pre_config), ptr::null(), ptr::null(), ffi::APR_HOOK_MIDDLE);
-            ffi::ap_hook_check_config(Some(check_config), ptr::null(), ptr::null(), ffi::APR_HOOK_MIDDLE);
+            // After the MPM, which says only then how many children there may be.
+            ffi::ap_hook_check_config(Some(check_config), ptr::null(), ptr::null(), ffi::APR_HOOK_LAST);
             ffi::ap_hook_post_config(Some(post_config), ptr::null(), ptr::null(), ffi::APR_HOOK_MIDDLE);
             ffi::ap_hook_child_init(Some(child_init), ptr::null(), ptr::null(), ffi::APR_HOOK_MIDDLE);
             ffi::ap_hook_child_stopping(Some(child_stopping), ptr::null(), ptr::null(), ffi::APR_HOOK_MIDDLE);

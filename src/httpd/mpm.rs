@@ -1,7 +1,7 @@
 //! What the MPM says of itself, asked where each answer is right.
 //!
-//! Responsible for: MAX_THREADS and MAX_DAEMONS being asked in post_config or later, where alone they are true. Called by:
-//! `lifecycle::post_config`.
+//! Responsible for: MAX_THREADS and MAX_DAEMONS being asked when the MPM has checked its own directives or later, where alone they are true. Called
+//! by: `lifecycle::check_config` (which runs after the MPM's) and `lifecycle::post_config`.
 use super::ffi;
 use std::ffi::{CStr, c_int};
 use std::fmt;
@@ -28,7 +28,7 @@ fn ask(what: i32) -> i32 {
 }
 
 impl Mpm {
-    /// Asks. Only in post_config or later.
+    /// Asks. Only behind the MPM's check_config.
     #[must_use]
     pub fn query() -> Self {
         // SAFETY: returns a static string (ap_mpm.h).

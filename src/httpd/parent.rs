@@ -88,11 +88,13 @@ pub fn home() -> Option<PathBuf> {
 ///
 /// # Safety
 /// `s` must be the main server of the live configuration; called in the parent.
-pub unsafe fn configure(s: *mut ffi::server_rec, configuration: &Configuration, logs: Vec<OwnedFd>) -> Result<(), String> {
+pub unsafe fn configure(s: *mut ffi::server_rec, configuration: &Configuration, logs: Vec<OwnedFd>) -> Result<(), (Code, String)> {
+    let no_start = |text| (Code::SupervisorStart, text);
+    let no_configuration = |text| (Code::Configure, text);
     let mut guard = PARENT.lock();
     if guard.is_none() {
         let made = (|| Ok((Ends::new()?, Ends::new()?, Ends::new()?)))();
-        let (control, broker, store) = made.map_err(|e: Errno| format!("cannot make sockets for droverd: {e}"))?;
+        let (control, broker, store) = made.map_err(|e: Errno| no_start(format!("cannot make sockets for droverd: {e}")))?;
         // SAFETY: a live server has its process, whose pool lives until exit.
         let pool = Pool(unsafe { (*(*s).process).pool });
         *guard = Some(Parent {
@@ -110,17 +112,17 @@ pub unsafe fn configure(s: *mut ffi::server_rec, configuration: &Configuration, 
         // SAFETY: the cleanup is a plain function of the pinned library.
         unsafe { ffi::apr_pool_cleanup_register(pool.0, std::ptr::null(), Some(at_exit), Some(ffi::apr_pool_cleanup_null)) };
     }
-    let Some(parent) = guard.as_mut() else { return Err("no state".into()) };
-    let bytes = control::encode(configuration).map_err(|e| e.to_string())?;
-    let file = memfile::create(&bytes).map_err(|e| format!("cannot make a memory file: {e}"))?;
-    let len = u32::try_from(bytes.len()).map_err(|_| "the configuration is too large".to_owned())?;
-    let message = control::encode(&ToSupervisor::Configure { len }).map_err(|e| e.to_string())?;
+    let Some(parent) = guard.as_mut() else { return Err(no_start("no state".into())) };
+    let bytes = control::encode(configuration).map_err(|e| no_configuration(e.to_string()))?;
+    let file = memfile::create(&bytes).map_err(|e| no_configuration(format!("cannot make a memory file: {e}")))?;
+    let len = u32::try_from(bytes.len()).map_err(|_| no_configuration("the configuration is too large".to_owned()))?;
+    let message = control::encode(&ToSupervisor::Configure { len }).map_err(|e| no_configuration(e.to_string()))?;
     parent.saved = Some(Saved { message, file, logs });
     parent.stopped = false;
     if parent.pid.is_none() {
-        start(parent)?;
+        start(parent).map_err(no_start)?;
     }
-    send_configuration(parent).map_err(|e| format!("cannot hand the configuration to droverd: {e}"))
+    send_configuration(parent).map_err(|e| no_configuration(format!("cannot hand the configuration to droverd: {e}")))
 }
 
 fn send_configuration(parent: &Parent) -> Result<(), Errno> {

@@ -1,7 +1,7 @@
 //! Sessions in httpd's phases: planned when the MPM can be asked, opened in the children.
 //!
-//! Responsible for: the store's directory belonging to httpd's user alone; sessions in memory being written down when a child ends. Must never:
-//! open a store in the parent. Called by: `lifecycle`.
+//! Responsible for: what cannot be had being refused by `apachectl -t` already, and not ending a server that runs; sessions in memory being written
+//! down when a child ends. Must never: open a store in the parent. Called by: `lifecycle`.
 #![allow(unsafe_code)]
 use super::mpm::Mpm;
 use super::socache::{self, Cache, Socache};
@@ -11,21 +11,95 @@ use crate::messages::Code;
 use crate::resolved::{Problem, System};
 use crate::session::stores::MakeEngine;
 use crate::session::{Plan, StorePlan, Stores, plan};
-use drover_session::{Engine, Error, Kept};
+use drover_session::{Asked, Engine, Error, Kept, place};
 use std::ffi::{CStr, CString, OsStr, c_char, c_void};
-use std::fs::{DirBuilder, Permissions};
 use std::io::{Error as IoError, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where sessions lie when nobody says and httpd starts as root.
 const USUAL: &str = "/var/lib/mod_drover/sessions";
 
-/// Plans what the servers need, puts what holds into their slots, and makes the directories.
+/// What the servers need, and where it goes.
+struct Planned {
+    plan: Plan,
+    /// What the directories of all stores lie in, or the only one.
+    base: PathBuf,
+    owner: Option<(u32, u32)>,
+}
+
+impl Planned {
+    /// # Safety
+    /// `pconf` must be the live configuration's pool.
+    unsafe fn new(pconf: *mut ffi::apr_pool_t, configs: &[&ServerConfig], mpm: &Mpm, system: &dyn System) -> Result<Self, Problem> {
+        let asked = configs.first().and_then(|config| config.session.directory.clone());
+        // SAFETY: the caller's promise.
+        let base = unsafe { directory(pconf, asked.as_deref(), system) };
+        let mpm = drover_session::choice::Mpm { threaded: mpm.threaded, forked: mpm.forked, max_daemons: mpm.daemons };
+        let plan = plan::plan(configs, mpm, &base).map_err(|refused| Problem::new("DroverSession", b"memory", refused.to_string()))?;
+        Ok(Self { plan, base, owner: system.httpd_identity() })
+    }
+
+    /// The directories, those that hold others first.
+    fn directories(&self) -> impl Iterator<Item = &Path> {
+        let within = self.plan.stores.iter().map(|store| store.directory.as_path()).filter(|directory| *directory != self.base);
+        self.plan.stores.first().map(|_| self.base.as_path()).into_iter().chain(within)
+    }
+
+    fn trouble(&self, path: &Path, e: &IoError) -> Problem {
+        let user = self.owner.and_then(|(uid, _)| drover_sys::users::user_by_id(uid)).map(|user| user.name).unwrap_or_default();
+        let what = format!(
+            "sessions cannot be kept there: {e}. Give the directory to httpd's User (chown -R {} {}), name another DroverSessionDirectory, or say \
+             DroverSession off",
+            if user.is_empty() { "USER".into() } else { user.escape_ascii().to_string() },
+            path.display()
+        );
+        Problem::new("DroverSessionDirectory", path.as_os_str().as_bytes(), what)
+    }
+}
+
+/// # Safety
+/// Each slot must belong to a live server_rec, and must not be written to while the result lives.
+unsafe fn configs<'a>(slots: &[*mut commands::ServerSlot]) -> Vec<&'a ServerConfig> {
+    // SAFETY: the caller's promise.
+    unsafe { slots.iter().map(|slot| &(**slot).config).collect() }
+}
+
+/// Whether the configuration's sessions can be had, without making anything; what is doubtful comes back. `apachectl -t` asks.
 ///
 /// # Safety
-/// `pconf` and `s` must be the live configuration's.
+/// `pconf` and `slots` must be of the configuration just read, and the MPM must have checked its own part of it.
+pub unsafe fn check(
+    pconf: *mut ffi::apr_pool_t,
+    slots: &[*mut commands::ServerSlot],
+    mpm: &Mpm,
+    system: &dyn System,
+) -> Result<Option<Problem>, Problem> {
+    // SAFETY: the caller's promise.
+    let planned = unsafe { Planned::new(pconf, &configs(slots), mpm, system)? };
+    for store in &planned.plan.stores {
+        if let Kept::Socache(provider, arguments) = &store.kept {
+            // SAFETY: the caller's promise.
+            unsafe { socache::find(pconf, provider, arguments)? };
+        }
+    }
+    for path in planned.directories() {
+        match place::check(path, planned.owner) {
+            // Not root: this may be an unprivileged look at a configuration that root will use.
+            Err(e) if planned.owner.is_none() && e.kind() == ErrorKind::PermissionDenied => {}
+            Err(e) if planned.plan.wanted => return Err(planned.trouble(path, &e)),
+            Err(e) => return Ok(Some(planned.trouble(path, &e))),
+            Ok(()) => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Plans what the servers need, puts what holds into their slots, and makes directories and caches. A server that runs goes on without what cannot
+/// be had.
+///
+/// # Safety
+/// `pconf` and `s` must be the live configuration's, and `slots` its servers'.
 pub unsafe fn prepare(
     pconf: *mut ffi::apr_pool_t,
     s: *mut ffi::server_rec,
@@ -33,37 +107,61 @@ pub unsafe fn prepare(
     mpm: &Mpm,
     system: &dyn System,
 ) -> Result<(Plan, Vec<Option<Cache>>), Problem> {
-    // SAFETY: each slot belongs to a live server_rec.
-    let configs: Vec<&ServerConfig> = unsafe { slots.iter().map(|slot| &(**slot).config).collect() };
-    let asked = configs.first().and_then(|config| config.session.directory.clone());
-    // SAFETY: the caller's promise.
-    let directory = unsafe { directory(pconf, asked.as_deref(), system) };
-    let mpm = drover_session::choice::Mpm { threaded: mpm.threaded, forked: mpm.forked, max_daemons: mpm.daemons };
-    let plan = plan::plan(&configs, mpm, &directory).map_err(|refused| Problem(refused.to_string()))?;
-    for (slot, settings) in slots.iter().zip(&plan.servers) {
-        // SAFETY: as above; the configuration pass is single-threaded, and `configs` is not used any more.
+    let survive = |problem: Problem, instead: &str| {
+        if !system.is_running() {
+            return Err(problem);
+        }
+        // SAFETY: the caller's promise.
+        let at = unsafe { commands::place_of(pconf, &problem) };
+        log::server(s, log::Level::Crit, Code::SessionsRefused, &format!("{problem}{at}. {instead}"));
+        Ok(())
+    };
+    // SAFETY: the caller's promise; the references end before the slots are written to.
+    let planned = match unsafe { Planned::new(pconf, &configs(slots), mpm, system) } {
+        Ok(planned) => planned,
+        Err(problem) => {
+            survive(problem, "httpd runs, so sessions are kept where DroverSession auto would keep them")?;
+            // SAFETY: as above.
+            let mut others: Vec<ServerConfig> = unsafe { configs(slots).into_iter().cloned().collect() };
+            for config in others.iter_mut().filter(|config| config.session.asked == Some(Asked::Memory)) {
+                config.session.asked = Some(Asked::Auto);
+            }
+            // SAFETY: as above.
+            unsafe { Planned::new(pconf, &others.iter().collect::<Vec<_>>(), mpm, system)? }
+        }
+    };
+    for (slot, settings) in slots.iter().zip(&planned.plan.servers) {
+        // SAFETY: the caller's promise; the configuration pass is single-threaded.
         unsafe { (**slot).session = settings.clone() };
     }
-    for text in &plan.said {
+    for text in &planned.plan.said {
         log::server(s, log::Level::Notice, Code::Sessions, text);
     }
-    for store in &plan.stores {
-        if let Err(e) = make_directory(&store.directory, system.httpd_identity()) {
-            let text = format!("DroverSessionDirectory {}: {e}", store.directory.display());
-            if asked.is_some() {
-                return Err(Problem(text));
-            }
+    const WITHOUT: &str = "A request that touches its session gets 503";
+    for path in planned.directories() {
+        match place::make(path, planned.owner) {
+            Err(e) if planned.plan.wanted => survive(planned.trouble(path, &e), WITHOUT)?,
             // Nobody has asked for sessions: they are missed, if at all, at their first use.
-            log::server(s, log::Level::Info, Code::SessionStore, &text);
+            Err(e) => log::server(s, log::Level::Warn, Code::SessionsRefused, &format!("{}. {WITHOUT}", planned.trouble(path, &e))),
+            Ok(()) => {}
         }
     }
-    let caches = plan.stores.iter().enumerate().map(|(place, store)| match &store.kept {
+    let mut caches = Vec::new();
+    for (place, store) in planned.plan.stores.iter().enumerate() {
+        let Kept::Socache(provider, arguments) = &store.kept else {
+            caches.push(None);
+            continue;
+        };
         // SAFETY: the caller's promise.
-        Kept::Socache(provider, arguments) => unsafe { socache::create(pconf, s, provider, arguments, place) }.map(Some),
-        _ => Ok(None),
-    });
-    let caches = caches.collect::<Result<Vec<_>, _>>()?;
-    Ok((plan, caches))
+        match unsafe { socache::create(pconf, s, provider, arguments, place) } {
+            Ok(cache) => caches.push(Some(cache)),
+            Err(problem) => {
+                survive(problem, WITHOUT)?;
+                caches.push(None);
+            }
+        }
+    }
+    Ok((planned.plan, caches))
 }
 
 unsafe fn directory(pconf: *mut ffi::apr_pool_t, asked: Option<&[u8]>, system: &dyn System) -> PathBuf {
@@ -83,28 +181,6 @@ unsafe fn directory(pconf: *mut ffi::apr_pool_t, asked: Option<&[u8]>, system: &
             PathBuf::from(OsStr::from_bytes(CStr::from_ptr(path).to_bytes()))
         }
     }
-}
-
-/// A directory for httpd's user alone; those above it are made as well.
-fn make_directory(path: &Path, owner: Option<(u32, u32)>) -> Result<(), IoError> {
-    if let Some(above) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(above)?;
-    }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
-        _ => {}
-    }
-    let found = std::fs::symlink_metadata(path)?;
-    if !found.is_dir() {
-        return Err(IoError::other("it is not a directory"));
-    }
-    let Some((uid, gid)) = owner else { return Ok(()) };
-    // What belongs to somebody else was put there by somebody else.
-    if found.uid() != 0 && found.uid() != uid {
-        return Err(IoError::other(format!("it belongs to the user with the number {}, not to root or httpd's user", found.uid())));
-    }
-    std::os::unix::fs::lchown(path, Some(uid), Some(gid))?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o700))
 }
 
 /// A server_rec that outlives the threads it is given to.

@@ -39,6 +39,63 @@ unsafe impl Send for Cache {}
 // SAFETY: as above.
 unsafe impl Sync for Cache {}
 
+/// A provider, and an instance of it with its arguments.
+pub struct Found {
+    provider: *const ffi::ap_socache_provider_t,
+    instance: *mut ffi::ap_socache_instance_t,
+    init: unsafe extern "C" fn(
+        *mut ffi::ap_socache_instance_t,
+        *const c_char,
+        *const ffi::ap_socache_hints,
+        *mut ffi::server_rec,
+        *mut ffi::apr_pool_t,
+    ) -> ffi::apr_status_t,
+}
+
+fn wrong(name: &str, arguments: &str, what: String) -> Problem {
+    let colon = if arguments.is_empty() { "" } else { ":" };
+    Problem::new("DroverSession", format!("socache:{name}{colon}{arguments}").as_bytes(), what)
+}
+
+/// httpd's own providers, each in a module of its own.
+const KNOWN: [&str; 5] = ["dbm", "dc", "memcache", "redis", "shmcb"];
+
+fn unknown(name: &str) -> String {
+    if KNOWN.contains(&name) {
+        return format!("there is no such provider; load its module: LoadModule socache_{name}_module .../mod_socache_{name}.so");
+    }
+    let guess = crate::config::suggest::nearest(name.as_bytes(), KNOWN).map(|near: &str| format!(", did you mean socache:{near}?"));
+    format!(
+        "there is no such provider{} httpd has shmcb, dbm, memcache and redis, each in a module of its own",
+        guess.unwrap_or(";".into())
+    )
+}
+
+/// Looks a provider up and hands it its arguments, which it checks.
+///
+/// # Safety
+/// `pconf` must be the live configuration's pool, and all modules must be loaded.
+pub unsafe fn find(pconf: *mut ffi::apr_pool_t, name: &str, arguments: &str) -> Result<Found, Problem> {
+    let wrong = |what| wrong(name, arguments, what);
+    let text = |text: &str| CString::new(text).map_err(|_| wrong("a NUL stands in it".into()));
+    let (c_name, c_arguments) = (text(name)?, text(arguments)?);
+    // SAFETY: NUL-terminated names; the group and version are those of ap_socache.h.
+    let provider: *const ffi::ap_socache_provider_t =
+        unsafe { ffi::ap_lookup_provider(c"socache".as_ptr(), c_name.as_ptr(), c"0".as_ptr()) }.cast_const().cast();
+    // SAFETY: what is registered there is a provider (ap_socache.h), or there is none.
+    let functions = unsafe { provider.as_ref() }.ok_or_else(|| wrong(unknown(name)))?;
+    let (create, init) = functions.create.zip(functions.init).ok_or_else(|| wrong("the provider is incomplete".into()))?;
+    let mut instance = ptr::null_mut();
+    let arguments = if arguments.is_empty() { ptr::null() } else { c_arguments.as_ptr() };
+    // SAFETY: as ap_socache.h asks; the pool may be used for temporary things too.
+    let error: *const c_char = unsafe { create(&raw mut instance, arguments, pconf, pconf) };
+    if !error.is_null() {
+        // SAFETY: a NUL-terminated text of the provider's.
+        return Err(wrong(unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned()));
+    }
+    Ok(Found { provider, instance, init })
+}
+
 /// Sets a cache up.
 ///
 /// # Safety
@@ -50,25 +107,10 @@ pub unsafe fn create(
     arguments: &str,
     place: usize,
 ) -> Result<Cache, Problem> {
-    let wrong = |what: String| Problem(format!("DroverSession socache:{name}: {what}"));
-    let text = |text: &str| CString::new(text).map_err(|_| wrong("a NUL stands in it".into()));
-    let (c_name, c_arguments, consumer) = (text(name)?, text(arguments)?, text(&format!("drover-sess-{place}"))?);
-    // SAFETY: NUL-terminated names; the group and version are those of ap_socache.h.
-    let provider: *const ffi::ap_socache_provider_t =
-        unsafe { ffi::ap_lookup_provider(c"socache".as_ptr(), c_name.as_ptr(), c"0".as_ptr()) }.cast_const().cast();
-    // SAFETY: what is registered there is a provider (ap_socache.h), or there is none.
-    let Some(functions) = (unsafe { provider.as_ref() }) else {
-        return Err(wrong(format!("there is no such provider; load its module: LoadModule socache_{name}_module …/mod_socache_{name}.so")));
-    };
-    let (Some(create), Some(init)) = (functions.create, functions.init) else { return Err(wrong("the provider is incomplete".into())) };
-    let mut instance = ptr::null_mut();
-    let arguments = if arguments.is_empty() { ptr::null() } else { c_arguments.as_ptr() };
-    // SAFETY: as ap_socache.h asks; the pool may be used for temporary things too.
-    let error: *const c_char = unsafe { create(&raw mut instance, arguments, pconf, pconf) };
-    if !error.is_null() {
-        // SAFETY: a NUL-terminated text of the provider's.
-        return Err(wrong(unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned()));
-    }
+    // SAFETY: the caller's promise.
+    let Found { provider, instance, init } = unsafe { find(pconf, name, arguments)? };
+    let wrong = |what| wrong(name, arguments, what);
+    let consumer = CString::new(format!("drover-sess-{place}")).map_err(|_| wrong("a NUL stands in it".into()))?;
     let hints = ffi::ap_socache_hints { avg_id_len: 32, avg_obj_size: 1024, expiry_interval: 60_000_000 };
     // SAFETY: as above.
     let status = unsafe { init(instance, consumer.as_ptr(), &raw const hints, s, pconf) };

@@ -27,6 +27,10 @@ impl System for Host {
     fn is_directory(&self, path: &[u8]) -> bool {
         std::fs::metadata(OsStr::from_bytes(path)).is_ok_and(|m| m.is_dir())
     }
+    fn is_missing(&self, path: &[u8]) -> bool {
+        // Who may not look there cannot say.
+        std::fs::metadata(OsStr::from_bytes(path)).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+    }
     fn is_running(&self) -> bool {
         // SAFETY: asks for a number (http_main.h), which grows when a running server reads its configuration again (main.c).
         unsafe { ffi::ap_state_query(ffi::AP_SQ_CONFIG_GEN) > 0 }

@@ -51,6 +51,8 @@ pub struct Plan {
     pub servers: Vec<Option<Settings>>,
     /// Lines for the log: what was chosen, and why.
     pub said: Vec<String>,
+    /// Some server says where its sessions are to be kept; else they are only there in case an application asks.
+    pub wanted: bool,
 }
 
 /// The most that the wire and an engine may carry, whatever a server allows.
@@ -65,7 +67,8 @@ pub fn plan(servers: &[&ServerConfig], mpm: Mpm, directory: &Path) -> Result<Pla
         servers.iter().map(|s| choose(s.session.asked.as_ref().unwrap_or(&Asked::Auto), mpm)).collect::<Result<Vec<Choice>, _>>()?;
     let base = servers.first().map(|s| s.session.clone()).unwrap_or_default();
     let disk_too = choices.iter().any(|choice| choice.kept == Kept::Disk);
-    let mut plan = Plan::default();
+    let wanted = |s: &&ServerConfig| s.session.asked.as_ref().is_some_and(|asked| *asked != Asked::Off);
+    let mut plan = Plan { wanted: servers.iter().any(wanted), ..Plan::default() };
     for (server, choice) in servers.iter().zip(&choices) {
         if choice.kept == Kept::Off {
             plan.servers.push(None);
@@ -180,6 +183,8 @@ mod tests {
         assert_eq!(places, [(Kept::Memory, "/s/memory"), (Kept::Disk, "/s")]);
         assert_eq!(one.servers.iter().map(|s| s.as_ref().map(|s| s.store)).collect::<Vec<_>>(), [Some(0), None, Some(1), Some(0)]);
         assert!(plan(&[&server(Some(Asked::Memory))], MANY, Path::new("/s")).is_err());
+        let wanted = |asked: Option<Asked>| plan(&[&server(asked)], MANY, Path::new("/s")).unwrap().wanted;
+        assert_eq!([None, Some(Asked::Off), Some(Asked::Auto), Some(Asked::Disk)].map(wanted), [false, false, true, true]);
     }
 
     #[test]

@@ -200,6 +200,8 @@ class Errors(Base):
         with self.assertRaisesRegex(session.NotSerializable, "'bad'") as caught:
             calls.head(s)
         self.assertEqual(caught.exception.key, "bad")
+        self.assertIn("TypeError: Object of type object is not JSON serializable", str(caught.exception))
+        self.assertIsNone(caught.exception.__cause__ or caught.exception.__context__, "one traceback says it all")
         self.assertEqual(self.store.records, {})
 
     def test_too_large(self):

@@ -27,7 +27,7 @@ impl Application {
         let has_suffix = Path::new(word).extension().is_some_and(|e| e == "wsgi" || e == "py");
         let looks_like_file = word.contains('/') || (has_suffix && !word.contains(':'));
         if looks_like_file || !is_dotted(module) || !is_dotted(callable) {
-            return Err(Error::NoApplication(path));
+            return Err(Error::NoApplication(path, is_dotted(word).then(|| word.to_owned())));
         }
         Ok(Application::Module { module: module.into(), callable: callable.into() })
     }
@@ -59,8 +59,12 @@ mod tests {
         let shop = |callable: &str| Application::Module { module: "shop.wsgi".into(), callable: callable.into() };
         assert_eq!(parse("shop.wsgi:app").ok(), Some(shop("app")));
         assert_eq!(parse("shop:app.wsgi").ok(), Some(Application::Module { module: "shop".into(), callable: "app.wsgi".into() }));
-        for word in ["missing.wsgi", "dir/app", "a b", "1x:y", "x:y:z", "", "x:\"+1"] {
-            assert!(matches!(parse(word), Err(Error::NoApplication(_))), "{word}");
+        for word in ["mysite.wsgi", "shop.py"] {
+            let said = parse(word).unwrap_err().to_string();
+            assert!(said.ends_with(&format!("for the module {word} write {word}:application")), "{said}");
+        }
+        for word in ["missing-.wsgi", "dir/app", "a b", "1x:y", "x:y:z", "", "x:\"+1"] {
+            assert!(matches!(parse(word), Err(Error::NoApplication(_, None))), "{word}");
         }
     }
 }

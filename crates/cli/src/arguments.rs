@@ -4,7 +4,7 @@
 use crate::error::Error;
 use drover_wire::admin;
 use lexopt::prelude::*;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ Options:
   --threads N                threads of each process                             [5]
   --mpm NAME                 prefork, worker or event                            [event, if httpd has it]
   --python FILE              the interpreter, also a virtualenv's bin/python     [python3]
-  --working-directory DIR    directory of the workers, first in sys.path         [the script's; for a module, this one]
+  --working-directory DIR    directory of the workers, first in sys.path         [this one; for a script elsewhere, its own]
   --url-alias URL=PATH       serve the files of PATH under URL; may be repeated
   --user NAME, --group NAME  run the workers as these (only when drover runs as root)
   --log-level LEVEL          httpd's LogLevel                                    [notice]
@@ -130,10 +130,10 @@ where
     while let Some(argument) = parser.next()? {
         match argument {
             Long("help") | Short('h') => return Ok(Command::Help),
-            Long("host") => o.host = parser.value()?.parse()?,
-            Long("port") | Short('p') => o.port = parser.value()?.parse()?,
-            Long("processes") => o.processes = parser.value()?.parse()?,
-            Long("threads") => o.threads = parser.value()?.parse()?,
+            Long("host") => o.host = address(&parser.value()?)?,
+            Long("port") | Short('p') => o.port = number("--port", &parser.value()?)?,
+            Long("processes") => o.processes = number("--processes", &parser.value()?)?,
+            Long("threads") => o.threads = number("--threads", &parser.value()?)?,
             Long("mpm") => o.mpm = Some(one_of(parser.value()?.string()?, &["event", "worker", "prefork"])?),
             Long("python") => o.python = Some(parser.value()?.into()),
             Long("working-directory") => o.working_directory = Some(parser.value()?.into()),
@@ -181,13 +181,18 @@ impl Options {
         if self.application.is_empty() {
             return Err(Error::Usage("which application? Give a WSGI script file, or package.module:callable".into()));
         }
-        for (name, value) in [("--port", self.port), ("--processes", self.processes), ("--threads", self.threads)] {
-            if value == 0 {
-                return Err(Error::Usage(format!("{name} must be 1 or more")));
-            }
-        }
         Ok(())
     }
+}
+
+fn number(option: &str, value: &OsStr) -> Result<u16, Error> {
+    let number = value.to_str().and_then(|text| text.parse().ok()).filter(|n| *n > 0);
+    number.ok_or_else(|| Error::Usage(format!("{option} {}: expected a whole number from 1 to 65535", value.display())))
+}
+
+fn address(value: &OsStr) -> Result<IpAddr, Error> {
+    let address = value.to_str().and_then(|text| text.parse().ok());
+    address.ok_or_else(|| Error::Usage(format!("--host {}: expected an IP address, such as 127.0.0.1 or 0.0.0.0", value.display())))
 }
 
 fn one_of(word: String, valid: &[&str]) -> Result<String, Error> {
@@ -214,6 +219,13 @@ mod tests {
         let Ok(Command::Serve(o)) = words("drover serve a.wsgi --port 81 --mpm=worker --url-alias /s=/srv/s") else { panic!() };
         assert_eq!((o.application.to_str(), o.port, o.mpm.as_deref()), (Some("a.wsgi"), 81, Some("worker")));
         assert_eq!(o.aliases, [("/s".to_string(), PathBuf::from("/srv/s"))]);
+        for (line, said) in [
+            ("drover serve a --port 99999", "--port 99999: expected a whole number from 1 to 65535"),
+            ("drover serve a --threads x", "--threads x: expected"),
+            ("drover serve a --host localhost", "--host localhost: expected an IP address"),
+        ] {
+            assert!(words(line).is_err_and(|e| e.to_string().starts_with(said)), "{line}");
+        }
     }
 
     #[test]

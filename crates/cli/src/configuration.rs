@@ -16,6 +16,8 @@ pub struct Configuration {
     pub account: Option<(String, String)>,
     pub script: PathBuf,
     pub home: PathBuf,
+    /// Where else modules are looked for.
+    pub path: Option<PathBuf>,
     pub python: PathBuf,
     pub processes: u16,
     pub threads: u16,
@@ -68,7 +70,11 @@ impl fmt::Display for Configuration {
         }
         let group = "drover";
         write!(f, "\nWSGIDaemonProcess {group} processes={} threads={} display-name=%{{GROUP}}", self.processes, self.threads)?;
-        writeln!(f, " home={} python={}", Quoted(&self.home), Quoted(&self.python))?;
+        write!(f, " home={} python={}", Quoted(&self.home), Quoted(&self.python))?;
+        match &self.path {
+            Some(path) => writeln!(f, " python-path={}", Quoted(path))?,
+            None => writeln!(f)?,
+        }
         writeln!(f, "WSGIScriptAlias / {} process-group={group} application-group=%{{GLOBAL}}", Quoted(&self.script))?;
         writeln!(f, "WSGIPassAuthorization On\nWSGIChunkedRequest On")?;
         writeln!(f, "\n<Directory />\n    AllowOverride None\n    Require all denied\n</Directory>")?;

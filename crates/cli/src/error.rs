@@ -12,8 +12,8 @@ pub enum Error {
     Usage(String),
     /// A call to the system failed; the first field says on what.
     Io(String, io::Error),
-    /// The application's file does not exist.
-    NoApplication(PathBuf),
+    /// The application's file does not exist; with the word that was given, if it could name a module.
+    NoApplication(PathBuf, Option<String>),
     /// The interpreter cannot import the module; with what it said.
     NotImportable(String, String),
     /// Somebody else listens there.
@@ -52,8 +52,11 @@ impl fmt::Display for Error {
         match self {
             Error::Usage(what) => write!(f, "{what}\nTry: drover --help"),
             Error::Io(what, error) => write!(f, "{what}: {error}"),
-            Error::NoApplication(path) => {
+            Error::NoApplication(path, None) => {
                 write!(f, "there is no application {}: give a WSGI script file, or package.module:callable", path.display())
+            }
+            Error::NoApplication(path, Some(module)) => {
+                write!(f, "there is no application {}: for the module {module} write {module}:application", path.display())
             }
             Error::NotImportable(module, said) => write!(f, "the interpreter cannot import {module}: {said}"),
             Error::PortInUse(address) => write!(f, "{address} is in use by another program: stop it, or choose another --port"),

@@ -122,8 +122,8 @@ pub fn python(options: &Options) -> Result<PathBuf, Error> {
 pub struct Account {
     pub user: String,
     pub group: String,
-    uid: u32,
-    gid: u32,
+    pub uid: u32,
+    pub gid: u32,
 }
 
 /// The account for a drover that runs as root; `None` when it does not.

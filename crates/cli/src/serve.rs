@@ -19,14 +19,26 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
+/// Stands for the directory in a printed configuration: httpd takes it from its environment.
+const DIRECTORY: &str = "${DROVER_DIRECTORY}";
+
 /// `drover config`: the configuration as `serve` would write it, for a directory of the person's own.
 pub fn print(options: &Options) -> Result<String, Error> {
-    let directory = Path::new("/tmp/drover");
-    let (_, configuration) = configure(options, directory, directory.join("error.log"))?;
-    let hint = format!(
-        "# To run it yourself: mkdir -p {0}/run; drover config … > {0}/httpd.conf; httpd -f {0}/httpd.conf -DFOREGROUND\n",
-        directory.display()
-    );
+    let directory = Path::new(DIRECTORY);
+    let (httpd, configuration) = configure(options, directory, directory.join("error.log"))?;
+    let mut hint = String::from("# To run it, in a directory that nobody else can have made (this file is its httpd.conf):\n");
+    let mut say = |line: &str| hint += &format!("#   {line}\n");
+    say("export DROVER_DIRECTORY=\"$(mktemp -d)\"");
+    say("chmod 711 \"$DROVER_DIRECTORY\" && mkdir \"$DROVER_DIRECTORY/run\"");
+    say("drover config ... >\"$DROVER_DIRECTORY/httpd.conf\"");
+    if let Application::Module { module, callable } = application(options)? {
+        // Of names and dots only, so that nothing has to be quoted.
+        say(&format!(
+            "printf 'import importlib, operator\\napplication = operator.attrgetter(\"{callable}\")(importlib.import_module(\"{module}\"))\\n' \
+             >\"$DROVER_DIRECTORY/application.wsgi\""
+        ));
+    }
+    say(&format!("{} -f \"$DROVER_DIRECTORY/httpd.conf\" -DFOREGROUND", httpd.program.display()));
     Ok(hint + &configuration.to_string())
 }
 
@@ -114,7 +126,9 @@ fn configure(options: &Options, directory: &Path, error_log: PathBuf) -> Result<
     let here = here()?;
     let (script, default_home) = match application(options)? {
         Application::Script(path) => {
-            let home = path.parent().unwrap_or(Path::new("/")).to_path_buf();
+            // A project's directory is where one stands when one serves a script of it.
+            let home = if path.starts_with(&here) { here.as_path() } else { path.parent().unwrap_or(Path::new("/")) };
+            let home = home.to_path_buf();
             (path, home)
         }
         Application::Module { .. } => (directory.join("application.wsgi"), here.clone()),
@@ -124,13 +138,15 @@ fn configure(options: &Options, directory: &Path, error_log: PathBuf) -> Result<
     let httpd = Httpd::find(options)?;
     let python = places::python(options)?;
     let account = places::account(options)?;
+    let beside = script.parent().filter(|directory| *directory != home && script.exists()).map(Path::to_path_buf);
     if let Some(account) = &account {
         check_readable(account, &[&home, &companions.extension, &companions.python, &python])?;
         if script.exists() {
             account.must_read(&script)?;
         }
-    } else if let Application::Module { module, .. } = application(options)? {
-        must_be_found(&python, &home, &module)?;
+    }
+    if let Application::Module { module, callable } = application(options)? {
+        must_be_there(&python, account.as_ref(), &home, &module, &callable)?;
     }
     let mut modules = vec![format!("mpm_{}", httpd.mpm(options.mpm.as_deref())?)];
     modules.extend(["unixd", "log_config", "authz_core", "mime", "alias"].map(String::from));
@@ -146,6 +162,7 @@ fn configure(options: &Options, directory: &Path, error_log: PathBuf) -> Result<
         account: account.map(|a| (a.user, a.group)),
         script,
         home,
+        path: beside,
         python,
         processes: options.processes,
         threads: options.threads,
@@ -168,18 +185,40 @@ fn check_readable(account: &Account, paths: &[&Path]) -> Result<(), Error> {
     paths.iter().try_for_each(|path| account.must_read(path))
 }
 
-/// Asks the interpreter whether it finds the module's top package; nothing of the application is run.
-fn must_be_found(python: &Path, home: &Path, module: &str) -> Result<(), Error> {
-    let top = module.split('.').next().unwrap_or(module);
-    let code = "import importlib.util, sys; sys.path.insert(0, sys.argv[1]); sys.exit(importlib.util.find_spec(sys.argv[2]) is None)";
-    let output = Command::new(python).args(["-c", code]).arg(home).arg(top).output().map_err(|e| Error::io(python.display(), e))?;
-    if output.status.success() {
+/// Says with status 3 what will never be there however often it is tried; any other failure of an import the workers will report, who alone have
+/// what an application may import (mod_wsgi). The alarm ends it when the import hangs.
+const PROBE: &str = "
+import importlib, operator, os, signal, sys
+home, module, name = sys.argv[1:]
+signal.alarm(30)
+sys.path.insert(0, home)
+said = None
+try:
+    operator.attrgetter(name)(importlib.import_module(module))
+except ModuleNotFoundError as e:
+    if e.name and (module + '.').startswith(e.name + '.'):
+        said = 'no module %r in %s or in the sys.path of %s' % (e.name, home, sys.executable)
+except AttributeError as e:
+    if e.__traceback__.tb_next is None:
+        said = str(e)
+except BaseException:
+    pass
+if said:
+    os.write(2, said.encode(errors='replace'))
+os._exit(3 if said else 0)
+";
+
+/// Lets the interpreter import the module as the workers will, and refuses what is not there. `drover` serves nothing then for ever.
+fn must_be_there(python: &Path, account: Option<&Account>, home: &Path, module: &str, callable: &str) -> Result<(), Error> {
+    let mut command = Command::new(python);
+    command.args(["-c", PROBE]).arg(home).args([module, callable]).current_dir(home).stdin(Stdio::null()).stdout(Stdio::null());
+    if let Some(account) = account {
+        command.uid(account.uid).gid(account.gid);
+    }
+    let output = command.output().map_err(|e| Error::io(python.display(), e))?;
+    if output.status.code() != Some(3) {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let reason = said
-        .lines()
-        .last()
-        .map_or_else(|| format!("no module {top:?} in {} or in {}'s sys.path", home.display(), python.display()), String::from);
-    Err(Error::NotImportable(module.into(), reason))
+    Err(Error::NotImportable(format!("{module}:{callable}"), said.lines().last().unwrap_or_default().to_owned()))
 }

@@ -1,7 +1,7 @@
 //! Which engine, from what the MPM says of itself.
 //!
 //! Responsible for: mod_python's rule (Session.py): memory where httpd is one process with threads, else the disk. Pure. Called by:
-//! `src/session/plan.rs`.
+//! `src/session/plan.rs`, when the MPM can be asked.
 use std::fmt;
 
 /// DroverSession as written.
@@ -26,7 +26,7 @@ pub struct Mpm {
     pub threaded: bool,
     /// AP_MPMQ_IS_FORKED.
     pub forked: bool,
-    /// AP_MPMQ_MAX_DAEMONS, asked in post_config.
+    /// AP_MPMQ_MAX_DAEMONS, asked when the MPM has checked its own directives.
     pub max_daemons: i32,
 }
 
@@ -101,7 +101,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "DroverSession memory: {}, so a session kept in the memory of one child would not be seen by the others. Write auto or disk, \
+            "{}, so a session kept in the memory of one child would not be seen by the others. Write auto or disk, \
              or run one child with threads (event or worker with ServerLimit 1, and MaxRequestWorkers not above ThreadsPerChild)",
             self.0
         )

@@ -9,6 +9,7 @@
 //! * [`disk`], [`memory`]: the engines of this crate; [`owner`]: who may keep sessions in memory.
 //! * [`lock`]: one lock a session, over all processes.
 //! * [`choice`]: which engine, and why.
+//! * [`place`]: the directory of a store.
 //! * [`store`]: all of it together.
 pub mod choice;
 pub mod disk;
@@ -17,6 +18,7 @@ pub mod id;
 pub mod lock;
 pub mod memory;
 pub mod owner;
+pub mod place;
 pub mod store;
 
 pub use choice::{Asked, Choice, Kept, Refused, choose};
