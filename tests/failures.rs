@@ -38,7 +38,7 @@ both_test!(no_script_no_callable_no_directory, |site| {
     let site = site
         .expect_log("DROVER0021|WSGI0135")
         .expect_log("DROVER0062|WSGI0089")
-        .allow_log("DROVER0022|DROVER0023|DROVER0225|DROVER0228|AH0|wsgi:error");
+        .allow_log("DROVER0022|DROVER0023|DROVER0225|DROVER0227|DROVER0228|AH0|wsgi:error");
     let httpd = site.app("/ok", "hello.wsgi").start();
     for path in ["/missing", "/missing/x", "/dir/missing.wsgi"] {
         assert_eq!(httpd.get(path).status, 404, "{path}");

@@ -92,7 +92,11 @@ pub enum Event {
     Loaded {
         worker: Number,
         failures: Vec<ScriptFailure>,
+        /// So many scripts could be loaded.
+        good: usize,
     },
+    /// A worker that serves has loaded one more script for a request.
+    AlsoLoaded,
     /// The process has ended; `how` reads as in "worker 12 was killed by signal 9".
     Exited {
         worker: Number,

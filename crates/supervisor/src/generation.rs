@@ -4,7 +4,7 @@
 //! back-off allows. Must never: end an old worker before a new one serves. Called by: [`crate::pool`].
 #![forbid(unsafe_code)]
 use crate::messages::Code;
-use crate::pool::{Action, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log};
+use crate::pool::{Action, Broken, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -43,7 +43,8 @@ impl Pool {
         self.slots = vec![Now::ZERO; self.target];
         self.outgoing.clear();
         self.look_at = None;
-        let rising = Rising { reason, first_up: None, last_up: now, probe: self.backoff.waiting(), failed: false, broken: BTreeSet::new() };
+        let rising =
+            Rising { reason, first_up: None, last_up: now, probe: self.backoff.waiting(), failed: false, broken: Broken::default() };
         self.phase = Phase::Rising(rising);
         self.fill(now, out);
     }
@@ -94,19 +95,20 @@ impl Pool {
     }
 
     /// A worker has tried all scripts.
-    pub(crate) fn loaded(&mut self, worker: Number, failures: Vec<ScriptFailure>, now: Now, out: &mut Vec<Action>) {
+    pub(crate) fn loaded(&mut self, worker: Number, failures: Vec<ScriptFailure>, good: usize, now: Now, out: &mut Vec<Action>) {
         let Some(w) = self.workers.get(&worker).filter(|w| matches!(w.state, State::Starting { .. })).cloned() else { return };
+        let failures = each_once(failures);
         let failed: BTreeSet<Path> = failures.iter().map(|f| f.path.clone()).collect();
         let others = self.any_serving();
         // Some(true): it serves; Some(false): this worker is at fault; None: its generation is.
         let verdict = match &self.phase {
             Phase::Rising(r) if r.first_up.is_none() => {
-                let worse = !failed.is_subset(&self.broken);
-                let no_gain = r.reason == Reason::Degraded && !self.broken.is_empty() && failed.is_superset(&self.broken);
+                let worse = !failed.is_subset(&self.broken.paths);
+                let no_gain = r.reason == Reason::Degraded && !self.broken.paths.is_empty() && failed.is_superset(&self.broken.paths);
                 if others && (worse || no_gain) { None } else { Some(true) }
             }
-            Phase::Rising(r) => Some(failed.is_subset(&r.broken)),
-            Phase::Steady => Some(!others || failed.is_subset(&self.broken)),
+            Phase::Rising(r) => Some(failed.is_subset(&r.broken.paths)),
+            Phase::Steady => Some(!others || failed.is_subset(&self.broken.paths)),
             _ => Some(false),
         };
         let news = matches!(&self.phase, Phase::Rising(r) if r.first_up.is_none()) || verdict != Some(true) || !others;
@@ -131,11 +133,14 @@ impl Pool {
                 self.drain(worker, now, out);
                 self.start_failed(&w, summary(), now, out);
             }
-            Some(true) => self.up(worker, &w, failed, others, now, out),
+            Some(true) => {
+                let broken = Broken { all: good == 0 && !failed.is_empty(), reason: summary(), paths: failed };
+                self.up(worker, &w, broken, others, now, out);
+            }
         }
     }
 
-    fn up(&mut self, worker: Number, w: &Worker, failed: BTreeSet<Path>, others: bool, now: Now, out: &mut Vec<Action>) {
+    fn up(&mut self, worker: Number, w: &Worker, broken: Broken, others: bool, now: Now, out: &mut Vec<Action>) {
         // Up to a tenth earlier than the interval, each worker at another time.
         let interval = self.limits.restart_interval.map(|i| now + i.mul_f64(1.0 - 0.1 * self.refill.random()));
         if let Some(w) = self.workers.get_mut(&worker) {
@@ -152,7 +157,7 @@ impl Pool {
             Phase::Rising(r) => {
                 if r.first_up.is_none() {
                     r.first_up = Some(now);
-                    r.broken = failed;
+                    r.broken = broken;
                 }
                 r.last_up = now;
                 if self.limits.rolling {
@@ -170,7 +175,7 @@ impl Pool {
                 }
             }
             _ if !others => {
-                self.broken = failed;
+                self.broken = broken;
                 self.plan_after_success(now, out);
             }
             _ => {}
@@ -201,7 +206,7 @@ impl Pool {
         self.drain_where(|w, newest| w.generation < newest, now, out);
         self.broken = rising.broken;
         self.kept.clear();
-        if self.broken.is_empty() {
+        if self.broken.paths.is_empty() {
             self.failure = None;
         }
         log(out, Code::GenerationUp, None, [self.generation.to_string()]);
@@ -214,13 +219,17 @@ impl Pool {
 
     fn plan_after_success(&mut self, now: Now, out: &mut Vec<Action>) {
         let touched = self.next_begin.filter(|(_, reason)| *reason == Reason::Changed);
-        if self.broken.is_empty() {
+        if self.broken.paths.is_empty() {
             self.backoff.reset();
             self.next_begin = touched;
         } else if touched.is_none() {
             let pause = self.backoff.pause();
             self.next_begin = Some((now + pause, Reason::Degraded));
-            log(out, Code::Degraded, None, [seconds(pause)]);
+            if self.broken.all {
+                log(out, Code::CannotStart, None, [seconds(pause), self.broken.reason.clone()]);
+            } else {
+                log(out, Code::Degraded, None, [seconds(pause)]);
+            }
         }
     }
 
@@ -306,7 +315,7 @@ impl Pool {
             }
             self.phase = Phase::Steady;
         }
-        let code = if serving.is_empty() { Code::CannotStart } else { Code::GenerationFailed };
+        let code = if serving.is_empty() || self.broken.all { Code::CannotStart } else { Code::GenerationFailed };
         log(out, code, None, [seconds(pause), reason.clone()]);
         let texts: Vec<&str> = failures.iter().map(|f| f.text.trim_end()).collect();
         self.failure = Some(if texts.is_empty() { reason.clone() } else { texts.join("\n") });
@@ -342,6 +351,13 @@ impl Pool {
         self.fill(now, out);
         self.next_out(now, out);
     }
+}
+
+/// A script is tried once for each name of a callable in it, and fails once.
+fn each_once(mut failures: Vec<ScriptFailure>) -> Vec<ScriptFailure> {
+    let mut seen = BTreeSet::new();
+    failures.retain(|f| seen.insert((f.path.clone(), f.text.clone())));
+    failures
 }
 
 /// A pause as the log has it.

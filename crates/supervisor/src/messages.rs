@@ -90,8 +90,8 @@ codes! {
     ScriptFailed = 225, Error, "worker {pid} cannot load {}: {}";
     /// The new code cannot start. Requests go on being served by the old processes. Correct the script; touching it tries again at once.
     GenerationFailed = 226, Error, "the new processes cannot start, the old ones go on serving; next try in {} s: {}";
-    /// The group's processes cannot start and there are no older ones. Requests get 503 at once. The reason stands in the line and above.
-    CannotStart = 227, Error, "no process can start, requests are answered with 503; next try in {} s: {}";
+    /// The group's processes cannot start, or can load none of its scripts, and no older ones serve. Requests get 503 at once. The reason stands in the line and above.
+    CannotStart = 227, Error, "nothing can be served, requests are answered with 503; next try in {} s: {}";
     /// Some scripts of the group cannot be loaded; the others are served.
     Degraded = 228, Warn, "serving without the scripts that cannot be loaded; next try in {} s";
 

@@ -82,8 +82,18 @@ pub(crate) struct Rising {
     pub probe: bool,
     /// A start has failed: no more are made until it is known how the others fare.
     pub failed: bool,
-    /// Scripts that its workers could not load.
-    pub broken: BTreeSet<Path>,
+    /// What its workers could not load.
+    pub broken: Broken,
+}
+
+/// Scripts that a generation could not load.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Broken {
+    pub paths: BTreeSet<Path>,
+    /// No script could be loaded: nobody is served, whatever runs.
+    pub all: bool,
+    /// In one line.
+    pub reason: String,
 }
 
 #[derive(Debug, Clone)]
@@ -142,7 +152,7 @@ pub struct Pool {
     /// Files known to fail, which the old generation was told not to mind.
     pub(crate) kept: BTreeMap<Path, u64>,
     /// Scripts that the generation that serves could not load.
-    pub(crate) broken: BTreeSet<Path>,
+    pub(crate) broken: Broken,
     /// The requests of the last round of trying again, with the time until which they are tried.
     pub(crate) resending: BTreeMap<Token, Now>,
 }
@@ -173,7 +183,7 @@ impl Pool {
             resend_at: None,
             changed: BTreeMap::new(),
             kept: BTreeMap::new(),
-            broken: BTreeSet::new(),
+            broken: Broken::default(),
             resending: BTreeMap::new(),
         }
     }
@@ -229,7 +239,8 @@ impl Pool {
                     self.start_failed(&w, reason, now, out);
                 }
             }
-            Event::Loaded { worker, failures } => self.loaded(worker, failures, now, out),
+            Event::Loaded { worker, failures, good } => self.loaded(worker, failures, good, now, out),
+            Event::AlsoLoaded => self.broken.all = false,
             Event::Exited { worker, how } => self.exited(worker, how, now, out),
             Event::Lost(worker) => {
                 let kill_at = now + self.limits.shutdown;

@@ -32,6 +32,17 @@ impl Story {
         Self { pool: Pool::new(limits, 1), now: s(100) }
     }
 
+    /// The codes of the lines that are logged.
+    fn codes(&mut self, event: Event) -> Vec<u16> {
+        let mut out = Vec::new();
+        self.pool.step(event, self.now, &mut out);
+        out.iter().filter_map(|a| if let Action::Log { code, .. } = a { Some(*code as u16) } else { None }).collect()
+    }
+
+    fn state(&self) -> &'static str {
+        crate::status::phase(&self.pool)
+    }
+
     /// The actions but for log lines.
     fn tell(&mut self, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
@@ -48,13 +59,13 @@ impl Story {
 
     fn up(&mut self, worker: u32) -> Vec<Action> {
         assert_eq!(self.tell(Event::Started(worker)), []);
-        self.tell(Event::Loaded { worker, failures: vec![] })
+        self.tell(Event::Loaded { worker, failures: vec![], good: 1 })
     }
 
     fn broken(&mut self, worker: u32, mtime_us: u64) -> Vec<Action> {
         assert_eq!(self.tell(Event::Started(worker)), []);
         let failures = vec![ScriptFailure { path: b"/a".to_vec(), mtime_us, text: "Traceback\nSyntaxError".into() }];
-        self.tell(Event::Loaded { worker, failures })
+        self.tell(Event::Loaded { worker, failures, good: 0 })
     }
 
     fn changed(&mut self, worker: u32, mtime_us: u64, token: u64) -> Vec<Action> {
@@ -235,4 +246,56 @@ fn stop_and_retire() {
     story.up(2);
     assert_eq!(story.tell(Event::Retire), [Action::Cancel(3)]);
     assert_eq!((story.wait(), story.now), (vec![Action::Drain(2)], s(116)), "it had graceful-timeout to see the queue's end");
+}
+
+/// Each row: the scripts that a generation cannot load, of `/a` and `/b`, and what is logged of it and shown.
+#[test]
+fn what_is_said_of_scripts_that_cannot_be_loaded() {
+    type Row = (&'static [&'static str], usize, &'static [u16], &'static str);
+    const FIRST_AND_AGAIN: [[Row; 2]; 3] = [
+        [(&["/a"], 0, &[225, 230, 231, 227], "failing"), (&["/a"], 0, &[225, 227], "failing")],
+        [
+            (&["/a", "/b"], 0, &[225, 225, 230, 231, 227], "failing"),
+            (&["/a"], 1, &[225, 230, 231, 228], "serving (some scripts cannot be loaded)"),
+        ],
+        [
+            (&["/a"], 1, &[225, 230, 231, 228], "serving (some scripts cannot be loaded)"),
+            (&["/a"], 1, &[225, 226], "serving (some scripts cannot be loaded)"),
+        ],
+    ];
+    let failure = |path: &&str| ScriptFailure { path: path.as_bytes().to_vec(), mtime_us: 1, text: "SyntaxError".into() };
+    for rows in FIRST_AND_AGAIN {
+        let mut story = Story::new(1);
+        story.tell(Event::Wanted);
+        for (worker, (broken, good, codes, state)) in (0..).zip(rows) {
+            story.tell(Event::Started(worker));
+            // Each script is known under two names.
+            let failures = broken.iter().chain(broken).map(failure).collect();
+            assert_eq!(story.codes(Event::Loaded { worker, failures, good }), codes, "{rows:?}");
+            assert_eq!(story.state(), state, "{rows:?}");
+            story.wait();
+        }
+    }
+    // A script that nobody knew at the start is served all the same.
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.broken(0, 1);
+    assert_eq!((story.state(), story.pool.refusal()), ("failing", None));
+    story.tell(Event::AlsoLoaded);
+    assert_eq!(story.state(), "serving (some scripts cannot be loaded)");
+}
+
+#[test]
+fn old_code_that_serves_is_not_called_failing() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    assert_eq!(story.state(), "serving");
+    story.tell(Event::Reload);
+    story.tell(Event::Started(1));
+    let failures = vec![ScriptFailure { path: b"/a".to_vec(), mtime_us: 1, text: "SyntaxError".into() }];
+    assert_eq!(story.codes(Event::Loaded { worker: 1, failures, good: 0 }), [225, 226]);
+    assert_eq!(story.state(), "serving (new code cannot start)");
+    story.tell(Event::Exited { worker: 0, how: "was killed by signal 9".into() });
+    assert_eq!(story.state(), "failing");
 }

@@ -107,11 +107,15 @@ const fn state(state: State) -> &'static str {
     }
 }
 
-fn phase(pool: &Pool) -> &'static str {
+/// A pool in a word or two; `docs/operations.md` explains each.
+pub fn phase(pool: &Pool) -> &'static str {
     match pool.phase {
         Phase::Idle => "idle",
         Phase::Rising(_) => "starting",
-        Phase::Steady => "serving",
+        Phase::Steady | Phase::Waiting if pool.broken.all => "failing",
+        Phase::Steady if pool.broken.paths.is_empty() => "serving",
+        Phase::Steady => "serving (some scripts cannot be loaded)",
+        Phase::Waiting if pool.any_serving() => "serving (new code cannot start)",
         Phase::Waiting => "failing",
         Phase::Halted => "halted",
         Phase::Stopped { .. } | Phase::Retired { .. } => "stopping",

@@ -84,7 +84,7 @@ pub struct Group {
 pub struct Application {
     /// Its name; empty for `%{GLOBAL}`.
     pub name: String,
-    /// `idle`, `starting`, `serving`, `failing`, `halted`, `stopping`.
+    /// `idle`, `starting`, `serving` (what is wrong all the same stands in brackets), `failing`, `halted`, `stopping`.
     pub state: String,
     /// Generation of its code.
     pub generation: u64,
