@@ -20,6 +20,7 @@ impl Pool {
             Phase::Idle | Phase::Retired { .. } => {}
             Phase::Stopped { active: false } => self.phase = Phase::Idle,
             _ => {
+                self.end_halt();
                 self.backoff.reset();
                 self.begin(Reason::Configure, now, out);
             }
@@ -240,6 +241,19 @@ impl Pool {
             self.take_over(now, out);
         } else {
             self.fail("its processes do not stay up".to_owned(), &[], now, out);
+        }
+    }
+
+    /// How the start of the newest generation went; `None`: it is not known yet.
+    pub fn outcome(&self) -> Option<Result<(), String>> {
+        let failure = || self.failure().unwrap_or(&self.broken.reason).to_owned();
+        match &self.phase {
+            Phase::Rising(_) => None,
+            Phase::Steady if !self.broken.paths.is_empty() => Some(Err(failure())),
+            Phase::Steady | Phase::Idle => Some(Ok(())),
+            Phase::Waiting => Some(Err(failure())),
+            Phase::Halted => Some(Err("the group was stopped by an administrator".to_owned())),
+            Phase::Stopped { .. } | Phase::Retired { .. } => Some(Err("httpd stops or restarts".to_owned())),
         }
     }
 

@@ -126,6 +126,8 @@ codes! {
     Shrinks = 244, Info, "worker {pid} is idle: shrinking from {} to {} processes";
     /// `drover stop` was given for the group. It is answered with 503 until `drover reload`, `apachectl graceful` or a restart.
     Halted = 245, Notice, "stopped by an administrator";
+    /// `drover reload` was given for the group: new processes are started, and a stop has ended.
+    Reloaded = 270, Notice, "new processes are started for an administrator";
     /// `preload=On`: the application is imported; workers are forked from this process from now on.
     TemplateUp = 246, Info, "template {pid} has imported the application (generation {})";
     /// `preload=On`: the process from which workers are forked could not set itself up, died while it imported the application, or the application has started threads. The reason stands in the line.

@@ -209,7 +209,8 @@ impl Pool {
 
     /// Why the last start failed, at length.
     pub fn failure(&self) -> Option<&str> {
-        self.failure.as_deref().or(self.failing.as_deref())
+        let failing = self.failing.as_deref().filter(|_| !matches!(self.phase, Phase::Halted));
+        self.failure.as_deref().or(failing)
     }
 
     /// Takes one event; appends what is to be done.
@@ -413,8 +414,16 @@ impl Pool {
     /// An administrator wants a new generation.
     fn reload(&mut self, now: Now, out: &mut Vec<Action>) {
         if !matches!(self.phase, Phase::Idle | Phase::Stopped { .. } | Phase::Retired { .. }) {
+            self.end_halt();
             self.backoff.reset();
             self.begin(Reason::Configure, now, out);
+        }
+    }
+
+    /// Requests wait for the new processes from now on, instead of being refused.
+    pub(crate) fn end_halt(&mut self) {
+        if matches!(self.phase, Phase::Halted) {
+            self.failing = None;
         }
     }
 
@@ -429,6 +438,7 @@ impl Pool {
         self.end_unready(now, out);
         self.drain_where(|_, _| true, now, out);
         self.failing = Some("the group was stopped by an administrator".to_owned());
+        self.failure = None;
         log(out, Code::Halted, None, []);
     }
 

@@ -299,3 +299,26 @@ fn old_code_that_serves_is_not_called_failing() {
     story.tell(Event::Exited { worker: 0, how: "was killed by signal 9".into() });
     assert_eq!(story.state(), "failing");
 }
+
+#[test]
+fn a_reload_ends_a_stop_at_once_and_says_how_it_went() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    assert_eq!(story.pool.outcome(), Some(Ok(())));
+    assert_eq!(story.tell(Event::Halt), [Action::Drain(0)]);
+    assert!(story.pool.refusal().is_some_and(|why| why.contains("administrator")));
+    assert_eq!((story.state(), story.pool.failure()), ("halted", None), "nothing has failed");
+    assert_eq!(story.tell(Event::Reload), [start(1, 2)]);
+    assert_eq!((story.pool.refusal(), story.pool.outcome()), (None, None), "requests wait");
+    story.up(1);
+    assert_eq!(story.pool.outcome(), Some(Ok(())));
+    story.tell(Event::Halt);
+    let limits = story.pool.limits.clone();
+    assert_eq!(story.tell(Event::Configure(limits)), [start(2, 3)]);
+    assert_eq!(story.pool.refusal(), None, "graceful ends it just so");
+    story.up(2);
+    story.tell(Event::Reload);
+    story.broken(3, 1);
+    assert_eq!(story.pool.outcome(), Some(Err("Traceback\nSyntaxError".to_owned())));
+}

@@ -25,6 +25,7 @@ impl Supervisor {
                 least: spec.least_processes,
                 most: spec.processes,
                 threads: spec.threads,
+                halted: self.halted.contains(name),
                 applications: self
                     .units
                     .iter()
@@ -90,7 +91,7 @@ fn count(n: usize) -> u32 {
 }
 
 /// The end of a traceback says more than its beginning.
-fn cut(text: &str) -> String {
+pub fn cut(text: &str) -> String {
     let mut from = text.len().saturating_sub(LONGEST_FAILURE);
     while !text.is_char_boundary(from) {
         from += 1;
