@@ -97,10 +97,11 @@ pub enum Event {
     },
     /// A worker that serves has loaded one more script for a request.
     AlsoLoaded,
-    /// The process has ended; `how` reads as in "worker 12 was killed by signal 9".
+    /// The process has ended; `how` reads as in "worker 12 was killed by signal 9", `clean`: it left with status 0.
     Exited {
         worker: Number,
         how: String,
+        clean: bool,
     },
     /// Its control socket is closed.
     Lost(Number),

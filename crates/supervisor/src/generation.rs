@@ -82,6 +82,7 @@ impl Pool {
                 generation,
                 slot,
                 state: State::Queued,
+                signalled: false,
                 lost_kill_at: None,
                 since: now,
                 active_at: now,
@@ -338,12 +339,13 @@ impl Pool {
     }
 
     /// A process has ended.
-    pub(crate) fn exited(&mut self, worker: Number, how: String, now: Now, out: &mut Vec<Action>) {
+    pub(crate) fn exited(&mut self, worker: Number, how: String, clean: bool, now: Now, out: &mut Vec<Action>) {
         let Some(w) = self.workers.get(&worker).cloned() else { return };
         let failed = matches!(w.state, State::Starting { .. } | State::Queued);
         let code = match w.state {
             _ if failed => Code::StartFailed,
-            State::Serving { leaving: false } if !self.is_retired() => Code::Crashed,
+            State::Serving { .. } if !self.is_retired() => Code::Crashed,
+            _ if !clean && !w.signalled => Code::DiedLeaving,
             _ => Code::Ended,
         };
         log(out, code, Some(worker), [how.clone()]);

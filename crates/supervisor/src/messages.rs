@@ -101,6 +101,8 @@ codes! {
     GenerationUp = 231, Info, "generation {} serves";
     /// A worker died while it served. Its requests got 502 (or were given to another one). A signal 11 or 6 is a crash in C code: look at extension modules.
     Crashed = 232, Error, "worker {pid} {} while serving; it is replaced";
+    /// A worker that had been told to go died before it had finished its requests, which got 502 (or were given to another one). Look at it as at 0232.
+    DiedLeaving = 271, Error, "worker {pid} {} before it had finished; it was to go anyway";
     /// A worker is replaced although nothing is wrong: maximum-requests, restart-interval, inactivity-timeout, cpu-time-limit, memory-soft, or somebody sent it SIGTERM, SIGINT or SIGUSR1.
     Leaving = 233, Info, "worker {pid} is to be replaced: {}";
     /// A request ran longer than request-timeout. The worker is replaced; what it was doing stands in the line.

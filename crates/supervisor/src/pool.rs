@@ -47,6 +47,8 @@ pub(crate) struct Worker {
     pub generation: u64,
     pub slot: usize,
     pub state: State,
+    /// We have sent it a signal: that it dies is no news.
+    pub signalled: bool,
     /// Set when its control socket was closed.
     pub lost_kill_at: Option<Now>,
     /// When it came up.
@@ -242,7 +244,7 @@ impl Pool {
             }
             Event::Loaded { worker, failures, good } => self.loaded(worker, failures, good, now, out),
             Event::AlsoLoaded => self.broken.all = false,
-            Event::Exited { worker, how } => self.exited(worker, how, now, out),
+            Event::Exited { worker, how, clean } => self.exited(worker, how, clean, now, out),
             Event::Lost(worker) => {
                 let kill_at = now + self.limits.shutdown;
                 if let Some(w) = self.workers.get_mut(&worker) {

@@ -91,7 +91,7 @@ fn all_new_ones_are_up_before_the_old_ones_go() {
     assert_eq!(story.up(3), [Action::Serve(3)]);
     assert_eq!(story.up(2), [Action::Serve(2), Action::Drain(0), Action::Drain(1)]);
     // The one that does not finish is reminded after graceful-timeout and killed after shutdown-timeout.
-    assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited".into() }), []);
+    assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited".into(), clean: true }), []);
     assert_eq!(story.wait(), [Action::Dump(1), Action::Terminate(1)]);
     assert_eq!(story.now, s(115));
     assert_eq!(story.wait(), [Action::Kill(1)]);
@@ -130,7 +130,7 @@ fn nobody_can_start() {
     let failed = |worker| Event::Unstarted { worker, reason: "no such user".into() };
     assert_eq!(story.tell(failed(1)), [Action::Cancel(2)], "no more are started once one has failed");
     assert_eq!(story.pool.refusal(), None, "the first may still come up");
-    assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited with status 1".into() }), []);
+    assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited with status 1".into(), clean: false }), []);
     assert_eq!(story.pool.refusal(), Some("a process exited with status 1 before it was ready"));
     let mut pauses = Vec::new();
     for worker in 3..8 {
@@ -168,7 +168,7 @@ fn a_crash_is_replaced_at_once_but_not_more_than_once_a_second() {
     story.tell(Event::Wanted);
     story.up(0);
     story.now += s(2);
-    let died = |worker| Event::Exited { worker, how: "was killed by signal 11".into() };
+    let died = |worker| Event::Exited { worker, how: "was killed by signal 11".into(), clean: false };
     assert_eq!(story.tell(died(0)), [start(1, 1)]);
     story.up(1);
     assert_eq!(story.tell(died(1)), []);
@@ -224,7 +224,7 @@ fn a_degraded_generation_is_replaced_only_by_a_better_one() {
     assert_eq!(story.wait(), [start(1, 2)]);
     assert_eq!(story.broken(1, 7), [Action::Drain(1), keep(0, 7)]);
     story.now += Duration::from_millis(1100);
-    assert_eq!(story.tell(Event::Exited { worker: 0, how: "crashed".into() }), [start(2, 2)], "its dead are replaced meanwhile");
+    assert_eq!(story.tell(Event::Exited { worker: 0, how: "crashed".into(), clean: false }), [start(2, 2)], "its dead are replaced meanwhile");
     assert_eq!(story.broken(2, 7), [Action::Serve(2)]);
     assert_eq!(story.wait(), [start(3, 3)]);
     assert_eq!(story.up(3), [Action::Serve(3), Action::Drain(2)]);
@@ -238,8 +238,8 @@ fn stop_and_retire() {
     story.tell(Event::Started(1));
     assert_eq!(story.tell(Event::Stop { within: Some(s(1)) }), [Action::Terminate(1), Action::Drain(0)]);
     assert_eq!((story.wait(), story.now), (vec![Action::Kill(0), Action::Kill(1)], s(101)));
-    story.tell(Event::Exited { worker: 0, how: String::new() });
-    story.tell(Event::Exited { worker: 1, how: String::new() });
+    story.tell(Event::Exited { worker: 0, how: String::new(), clean: true });
+    story.tell(Event::Exited { worker: 1, how: String::new(), clean: true });
     assert!(story.pool.is_empty());
     let limits = story.pool.limits.clone();
     assert_eq!(story.tell(Event::Configure(limits)), [start(2, 2), start(3, 2)], "restart");
@@ -296,7 +296,7 @@ fn old_code_that_serves_is_not_called_failing() {
     let failures = vec![ScriptFailure { path: b"/a".to_vec(), mtime_us: 1, text: "SyntaxError".into() }];
     assert_eq!(story.codes(Event::Loaded { worker: 1, failures, good: 0 }), [225, 226]);
     assert_eq!(story.state(), "serving (new code cannot start)");
-    story.tell(Event::Exited { worker: 0, how: "was killed by signal 9".into() });
+    story.tell(Event::Exited { worker: 0, how: "was killed by signal 9".into(), clean: false });
     assert_eq!(story.state(), "failing");
 }
 
@@ -321,4 +321,39 @@ fn a_reload_ends_a_stop_at_once_and_says_how_it_went() {
     story.tell(Event::Reload);
     story.broken(3, 1);
     assert_eq!(story.pool.outcome(), Some(Err("Traceback\nSyntaxError".to_owned())));
+}
+
+/// Each row: what happened to the worker before it ended, whether it left with status 0, and what is logged of that.
+#[test]
+fn a_death_is_told_also_of_a_worker_that_is_to_go() {
+    let leaving = || Event::Leaving { worker: 0, why: Why::MaximumRequests };
+    let signalled = || Event::Leaving { worker: 0, why: Why::Signal };
+    let stuck = || Event::Stuck { worker: 0, what: String::new(), deadlocked: true };
+    let rows: [(&[Event], bool, u16); 8] = [
+        (&[], false, 232),
+        (&[leaving()], false, 232),
+        (&[leaving()], true, 232),
+        (&[signalled()], false, 271),
+        (&[signalled()], true, 237),
+        (&[stuck()], false, 237),
+        (&[Event::Retire], true, 237),
+        (&[Event::Retire], false, 271),
+    ];
+    for (before, clean, code) in rows {
+        let mut story = Story::new(1);
+        story.tell(Event::Wanted);
+        story.up(0);
+        for event in before {
+            story.tell(event.clone());
+        }
+        assert_eq!(story.codes(Event::Exited { worker: 0, how: "ended".into(), clean })[0], code, "{before:?} {clean}");
+    }
+    // Its successor was up, and it had been told to finish.
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.now += s(2);
+    story.tell(leaving());
+    story.up(1);
+    assert_eq!(story.codes(Event::Exited { worker: 0, how: "was killed by signal 11".into(), clean: false }), [271]);
 }

@@ -262,7 +262,7 @@ impl World {
         assert!(self.alive.remove(&n));
         self.told_to_go.remove(&n);
         self.killed.remove(&n);
-        self.step(Event::Exited { worker: n, how: "ended".into() });
+        self.step(Event::Exited { worker: n, how: "ended".into(), clean: true });
     }
 
     fn obey(&mut self) {

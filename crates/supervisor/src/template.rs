@@ -248,7 +248,7 @@ impl Supervisor {
             found |= template.waiting.len() < before;
         }
         if self.abandon_newborn(id, worker) || found {
-            self.inbox.push_back((id, Event::Exited { worker, how: "was not forked".to_owned() }));
+            self.inbox.push_back((id, Event::Exited { worker, how: "was not forked".to_owned(), clean: false }));
         }
     }
 
