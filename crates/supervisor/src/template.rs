@@ -195,7 +195,7 @@ impl Supervisor {
                 settings.log(Code::SpawnFailed, None, &[e.to_string()]);
                 e.to_string()
             }
-            (Ended::Ran(how), state) => {
+            (Ended::Ran { how, .. }, state) => {
                 let code = match state {
                     State::Loading => Code::TemplateFailed,
                     State::Ready => Code::TemplateDied,
