@@ -342,20 +342,22 @@ impl Pool {
     pub(crate) fn exited(&mut self, worker: Number, how: String, clean: bool, now: Now, out: &mut Vec<Action>) {
         let Some(w) = self.workers.get(&worker).cloned() else { return };
         let failed = matches!(w.state, State::Starting { .. } | State::Queued);
+        // Other programs than Python end so, and scripts that do not know that they are imported.
+        let hint = if failed && clean { " (is python= a Python of 3.9 or newer, and does no script end the process?)" } else { "" };
         let code = match w.state {
             _ if failed => Code::StartFailed,
             State::Serving { .. } if !self.is_retired() => Code::Crashed,
             _ if !clean && !w.signalled => Code::DiedLeaving,
             _ => Code::Ended,
         };
-        log(out, code, Some(worker), [how.clone()]);
+        log(out, code, Some(worker), [format!("{how}{hint}")]);
         self.workers.remove(&worker);
         if matches!(w.state, State::Serving { .. }) {
             // It may have been woken for a request that it did not take: the others look.
             out.extend(self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| Action::Wake(*n)));
         }
         if failed {
-            self.start_failed(&w, format!("a process {how} before it was ready"), now, out);
+            self.start_failed(&w, format!("a process {how} before it was ready{hint}"), now, out);
         }
         if matches!(self.phase, Phase::Waiting) && !self.any_serving() {
             // The last of the old generation is gone: the next try is worth more than its pause, but not a storm.

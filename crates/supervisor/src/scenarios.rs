@@ -224,7 +224,11 @@ fn a_degraded_generation_is_replaced_only_by_a_better_one() {
     assert_eq!(story.wait(), [start(1, 2)]);
     assert_eq!(story.broken(1, 7), [Action::Drain(1), keep(0, 7)]);
     story.now += Duration::from_millis(1100);
-    assert_eq!(story.tell(Event::Exited { worker: 0, how: "crashed".into(), clean: false }), [start(2, 2)], "its dead are replaced meanwhile");
+    assert_eq!(
+        story.tell(Event::Exited { worker: 0, how: "crashed".into(), clean: false }),
+        [start(2, 2)],
+        "its dead are replaced meanwhile"
+    );
     assert_eq!(story.broken(2, 7), [Action::Serve(2)]);
     assert_eq!(story.wait(), [start(3, 3)]);
     assert_eq!(story.up(3), [Action::Serve(3), Action::Drain(2)]);
@@ -356,4 +360,34 @@ fn a_death_is_told_also_of_a_worker_that_is_to_go() {
     story.tell(leaving());
     story.up(1);
     assert_eq!(story.codes(Event::Exited { worker: 0, how: "was killed by signal 11".into(), clean: false }), [271]);
+}
+
+#[test]
+fn a_program_that_is_no_python_is_suspected() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.tell(Event::Started(0));
+    story.tell(Event::Exited { worker: 0, how: "exited with status 0".into(), clean: true });
+    assert!(story.pool.refusal().is_some_and(|why| why.contains("before it was ready (is python= a Python")), "{:?}", story.pool.refusal());
+}
+
+/// Each row: how long after its first worker was up an elastic pool hears of a request, how long that had waited, and whether it grows.
+#[test]
+fn a_request_that_waited_for_the_first_worker_calls_no_second() {
+    let ms = Duration::from_millis;
+    for (after, waited_ms, grows) in
+        [(ms(20), 1020, false), (ms(200), 1000, false), (ms(200), 60, false), (ms(400), 60, true), (s(3), 1000, true)]
+    {
+        let mut story = Story::new(3);
+        story.pool.limits.least = 0;
+        story.tell(Event::Wanted);
+        story.now += s(1);
+        story.up(0);
+        story.now += after;
+        let activity = drover_wire::control::Activity { taken: 1, counted: 1, waited_us: waited_ms * 1000, running: 0 };
+        story.tell(Event::Activity { worker: 0, activity });
+        assert_eq!(story.wait(), [Action::Look]);
+        let starts = story.tell(Event::Looked { waiting: false }).len();
+        assert_eq!(starts == 1, grows, "{after:?} {waited_ms}");
+    }
 }
