@@ -127,6 +127,8 @@ mpm_test!(only_root_and_the_groups_user_may, |site| {
     let seen: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(seen["groups"].as_array().expect("groups").len(), 1);
     assert_eq!(seen["groups"][0]["name"], "theirs");
+    let output = drover(&httpd, &["status"]).uid(uid("daemon")).output().expect("drover");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("no group that you may see"), "{output:?}");
     for arguments in [["reload", "app"], ["stop", "app"]] {
         let output = drover(&httpd, &arguments).uid(uid("nobody")).output().expect("drover");
         assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("no group 'app' that you may"), "{output:?}");

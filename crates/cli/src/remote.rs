@@ -122,6 +122,9 @@ fn table(server: &Server) -> String {
         server.version, server.httpd, server.droverd, server.generation
     );
     server.sessions.iter().for_each(|line| out.extend([line, "\n"]));
+    if server.groups.is_empty() {
+        out.push_str("\nthere is no group that you may see: root sees all, the user of a group (user=) sees that group\n");
+    }
     for group in &server.groups {
         let size = if group.least == group.most { group.most.to_string() } else { format!("{}-{}", group.least, group.most) };
         let user = if group.user.is_empty() { "(httpd's)" } else { &group.user };
@@ -212,5 +215,20 @@ mod tests {
         assert!(text.contains("group shop: processes=1-4 threads=15 user=shop"), "{text}");
         assert!(text.contains("application %{GLOBAL}: failing, generation 3, requests wait, next try in 4 s"), "{text}");
         assert!(text.contains("30.0M") && text.contains("9s") && text.contains("SyntaxError:  [31mbad"), "{text}");
+    }
+    #[test]
+    fn a_stranger_is_told_why_he_sees_nothing() {
+        let (version, sessions, groups) = ("1".into(), vec![], vec![]);
+        let text = table(&Server { version, droverd: 2, httpd: 1, generation: 0, sessions, groups });
+        assert!(text.contains("no group that you may see: root sees all"), "{text}");
+    }
+
+    #[test]
+    fn a_reload_that_failed_is_an_error() {
+        let new = |failure: Option<&str>, serving| Reloaded { name: String::new(), failure: failure.map(str::to_owned), serving };
+        assert_eq!(reloaded(&[new(None, true)]).expect("good"), "new processes serve, 1 application group\n");
+        let bad = reloaded(&[new(None, true), new(Some("Traceback\nSyntaxError"), true), new(Some("gone"), false)]);
+        let said = bad.expect_err("bad").to_string();
+        assert!(said.contains("go on serving:\n  Traceback\n  SyntaxError\n") && said.contains("503:\n  gone"), "{said}");
     }
 }
