@@ -97,7 +97,7 @@ codes! {
 
     /// A worker is ready.
     WorkerUp = 230, Info, "worker {pid} is ready (generation {})";
-    /// All processes of a generation are ready.
+    /// A generation serves: its first process is ready when nothing older serves, else all of them are. 0230 tells of each process.
     GenerationUp = 231, Info, "generation {} serves";
     /// A worker died while it served. Its requests got 502 (or were given to another one). A signal 11 or 6 is a crash in C code: look at extension modules.
     Crashed = 232, Error, "worker {pid} {} while serving; it is replaced";
@@ -112,7 +112,7 @@ codes! {
     /// A worker did not end in time and was killed.
     Killed = 236, Warn, "worker {pid} did not end in time, sending SIGKILL";
     /// A worker ended as it should.
-    Ended = 237, Debug, "worker {pid} {}";
+    Ended = 237, Info, "worker {pid} {}";
     /// A script's file changed; new processes are started.
     Changed = 238, Info, "{} has changed, starting new processes";
     /// A worker was started.
