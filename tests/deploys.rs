@@ -17,7 +17,7 @@ fn status(httpd: &Httpd) -> String {
 }
 
 /// Lines of the stacks that a process writes before it is ended.
-const STACKS: &str = "Thread 0x|Current thread|  File \"|<no Python frame>";
+const STACKS: &str = "DROVER0403|Thread 0x|Current thread|  File \"|<no Python frame>";
 
 /// What is wrong with the new code, and what of it must stand in the log and in the status.
 const BAD: [(&str, &str); 6] = [

@@ -120,7 +120,9 @@ impl Pool {
                     w.state = State::Ending { term_at: None, kill_at: Some(now + self.limits.shutdown) };
                     w.signalled = true;
                     log(out, Code::SlowToEnd, Some(number), []);
-                    out.push(Action::Dump(number));
+                    if !std::mem::replace(&mut w.dumped, true) {
+                        out.push(Action::Dump(number));
+                    }
                     out.push(Action::Terminate(number));
                 }
                 State::Ending { kill_at, .. } if due(kill_at) => {

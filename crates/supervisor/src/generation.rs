@@ -83,6 +83,7 @@ impl Pool {
                 slot,
                 state: State::Queued,
                 signalled: false,
+                dumped: false,
                 lost_kill_at: None,
                 since: now,
                 active_at: now,

@@ -49,6 +49,8 @@ pub(crate) struct Worker {
     pub state: State,
     /// We have sent it a signal: that it dies is no news.
     pub signalled: bool,
+    /// Its stacks stand in the log.
+    pub dumped: bool,
     /// Set when its control socket was closed.
     pub lost_kill_at: Option<Now>,
     /// When it came up.
@@ -261,11 +263,13 @@ impl Pool {
             Event::Stuck { worker, what, deadlocked } => {
                 if self.is_serving(worker) {
                     log(out, Code::Stuck, Some(worker), [what]);
+                    // It has written its stacks itself.
+                    if let Some(w) = self.workers.get_mut(&worker) {
+                        w.dumped = true;
+                    }
                     if deadlocked {
-                        // It has written its stacks itself, and will finish nothing.
-                        self.terminate(worker, now, out);
+                        self.terminate(worker, now, out); // it will finish nothing
                     } else {
-                        out.push(Action::Dump(worker));
                         self.drain(worker, now, out);
                     }
                     self.fill(now, out);

@@ -247,7 +247,11 @@ impl Supervisor {
                 let waiting = unit.queue.as_ref().is_some_and(|q| drover_sys::wait::readable_now(&q.receive));
                 self.inbox.push_back((id, Event::Looked { waiting }));
             }
-            Action::Terminate(worker) => self.signal(id, worker, Signal::TERM),
+            Action::Terminate(worker) => {
+                let within_ms = unit.settings.spec.shutdown_timeout_ms;
+                self.tell(id, worker, &ToWorker::LastWords { within_ms });
+                self.signal(id, worker, Signal::TERM);
+            }
             Action::Kill(worker) => self.signal(id, worker, Signal::KILL),
             Action::Resend(token) => self.resend(id, token),
             Action::Answer(token) => {
