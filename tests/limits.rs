@@ -58,7 +58,7 @@ fn until_replaced(httpd: &Httpd, path: &str) {
 
 both_test!(interrupt_timeout_is_504_and_the_process_stays, |site| {
     let site = self::site(site, "processes=1 threads=1 request-timeout=1 interrupt-timeout=20");
-    let httpd = site.allow_log("RequestTimeout|DROVER0054|DROVER0067|WSGI|wsgi:error").start();
+    let httpd = site.expect_log("DROVER0402*RequestTimeout").allow_log("RequestTimeout|DROVER0054|DROVER0067|WSGI|wsgi:error").start();
     let pid = httpd.ok("/pid");
     assert_eq!(httpd.get("/spin").status, 504);
     assert_eq!(httpd.ok("/pid"), pid);
@@ -90,7 +90,7 @@ mpm_test!(request_timeout_shows_the_stack_of_that_request_once, |site| {
         .expect_log("DROVER0235")
         .allow_log(STACKS)
         .allow_log("DROVER0054|DROVER0236");
-    let _go_on = site.gate("go-on");
+    let (_hanging, _go_on) = (site.gate("hanging"), site.gate("go-on"));
     let httpd = site.start();
     httpd.ok("/pid");
     assert_eq!(httpd.get("/hang").status, 504);
