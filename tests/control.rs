@@ -2,6 +2,7 @@
 //!
 //! Responsible for: what an administrator sees and steers through the control socket, and who may. Called by: `main.rs`.
 use crate::harness::{Httpd, Site, paths, until};
+use crate::lifecycle::{app, change};
 use serde_json::Value;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
@@ -72,12 +73,43 @@ mpm_test!(a_stopped_group_is_503_until_it_is_reloaded, |site| {
     httpd.ok("/other");
     until("no worker of the group", || status(&httpd)["groups"][0]["applications"][0]["workers"] == serde_json::json!([]));
     assert_eq!(status(&httpd)["groups"][0]["applications"][0]["state"], "halted");
+    let (_, table, _) = run(&httpd, &["status", "app"]);
+    assert!(table.contains("application %{GLOBAL}: halted") && !table.contains("failed"), "{table}");
     assert!(run(&httpd, &["reload", "app"]).0);
-    until("answers", || httpd.get("/").status == 200);
+    httpd.ok("/");
+    assert!(httpd.log().contains("DROVER0270"));
     assert!(run(&httpd, &["stop", "app"]).0);
     until("no more answers", || httpd.get("/").status == 503);
     httpd.graceful();
     until("answers after graceful", || httpd.get("/").status == 200);
+});
+
+mpm_test!(reload_says_what_is_wrong_with_the_new_code, |site| {
+    let site = site.script("a.wsgi", &app("old")).app("/", "a.wsgi").daemon("processes=2 threads=2").config("WSGIScriptReloading Off");
+    let httpd = site.expect_log("DROVER0226").allow_log("DROVER0225|Traceback|  File \"|RuntimeError|    ").start();
+    httpd.ok("/");
+    change(&httpd.site, "a.wsgi", "raise RuntimeError('on purpose')\n");
+    let (ok, _, said) = run(&httpd, &["reload", "app"]);
+    assert!(!ok && said.contains("go on serving") && said.matches("RuntimeError: on purpose").count() == 1, "{said}");
+    assert_eq!(httpd.ok("/"), "old");
+    let (_, table, _) = run(&httpd, &["status", "app"]);
+    assert!(table.contains("serving (new code cannot start)"), "{table}");
+    change(&httpd.site, "a.wsgi", &app("new"));
+    assert!(run(&httpd, &["reload", "app"]).0);
+    assert_eq!(httpd.ok("/"), "new");
+});
+
+mpm_test!(a_group_is_stopped_before_its_first_request, |site| {
+    let site = self::site(site).config("WSGIDaemonProcess later threads=2\n<Location /later>\nWSGIProcessGroup later\n</Location>");
+    let httpd = site.expect_log("DROVER0065*stopped by an administrator").start();
+    httpd.ok("/");
+    let (ok, said, _) = run(&httpd, &["stop", "later"]);
+    assert!(ok && said.contains("stopped; the group had no processes"), "{said}");
+    assert!(run(&httpd, &["status", "later"]).1.contains("stopped by an administrator"));
+    assert_eq!(httpd.get("/later").status, 503);
+    let (ok, said, _) = run(&httpd, &["reload", "later"]);
+    assert!(ok && said.contains("new processes serve"), "{said}");
+    httpd.ok("/later");
 });
 
 mpm_test!(only_root_and_the_groups_user_may, |site| {
@@ -95,6 +127,8 @@ mpm_test!(only_root_and_the_groups_user_may, |site| {
     let seen: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(seen["groups"].as_array().expect("groups").len(), 1);
     assert_eq!(seen["groups"][0]["name"], "theirs");
+    let output = drover(&httpd, &["status"]).uid(uid("daemon")).output().expect("drover");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("no group that you may see"), "{output:?}");
     for arguments in [["reload", "app"], ["stop", "app"]] {
         let output = drover(&httpd, &arguments).uid(uid("nobody")).output().expect("drover");
         assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("no group 'app' that you may"), "{output:?}");

@@ -4,6 +4,7 @@
 //! nothing old. Called by: `main.rs`.
 use crate::harness::{Httpd, paths, until};
 use crate::lifecycle::{app, change, under_load};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 /// A start that failed, in droverd's words.
@@ -46,9 +47,21 @@ mpm_test!(graceful_with_broken_code_leaves_the_old_serving, |site| {
     until("nothing to complain of", || !status(&httpd).contains("the last start failed"));
 });
 
+mpm_test!(a_script_that_the_groups_user_may_not_read, |site| {
+    if !crate::harness::site::is_root() {
+        return; // user= has no effect then
+    }
+    let site = site.script("a.wsgi", &app("secret")).app("/", "a.wsgi").daemon("processes=1 threads=2 user=nobody");
+    std::fs::set_permissions(site.apps().join("a.wsgi"), std::fs::Permissions::from_mode(0o600)).expect("chmod");
+    let site = site.expect_log("DROVER0227*user nobody may not read").allow_output().allow_log("DROVER0225|DROVER0061");
+    let httpd = site.start();
+    assert_eq!(httpd.get("/").status, 503);
+    until("the state", || status(&httpd).contains(": failing"));
+});
+
 mpm_test!(code_that_hangs_beyond_startup_timeout, |site| {
     let site = site.script("a.wsgi", &app("old")).app("/", "a.wsgi").daemon("processes=1 threads=2 startup-timeout=1 shutdown-timeout=1");
-    let site = site.config("WSGIScriptReloading Off").allow_log(FAILED).allow_output().allow_log("DROVER0222|DROVER0236");
+    let site = site.config("WSGIScriptReloading Off").allow_log(FAILED).allow_output().allow_log("DROVER0222|DROVER0236|DROVER0403");
     let mut httpd = site.start();
     httpd.ok("/");
     change(&httpd.site, "a.wsgi", "import time\ntime.sleep(3600)\n");

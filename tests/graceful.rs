@@ -138,8 +138,8 @@ mpm_test!(graceful_stop_finishes_what_runs, |site| {
 
 mpm_test!(an_old_generation_beyond_graceful_timeout_is_ended_and_logged, |site| {
     let site: Site = site.app("/", "fail.wsgi").daemon("processes=1 threads=2 graceful-timeout=1 shutdown-timeout=1");
-    let site = site.expect_log("DROVER0235").expect_log("in hang").expect_log("DROVER0053").allow_log("DROVER0236");
-    let site = site.allow_output();
+    let site = site.expect_log("DROVER0235").expect_log("in hang").expect_log("DROVER0054*shutdown-timeout").allow_log("DROVER0236");
+    let site = site.allow_output().allow_log("DROVER0403");
     let (hanging, _go_on) = (site.gate("hanging"), site.gate("go-on"));
     let mut httpd = site.start();
     let port = httpd.site.port;
@@ -148,7 +148,7 @@ mpm_test!(an_old_generation_beyond_graceful_timeout_is_ended_and_logged, |site| 
         hanging.reached();
         let old = httpd.workers();
         httpd.graceful();
-        assert_eq!(slow.join().expect("thread").status, 502);
+        assert_eq!(slow.join().expect("thread").status, 504);
         until("the old process is gone", || old.iter().all(|p| !processes::is_alive(p)));
     });
     httpd.ok("/ok");

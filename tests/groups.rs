@@ -247,6 +247,14 @@ both_test!(stack_size, |site| {
     }
 });
 
+mpm_test!(a_locale_that_is_not_installed_is_told_with_a_code, |site| {
+    let site =
+        site.daemon("processes=1 threads=2 locale=xx_YY").app("/", "process.wsgi").expect_log("DROVER0400*locale xx_YY is not installed");
+    let httpd = site.start();
+    httpd.ok("/");
+    assert!(!httpd.log().contains("mod_drover worker"));
+});
+
 both_test!(locale_is_set, |site| {
     let group =
         "WSGIDaemonProcess plain processes=1 threads=2 locale=C python-path=@apps@\n<Location /plain>\nWSGIProcessGroup plain\n</Location>";

@@ -1,9 +1,12 @@
 //! The limits of WSGIDaemonProcess on a real server.
 //!
 //! Responsible for: what happens to a process that exceeds one, and that nobody else notices. Called by: `main.rs`.
-use crate::harness::{Httpd, Site, processes, until};
+use crate::harness::{Httpd, Site, Subject, processes, until};
 use crate::lifecycle::under_load;
 use rustix::process::Signal;
+
+/// Lines of the stacks that a process writes before it is ended.
+const STACKS: &str = "DROVER0403";
 
 const APP: &str = r#"
 import ctypes, os, time
@@ -59,21 +62,44 @@ both_test!(interrupt_timeout_is_504_and_the_process_stays, |site| {
     let pid = httpd.ok("/pid");
     assert_eq!(httpd.get("/spin").status, 504);
     assert_eq!(httpd.ok("/pid"), pid);
+    assert!(httpd.site.subject != Subject::Ours || httpd.log().contains("DROVER0402: Injected RequestTimeout"), "{}", httpd.log());
 });
 
 mpm_test!(a_process_that_holds_the_lock_is_killed_after_deadlock_timeout, |site| {
     let site = self::site(site, "processes=2 threads=2 deadlock-timeout=1 shutdown-timeout=1");
-    let site = site.expect_log("DROVER0234*Python's lock").expect_log("in hold_the_lock").expect_log("DROVER0053");
-    let site = site.allow_output().allow_log("DROVER0236");
+    let site = site.expect_log("DROVER0234*Python's lock").expect_log("in hold_the_lock").expect_log("DROVER0054*deadlock-timeout");
+    let site = site.allow_output().allow_log(STACKS).allow_log("DROVER0236");
     let holding = site.gate("holding");
     let httpd = site.start();
     std::thread::scope(|scope| {
-        let stuck = scope.spawn(|| httpd.request("POST", "/hold_the_lock").send().status);
+        let stuck = scope.spawn(|| httpd.get("/hold_the_lock").status);
         holding.reached();
         until("answers by the other", || httpd.get("/pid").status == 200);
-        assert_eq!(stuck.join().expect("thread"), 502);
+        assert_eq!(stuck.join().expect("thread"), 504);
     });
     until("two again", || httpd.workers().len() == 2);
+    let log = httpd.log();
+    assert_eq!(log.matches("in hold_the_lock").count(), 1, "the stacks stand there once");
+    assert_eq!(log.matches("hread 0x").count(), 1, "and idle threads are left out");
+});
+
+mpm_test!(request_timeout_shows_the_stack_of_that_request_once, |site| {
+    let site = self::site(site, "processes=1 threads=8 request-timeout=1 graceful-timeout=1 shutdown-timeout=1");
+    let site = site
+        .expect_log("DROVER0234*/hang")
+        .expect_log("DROVER0403")
+        .expect_log("DROVER0235")
+        .allow_output()
+        .allow_log(STACKS)
+        .allow_log("DROVER0054|DROVER0236");
+    let (_hanging, _go_on) = (site.gate("hanging"), site.gate("go-on"));
+    let httpd = site.start();
+    httpd.ok("/pid");
+    assert_eq!(httpd.get("/hang").status, 504);
+    httpd.wait_log("DROVER0235");
+    until("another process", || httpd.workers().len() == 1);
+    let log = httpd.log();
+    assert_eq!((log.matches("in hang").count(), log.matches("hread 0x").count(), log.matches("DROVER0403").count()), (1, 1, 1), "{log}");
 });
 
 mpm_test!(an_idle_process_is_replaced_by_a_fresh_one, |site| {
@@ -140,15 +166,21 @@ mpm_test!(a_signal_ends_a_process_after_its_requests, |site| {
 
 mpm_test!(eviction_timeout_bounds_the_wait_of_a_signalled_process, |site| {
     let site = self::site(site, "processes=1 threads=2 graceful-timeout=60 eviction-timeout=1 shutdown-timeout=1");
-    let site = site.expect_log("DROVER0235").expect_log("in hang").expect_log("DROVER0053").allow_output().allow_log("DROVER0236");
+    let site = site
+        .expect_log("DROVER0235")
+        .expect_log("in hang")
+        .expect_log("DROVER0054*shutdown-timeout")
+        .allow_output()
+        .allow_log(STACKS)
+        .allow_log("DROVER0236");
     let (hanging, _go_on) = (site.gate("hanging"), site.gate("go-on"));
     let httpd = site.start();
     let pid = httpd.ok("/pid");
     std::thread::scope(|scope| {
-        let slow = scope.spawn(|| httpd.request("POST", "/hang").send().status);
+        let slow = scope.spawn(|| httpd.get("/hang").status);
         hanging.reached();
         httpd.signal(pid.parse().expect("pid"), Signal::USR1);
-        assert_eq!(slow.join().expect("thread"), 502);
+        assert_eq!(slow.join().expect("thread"), 504);
     });
     until("served again", || httpd.get("/pid").status == 200);
 });

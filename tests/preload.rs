@@ -257,7 +257,7 @@ mpm_test!(threads_at_import_are_refused_with_the_reason, |bare| {
     let httpd = site(bare, "processes=2 threads=1").start();
     let up = wait_workers(&httpd, 2);
     let mut httpd = httpd;
-    httpd.expect_log("mod_drover worker: preload=On");
+    httpd.expect_log("DROVER0247*preload=On");
     httpd.expect_log("DROVER0247*'collector'*mod_drover.after_fork*preload=Off");
     httpd.expect_log("DROVER0226*'collector'");
     change(&httpd.site, "a.wsgi", &(THREADS.to_owned() + &app("two")));

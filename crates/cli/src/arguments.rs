@@ -16,7 +16,7 @@ Usage:
   drover config APPLICATION [options]   print that configuration
   drover check  [options]               say which parts of the installation are found, with their versions
   drover status [GROUP] [--json]        how the groups of a running httpd are: processes, load, what could not be started and why
-  drover reload GROUP                   new processes for the group, without losing a request; also ends a stop
+  drover reload GROUP                   new processes for the group, without losing a request; says how they start; also ends a stop
   drover stop GROUP                     end the group's processes after their requests; 503 until it is reloaded
   drover --version | --help
 

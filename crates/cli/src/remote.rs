@@ -6,14 +6,16 @@ use crate::error::Error;
 use drover_sys::channel::{receive, send};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{Errno, clock, memfile};
-use drover_wire::admin::{Application, Command, MAX_REPLY, Reply, Request, Server, Worker};
+use drover_wire::admin::{Application, Command, MAX_REPLY, Reloaded, Reply, Request, Server, Worker};
 use drover_wire::control::{decode, encode};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How long droverd may take to answer.
 const PATIENCE_NS: u64 = 10_000_000_000;
+/// How long new processes may take to start.
+const START_PATIENCE_NS: u64 = 600_000_000_000;
 /// Where servers have their control sockets unless told otherwise.
 const USUAL: [&str; 5] = [
     "/run/apache2/drover.sock",
@@ -31,8 +33,11 @@ pub fn ask(remote: &Remote, command: Command) -> Result<String, Error> {
             Error::remote(format!("no running server is found ({}); name its socket with --socket (DroverControlSocket)", USUAL.join(", ")))
         })?,
     };
+    let reload = matches!(command, Command::Reload(_));
     let reply = exchange(&path, &Request { version: drover_wire::VERSION.to_owned(), command }).map_err(|e| {
         let why = match e {
+            Errno::TIMEDOUT if reload => "the new processes are still being started; drover status shows how they fare".to_owned(),
+            Errno::CONNRESET if reload => "droverd ended, or was asked for too many reloads, before the new processes served".to_owned(),
             Errno::CONNREFUSED | Errno::NOENT => "nobody listens there: is httpd running, with mod_drover?".to_owned(),
             Errno::TIMEDOUT => "droverd does not answer".to_owned(),
             Errno::PROTO => "the answer is not understood: are drover and droverd of the same version?".to_owned(),
@@ -45,26 +50,66 @@ pub fn ask(remote: &Remote, command: Command) -> Result<String, Error> {
             serde_json::to_string_pretty(&server).map(|t| t + "\n").map_err(|e| Error::remote(e.to_string()))
         }
         Reply::Status(server) => Ok(table(&server)),
-        Reply::Done(0) => Ok("the group has no processes; the next request starts them\n".to_owned()),
-        Reply::Done(n) => Ok(format!("done, for {n} application group{}\n", if n == 1 { "" } else { "s" })),
+        Reply::Done(0) => Ok("stopped; the group had no processes, and its requests are answered with 503\n".to_owned()),
+        Reply::Done(n) => Ok(format!("stopped, {}\n", applications(n as usize))),
+        Reply::Reloaded(all) => reloaded(&all),
         Reply::Refused(why) => Err(Error::remote(why)),
     }
 }
 
-fn exchange(path: &std::path::Path, request: &Request) -> Result<Reply, Errno> {
+fn exchange(path: &Path, request: &Request) -> Result<Reply, Errno> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     send(&socket, &[&encode(request).map_err(|_| Errno::INVAL)?], &[], false)?;
-    let until = clock::monotonic_ns().saturating_add(PATIENCE_NS);
+    let patience = if matches!(request.command, Command::Reload(_)) { START_PATIENCE_NS } else { PATIENCE_NS };
+    let until = clock::monotonic_ns().saturating_add(patience);
     if poll_until(&mut [PollFd::new(&socket, PollFlags::IN)], Some(until))? == 0 {
         return Err(Errno::TIMEDOUT);
     }
     let (mut buffer, mut fds) = ([0; 64], Vec::new());
     let n = receive(&socket, &mut buffer, &mut fds, false)?;
+    if n == 0 {
+        return Err(Errno::CONNRESET);
+    }
     let len: u32 = decode(buffer.get(..n).unwrap_or_default()).map_err(|_| Errno::PROTO)?;
     let file = fds.first().ok_or(Errno::PROTO)?;
     let bytes = memfile::read(file, usize::try_from(len).unwrap_or(usize::MAX), MAX_REPLY)?;
     decode(&bytes).map_err(|_| Errno::PROTO)
+}
+
+fn applications(n: usize) -> String {
+    format!("{n} application group{}", if n == 1 { "" } else { "s" })
+}
+
+/// How a reload went.
+fn reloaded(all: &[Reloaded]) -> Result<String, Error> {
+    if all.is_empty() {
+        return Ok("the group has no processes; the next request starts them\n".to_owned());
+    }
+    let mut bad = String::new();
+    for Reloaded { name, failure, serving } in all {
+        let Some(failure) = failure else { continue };
+        let what = if *serving { "processes that are there go on serving" } else { "requests are answered with 503" };
+        let _ = writeln!(bad, "application {}: what is new cannot start, {what}:", shown(name));
+        indented(&mut bad, "  ", failure);
+    }
+    if bad.is_empty() {
+        Ok(format!("new processes serve, {}\n", applications(all.len())))
+    } else {
+        Err(Error::remote(bad.trim_end().to_owned()))
+    }
+}
+
+fn shown(application: &str) -> &str {
+    if application.is_empty() { "%{GLOBAL}" } else { application }
+}
+
+/// Text of an application's, which must not steer a terminal.
+fn indented(out: &mut String, margin: &str, text: &str) {
+    for line in text.lines() {
+        let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let _ = writeln!(out, "{margin}{line}");
+    }
 }
 
 /// A server's state for people.
@@ -77,12 +122,15 @@ fn table(server: &Server) -> String {
         server.version, server.httpd, server.droverd, server.generation
     );
     server.sessions.iter().for_each(|line| out.extend([line, "\n"]));
+    if server.groups.is_empty() {
+        out.push_str("\nthere is no group that you may see: root sees all, the user of a group (user=) sees that group\n");
+    }
     for group in &server.groups {
         let size = if group.least == group.most { group.most.to_string() } else { format!("{}-{}", group.least, group.most) };
         let user = if group.user.is_empty() { "(httpd's)" } else { &group.user };
         let _ = writeln!(out, "\ngroup {}: processes={size} threads={} user={user} python={}", group.name, group.threads, group.python);
         if group.applications.is_empty() {
-            let _ = writeln!(out, "  not in use yet");
+            let _ = writeln!(out, "  {}", if group.halted { "not in use, stopped by an administrator" } else { "not in use yet" });
         }
         group.applications.iter().for_each(|a| application(&mut out, a));
     }
@@ -90,8 +138,7 @@ fn table(server: &Server) -> String {
 }
 
 fn application(out: &mut String, a: &Application) {
-    let name = if a.name.is_empty() { "%{GLOBAL}" } else { &a.name };
-    let _ = write!(out, "  application {name}: {}, generation {}", a.state, a.generation);
+    let _ = write!(out, "  application {}: {}, generation {}", shown(&a.name), a.state, a.generation);
     if a.waiting {
         out.push_str(", requests wait");
     }
@@ -112,11 +159,7 @@ fn application(out: &mut String, a: &Application) {
     a.workers.iter().for_each(|w| worker(out, w));
     if let Some(failure) = &a.failure {
         let _ = writeln!(out, "    the last start failed:");
-        for line in failure.lines() {
-            // What an application says must not steer a terminal.
-            let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            let _ = writeln!(out, "      {line}");
-        }
+        indented(out, "      ", failure);
     }
 }
 
@@ -157,6 +200,7 @@ mod tests {
             least: 1,
             most: 4,
             threads: 15,
+            halted: false,
             applications: vec![application],
         };
         let text = table(&Server {
@@ -171,5 +215,20 @@ mod tests {
         assert!(text.contains("group shop: processes=1-4 threads=15 user=shop"), "{text}");
         assert!(text.contains("application %{GLOBAL}: failing, generation 3, requests wait, next try in 4 s"), "{text}");
         assert!(text.contains("30.0M") && text.contains("9s") && text.contains("SyntaxError:  [31mbad"), "{text}");
+    }
+    #[test]
+    fn a_stranger_is_told_why_he_sees_nothing() {
+        let (version, sessions, groups) = ("1".into(), vec![], vec![]);
+        let text = table(&Server { version, droverd: 2, httpd: 1, generation: 0, sessions, groups });
+        assert!(text.contains("no group that you may see: root sees all"), "{text}");
+    }
+
+    #[test]
+    fn a_reload_that_failed_is_an_error() {
+        let new = |failure: Option<&str>, serving| Reloaded { name: String::new(), failure: failure.map(str::to_owned), serving };
+        assert_eq!(reloaded(&[new(None, true)]).expect("good"), "new processes serve, 1 application group\n");
+        let bad = reloaded(&[new(None, true), new(Some("Traceback\nSyntaxError"), true), new(Some("gone"), false)]);
+        let said = bad.expect_err("bad").to_string();
+        assert!(said.contains("go on serving:\n  Traceback\n  SyntaxError\n") && said.contains("503:\n  gone"), "{said}");
     }
 }

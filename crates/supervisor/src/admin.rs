@@ -5,7 +5,6 @@
 //! loop, and `configure.rs` with a new configuration.
 use crate::messages::Code;
 use crate::poller::Source;
-use crate::pool::Event;
 use crate::supervisor::Supervisor;
 use drover_sys::channel::{receive, send};
 use drover_sys::{Errno, memfile};
@@ -103,47 +102,58 @@ impl Supervisor {
         let mut buffer = vec![0; MAX_REQUEST];
         let Ok(n @ 1..) = receive(&client, &mut buffer, &mut Vec::new(), false) else { return };
         let Ok(who) = socket_peercred(&client) else { return };
-        let reply = match decode::<Request>(buffer.get(..n).unwrap_or_default()) {
-            Ok(request) => self.administer(&request, who.uid.as_raw(), httpd),
-            Err(e) => Reply::Refused(format!("not understood: {e}; are drover and droverd of the same version?")),
-        };
-        let bytes = encode(&reply).ok().filter(|b| b.len() <= MAX_REPLY);
-        let bytes = bytes.or_else(|| encode(&Reply::Refused("the answer is too large; ask for one group".to_owned())).ok());
-        let len = bytes.as_ref().and_then(|b| u32::try_from(b.len()).ok()).and_then(|len| encode(&len).ok());
-        if let (Some(file), Some(len)) = (bytes.and_then(|b| memfile::create(&b).ok()), len) {
-            // One that does not wait any more has closed its end.
-            let _ = send(&client, &[&len], &[file.as_fd()], false);
+        match decode::<Request>(buffer.get(..n).unwrap_or_default()) {
+            Ok(request) => self.administer(&request, who.uid.as_raw(), httpd, client),
+            Err(e) => reply_to(&client, &Reply::Refused(format!("not understood: {e}; are drover and droverd of the same version?"))),
         }
     }
 
-    fn administer(&mut self, request: &Request, uid: u32, httpd: u32) -> Reply {
+    fn administer(&mut self, request: &Request, uid: u32, httpd: u32, client: OwnedFd) {
+        let reply = match self.answer_to(request, uid, httpd) {
+            Some(reply) => reply,
+            None => match &request.command {
+                Command::Reload(name) => return self.reload_group(name.as_bytes(), client),
+                Command::Stop(name) => self.stop_group(name.as_bytes()),
+                Command::Status(_) => return,
+            },
+        };
+        reply_to(&client, &reply);
+    }
+
+    /// The answer; `None`: the user may steer the group, which is to be done.
+    fn answer_to(&self, request: &Request, uid: u32, httpd: u32) -> Option<Reply> {
         if request.version != drover_wire::VERSION {
-            return Reply::Refused(format!("this is droverd {}, drover is version {}", drover_wire::VERSION, request.version));
+            return Some(Reply::Refused(format!("this is droverd {}, drover is version {}", drover_wire::VERSION, request.version)));
         }
         let all = uid == 0 || uid == rustix::process::geteuid().as_raw();
         let may = |spec: &drover_wire::control::GroupSpec| all || spec.identity.as_ref().is_some_and(|i| i.uid == uid);
-        let (name, event) = match &request.command {
+        let name = match &request.command {
             Command::Status(wanted) => {
                 let visible: Vec<Vec<u8>> = self.groups.values().filter(|s| may(&s.spec)).map(|s| s.spec.name.clone()).collect();
                 let which = |name: &[u8]| visible.iter().any(|v| v == name) && wanted.as_ref().is_none_or(|w| w.as_bytes() == name);
                 let report = self.report(httpd, which);
-                return match wanted {
+                return Some(match wanted {
                     Some(name) if report.groups.is_empty() => Reply::Refused(format!("there is no group '{name}' that you may see")),
                     _ => Reply::Status(report),
-                };
+                });
             }
-            Command::Reload(name) => (name, Event::Reload),
-            Command::Stop(name) => (name, Event::Halt),
+            Command::Reload(name) | Command::Stop(name) => name,
         };
         match self.groups.get(name.as_bytes()) {
-            Some(settings) if may(&settings.spec) => {}
+            Some(settings) if may(&settings.spec) => None,
             // The same answer, so that names cannot be tried out.
-            _ => return Reply::Refused(format!("there is no group '{name}' that you may steer (root and the group's own user may)")),
+            _ => Some(Reply::Refused(format!("there is no group '{name}' that you may steer (root and the group's own user may)"))),
         }
-        let units: Vec<u32> = self.index.iter().filter(|(key, _)| key.group == name.as_bytes()).map(|(_, id)| *id).collect();
-        for id in &units {
-            self.feed(*id, event.clone());
-        }
-        Reply::Done(u32::try_from(units.len()).unwrap_or(u32::MAX))
+    }
+}
+
+/// Sends an answer, without waiting.
+pub fn reply_to(client: &OwnedFd, reply: &Reply) {
+    let bytes = encode(reply).ok().filter(|b| b.len() <= MAX_REPLY);
+    let bytes = bytes.or_else(|| encode(&Reply::Refused("the answer is too large; ask for one group".to_owned())).ok());
+    let len = bytes.as_ref().and_then(|b| u32::try_from(b.len()).ok()).and_then(|len| encode(&len).ok());
+    if let (Some(file), Some(len)) = (bytes.and_then(|b| memfile::create(&b).ok()), len) {
+        // One that does not wait any more has closed its end.
+        let _ = send(client, &[&len], &[file.as_fd()], false);
     }
 }

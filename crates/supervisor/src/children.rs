@@ -119,7 +119,7 @@ impl Supervisor {
         let worker = process.number;
         self.gate.leave((process.unit, worker));
         let event = match process.ended(status) {
-            Ended::Ran(how) => Event::Exited { worker, how },
+            Ended::Ran { how, clean } => Event::Exited { worker, how, clean },
             Ended::NeverRan(e) => {
                 process.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
                 Event::Unstarted { worker, reason: e.to_string() }

@@ -59,6 +59,7 @@ impl Supervisor {
             groups.insert(spec.name.clone(), Rc::new(Settings { spec, sink }));
         }
         self.groups = groups;
+        self.halted.clear();
 
         let (kept, gone): (Vec<_>, Vec<_>) = taken.into_iter().partition(|s| self.groups.contains_key(&s.key.group));
         if !plan.retire.is_empty() || !gone.is_empty() {

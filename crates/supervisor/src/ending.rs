@@ -38,6 +38,7 @@ impl Pool {
         let kill_at = Some(now + self.limits.shutdown);
         if let Some(w) = self.workers.get_mut(&worker) {
             w.state = State::Ending { term_at: None, kill_at };
+            w.signalled = true;
             out.push(Action::Terminate(worker));
         }
     }
@@ -117,12 +118,16 @@ impl Pool {
                 }
                 State::Ending { term_at, .. } if due(term_at) => {
                     w.state = State::Ending { term_at: None, kill_at: Some(now + self.limits.shutdown) };
+                    w.signalled = true;
                     log(out, Code::SlowToEnd, Some(number), []);
-                    out.push(Action::Dump(number));
+                    if !std::mem::replace(&mut w.dumped, true) {
+                        out.push(Action::Dump(number));
+                    }
                     out.push(Action::Terminate(number));
                 }
                 State::Ending { kill_at, .. } if due(kill_at) => {
                     w.state = State::Ending { term_at: None, kill_at: None };
+                    w.signalled = true;
                     log(out, Code::Killed, Some(number), []);
                     out.push(Action::Kill(number));
                 }
@@ -131,6 +136,7 @@ impl Pool {
             let Some(w) = self.workers.get_mut(&number) else { continue };
             if due(w.lost_kill_at) {
                 w.lost_kill_at = None;
+                w.signalled = true;
                 log(out, Code::Lost, Some(number), []);
                 out.push(Action::Kill(number));
             }

@@ -82,6 +82,7 @@ impl EventLoop {
                     Source::AdminClient(id) => self.supervisor.admin_says(id, self.parent.as_raw_nonzero().get().unsigned_abs()),
                 }
             }
+            self.supervisor.tell_reloads();
         }
         self.supervisor.read_all_output();
         Ok(())

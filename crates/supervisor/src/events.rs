@@ -92,11 +92,16 @@ pub enum Event {
     Loaded {
         worker: Number,
         failures: Vec<ScriptFailure>,
+        /// So many scripts could be loaded.
+        good: usize,
     },
-    /// The process has ended; `how` reads as in "worker 12 was killed by signal 9".
+    /// A worker that serves has loaded one more script for a request.
+    AlsoLoaded,
+    /// The process has ended; `how` reads as in "worker 12 was killed by signal 9", `clean`: it left with status 0.
     Exited {
         worker: Number,
         how: String,
+        clean: bool,
     },
     /// Its control socket is closed.
     Lost(Number),

@@ -4,7 +4,7 @@
 //! back-off allows. Must never: end an old worker before a new one serves. Called by: [`crate::pool`].
 #![forbid(unsafe_code)]
 use crate::messages::Code;
-use crate::pool::{Action, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log};
+use crate::pool::{Action, Broken, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ impl Pool {
             Phase::Idle | Phase::Retired { .. } => {}
             Phase::Stopped { active: false } => self.phase = Phase::Idle,
             _ => {
+                self.end_halt();
                 self.backoff.reset();
                 self.begin(Reason::Configure, now, out);
             }
@@ -43,7 +44,8 @@ impl Pool {
         self.slots = vec![Now::ZERO; self.target];
         self.outgoing.clear();
         self.look_at = None;
-        let rising = Rising { reason, first_up: None, last_up: now, probe: self.backoff.waiting(), failed: false, broken: BTreeSet::new() };
+        let rising =
+            Rising { reason, first_up: None, last_up: now, probe: self.backoff.waiting(), failed: false, broken: Broken::default() };
         self.phase = Phase::Rising(rising);
         self.fill(now, out);
     }
@@ -80,6 +82,8 @@ impl Pool {
                 generation,
                 slot,
                 state: State::Queued,
+                signalled: false,
+                dumped: false,
                 lost_kill_at: None,
                 since: now,
                 active_at: now,
@@ -94,19 +98,20 @@ impl Pool {
     }
 
     /// A worker has tried all scripts.
-    pub(crate) fn loaded(&mut self, worker: Number, failures: Vec<ScriptFailure>, now: Now, out: &mut Vec<Action>) {
+    pub(crate) fn loaded(&mut self, worker: Number, failures: Vec<ScriptFailure>, good: usize, now: Now, out: &mut Vec<Action>) {
         let Some(w) = self.workers.get(&worker).filter(|w| matches!(w.state, State::Starting { .. })).cloned() else { return };
+        let failures = each_once(failures);
         let failed: BTreeSet<Path> = failures.iter().map(|f| f.path.clone()).collect();
         let others = self.any_serving();
         // Some(true): it serves; Some(false): this worker is at fault; None: its generation is.
         let verdict = match &self.phase {
             Phase::Rising(r) if r.first_up.is_none() => {
-                let worse = !failed.is_subset(&self.broken);
-                let no_gain = r.reason == Reason::Degraded && !self.broken.is_empty() && failed.is_superset(&self.broken);
+                let worse = !failed.is_subset(&self.broken.paths);
+                let no_gain = r.reason == Reason::Degraded && !self.broken.paths.is_empty() && failed.is_superset(&self.broken.paths);
                 if others && (worse || no_gain) { None } else { Some(true) }
             }
-            Phase::Rising(r) => Some(failed.is_subset(&r.broken)),
-            Phase::Steady => Some(!others || failed.is_subset(&self.broken)),
+            Phase::Rising(r) => Some(failed.is_subset(&r.broken.paths)),
+            Phase::Steady => Some(!others || failed.is_subset(&self.broken.paths)),
             _ => Some(false),
         };
         let news = matches!(&self.phase, Phase::Rising(r) if r.first_up.is_none()) || verdict != Some(true) || !others;
@@ -131,11 +136,14 @@ impl Pool {
                 self.drain(worker, now, out);
                 self.start_failed(&w, summary(), now, out);
             }
-            Some(true) => self.up(worker, &w, failed, others, now, out),
+            Some(true) => {
+                let broken = Broken { all: good == 0 && !failed.is_empty(), reason: summary(), paths: failed };
+                self.up(worker, &w, broken, others, now, out);
+            }
         }
     }
 
-    fn up(&mut self, worker: Number, w: &Worker, failed: BTreeSet<Path>, others: bool, now: Now, out: &mut Vec<Action>) {
+    fn up(&mut self, worker: Number, w: &Worker, broken: Broken, others: bool, now: Now, out: &mut Vec<Action>) {
         // Up to a tenth earlier than the interval, each worker at another time.
         let interval = self.limits.restart_interval.map(|i| now + i.mul_f64(1.0 - 0.1 * self.refill.random()));
         if let Some(w) = self.workers.get_mut(&worker) {
@@ -152,7 +160,7 @@ impl Pool {
             Phase::Rising(r) => {
                 if r.first_up.is_none() {
                     r.first_up = Some(now);
-                    r.broken = failed;
+                    r.broken = broken;
                 }
                 r.last_up = now;
                 if self.limits.rolling {
@@ -170,7 +178,7 @@ impl Pool {
                 }
             }
             _ if !others => {
-                self.broken = failed;
+                self.broken = broken;
                 self.plan_after_success(now, out);
             }
             _ => {}
@@ -201,7 +209,7 @@ impl Pool {
         self.drain_where(|w, newest| w.generation < newest, now, out);
         self.broken = rising.broken;
         self.kept.clear();
-        if self.broken.is_empty() {
+        if self.broken.paths.is_empty() {
             self.failure = None;
         }
         log(out, Code::GenerationUp, None, [self.generation.to_string()]);
@@ -214,13 +222,17 @@ impl Pool {
 
     fn plan_after_success(&mut self, now: Now, out: &mut Vec<Action>) {
         let touched = self.next_begin.filter(|(_, reason)| *reason == Reason::Changed);
-        if self.broken.is_empty() {
+        if self.broken.paths.is_empty() {
             self.backoff.reset();
             self.next_begin = touched;
         } else if touched.is_none() {
             let pause = self.backoff.pause();
             self.next_begin = Some((now + pause, Reason::Degraded));
-            log(out, Code::Degraded, None, [seconds(pause)]);
+            if self.broken.all {
+                log(out, Code::CannotStart, None, [seconds(pause), self.broken.reason.clone()]);
+            } else {
+                log(out, Code::Degraded, None, [seconds(pause)]);
+            }
         }
     }
 
@@ -231,6 +243,19 @@ impl Pool {
             self.take_over(now, out);
         } else {
             self.fail("its processes do not stay up".to_owned(), &[], now, out);
+        }
+    }
+
+    /// How the start of the newest generation went; `None`: it is not known yet.
+    pub fn outcome(&self) -> Option<Result<(), String>> {
+        let failure = || self.failure().unwrap_or(&self.broken.reason).to_owned();
+        match &self.phase {
+            Phase::Rising(_) => None,
+            Phase::Steady if !self.broken.paths.is_empty() => Some(Err(failure())),
+            Phase::Steady | Phase::Idle => Some(Ok(())),
+            Phase::Waiting => Some(Err(failure())),
+            Phase::Halted => Some(Err("the group was stopped by an administrator".to_owned())),
+            Phase::Stopped { .. } | Phase::Retired { .. } => Some(Err("httpd stops or restarts".to_owned())),
         }
     }
 
@@ -306,7 +331,7 @@ impl Pool {
             }
             self.phase = Phase::Steady;
         }
-        let code = if serving.is_empty() { Code::CannotStart } else { Code::GenerationFailed };
+        let code = if serving.is_empty() || self.broken.all { Code::CannotStart } else { Code::GenerationFailed };
         log(out, code, None, [seconds(pause), reason.clone()]);
         let texts: Vec<&str> = failures.iter().map(|f| f.text.trim_end()).collect();
         self.failure = Some(if texts.is_empty() { reason.clone() } else { texts.join("\n") });
@@ -315,22 +340,25 @@ impl Pool {
     }
 
     /// A process has ended.
-    pub(crate) fn exited(&mut self, worker: Number, how: String, now: Now, out: &mut Vec<Action>) {
+    pub(crate) fn exited(&mut self, worker: Number, how: String, clean: bool, now: Now, out: &mut Vec<Action>) {
         let Some(w) = self.workers.get(&worker).cloned() else { return };
         let failed = matches!(w.state, State::Starting { .. } | State::Queued);
+        // Other programs than Python end so, and scripts that do not know that they are imported.
+        let hint = if failed && clean { " (is python= a Python of 3.9 or newer, and does no script end the process?)" } else { "" };
         let code = match w.state {
             _ if failed => Code::StartFailed,
-            State::Serving { leaving: false } if !self.is_retired() => Code::Crashed,
+            State::Serving { .. } if !self.is_retired() => Code::Crashed,
+            _ if !clean && !w.signalled => Code::DiedLeaving,
             _ => Code::Ended,
         };
-        log(out, code, Some(worker), [how.clone()]);
+        log(out, code, Some(worker), [format!("{how}{hint}")]);
         self.workers.remove(&worker);
         if matches!(w.state, State::Serving { .. }) {
             // It may have been woken for a request that it did not take: the others look.
             out.extend(self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| Action::Wake(*n)));
         }
         if failed {
-            self.start_failed(&w, format!("a process {how} before it was ready"), now, out);
+            self.start_failed(&w, format!("a process {how} before it was ready{hint}"), now, out);
         }
         if matches!(self.phase, Phase::Waiting) && !self.any_serving() {
             // The last of the old generation is gone: the next try is worth more than its pause, but not a storm.
@@ -342,6 +370,13 @@ impl Pool {
         self.fill(now, out);
         self.next_out(now, out);
     }
+}
+
+/// A script is tried once for each name of a callable in it, and fails once.
+fn each_once(mut failures: Vec<ScriptFailure>) -> Vec<ScriptFailure> {
+    let mut seen = BTreeSet::new();
+    failures.retain(|f| seen.insert((f.path.clone(), f.text.clone())));
+    failures
 }
 
 /// A pause as the log has it.

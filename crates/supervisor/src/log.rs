@@ -66,10 +66,8 @@ impl Sink {
         if Level::Error as u8 > self.level {
             return;
         }
-        let mut line = b"(group '".to_vec();
-        line.extend_from_slice(group);
-        line.extend_from_slice(b"'): ");
-        line.extend_from_slice(text);
+        let (code, text) = text.split_at(code_of(text));
+        let line = [code, b"(group '", group, b"'): ", text].concat();
         self.line(Level::Error, pid, &line);
     }
 
@@ -98,6 +96,16 @@ impl Sink {
         let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
         let ready = poll_until(&mut fds, Some(clock::monotonic_ns().saturating_add(PATIENCE_NS)));
         matches!(ready, Ok(n) if n > 0) && rustix::io::retry_on_intr(|| rustix::io::write(fd, line)).is_ok()
+    }
+}
+
+/// How long the code is with which a line of the worker's own begins (DROVER0400–0499), as each line of ours does; 0: it is the
+/// application's.
+fn code_of(text: &[u8]) -> usize {
+    const LEN: usize = "DROVER04nn: ".len();
+    match text.get(..LEN) {
+        Some([b'D', b'R', b'O', b'V', b'E', b'R', b'0', b'4', b'0'..=b'9', b'0'..=b'9', b':', b' ']) => LEN,
+        _ => 0,
     }
 }
 
@@ -154,10 +162,16 @@ mod tests {
         let mut buffer = vec![0; 1 << 20];
         while rustix::io::read(&reader, &mut buffer).is_ok() {}
         sink.paused_until.set(0);
+        sink.output(b"shop", 7, b"DROVER0403: the stacks");
+        sink.output(b"shop", 7, b"DROVER0203: a lie");
         sink.message(Code::Crashed, Some(b"shop"), Some(3), &["was killed\nTraceback:\n  line".into()]);
         let n = rustix::io::read(&reader, &mut buffer).unwrap();
         let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
         assert!(text.contains("DROVER0250: 1000 lines"), "{text}");
+        assert!(
+            text.contains("] DROVER0403: (group 'shop'): the stacks\n") && text.contains("] (group 'shop'): DROVER0203: a lie\n"),
+            "{text}"
+        );
         assert!(text.contains("DROVER0232: (group 'shop'): worker 3 was killed\n"), "{text}");
         assert!(text.contains("] (group 'shop'):   line while serving"), "{text}");
     }

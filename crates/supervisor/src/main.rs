@@ -13,6 +13,7 @@ mod broker;
 mod children;
 mod configure;
 mod newborn;
+mod steer;
 mod template;
 mod worker_talk;
 

@@ -90,17 +90,19 @@ codes! {
     ScriptFailed = 225, Error, "worker {pid} cannot load {}: {}";
     /// The new code cannot start. Requests go on being served by the old processes. Correct the script; touching it tries again at once.
     GenerationFailed = 226, Error, "the new processes cannot start, the old ones go on serving; next try in {} s: {}";
-    /// The group's processes cannot start and there are no older ones. Requests get 503 at once. The reason stands in the line and above.
-    CannotStart = 227, Error, "no process can start, requests are answered with 503; next try in {} s: {}";
+    /// The group's processes cannot start, or can load none of its scripts, and no older ones serve. Requests get 503 at once. The reason stands in the line and above.
+    CannotStart = 227, Error, "nothing can be served, requests are answered with 503; next try in {} s: {}";
     /// Some scripts of the group cannot be loaded; the others are served.
     Degraded = 228, Warn, "serving without the scripts that cannot be loaded; next try in {} s";
 
     /// A worker is ready.
     WorkerUp = 230, Info, "worker {pid} is ready (generation {})";
-    /// All processes of a generation are ready.
+    /// A generation serves: its first process is ready when nothing older serves, else all of them are. 0230 tells of each process.
     GenerationUp = 231, Info, "generation {} serves";
     /// A worker died while it served. Its requests got 502 (or were given to another one). A signal 11 or 6 is a crash in C code: look at extension modules.
     Crashed = 232, Error, "worker {pid} {} while serving; it is replaced";
+    /// A worker that had been told to go died before it had finished its requests, which got 502 (or were given to another one). Look at it as at 0232.
+    DiedLeaving = 271, Error, "worker {pid} {} before it had finished; it was to go anyway";
     /// A worker is replaced although nothing is wrong: maximum-requests, restart-interval, inactivity-timeout, cpu-time-limit, memory-soft, or somebody sent it SIGTERM, SIGINT or SIGUSR1.
     Leaving = 233, Info, "worker {pid} is to be replaced: {}";
     /// A request ran longer than request-timeout. The worker is replaced; what it was doing stands in the line.
@@ -110,7 +112,7 @@ codes! {
     /// A worker did not end in time and was killed.
     Killed = 236, Warn, "worker {pid} did not end in time, sending SIGKILL";
     /// A worker ended as it should.
-    Ended = 237, Debug, "worker {pid} {}";
+    Ended = 237, Info, "worker {pid} {}";
     /// A script's file changed; new processes are started.
     Changed = 238, Info, "{} has changed, starting new processes";
     /// A worker was started.
@@ -126,6 +128,8 @@ codes! {
     Shrinks = 244, Info, "worker {pid} is idle: shrinking from {} to {} processes";
     /// `drover stop` was given for the group. It is answered with 503 until `drover reload`, `apachectl graceful` or a restart.
     Halted = 245, Notice, "stopped by an administrator";
+    /// `drover reload` was given for the group: new processes are started, and a stop has ended.
+    Reloaded = 270, Notice, "new processes are started for an administrator";
     /// `preload=On`: the application is imported; workers are forked from this process from now on.
     TemplateUp = 246, Info, "template {pid} has imported the application (generation {})";
     /// `preload=On`: the process from which workers are forked could not set itself up, died while it imported the application, or the application has started threads. The reason stands in the line.

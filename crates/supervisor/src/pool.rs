@@ -47,6 +47,10 @@ pub(crate) struct Worker {
     pub generation: u64,
     pub slot: usize,
     pub state: State,
+    /// We have sent it a signal: that it dies is no news.
+    pub signalled: bool,
+    /// Its stacks stand in the log.
+    pub dumped: bool,
     /// Set when its control socket was closed.
     pub lost_kill_at: Option<Now>,
     /// When it came up.
@@ -82,8 +86,18 @@ pub(crate) struct Rising {
     pub probe: bool,
     /// A start has failed: no more are made until it is known how the others fare.
     pub failed: bool,
-    /// Scripts that its workers could not load.
-    pub broken: BTreeSet<Path>,
+    /// What its workers could not load.
+    pub broken: Broken,
+}
+
+/// Scripts that a generation could not load.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Broken {
+    pub paths: BTreeSet<Path>,
+    /// No script could be loaded: nobody is served, whatever runs.
+    pub all: bool,
+    /// In one line.
+    pub reason: String,
 }
 
 #[derive(Debug, Clone)]
@@ -142,7 +156,7 @@ pub struct Pool {
     /// Files known to fail, which the old generation was told not to mind.
     pub(crate) kept: BTreeMap<Path, u64>,
     /// Scripts that the generation that serves could not load.
-    pub(crate) broken: BTreeSet<Path>,
+    pub(crate) broken: Broken,
     /// The requests of the last round of trying again, with the time until which they are tried.
     pub(crate) resending: BTreeMap<Token, Now>,
 }
@@ -173,7 +187,7 @@ impl Pool {
             resend_at: None,
             changed: BTreeMap::new(),
             kept: BTreeMap::new(),
-            broken: BTreeSet::new(),
+            broken: Broken::default(),
             resending: BTreeMap::new(),
         }
     }
@@ -199,7 +213,8 @@ impl Pool {
 
     /// Why the last start failed, at length.
     pub fn failure(&self) -> Option<&str> {
-        self.failure.as_deref().or(self.failing.as_deref())
+        let failing = self.failing.as_deref().filter(|_| !matches!(self.phase, Phase::Halted));
+        self.failure.as_deref().or(failing)
     }
 
     /// Takes one event; appends what is to be done.
@@ -229,8 +244,9 @@ impl Pool {
                     self.start_failed(&w, reason, now, out);
                 }
             }
-            Event::Loaded { worker, failures } => self.loaded(worker, failures, now, out),
-            Event::Exited { worker, how } => self.exited(worker, how, now, out),
+            Event::Loaded { worker, failures, good } => self.loaded(worker, failures, good, now, out),
+            Event::AlsoLoaded => self.broken.all = false,
+            Event::Exited { worker, how, clean } => self.exited(worker, how, clean, now, out),
             Event::Lost(worker) => {
                 let kill_at = now + self.limits.shutdown;
                 if let Some(w) = self.workers.get_mut(&worker) {
@@ -247,11 +263,13 @@ impl Pool {
             Event::Stuck { worker, what, deadlocked } => {
                 if self.is_serving(worker) {
                     log(out, Code::Stuck, Some(worker), [what]);
+                    // It has written its stacks itself.
+                    if let Some(w) = self.workers.get_mut(&worker) {
+                        w.dumped = true;
+                    }
                     if deadlocked {
-                        // It has written its stacks itself, and will finish nothing.
-                        self.terminate(worker, now, out);
+                        self.terminate(worker, now, out); // it will finish nothing
                     } else {
-                        out.push(Action::Dump(worker));
                         self.drain(worker, now, out);
                     }
                     self.fill(now, out);
@@ -402,8 +420,16 @@ impl Pool {
     /// An administrator wants a new generation.
     fn reload(&mut self, now: Now, out: &mut Vec<Action>) {
         if !matches!(self.phase, Phase::Idle | Phase::Stopped { .. } | Phase::Retired { .. }) {
+            self.end_halt();
             self.backoff.reset();
             self.begin(Reason::Configure, now, out);
+        }
+    }
+
+    /// Requests wait for the new processes from now on, instead of being refused.
+    pub(crate) fn end_halt(&mut self) {
+        if matches!(self.phase, Phase::Halted) {
+            self.failing = None;
         }
     }
 
@@ -418,6 +444,7 @@ impl Pool {
         self.end_unready(now, out);
         self.drain_where(|_, _| true, now, out);
         self.failing = Some("the group was stopped by an administrator".to_owned());
+        self.failure = None;
         log(out, Code::Halted, None, []);
     }
 

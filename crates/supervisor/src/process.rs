@@ -124,7 +124,7 @@ impl Process {
     pub fn ended(&self, status: WaitStatus) -> Ended {
         let failed = self.start.as_ref().and_then(Child::failure);
         let failure = failed.map(|failed| SpawnError::from_step(failed, &self.settings.spec));
-        failure.map_or_else(|| Ended::Ran(describe(status)), Ended::NeverRan)
+        failure.map_or_else(|| Ended::Ran { how: describe(status), clean: status.exit_status() == Some(0) }, Ended::NeverRan)
     }
 }
 
@@ -133,8 +133,8 @@ impl Process {
 pub enum Ended {
     /// Its program never ran.
     NeverRan(SpawnError),
-    /// Reads as in "worker 12 was killed by signal 9".
-    Ran(String),
+    /// `how` reads as in "worker 12 was killed by signal 9"; `clean`: it left with status 0.
+    Ran { how: String, clean: bool },
 }
 
 fn describe(status: WaitStatus) -> String {

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 use crate::messages::Code;
 use crate::pool::{Action, Now, Number, Phase, Pool, State, Why, Worker, log};
-use crate::scale::{DEFAULT_IDLE, LOOK_EVERY, LOOK_FOR, Seen};
+use crate::scale::{DEFAULT_IDLE, LOOK_EVERY, LOOK_FOR, REPORT_LAG, Seen};
 use drover_wire::control::Activity;
 use std::time::Duration;
 
@@ -98,7 +98,11 @@ impl Pool {
             w.counted |= activity.counted > 0;
         }
         self.active_at = now;
-        self.scale.waited(Duration::from_micros(activity.waited_us));
+        let waited = Duration::from_micros(activity.waited_us);
+        // What began to wait before the last worker was up has waited for that one, not for want of others.
+        if now.saturating_sub(waited).saturating_sub(REPORT_LAG) >= self.complete_since() {
+            self.scale.waited(waited);
+        }
         if self.is_elastic() && self.target < self.limits.processes {
             self.look_at.get_or_insert(now + LOOK_EVERY);
         }
@@ -184,6 +188,12 @@ impl Pool {
         let newest = self.generation;
         let staying = self.workers.values().filter(|w| w.generation == newest && w.state == State::Serving { leaving: false }).count();
         matches!(self.phase, Phase::Steady) && staying == self.target
+    }
+
+    /// When the last of the workers that serve came up.
+    fn complete_since(&self) -> Now {
+        let serving = |w: &&Worker| matches!(w.state, State::Serving { .. });
+        self.workers.values().filter(serving).map(|w| w.since).max().unwrap_or_default()
     }
 
     /// The size follows the load.

@@ -14,6 +14,8 @@ const TOO_LONG: Duration = Duration::from_millis(50);
 const LOOKS: u32 = 2;
 /// Time between two looks.
 pub const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A worker tells what it took at most so long ago.
+pub const REPORT_LAG: Duration = Duration::from_millis(250);
 /// So long after the last activity it is not looked any more.
 pub const LOOK_FOR: Duration = Duration::from_secs(2);
 /// Idle time that ends a worker when inactivity-timeout is off.

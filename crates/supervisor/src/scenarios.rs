@@ -32,6 +32,17 @@ impl Story {
         Self { pool: Pool::new(limits, 1), now: s(100) }
     }
 
+    /// The codes of the lines that are logged.
+    fn codes(&mut self, event: Event) -> Vec<u16> {
+        let mut out = Vec::new();
+        self.pool.step(event, self.now, &mut out);
+        out.iter().filter_map(|a| if let Action::Log { code, .. } = a { Some(*code as u16) } else { None }).collect()
+    }
+
+    fn state(&self) -> &'static str {
+        crate::status::phase(&self.pool)
+    }
+
     /// The actions but for log lines.
     fn tell(&mut self, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
@@ -48,13 +59,13 @@ impl Story {
 
     fn up(&mut self, worker: u32) -> Vec<Action> {
         assert_eq!(self.tell(Event::Started(worker)), []);
-        self.tell(Event::Loaded { worker, failures: vec![] })
+        self.tell(Event::Loaded { worker, failures: vec![], good: 1 })
     }
 
     fn broken(&mut self, worker: u32, mtime_us: u64) -> Vec<Action> {
         assert_eq!(self.tell(Event::Started(worker)), []);
         let failures = vec![ScriptFailure { path: b"/a".to_vec(), mtime_us, text: "Traceback\nSyntaxError".into() }];
-        self.tell(Event::Loaded { worker, failures })
+        self.tell(Event::Loaded { worker, failures, good: 0 })
     }
 
     fn changed(&mut self, worker: u32, mtime_us: u64, token: u64) -> Vec<Action> {
@@ -80,7 +91,7 @@ fn all_new_ones_are_up_before_the_old_ones_go() {
     assert_eq!(story.up(3), [Action::Serve(3)]);
     assert_eq!(story.up(2), [Action::Serve(2), Action::Drain(0), Action::Drain(1)]);
     // The one that does not finish is reminded after graceful-timeout and killed after shutdown-timeout.
-    assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited".into() }), []);
+    assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited".into(), clean: true }), []);
     assert_eq!(story.wait(), [Action::Dump(1), Action::Terminate(1)]);
     assert_eq!(story.now, s(115));
     assert_eq!(story.wait(), [Action::Kill(1)]);
@@ -119,7 +130,7 @@ fn nobody_can_start() {
     let failed = |worker| Event::Unstarted { worker, reason: "no such user".into() };
     assert_eq!(story.tell(failed(1)), [Action::Cancel(2)], "no more are started once one has failed");
     assert_eq!(story.pool.refusal(), None, "the first may still come up");
-    assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited with status 1".into() }), []);
+    assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited with status 1".into(), clean: false }), []);
     assert_eq!(story.pool.refusal(), Some("a process exited with status 1 before it was ready"));
     let mut pauses = Vec::new();
     for worker in 3..8 {
@@ -148,7 +159,9 @@ fn a_leaving_worker_goes_when_its_replacement_is_up() {
     assert_eq!(story.up(2), [Action::Serve(2)]);
     story.now += s(100);
     let said = story.tell(Event::Stuck { worker: 2, what: "in sleep()".into(), deadlocked: false });
-    assert_eq!(said, [Action::Dump(2), Action::Drain(2), start(3, 1)]);
+    assert_eq!(said, [Action::Drain(2), start(3, 1)], "it has written its stacks itself");
+    story.up(3);
+    assert_eq!(story.wait(), [Action::Terminate(2)], "and they are in the log once");
 }
 
 #[test]
@@ -157,7 +170,7 @@ fn a_crash_is_replaced_at_once_but_not_more_than_once_a_second() {
     story.tell(Event::Wanted);
     story.up(0);
     story.now += s(2);
-    let died = |worker| Event::Exited { worker, how: "was killed by signal 11".into() };
+    let died = |worker| Event::Exited { worker, how: "was killed by signal 11".into(), clean: false };
     assert_eq!(story.tell(died(0)), [start(1, 1)]);
     story.up(1);
     assert_eq!(story.tell(died(1)), []);
@@ -213,7 +226,11 @@ fn a_degraded_generation_is_replaced_only_by_a_better_one() {
     assert_eq!(story.wait(), [start(1, 2)]);
     assert_eq!(story.broken(1, 7), [Action::Drain(1), keep(0, 7)]);
     story.now += Duration::from_millis(1100);
-    assert_eq!(story.tell(Event::Exited { worker: 0, how: "crashed".into() }), [start(2, 2)], "its dead are replaced meanwhile");
+    assert_eq!(
+        story.tell(Event::Exited { worker: 0, how: "crashed".into(), clean: false }),
+        [start(2, 2)],
+        "its dead are replaced meanwhile"
+    );
     assert_eq!(story.broken(2, 7), [Action::Serve(2)]);
     assert_eq!(story.wait(), [start(3, 3)]);
     assert_eq!(story.up(3), [Action::Serve(3), Action::Drain(2)]);
@@ -227,12 +244,152 @@ fn stop_and_retire() {
     story.tell(Event::Started(1));
     assert_eq!(story.tell(Event::Stop { within: Some(s(1)) }), [Action::Terminate(1), Action::Drain(0)]);
     assert_eq!((story.wait(), story.now), (vec![Action::Kill(0), Action::Kill(1)], s(101)));
-    story.tell(Event::Exited { worker: 0, how: String::new() });
-    story.tell(Event::Exited { worker: 1, how: String::new() });
+    story.tell(Event::Exited { worker: 0, how: String::new(), clean: true });
+    story.tell(Event::Exited { worker: 1, how: String::new(), clean: true });
     assert!(story.pool.is_empty());
     let limits = story.pool.limits.clone();
     assert_eq!(story.tell(Event::Configure(limits)), [start(2, 2), start(3, 2)], "restart");
     story.up(2);
     assert_eq!(story.tell(Event::Retire), [Action::Cancel(3)]);
     assert_eq!((story.wait(), story.now), (vec![Action::Drain(2)], s(116)), "it had graceful-timeout to see the queue's end");
+}
+
+/// Each row: the scripts that a generation cannot load, of `/a` and `/b`, and what is logged of it and shown.
+#[test]
+fn what_is_said_of_scripts_that_cannot_be_loaded() {
+    type Row = (&'static [&'static str], usize, &'static [u16], &'static str);
+    const FIRST_AND_AGAIN: [[Row; 2]; 3] = [
+        [(&["/a"], 0, &[225, 230, 231, 227], "failing"), (&["/a"], 0, &[225, 227], "failing")],
+        [
+            (&["/a", "/b"], 0, &[225, 225, 230, 231, 227], "failing"),
+            (&["/a"], 1, &[225, 230, 231, 228], "serving (some scripts cannot be loaded)"),
+        ],
+        [
+            (&["/a"], 1, &[225, 230, 231, 228], "serving (some scripts cannot be loaded)"),
+            (&["/a"], 1, &[225, 226], "serving (some scripts cannot be loaded)"),
+        ],
+    ];
+    let failure = |path: &&str| ScriptFailure { path: path.as_bytes().to_vec(), mtime_us: 1, text: "SyntaxError".into() };
+    for rows in FIRST_AND_AGAIN {
+        let mut story = Story::new(1);
+        story.tell(Event::Wanted);
+        for (worker, (broken, good, codes, state)) in (0..).zip(rows) {
+            story.tell(Event::Started(worker));
+            // Each script is known under two names.
+            let failures = broken.iter().chain(broken).map(failure).collect();
+            assert_eq!(story.codes(Event::Loaded { worker, failures, good }), codes, "{rows:?}");
+            assert_eq!(story.state(), state, "{rows:?}");
+            story.wait();
+        }
+    }
+    // A script that nobody knew at the start is served all the same.
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.broken(0, 1);
+    assert_eq!((story.state(), story.pool.refusal()), ("failing", None));
+    story.tell(Event::AlsoLoaded);
+    assert_eq!(story.state(), "serving (some scripts cannot be loaded)");
+}
+
+#[test]
+fn old_code_that_serves_is_not_called_failing() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    assert_eq!(story.state(), "serving");
+    story.tell(Event::Reload);
+    story.tell(Event::Started(1));
+    let failures = vec![ScriptFailure { path: b"/a".to_vec(), mtime_us: 1, text: "SyntaxError".into() }];
+    assert_eq!(story.codes(Event::Loaded { worker: 1, failures, good: 0 }), [225, 226]);
+    assert_eq!(story.state(), "serving (new code cannot start)");
+    story.tell(Event::Exited { worker: 0, how: "was killed by signal 9".into(), clean: false });
+    assert_eq!(story.state(), "failing");
+}
+
+#[test]
+fn a_reload_ends_a_stop_at_once_and_says_how_it_went() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    assert_eq!(story.pool.outcome(), Some(Ok(())));
+    assert_eq!(story.tell(Event::Halt), [Action::Drain(0)]);
+    assert!(story.pool.refusal().is_some_and(|why| why.contains("administrator")));
+    assert_eq!((story.state(), story.pool.failure()), ("halted", None), "nothing has failed");
+    assert_eq!(story.tell(Event::Reload), [start(1, 2)]);
+    assert_eq!((story.pool.refusal(), story.pool.outcome()), (None, None), "requests wait");
+    story.up(1);
+    assert_eq!(story.pool.outcome(), Some(Ok(())));
+    story.tell(Event::Halt);
+    let limits = story.pool.limits.clone();
+    assert_eq!(story.tell(Event::Configure(limits)), [start(2, 3)]);
+    assert_eq!(story.pool.refusal(), None, "graceful ends it just so");
+    story.up(2);
+    story.tell(Event::Reload);
+    story.broken(3, 1);
+    assert_eq!(story.pool.outcome(), Some(Err("Traceback\nSyntaxError".to_owned())));
+}
+
+/// Each row: what happened to the worker before it ended, whether it left with status 0, and what is logged of that.
+#[test]
+fn a_death_is_told_also_of_a_worker_that_is_to_go() {
+    let leaving = || Event::Leaving { worker: 0, why: Why::MaximumRequests };
+    let signalled = || Event::Leaving { worker: 0, why: Why::Signal };
+    let stuck = || Event::Stuck { worker: 0, what: String::new(), deadlocked: true };
+    let rows: [(&[Event], bool, u16); 8] = [
+        (&[], false, 232),
+        (&[leaving()], false, 232),
+        (&[leaving()], true, 232),
+        (&[signalled()], false, 271),
+        (&[signalled()], true, 237),
+        (&[stuck()], false, 237),
+        (&[Event::Retire], true, 237),
+        (&[Event::Retire], false, 271),
+    ];
+    for (before, clean, code) in rows {
+        let mut story = Story::new(1);
+        story.tell(Event::Wanted);
+        story.up(0);
+        for event in before {
+            story.tell(event.clone());
+        }
+        assert_eq!(story.codes(Event::Exited { worker: 0, how: "ended".into(), clean })[0], code, "{before:?} {clean}");
+    }
+    // Its successor was up, and it had been told to finish.
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.now += s(2);
+    story.tell(leaving());
+    story.up(1);
+    assert_eq!(story.codes(Event::Exited { worker: 0, how: "was killed by signal 11".into(), clean: false }), [271]);
+}
+
+#[test]
+fn a_program_that_is_no_python_is_suspected() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.tell(Event::Started(0));
+    story.tell(Event::Exited { worker: 0, how: "exited with status 0".into(), clean: true });
+    assert!(story.pool.refusal().is_some_and(|why| why.contains("before it was ready (is python= a Python")), "{:?}", story.pool.refusal());
+}
+
+/// Each row: how long after its first worker was up an elastic pool hears of a request, how long that had waited, and whether it grows.
+#[test]
+fn a_request_that_waited_for_the_first_worker_calls_no_second() {
+    let ms = Duration::from_millis;
+    for (after, waited_ms, grows) in
+        [(ms(20), 1020, false), (ms(200), 1000, false), (ms(200), 60, false), (ms(400), 60, true), (s(3), 1000, true)]
+    {
+        let mut story = Story::new(3);
+        story.pool.limits.least = 0;
+        story.tell(Event::Wanted);
+        story.now += s(1);
+        story.up(0);
+        story.now += after;
+        let activity = drover_wire::control::Activity { taken: 1, counted: 1, waited_us: waited_ms * 1000, running: 0 };
+        story.tell(Event::Activity { worker: 0, activity });
+        assert_eq!(story.wait(), [Action::Look]);
+        let starts = story.tell(Event::Looked { waiting: false }).len();
+        assert_eq!(starts == 1, grows, "{after:?} {waited_ms}");
+    }
 }

@@ -262,7 +262,7 @@ impl World {
         assert!(self.alive.remove(&n));
         self.told_to_go.remove(&n);
         self.killed.remove(&n);
-        self.step(Event::Exited { worker: n, how: "ended".into() });
+        self.step(Event::Exited { worker: n, how: "ended".into(), clean: true });
     }
 
     fn obey(&mut self) {
@@ -290,8 +290,9 @@ impl World {
             Op::Load { pick: p, broken } => {
                 if let Some(worker) = pick(self.starting(), p) {
                     let failure = |path: u8| ScriptFailure { path: vec![path], mtime_us: 1, text: "SyntaxError".into() };
-                    let failures = [1u8, 2].into_iter().filter(|bit| broken & bit != 0).map(failure).collect();
-                    self.step(Event::Loaded { worker, failures });
+                    let failures: Vec<_> = [1u8, 2].into_iter().filter(|bit| broken & bit != 0).map(failure).collect();
+                    let good = 2 - failures.len();
+                    self.step(Event::Loaded { worker, failures, good });
                 }
             }
             Op::Exit { pick: p } => {
@@ -374,7 +375,7 @@ impl World {
                 self.apply(Op::Fork { fails: false });
             }
             while let Some(worker) = self.starting().first().copied() {
-                self.step(Event::Loaded { worker, failures: vec![] });
+                self.step(Event::Loaded { worker, failures: vec![], good: 2 });
             }
             self.obey();
             self.wait(self.now + Duration::from_millis(500));

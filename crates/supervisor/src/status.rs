@@ -25,6 +25,7 @@ impl Supervisor {
                 least: spec.least_processes,
                 most: spec.processes,
                 threads: spec.threads,
+                halted: self.halted.contains(name),
                 applications: self
                     .units
                     .iter()
@@ -90,7 +91,7 @@ fn count(n: usize) -> u32 {
 }
 
 /// The end of a traceback says more than its beginning.
-fn cut(text: &str) -> String {
+pub fn cut(text: &str) -> String {
     let mut from = text.len().saturating_sub(LONGEST_FAILURE);
     while !text.is_char_boundary(from) {
         from += 1;
@@ -107,11 +108,15 @@ const fn state(state: State) -> &'static str {
     }
 }
 
-fn phase(pool: &Pool) -> &'static str {
+/// A pool in a word or two; `docs/operations.md` explains each.
+pub fn phase(pool: &Pool) -> &'static str {
     match pool.phase {
         Phase::Idle => "idle",
         Phase::Rising(_) => "starting",
-        Phase::Steady => "serving",
+        Phase::Steady | Phase::Waiting if pool.broken.all => "failing",
+        Phase::Steady if pool.broken.paths.is_empty() => "serving",
+        Phase::Steady => "serving (some scripts cannot be loaded)",
+        Phase::Waiting if pool.any_serving() => "serving (new code cannot start)",
         Phase::Waiting => "failing",
         Phase::Halted => "halted",
         Phase::Stopped { .. } | Phase::Retired { .. } => "stopping",

@@ -15,6 +15,7 @@ use crate::process::{Output, Process};
 use crate::scripts::Scripts;
 use crate::settings::Settings;
 use crate::spawn::Place;
+use crate::steer::Waiting;
 use crate::store::{Queue, Store, Stored};
 use crate::template::Template;
 use drover_sys::channel::send;
@@ -23,7 +24,7 @@ use drover_wire::control::{Script, ToWorker};
 use drover_wire::frame::Failure;
 use drover_wire::request::{EXTERNAL, PREFIX, Payload, Prefix};
 use rustix::process::Signal;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -69,6 +70,10 @@ pub struct Supervisor {
     /// Workers that templates were told to fork.
     pub newborns: BTreeMap<u32, Newborn>,
     pub admin: Admin,
+    /// Groups that an administrator has stopped.
+    pub halted: BTreeSet<Vec<u8>>,
+    /// Who waits to hear how a reload went.
+    pub reloads: VecDeque<Waiting>,
     /// Of the last configuration.
     pub httpd_generation: u64,
     /// What httpd says of sessions.
@@ -102,6 +107,8 @@ impl Supervisor {
             templates: BTreeMap::new(),
             newborns: BTreeMap::new(),
             admin: Admin::default(),
+            halted: BTreeSet::new(),
+            reloads: VecDeque::new(),
             httpd_generation: 0,
             sessions: Vec::new(),
             outputs: BTreeMap::new(),
@@ -148,7 +155,12 @@ impl Supervisor {
         if let Err(e) = self.store.put(&key, &script, &queue) {
             self.main.message(Code::Store, None, None, &[String::from_utf8_lossy(&key.group).into_owned(), e.to_string()]);
         }
-        Ok(self.adopt(Stored { key, script, queue }, settings))
+        let halted = self.halted.contains(&key.group);
+        let id = self.adopt(Stored { key, script, queue }, settings);
+        if halted {
+            self.feed(id, Event::Halt);
+        }
+        Ok(id)
     }
 
     /// Closes the queue of a unit whose group is gone; its workers see the end of it when the last httpd child is gone.
@@ -235,7 +247,11 @@ impl Supervisor {
                 let waiting = unit.queue.as_ref().is_some_and(|q| drover_sys::wait::readable_now(&q.receive));
                 self.inbox.push_back((id, Event::Looked { waiting }));
             }
-            Action::Terminate(worker) => self.signal(id, worker, Signal::TERM),
+            Action::Terminate(worker) => {
+                let within_ms = unit.settings.spec.shutdown_timeout_ms;
+                self.tell(id, worker, &ToWorker::LastWords { within_ms });
+                self.signal(id, worker, Signal::TERM);
+            }
             Action::Kill(worker) => self.signal(id, worker, Signal::KILL),
             Action::Resend(token) => self.resend(id, token),
             Action::Answer(token) => {

@@ -195,7 +195,7 @@ impl Supervisor {
                 settings.log(Code::SpawnFailed, None, &[e.to_string()]);
                 e.to_string()
             }
-            (Ended::Ran(how), state) => {
+            (Ended::Ran { how, .. }, state) => {
                 let code = match state {
                     State::Loading => Code::TemplateFailed,
                     State::Ready => Code::TemplateDied,
@@ -248,7 +248,7 @@ impl Supervisor {
             found |= template.waiting.len() < before;
         }
         if self.abandon_newborn(id, worker) || found {
-            self.inbox.push_back((id, Event::Exited { worker, how: "was not forked".to_owned() }));
+            self.inbox.push_back((id, Event::Exited { worker, how: "was not forked".to_owned(), clean: false }));
         }
     }
 

@@ -88,13 +88,15 @@ impl Supervisor {
                 if !process.is_forked() {
                     log_loaded(&u.settings, &loaded);
                 }
+                let good = loaded.iter().filter(|l| l.failure.is_none()).count();
                 let failures = u.scripts.outcome(loaded);
-                self.feed(unit, Event::Loaded { worker, failures });
+                self.feed(unit, Event::Loaded { worker, failures, good });
             }
             FromWorker::AlsoLoaded(script) => {
                 if let Some(u) = self.units.get_mut(&unit) {
                     u.scripts.add(script);
                 }
+                self.feed(unit, Event::AlsoLoaded);
             }
             FromWorker::Changed { path, mtime_us, request } => {
                 let request = self.handed_back(request, fds);

@@ -492,7 +492,7 @@ fn one_broken_script_does_not_keep_another_from_serving() {
     httpd.configure(vec![group("shop")]);
     let queue = httpd.open("shop", "", &bad).unwrap();
     assert!(matches!(request(&queue, &bad, "application", 1000).answer(), Answer::Failed(Failure::Import, _)));
-    httpd.expect("DROVER0228");
+    httpd.expect("DROVER0227");
     assert_eq!(request(&queue, &good, "application", 1000).served().0, "fine");
     httpd.script("bad.wsgi", "mended", 1001);
     assert_eq!(request(&queue, &bad, "application", 1001).served().0, "mended");

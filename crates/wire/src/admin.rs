@@ -37,10 +37,23 @@ pub enum Command {
 pub enum Reply {
     /// To [`Command::Status`].
     Status(Server),
-    /// It was done, for so many application groups.
+    /// To [`Command::Stop`]: it was done, for so many application groups.
     Done(u32),
+    /// To [`Command::Reload`], when it is known how the new processes of each application group fare.
+    Reloaded(Vec<Reloaded>),
     /// It was not done; why, for the administrator.
     Refused(String),
+}
+
+/// How the new processes of one application group fare.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Its name; empty for `%{GLOBAL}`.
+    pub name: String,
+    /// Why they cannot start, or which scripts they cannot load; `None`: they serve.
+    pub failure: Option<String>,
+    /// Processes serve, be they old ones.
+    pub serving: bool,
 }
 
 /// The whole server.
@@ -75,6 +88,8 @@ pub struct Group {
     pub most: u32,
     /// threads=.
     pub threads: u32,
+    /// `drover stop` was given for it.
+    pub halted: bool,
     /// Its application groups that are in use.
     pub applications: Vec<Application>,
 }
@@ -84,7 +99,7 @@ pub struct Group {
 pub struct Application {
     /// Its name; empty for `%{GLOBAL}`.
     pub name: String,
-    /// `idle`, `starting`, `serving`, `failing`, `halted`, `stopping`.
+    /// `idle`, `starting`, `serving` (what is wrong all the same stands in brackets), `failing`, `halted`, `stopping`.
     pub state: String,
     /// Generation of its code.
     pub generation: u64,

@@ -290,8 +290,13 @@ pub enum ToWorker {
         /// The file's time that is known to fail.
         mtime_us: u64,
     },
-    /// Write the Python stacks of all threads to standard error.
+    /// Write the Python stacks of the threads that do something to standard error.
     Dump,
+    /// You are killed in so many milliseconds: tell httpd before of requests that will not be finished.
+    LastWords {
+        /// Milliseconds from now.
+        within_ms: u64,
+    },
     /// Look at the queue once more: a worker that was woken for a request has died.
     Look,
     /// To a template: fork a worker. Descriptors 0, 1 and 2 are its control socket, standard output and standard error; it says

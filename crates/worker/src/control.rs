@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// How long running requests have when droverd is gone: nobody else would end this process.
 const ALONE: Duration = Duration::from_secs(30);
+/// How long before SIGKILL httpd is told of requests that will not be finished.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// The socket.
 #[derive(Debug)]
@@ -100,13 +102,18 @@ pub fn signals() -> Result<OwnedFd, Errno> {
 /// Reads until droverd is gone.
 pub fn run(worker: &Worker, signals: &OwnedFd) {
     let limit = watchdog::limit(worker);
-    let (mut cpu_told, mut stuck_told) = (false, false);
+    let (mut cpu_told, mut stuck_told, mut last_words) = (false, false, None);
     loop {
         let mut fds = [PollFd::new(worker.control.fd(), PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         // Without a limit no deadline: droverd's end is an end-of-file.
-        let until = limit.map(|limit| clock::monotonic_ns() + nanoseconds(watchdog::interval(limit)));
+        let look = limit.map(|limit| clock::monotonic_ns() + nanoseconds(watchdog::interval(limit)));
+        let until = look.into_iter().chain(last_words).min();
         if poll_until(&mut fds, until).is_err() {
             break;
+        }
+        if last_words.is_some_and(|at| at <= clock::monotonic_ns()) {
+            last_words = None;
+            worker.give_up("it was not finished within graceful-timeout and shutdown-timeout, the process is ended");
         }
         let [control, signal] = &fds;
         if !signal.revents().is_empty() {
@@ -122,10 +129,9 @@ pub fn run(worker: &Worker, signals: &OwnedFd) {
         if let Some(waited) = limit.and_then(|limit| worker.watchdog.stuck_for(limit))
             && !std::mem::replace(&mut stuck_told, true)
         {
-            // The holder of the lock is in C code and runs no Python: no frame changes while the handler reads them.
-            native::raise(native::dump_signal());
-            let what =
-                format!("no thread could take Python's lock for {:.0} s; the stacks of all threads are in this log", waited.as_secs_f64());
+            dump::stacks_without_lock(worker);
+            let what = format!("no thread could take Python's lock for {:.0} s; the stacks stand near", waited.as_secs_f64());
+            worker.give_up("no thread could take Python's lock for deadlock-timeout, the process is ended");
             let _ = worker.control.send(&FromWorker::Stuck { what, deadlocked: true }, &[]);
         }
         if control.revents().is_empty() {
@@ -135,7 +141,11 @@ pub fn run(worker: &Worker, signals: &OwnedFd) {
             Ok(ToWorker::Serve) => worker.allow(),
             Ok(ToWorker::Drain) => worker.stop(),
             Ok(ToWorker::Keep { path, mtime_us }) => worker.scripts.keep(&path, mtime_us),
-            Ok(ToWorker::Dump) => dump::all_stacks(),
+            Ok(ToWorker::Dump) => dump::stacks(worker),
+            Ok(ToWorker::LastWords { within_ms }) => {
+                let within = Duration::from_millis(within_ms);
+                last_words = Some(clock::monotonic_ns() + nanoseconds(within - (within / 4).min(LAST_WORDS)));
+            }
             Ok(ToWorker::Look) => worker.look_again(),
             Ok(ToWorker::Start(_) | ToWorker::Fork) => {} // it has been started, and is no template
             Err(_) => break,

@@ -1,30 +1,148 @@
-//! The stacks of all Python threads, written to the group's log.
+//! The stacks of the threads that do something, written to the group's log.
 //!
-//! Responsible for: a dump also when the GIL cannot be had. Must never: make anybody wait. Called by: `control` (Dump),
-//! `monitor` (request-timeout).
+//! Responsible for: a dump also when the GIL cannot be had, and for leaving out threads that only wait for requests. Must never: make
+//! anybody wait. Called by: `control` (Dump, deadlock-timeout), `monitor` (request-timeout).
+use crate::errors::write_plainly;
+use crate::exchange::Slot;
+use crate::messages::Code;
 use crate::native;
+use crate::worker::Worker;
+use drover_sys::Errno;
+use parking_lot::Mutex;
 use pyo3::prelude::*;
+use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
 /// How long to wait for the GIL. Whoever holds it longer is in C code and runs no Python.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// More of a dump is not read.
+const LARGEST: usize = 1 << 20;
+/// Who writes the dump: nobody yet, the thread with the GIL, the signal handler.
+const OPEN: u8 = 0;
+const WITH_GIL: u8 = 1;
+const WITHOUT: u8 = 2;
+
+/// Where faulthandler writes, one dump at a time.
+#[derive(Debug)]
+pub struct Dumps {
+    file: Mutex<OwnedFd>,
+}
+
+impl Dumps {
+    /// An empty file in memory.
+    pub fn new() -> Result<Self, Errno> {
+        Ok(Self { file: Mutex::new(memfd_create("stacks", MemfdFlags::CLOEXEC)?) })
+    }
+
+    /// From now on faulthandler's signal handler writes there.
+    pub fn register(&self, py: Python<'_>) -> PyResult<()> {
+        let fd = self.file.lock().as_raw_fd();
+        py.import("faulthandler")?.call_method1("register", (native::dump_signal(), fd, true, false)).map(drop)
+    }
+
+    /// Writes what `dump` makes of the stacks to descriptor 2.
+    fn write(&self, slots: &[Arc<Slot>], dump: impl FnOnce(&OwnedFd)) {
+        let Some(file) = self.file.try_lock() else { return }; // they are being written for another reason
+        if ftruncate(&*file, 0).and_then(|()| seek(&*file, SeekFrom::Start(0))).is_err() {
+            return; // a plain memory file refuses neither
+        }
+        dump(&file);
+        let idle: Vec<u64> =
+            slots.iter().filter(|s| s.since.load(Ordering::Acquire) == 0).filter_map(|s| s.ident.get()).map(|i| *i as u64).collect();
+        let stacks = busy(&String::from_utf8_lossy(&read(&file)), &idle);
+        let stacks = if stacks.is_empty() { "  no thread runs Python code of the application\n".to_owned() } else { stacks };
+        write_plainly(format!("{}: the stacks of the threads that do something:\n{stacks}", Code::Stacks).as_bytes());
+    }
+}
 
 /// Writes the stacks to descriptor 2, soon.
 ///
 /// With the GIL no frame changes while it is read; reading them without it has crashed 3.13. When the GIL is not to be had its
 /// holder is stuck in C, so that again no frame changes: then faulthandler's signal handler does it, which needs no GIL.
-pub fn all_stacks() {
+pub fn stacks(worker: &Worker) {
+    let (dumps, slots) = (Arc::clone(&worker.dumps), worker.slots.clone());
     // A system that has no more threads gives no dump.
-    let _ = std::thread::Builder::new().stack_size(256 * 1024).spawn(|| {
-        let (done, wait) = mpsc::channel();
-        let dumper = std::thread::Builder::new().spawn(move || {
-            let dumped = Python::attach(|py| py.import("faulthandler")?.call_method1("dump_traceback", (2, true)).map(drop));
-            // Nobody listens any more when it took too long.
-            let _ = done.send(dumped.is_ok());
+    let _ = std::thread::Builder::new().stack_size(256 * 1024).spawn(move || {
+        dumps.write(&slots, |file| {
+            let (fd, whose) = (file.as_raw_fd(), Arc::new(AtomicU8::new(OPEN)));
+            let take = |whose: &AtomicU8, who| whose.compare_exchange(OPEN, who, Ordering::AcqRel, Ordering::Acquire).is_ok();
+            let (done, wait) = mpsc::channel();
+            let theirs = Arc::clone(&whose);
+            let dumper = std::thread::Builder::new().spawn(move || {
+                Python::attach(|py| {
+                    if take(&theirs, WITH_GIL) {
+                        // Without faulthandler there are no stacks.
+                        let _ = py.import("faulthandler").and_then(|f| f.call_method1("dump_traceback", (fd, true)));
+                        let _ = done.send(());
+                    }
+                });
+            });
+            if dumper.is_ok() && wait.recv_timeout(PATIENCE).is_ok() {
+                return;
+            }
+            if take(&whose, WITHOUT) {
+                native::raise(native::dump_signal());
+            } else {
+                // It has the GIL since just now.
+                let _ = wait.recv_timeout(PATIENCE);
+            }
         });
-        if dumper.is_ok() && wait.recv_timeout(PATIENCE) != Ok(true) {
-            native::raise(native::dump_signal());
-        }
     });
+}
+
+/// The same at once, when it is known that the GIL cannot be had: no frame changes while the handler reads them.
+pub fn stacks_without_lock(worker: &Worker) {
+    worker.dumps.write(&worker.slots, |_| native::raise(native::dump_signal()));
+}
+
+fn read(file: &OwnedFd) -> Vec<u8> {
+    let mut bytes = vec![0; LARGEST];
+    let mut at = 0;
+    while let Some(rest) = bytes.get_mut(at..).filter(|r| !r.is_empty()) {
+        match rustix::io::pread(file, rest, at as u64) {
+            Ok(n @ 1..) => at += n,
+            Err(Errno::INTR) => {}
+            _ => break,
+        }
+    }
+    bytes.truncate(at);
+    bytes
+}
+
+/// Of faulthandler's text the threads that run Python code, but for `idle` ones and for our own main thread that waits.
+fn busy(text: &str, idle: &[u64]) -> String {
+    let mut out = String::new();
+    for thread in text.split("\n\n") {
+        let ident = thread.split_once("hread 0x").and_then(|(_, rest)| {
+            let digits = rest.split(|c: char| !c.is_ascii_hexdigit()).next()?;
+            u64::from_str_radix(digits, 16).ok()
+        });
+        let runs = thread.lines().find(|line| line.starts_with("  File ")).is_some_and(|top| !top.contains("/mod_drover/boot.py\""));
+        if runs && ident.is_none_or(|ident| !idle.contains(&ident)) {
+            out.push_str(thread.trim_end());
+            out.push('\n');
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::busy;
+
+    #[test]
+    fn idle_threads_are_left_out() {
+        let text = "Thread 0x00007f01 (most recent call first):\n  <no Python frame>\n\n\
+                    Thread 0x00007f02 [drover-1] (most recent call first):\n  File \"/a.wsgi\", line 3 in wait\n  File \"/a.wsgi\", line 9 in f\n\n\
+                    Thread 0x00007f03 (most recent call first):\n  File \"/a.wsgi\", line 1 in __call__\n\n\
+                    Thread 0x00007f05 (most recent call first):\n  File \"/app/beat.py\", line 7 in beat\n\n\
+                    Current thread 0x00007f04 (most recent call first):\n  File \"/usr/lib/mod_drover/boot.py\", line 30 in main\n";
+        let kept = busy(text, &[0x7f01, 0x7f03]);
+        assert_eq!(kept.matches("hread 0x").count(), 2, "{kept}");
+        assert!(kept.contains("line 3 in wait\n  File \"/a.wsgi\", line 9 in f\n") && kept.contains("in beat\n"), "{kept}");
+    }
 }

@@ -8,6 +8,7 @@
 use crate::errors::{self, INFO};
 use crate::exchange::{Exchange, Slot};
 use crate::fast;
+use crate::messages::Code;
 use pyo3::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,8 +27,11 @@ pub fn raise_in(slot: Arc<Slot>, exchange: Arc<Exchange>) {
             if let Ok(class) = py.import("mod_wsgi").and_then(|m| m.getattr("RequestTimeout")) {
                 exchange.interrupted.store(true, Ordering::Release);
                 fast::raise_in_thread(*thread, Some(&class));
-                let line =
-                    format!("Injected RequestTimeout into thread {}, as its request runs longer than request-timeout.", slot.index + 1);
+                let line = format!(
+                    "{}: Injected RequestTimeout into thread {}, as its request runs longer than request-timeout.",
+                    Code::Interrupted,
+                    slot.index + 1
+                );
                 errors::log(py, &exchange, INFO, line.as_bytes());
             }
         });

@@ -24,6 +24,7 @@ mod hooks;
 mod input;
 mod interrupt;
 mod leader;
+mod messages;
 mod monitor;
 mod native;
 mod policy;

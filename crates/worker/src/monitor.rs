@@ -161,9 +161,9 @@ fn check(worker: &Worker, slot: &Arc<Slot>, now: u64) {
         interrupt::raise_in(Arc::clone(slot), Arc::clone(&exchange));
     }
     if age > limit.saturating_add(grace) && !exchange.told_stuck.swap(true, Ordering::Relaxed) {
-        dump::all_stacks();
+        dump::stacks(worker);
         let what = exchange.what.get().map(|w| String::from_utf8_lossy(w).into_owned()).unwrap_or_default();
-        let what = format!("request {what} has run for {:.1} s; the stacks of all threads are in this log", age as f64 / 1e9);
+        let what = format!("request {what} has run for {:.1} s; the stacks stand near", age as f64 / 1e9);
         // When droverd does not take it, its own limits apply.
         let _ = worker.control.send(&FromWorker::Stuck { what, deadlocked: false }, &[]);
     }

@@ -10,6 +10,7 @@ use crate::file_wrapper::FileWrapper;
 use crate::fork;
 use crate::hooks;
 use crate::input::Input;
+use crate::messages::Code;
 use crate::monitor;
 use crate::native;
 use crate::scripts::{Found, Scripts};
@@ -58,7 +59,7 @@ pub fn hello(py: Python<'_>) -> PyResult<FromWorker> {
 pub fn hear_start(py: Python<'_>, control: &Control) -> WorkerConfig {
     let config = match py.detach(|| control.receive()) {
         Ok(ToWorker::Start(config)) => *config,
-        Ok(ToWorker::Drain) | Err(ControlError::Closed) => native::leave(0),
+        Ok(ToWorker::Drain | ToWorker::LastWords { .. }) | Err(ControlError::Closed) => native::leave(0),
         Ok(_) => refuse(control, "droverd began with something else than Start"),
         Err(e) => refuse(control, &e.to_string()),
     };
@@ -92,6 +93,9 @@ pub fn live(
         Ok(()) => Worker::new(config, queue, control, scripts).map(Arc::new).map_err(system)?,
         Err(e) => refuse(&control, &failure::traceback(py, &e)),
     };
+    if let Err(e) = worker.dumps.register(py) {
+        refuse(&worker.control, &failure::traceback(py, &e));
+    }
     start_native("drover-control", &worker, move |worker| control::run(worker, &signals))?;
     fork::remember(&worker);
     // What a template has imported knows its hooks already; what is imported now may bring more.
@@ -121,10 +125,11 @@ pub fn system(e: drover_sys::Errno) -> PyErr {
 
 /// Tells droverd why there will be no worker, and goes.
 pub fn refuse(control: &Control, why: &str) -> ! {
-    errors::write_plainly(format!("mod_drover worker: {}\n", why.trim_end()).as_bytes());
     let why = String::from_utf8_lossy(why.as_bytes().get(..32 * 1024).unwrap_or(why.as_bytes()));
-    // If droverd does not take it, it sees the end of this process.
-    let _ = control.insist(&FromWorker::SetupFailed(why.into_owned()));
+    // droverd logs it. If it does not take it, it sees the end of this process.
+    if control.insist(&FromWorker::SetupFailed(why.clone().into_owned())).is_err() {
+        errors::write_plainly(format!("{}: {}\n", Code::SetupFailed, why.trim_end()).as_bytes());
+    }
     native::leave(1)
 }
 

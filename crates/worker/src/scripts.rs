@@ -6,10 +6,11 @@ use crate::failure;
 use crate::hooks;
 use drover_wire::frame::Failure;
 use parking_lot::{Condvar, Mutex};
-use pyo3::exceptions::{PyFileNotFoundError, PyNotADirectoryError};
+use pyo3::exceptions::{PyFileNotFoundError, PyNotADirectoryError, PyPermissionError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -194,9 +195,21 @@ impl Broken {
     }
 }
 
+/// Who may not read what, and which directory on the way is in his.
+fn forbidden(script: &Path) -> PyErr {
+    let uid = rustix::process::geteuid().as_raw();
+    let user = drover_sys::users::user_by_id(uid).map_or_else(|| uid.to_string(), |u| String::from_utf8_lossy(&u.name).into_owned());
+    let closed = |dir: &&Path| rustix::fs::access(*dir, rustix::fs::Access::EXEC_OK).is_err();
+    let above: Vec<&Path> = script.ancestors().skip(1).collect();
+    let barrier = above.iter().rev().copied().find(closed);
+    let why = barrier.map_or_else(|| "its mode or owner".to_owned(), |dir| format!("the directory {}", dir.display()));
+    PyPermissionError::new_err(format!("user {user} may not read {}, because of {why}", script.display()))
+}
+
 /// Runs a script in a module of its own, whatever its file is called, and gives the module's dictionary.
 fn import<'py>(py: Python<'py>, path: &[u8], mtime_us: u64) -> PyResult<Bound<'py, PyDict>> {
-    let source = std::fs::read(Path::new(std::ffi::OsStr::from_bytes(path)))?;
+    let place = Path::new(std::ffi::OsStr::from_bytes(path));
+    let source = std::fs::read(place).map_err(|e| if e.kind() == ErrorKind::PermissionDenied { forbidden(place) } else { e.into() })?;
     let file = py.import("os")?.call_method1("fsdecode", (PyBytes::new(py, path),))?;
     let options = PyDict::new(py);
     options.set_item("usedforsecurity", false)?;

@@ -13,6 +13,7 @@ use crate::gil;
 use crate::handback;
 use crate::input::Input;
 use crate::interrupt::Running;
+use crate::messages::Code;
 use crate::monitor;
 use crate::native;
 use crate::response::Response;
@@ -149,7 +150,7 @@ impl Server {
     }
 
     fn lost(&self, py: Python<'_>, why: &str) {
-        let line = format!("mod_drover worker: {why}\n");
+        let line = format!("{}: {why}\n", Code::RequestLost);
         py.detach(|| errors::write_plainly(line.as_bytes()));
     }
 

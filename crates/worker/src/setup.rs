@@ -4,6 +4,7 @@
 //! `template`, once in a process that was not forked.
 use crate::errors::{self, Log};
 use crate::fork;
+use crate::messages::Code;
 use crate::native;
 use crate::process::system;
 use crate::restrict::{Restricted, SignalIntercept};
@@ -66,7 +67,7 @@ fn in_child() {
 }
 
 fn warn(what: &str) {
-    errors::write_plainly(format!("mod_drover worker: {what}\n").as_bytes());
+    errors::write_plainly(format!("{}: {what}\n", Code::NotToBeHad).as_bytes());
 }
 
 fn set_streams(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {

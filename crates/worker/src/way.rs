@@ -6,7 +6,7 @@
 use crate::gil;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{Errno, channel};
-use drover_wire::frame::{HEADER, Header, Kind, MAX_LOG};
+use drover_wire::frame::{Failure, HEADER, Header, Kind, MAX_LOG};
 use parking_lot::Mutex;
 use pyo3::Python;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -80,6 +80,15 @@ impl Way {
     /// Tells httpd that nobody runs the request: should it be lost on its way, it can be sent again.
     pub fn tell_held(&self) {
         self.tell(Kind::Held);
+    }
+
+    /// Tells httpd that the request will not be answered, unless its answer has begun (that is cut when the process ends). Takes neither
+    /// the GIL nor a wait.
+    pub fn give_up(&self, why: &str) {
+        let Some(mut out) = self.out.try_lock() else { return }; // somebody is sending right now
+        let Some(fd) = out.fd.clone().filter(|_| !out.begun && !out.gone) else { return };
+        let _ = channel::send(&*fd, &[&self.header(Kind::Fail, Failure::Timeout as u16, why.len()), why.as_bytes()], &[], false);
+        out.gone = true;
     }
 
     fn tell(&self, kind: Kind) {

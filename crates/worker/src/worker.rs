@@ -2,6 +2,7 @@
 //!
 //! Responsible for: when it stops. Must never: hold anything of one request. Called by: everybody.
 use crate::control::Control;
+use crate::dump::Dumps;
 use crate::exchange::Slot;
 use crate::leader::Leadership;
 use crate::monitor::Bell;
@@ -49,6 +50,8 @@ pub struct Worker {
     pub tally: Tally,
     /// Whether the GIL can be had.
     pub watchdog: Watchdog,
+    /// What the threads were doing.
+    pub dumps: Arc<Dumps>,
 }
 
 /// What droverd is told of now and then ([`drover_wire::control::Activity`]); `waited_us` is since it was told last.
@@ -86,6 +89,7 @@ impl Worker {
             look,
             tally: Tally::default(),
             watchdog: Watchdog::default(),
+            dumps: Arc::new(Dumps::new()?),
             config,
         })
     }
@@ -115,6 +119,13 @@ impl Worker {
             slot.parker.call();
         }
         self.monitor.ring();
+    }
+
+    /// Requests that run now will not be finished, as this process is about to be killed: httpd hears so, and runs none of them again.
+    pub fn give_up(&self, why: &str) {
+        for exchange in self.slots.iter().filter_map(|slot| slot.exchange()) {
+            exchange.way.give_up(why);
+        }
     }
 
     /// Stops because of a signal.

@@ -136,7 +136,7 @@ impl Worker {
             if readable_now(&self.control) {
                 match self.hear()? {
                     Some(ToWorker::Keep { path, mtime_us }) => drop(self.kept.insert(path, mtime_us)),
-                    Some(ToWorker::Serve | ToWorker::Dump | ToWorker::Look) => {}
+                    Some(ToWorker::Serve | ToWorker::Dump | ToWorker::Look | ToWorker::LastWords { .. }) => {}
                     Some(ToWorker::Drain) | None => return Ok(()),
                     Some(ToWorker::Start(_) | ToWorker::Fork) => return Err("Start or Fork while serving".into()),
                 }

@@ -1,0 +1,82 @@
+//! `drover reload` and `drover stop`: what they do to a group, and how a reload went.
+//!
+//! Responsible for: a stop holding for all of a group, also for what is first asked for afterwards, and for telling the administrator
+//! what came of the new processes rather than that they were asked for. Must never: hold droverd up for that: who waits is remembered,
+//! and answered when it is known. Called by: `admin.rs`; the event loop after each turn ([`Supervisor::tell_reloads`]).
+use crate::admin::reply_to;
+use crate::messages::Code;
+use crate::pool::Event;
+use crate::status::cut;
+use crate::supervisor::Supervisor;
+use drover_wire::admin::{Reloaded, Reply};
+use std::os::fd::OwnedFd;
+
+/// So many administrators wait for a reload at once; with more, the oldest hears nothing.
+const MOST_WAITING: usize = 16;
+
+/// Somebody waits to hear how a reload went.
+#[derive(Debug)]
+pub struct Waiting {
+    client: OwnedFd,
+    units: Vec<u32>,
+}
+
+impl Supervisor {
+    /// The group's applications that are in use.
+    fn units_of(&self, group: &[u8]) -> Vec<u32> {
+        self.index.iter().filter(|(key, _)| key.group == group).map(|(_, id)| *id).collect()
+    }
+
+    /// Ends the group's processes after their requests; says for how many applications.
+    pub fn stop_group(&mut self, group: &[u8]) -> Reply {
+        let units = self.units_of(group);
+        let first = self.halted.insert(group.to_vec());
+        if units.is_empty()
+            && first
+            && let Some(settings) = self.groups.get(group)
+        {
+            settings.log(Code::Halted, None, &[]);
+        }
+        for id in &units {
+            self.feed(*id, Event::Halt);
+        }
+        Reply::Done(u32::try_from(units.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Starts new processes; the client is answered when it is known whether they serve.
+    pub fn reload_group(&mut self, group: &[u8], client: OwnedFd) {
+        self.halted.remove(group);
+        if let Some(settings) = self.groups.get(group) {
+            settings.log(Code::Reloaded, None, &[]);
+        }
+        let units = self.units_of(group);
+        for id in &units {
+            self.feed(*id, Event::Reload);
+        }
+        self.reloads.push_back(Waiting { client, units });
+        if self.reloads.len() > MOST_WAITING {
+            self.reloads.pop_front();
+        }
+        self.tell_reloads();
+    }
+
+    /// Answers those whose new processes serve or have failed.
+    pub fn tell_reloads(&mut self) {
+        for waiting in std::mem::take(&mut self.reloads) {
+            let rises = |id: &u32| self.units.get(id).is_some_and(|u| u.pool.outcome().is_none());
+            if waiting.units.iter().any(rises) {
+                self.reloads.push_back(waiting);
+                continue;
+            }
+            let told = waiting.units.iter().filter_map(|id| self.reloaded(*id)).collect();
+            reply_to(&waiting.client, &Reply::Reloaded(told));
+        }
+    }
+
+    fn reloaded(&self, id: u32) -> Option<Reloaded> {
+        let unit = self.units.get(&id)?;
+        let failure = unit.pool.outcome()?.err().map(|why| cut(&why));
+        let name = String::from_utf8_lossy(&unit.key.application).into_owned();
+        Some(Reloaded { name, failure, serving: unit.pool.any_serving() })
+    }
+}
