@@ -4,10 +4,11 @@
 //! up: a client has one request, is answered without waiting, and is forgotten. Must never: wait for a client. Called by: the event
 //! loop, and `configure.rs` with a new configuration.
 use crate::messages::Code;
+use crate::peer::Peer;
 use crate::poller::Source;
 use crate::pool::Event;
 use crate::supervisor::Supervisor;
-use drover_sys::channel::{receive, send};
+use drover_sys::channel::{discard, send};
 use drover_sys::{Errno, memfile};
 use drover_wire::admin::{Command, MAX_REPLY, MAX_REQUEST, Reply, Request};
 use drover_wire::control::{decode, encode};
@@ -26,13 +27,14 @@ const MOST_CLIENTS: usize = 16;
 #[derive(Debug, Default)]
 pub struct Admin {
     listener: Option<(PathBuf, OwnedFd)>,
-    clients: BTreeMap<u32, OwnedFd>,
+    clients: BTreeMap<u32, Peer>,
     next: u32,
 }
 
 impl Drop for Admin {
     fn drop(&mut self) {
-        if let Some((path, _)) = &self.listener {
+        if let Some((path, fd)) = &self.listener {
+            discard(fd);
             let _ = std::fs::remove_file(path); // somebody else may have done it
         }
     }
@@ -70,6 +72,7 @@ impl Supervisor {
         }
         if let Some((path, fd)) = self.admin.listener.take() {
             self.poller.remove(&fd);
+            discard(fd);
             let _ = std::fs::remove_file(path); // somebody else may have done it
         }
         let Some(path) = wanted else { return };
@@ -86,7 +89,7 @@ impl Supervisor {
             let id = self.admin.next;
             self.admin.next = id.wrapping_add(1);
             if self.poller.add(&client, Source::AdminClient(id)).is_ok() {
-                self.admin.clients.insert(id, client);
+                self.admin.clients.insert(id, client.into());
             }
             if self.admin.clients.len() > MOST_CLIENTS
                 && let Some((_, oldest)) = self.admin.clients.pop_first()
@@ -101,7 +104,7 @@ impl Supervisor {
         let Some(client) = self.admin.clients.remove(&id) else { return };
         self.poller.remove(&client);
         let mut buffer = vec![0; MAX_REQUEST];
-        let Ok(n @ 1..) = receive(&client, &mut buffer, &mut Vec::new(), false) else { return };
+        let Ok(n @ 1..) = client.receive(&mut buffer) else { return };
         let Ok(who) = socket_peercred(&client) else { return };
         let reply = match decode::<Request>(buffer.get(..n).unwrap_or_default()) {
             Ok(request) => self.administer(&request, who.uid.as_raw(), httpd),

@@ -36,6 +36,7 @@ mod lines;
 mod log;
 mod memory;
 mod messages;
+mod peer;
 mod poller;
 mod process;
 mod settings;

@@ -10,7 +10,6 @@ use crate::process::{Ended, Process, start};
 use crate::supervisor::{Supervisor, now};
 use crate::worker_talk::log_loaded;
 use drover_sys::Errno;
-use drover_sys::channel::receive;
 use drover_wire::VERSION;
 use drover_wire::control::{FromWorker, Loaded, MAX_CONTROL, ToWorker, decode};
 use rustix::process::{Signal, WaitStatus, kill_process};
@@ -109,7 +108,7 @@ impl Supervisor {
         let mut buffer = vec![0; MAX_CONTROL];
         while let Some(template) = self.templates.get_mut(&pid) {
             let Some(control) = &template.process.control else { return };
-            match receive(control, &mut buffer, &mut Vec::new(), false) {
+            match control.receive(&mut buffer) {
                 Ok(0) | Err(Errno::CONNRESET) => {
                     self.poller.remove(control);
                     template.process.control = None;

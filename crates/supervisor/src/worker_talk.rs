@@ -6,7 +6,7 @@ use crate::pool::{Event, Why};
 use crate::settings::Settings;
 use crate::supervisor::{HandedBack, Supervisor};
 use drover_sys::Errno;
-use drover_sys::channel::receive;
+use drover_sys::channel::{dispose, receive};
 use drover_wire::VERSION;
 use drover_wire::control::{FromWorker, Leave, Loaded, ToWorker, decode};
 use drover_wire::request::{MAX_INLINE, PREFIX, Prefix};
@@ -36,10 +36,13 @@ impl Supervisor {
                     self.feed(unit, Event::Lost(number));
                     return;
                 }
-                Ok(n) => match decode::<FromWorker>(buffer.get(..n).unwrap_or_default()) {
-                    Ok(message) => self.heard(pid, message, fds),
-                    Err(e) => self.misunderstood(pid, &e.to_string()),
-                },
+                Ok(n) => {
+                    match decode::<FromWorker>(buffer.get(..n).unwrap_or_default()) {
+                        Ok(message) => self.heard(pid, message, &mut fds),
+                        Err(e) => self.misunderstood(pid, &e.to_string()),
+                    }
+                    dispose(fds);
+                }
                 Err(Errno::AGAIN) => return,
                 Err(e) => {
                     self.misunderstood(pid, &e.to_string());
@@ -56,7 +59,8 @@ impl Supervisor {
         self.feed(unit, Event::Unfit { worker, reason: why.to_owned() });
     }
 
-    pub fn heard(&mut self, pid: u32, message: FromWorker, fds: Vec<OwnedFd>) {
+    /// Understands a message; takes those of its descriptors that belong to it.
+    pub fn heard(&mut self, pid: u32, message: FromWorker, fds: &mut Vec<OwnedFd>) {
         let Some(process) = self.processes.get(&pid) else { return };
         let (unit, worker) = (process.unit, process.number);
         match message {
@@ -113,9 +117,9 @@ impl Supervisor {
     }
 
     /// A request is kept only if it looks like one; else its way back is closed here, which httpd sees.
-    fn handed_back(&mut self, message: Vec<u8>, fds: Vec<OwnedFd>) -> Option<u64> {
+    fn handed_back(&mut self, message: Vec<u8>, fds: &mut Vec<OwnedFd>) -> Option<u64> {
         let plausible = message.len() <= MAX_INLINE + PREFIX && !fds.is_empty() && fds.len() <= MOST_FDS;
-        (plausible && Prefix::decode(&message).is_ok()).then(|| self.keep_request(HandedBack { message, fds }))
+        (plausible && Prefix::decode(&message).is_ok()).then(|| self.keep_request(HandedBack { message, fds: std::mem::take(fds) }))
     }
 }
 
