@@ -4,7 +4,7 @@
 //! back-off allows. Must never: end an old worker before a new one serves. Called by: [`crate::pool`].
 #![forbid(unsafe_code)]
 use crate::messages::Code;
-use crate::pool::{Action, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log};
+use crate::pool::{Action, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log, remember};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -284,10 +284,12 @@ impl Pool {
             if failures.iter().any(|f| f.path == path && f.mtime_us != mtime_us && f.mtime_us != 0) {
                 mended = true;
             } else {
-                self.kept.insert(path, mtime_us);
+                remember(&mut self.kept, &path, mtime_us);
             }
         }
-        self.kept.extend(failures.iter().map(|f| (f.path.clone(), f.mtime_us)));
+        for f in failures {
+            remember(&mut self.kept, &f.path, f.mtime_us);
+        }
         let serving: Vec<Number> = self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| *n).collect();
         for worker in &serving {
             let keep = |(path, mtime_us): (&Path, &u64)| Action::Keep { worker: *worker, path: path.clone(), mtime_us: *mtime_us };
