@@ -137,6 +137,8 @@ pub enum Event {
     Halt,
     /// The queue was full when the request should have been put on it again.
     Full(Token),
+    /// The queue was shut down by one of those that read it; there is a new one, which only workers get that are started from now on.
+    QueueReplaced,
     /// httpd stops or restarts; `within` shortens the shutdown-timeout.
     Stop {
         within: Option<Duration>,

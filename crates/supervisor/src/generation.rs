@@ -334,15 +334,21 @@ impl Pool {
         if failed {
             self.start_failed(&w, format!("a process {how} before it was ready"), now, out);
         }
-        if matches!(self.phase, Phase::Waiting) && !self.any_serving() {
-            // The last of the old generation is gone: the next try is worth more than its pause, but not a storm.
-            let soon = self.last_begin.map_or(now, |last| now.max(last + SLOT_PAUSE));
-            if matches!(w.state, State::Serving { .. }) {
-                self.next_begin = self.next_begin.map(|(at, reason)| (at.min(soon), reason));
-            }
+        if matches!(w.state, State::Serving { .. }) {
+            self.hurry(now);
         }
         self.fill(now, out);
         self.next_out(now, out);
+    }
+}
+
+impl Pool {
+    /// The last of an old generation may be gone: then the next try is worth more than its pause, but not a storm.
+    pub(crate) fn hurry(&mut self, now: Now) {
+        if matches!(self.phase, Phase::Waiting) && !self.any_serving() {
+            let soon = self.last_begin.map_or(now, |last| now.max(last + SLOT_PAUSE));
+            self.next_begin = self.next_begin.map(|(at, reason)| (at.min(soon), reason));
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod admin;
 mod broker;
 mod children;
 mod configure;
+mod mend_queue;
 mod newborn;
 mod template;
 mod worker_talk;

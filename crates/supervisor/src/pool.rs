@@ -264,6 +264,7 @@ impl Pool {
                 }
             }
             Event::Full(token) => self.queue_was_full(token, now, out),
+            Event::QueueReplaced => self.queue_replaced(now, out),
             Event::Stop { within } => self.stop(within, now, out),
             Event::Retire => self.retire(now, out),
             Event::Tick => self.tick(now, out),

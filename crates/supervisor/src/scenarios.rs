@@ -269,6 +269,20 @@ fn a_degraded_generation_is_replaced_only_by_a_better_one() {
 }
 
 #[test]
+fn nobody_keeps_an_old_queue() {
+    let mut story = Story::new(2);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.tell(Event::Started(1));
+    story.now += s(2);
+    assert_eq!(story.tell(Event::QueueReplaced), [Action::Terminate(1), Action::Drain(0), start(2, 1), start(3, 1)]);
+    assert_eq!(story.tell(Event::QueueReplaced), [], "those that are to be started get the newest");
+    assert_eq!((story.up(2), story.up(3)), (vec![Action::Serve(2)], vec![Action::Serve(3)]));
+    assert_eq!(story.tell(Event::QueueReplaced), [Action::Drain(2), Action::Drain(3)], "at most once a second");
+    assert_eq!((story.wait(), story.now), (vec![start(4, 1), start(5, 1)], s(103)));
+}
+
+#[test]
 fn stop_and_retire() {
     let mut story = Story::new(2);
     story.tell(Event::Wanted);

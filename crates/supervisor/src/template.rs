@@ -223,6 +223,13 @@ impl Supervisor {
         }
     }
 
+    /// Ends all templates of a unit, as they have its old queue; whoever waited for one is ended by its pool.
+    pub fn end_templates(&mut self, id: u32) {
+        for pid in self.templates.iter().filter(|(_, t)| t.process.unit == id).map(|(pid, _)| *pid).collect::<Vec<_>>() {
+            self.end_template(pid);
+        }
+    }
+
     fn end_template(&mut self, pid: u32) {
         let Some(template) = self.templates.get_mut(&pid) else { return };
         if template.state == State::Ending {

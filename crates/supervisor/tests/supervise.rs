@@ -367,6 +367,36 @@ fn a_new_droverd_takes_the_queue_over_with_what_waits_in_it() {
 }
 
 #[test]
+fn a_queue_that_a_worker_shuts_down_is_replaced() {
+    for spec in [group("shop"), forking(2)] {
+        let mut httpd = Httpd::new();
+        let script = httpd.script("a.wsgi", "one", 1000);
+        httpd.configure(vec![spec.clone()]);
+        let queue = httpd.open("shop", "", &script).unwrap();
+        let old = request(&queue, &script, "shut", 1000).served().1;
+        let refused = send(&queue, &[b"x"], &[], false);
+        assert_eq!(refused, Err(rustix::io::Errno::PIPE), "as httpd's child sees it, before it asks again");
+        let new = httpd.open("shop", "", &script).unwrap();
+        let (text, pid) = request(&new, &script, "application", 1000).served();
+        assert!(text == "one" && pid != old);
+        httpd.expect("DROVER0252");
+        // The next droverd finds the new queue.
+        httpd.kill_droverd();
+        let (droverd, control, broker) = start(&httpd.store, &httpd.log_writer, VERSION);
+        (httpd.droverd, httpd.control, httpd.broker) = (droverd, Some(control), broker);
+        assert!(httpd.expect("DROVER0208").contains("took over 1 queues"));
+        httpd.configure(vec![spec]);
+        assert_eq!(request(&new, &script, "application", 1000).served().0, "one");
+        // It need not be a request that shows it.
+        let last = request(&new, &script, "shut", 1000).served().1;
+        kill_process(Pid::from_raw(last).unwrap(), Signal::KILL).unwrap();
+        httpd.expect("DROVER0252");
+        let newest = httpd.open("shop", "", &script).unwrap();
+        assert_eq!(request(&newest, &script, "application", 1000).served().0, "one");
+    }
+}
+
+#[test]
 fn when_httpds_parent_is_gone_everything_goes() {
     let mut httpd = Httpd::new();
     let script = httpd.script("a.wsgi", "one", 1000);

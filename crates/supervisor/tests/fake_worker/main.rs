@@ -2,7 +2,7 @@
 //!
 //! `fail`: cannot be loaded. `exit`: the process ends while loading it. `hang`: it never comes up. Anything else: the answer to
 //! each request is that text, the process id and the user id. The callable `crash` aborts the process; `hold` waits for a byte on
-//! the way back before it answers.
+//! the way back before it answers; `shut` shuts the queue down for everybody, and then waits until it is told to go.
 //!
 //! As a template it starts another of its kind for each Fork, through a shell that ends at once. `refuse`: it says that it cannot be
 //! one. `forge`: it says Hello itself in the place of a new worker. `keep`: the new worker stays its own child. `drop`: it forks none.
@@ -183,6 +183,7 @@ impl Worker {
                 eprintln!("holding a request");
                 receive(way_back, &mut [0; 8], &mut Vec::new(), true)?;
             }
+            b"shut" => rustix::net::shutdown(&self.queue, rustix::net::Shutdown::Both)?,
             _ => {}
         }
         let (kind, code, text) = match &code.text {
@@ -192,6 +193,10 @@ impl Worker {
         let head = Header { len: u32::try_from(text.len())?, number: prefix.number, kind, code }.encode();
         let end = Header { len: 0, number: prefix.number, kind: Kind::End, code: 0 }.encode();
         let _ = send(way_back, &[&head, text.as_bytes(), if kind == Kind::Body { &end } else { &[] }], &[], true);
+        if script.callable == b"shut" {
+            while !matches!(self.hear()?, Some(ToWorker::Drain) | None) {}
+            std::process::exit(0);
+        }
         Ok(())
     }
 }
