@@ -9,10 +9,9 @@ use crate::poller::Source;
 use crate::pool::Event;
 use crate::supervisor::Supervisor;
 use drover_sys::channel::{discard, send};
-use drover_sys::{Errno, memfile};
+use drover_sys::{Errno, credentials, memfile};
 use drover_wire::admin::{Command, MAX_REPLY, MAX_REQUEST, Reply, Request};
 use drover_wire::control::{decode, encode};
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -105,9 +104,9 @@ impl Supervisor {
         self.poller.remove(&client);
         let mut buffer = vec![0; MAX_REQUEST];
         let Ok(n @ 1..) = client.receive(&mut buffer) else { return };
-        let Ok(who) = socket_peercred(&client) else { return };
+        let Ok((_, uid)) = credentials::of_peer(&client) else { return };
         let reply = match decode::<Request>(buffer.get(..n).unwrap_or_default()) {
-            Ok(request) => self.administer(&request, who.uid.as_raw(), httpd),
+            Ok(request) => self.administer(&request, uid, httpd),
             Err(e) => Reply::Refused(format!("not understood: {e}; are drover and droverd of the same version?")),
         };
         let bytes = encode(&reply).ok().filter(|b| b.len() <= MAX_REPLY);

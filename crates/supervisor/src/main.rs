@@ -33,6 +33,7 @@ mod scripts;
 mod simulation;
 
 mod drain_queue;
+mod genuine;
 mod lines;
 mod log;
 mod memory;

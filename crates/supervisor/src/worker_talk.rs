@@ -1,6 +1,7 @@
 //! What workers say.
 //!
 //! Responsible for: taking their messages as data that may be anything, and turning them into events. Called by: the event loop.
+use crate::genuine::{is_request, made_by_httpd};
 use crate::messages::Code;
 use crate::pool::{Event, Why};
 use crate::settings::Settings;
@@ -9,7 +10,7 @@ use drover_sys::Errno;
 use drover_sys::channel::{dispose, receive};
 use drover_wire::VERSION;
 use drover_wire::control::{FromWorker, Leave, Loaded, ToWorker, decode};
-use drover_wire::request::{MAX_INLINE, PREFIX, Prefix};
+use drover_wire::request::MAX_INLINE;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
@@ -17,8 +18,6 @@ use std::os::fd::OwnedFd;
 const LARGEST: usize = MAX_INLINE + 16 * 1024;
 /// So many messages of one worker are read before the loop looks at something else.
 const AT_ONCE: usize = 32;
-/// A handed-back request has a way back and at most one memory file.
-const MOST_FDS: usize = 2;
 
 impl Supervisor {
     /// Reads what a worker has sent.
@@ -116,10 +115,9 @@ impl Supervisor {
         }
     }
 
-    /// A request is kept only if it looks like one; else its way back is closed here, which httpd sees.
+    /// A request is kept only if it is one, as far as that can be seen; else its way back is closed here, which httpd sees.
     fn handed_back(&mut self, message: Vec<u8>, fds: &mut Vec<OwnedFd>) -> Option<u64> {
-        let plausible = message.len() <= MAX_INLINE + PREFIX && !fds.is_empty() && fds.len() <= MOST_FDS;
-        (plausible && Prefix::decode(&message).is_ok()).then(|| self.keep_request(HandedBack { message, fds: std::mem::take(fds) }))
+        is_request(&message, fds, made_by_httpd).then(|| self.keep_request(HandedBack { message, fds: std::mem::take(fds) }))
     }
 }
 
