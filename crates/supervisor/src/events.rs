@@ -84,7 +84,7 @@ pub enum Event {
         worker: Number,
         reason: String,
     },
-    /// The process runs but is of no use; it has to be ended.
+    /// The process runs but is of no use; it has to be ended, and replaced if it serves.
     Unfit {
         worker: Number,
         reason: String,

@@ -71,7 +71,7 @@ codes! {
     Store = 207, Warn, "cannot keep the queue of group '{}' for a new droverd: {}";
     /// droverd was started again (it had been killed) and took over the queues with the requests in them. Look for what killed it.
     TakenOver = 208, Notice, "took over {} queues of an earlier droverd";
-    /// A message on a socket was not understood. Parts of two versions may run together: stop and start httpd.
+    /// A message on a socket was not understood. Parts of two versions may run together: stop and start httpd. If it came from a worker, that is replaced: a program in it may have written to a descriptor that is not its own.
     BadMessage = 209, Warn, "message from {} not understood: {}";
     /// A configuration was received.
     Configured = 210, Debug, "configuration {} with {} groups";

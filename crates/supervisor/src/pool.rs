@@ -233,6 +233,10 @@ impl Pool {
                 if let Some(w) = self.workers.get(&worker).filter(|w| matches!(w.state, State::Starting { .. })).cloned() {
                     self.terminate(worker, now, out);
                     self.start_failed(&w, reason, now, out);
+                } else if self.is_serving(worker) {
+                    // What it has taken it may finish.
+                    self.drain(worker, now, out);
+                    self.fill(now, out);
                 }
             }
             Event::Loaded { worker, failures } => self.loaded(worker, failures, now, out),
@@ -475,6 +479,10 @@ impl Pool {
         out.extend(self.held.drain(..).map(|h| Action::Answer(h.token)));
         out.extend(self.full.drain(..).map(|(token, _)| Action::Answer(token)));
         self.resend_at = None;
+    }
+
+    pub(crate) fn is_starting(&self, worker: Number) -> bool {
+        self.workers.get(&worker).is_some_and(|w| matches!(w.state, State::Starting { .. }))
     }
 
     pub(crate) fn is_serving(&self, worker: Number) -> bool {

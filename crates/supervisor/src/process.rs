@@ -30,6 +30,8 @@ pub struct Process {
     pub memory_at: Now,
     /// `None` once the worker has closed its side.
     pub control: Option<Peer>,
+    /// It has said what no worker says: it is on its way out, and nobody listens to it any more.
+    pub distrusted: bool,
     pid: Pid,
     /// `None`: a template has forked it.
     start: Option<Child>,
@@ -94,7 +96,7 @@ impl Process {
         let number_of = pid.as_raw_nonzero().get().unsigned_abs();
         let piped = |fd| Output { fd, pid: number_of, lines: Lines::default(), settings: settings.clone() };
         let outputs = [piped(output), piped(error)];
-        (Self { unit, number, generation, settings, memory_at: Now::ZERO, control: Some(control), pid, start }, outputs)
+        (Self { unit, number, generation, settings, memory_at: Now::ZERO, control: Some(control), distrusted: false, pid, start }, outputs)
     }
 
     pub const fn pid(&self) -> Pid {

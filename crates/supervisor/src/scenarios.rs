@@ -269,6 +269,18 @@ fn a_degraded_generation_is_replaced_only_by_a_better_one() {
 }
 
 #[test]
+fn a_worker_that_serves_and_is_not_understood_is_replaced() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.now += s(100);
+    let unfit = || Event::Unfit { worker: 0, reason: "not a mod_drover message".into() };
+    assert_eq!(story.tell(unfit()), [Action::Drain(0), start(1, 1)]);
+    assert_eq!(story.tell(unfit()), [], "once");
+    assert_eq!(story.up(1), [Action::Serve(1)]);
+}
+
+#[test]
 fn nobody_keeps_an_old_queue() {
     let mut story = Story::new(2);
     story.tell(Event::Wanted);

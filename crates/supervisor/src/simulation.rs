@@ -174,7 +174,12 @@ impl World {
         let served_before = self.serving();
         let may_end_all = matches!(
             event,
-            Event::Stop { .. } | Event::Halt | Event::QueueReplaced | Event::Stuck { .. } | Event::Leaving { why: Why::Signal, .. }
+            Event::Stop { .. }
+                | Event::Halt
+                | Event::QueueReplaced
+                | Event::Unfit { .. }
+                | Event::Stuck { .. }
+                | Event::Leaving { why: Why::Signal, .. }
         );
         // An elastic group may shrink to nothing.
         let may_end_all = may_end_all || (matches!(event, Event::Looked { .. }) && self.pool.limits.least == 0);
@@ -333,8 +338,9 @@ impl World {
             }
             Op::Stop => self.step(Event::Stop { within: None }),
             Op::Unfit { pick: p } => {
-                if let Some(worker) = pick(self.starting(), p) {
+                if let Some(worker) = pick(self.alive.iter().copied().collect(), p) {
                     self.step(Event::Unfit { worker, reason: "version".into() });
+                    assert!(!self.serving().contains(&worker) && !self.starting().contains(&worker), "it goes");
                 }
             }
             Op::Lost { pick: p } => {

@@ -16,6 +16,8 @@ use rustix::process::{Signal, WaitStatus, kill_process};
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// So many messages are read before the loop looks at something else.
+const AT_ONCE: usize = 32;
 /// A template has nothing to finish: so long it may take to end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -106,7 +108,8 @@ impl Supervisor {
     /// Reads what a template has sent.
     pub fn template_says(&mut self, pid: u32) {
         let mut buffer = vec![0; MAX_CONTROL];
-        while let Some(template) = self.templates.get_mut(&pid) {
+        for _ in 0..AT_ONCE {
+            let Some(template) = self.templates.get_mut(&pid) else { return };
             let Some(control) = &template.process.control else { return };
             match control.receive(&mut buffer) {
                 Ok(0) | Err(Errno::CONNRESET) => {

@@ -3,7 +3,7 @@
 //! Responsible for: taking their messages as data that may be anything, and turning them into events. Called by: the event loop.
 use crate::genuine::{is_request, made_by_httpd};
 use crate::messages::Code;
-use crate::pool::{Event, Why};
+use crate::pool::{Event, Number, Pool, Why};
 use crate::settings::Settings;
 use crate::supervisor::{HandedBack, Supervisor};
 use drover_sys::Errno;
@@ -24,7 +24,7 @@ impl Supervisor {
     pub fn worker_says(&mut self, pid: u32) {
         let mut buffer = vec![0; LARGEST];
         for _ in 0..AT_ONCE {
-            let Some(process) = self.processes.get_mut(&pid) else { return };
+            let Some(process) = self.processes.get_mut(&pid).filter(|p| !p.distrusted) else { return };
             let (unit, number) = (process.unit, process.number);
             let Some(control) = &process.control else { return };
             let mut fds = Vec::new();
@@ -51,8 +51,13 @@ impl Supervisor {
         }
     }
 
+    /// It is replaced, and not listened to any more: whatever else it says is not worth a line in the log.
     fn misunderstood(&mut self, pid: u32, why: &str) {
-        let Some(process) = self.processes.get(&pid) else { return };
+        let Some(process) = self.processes.get_mut(&pid).filter(|p| !p.distrusted) else { return };
+        process.distrusted = true;
+        if let Some(control) = &process.control {
+            self.poller.remove(control);
+        }
         process.settings.log(Code::BadMessage, Some(pid), &[format!("worker {pid}"), why.to_owned()]);
         let (unit, worker) = (process.unit, process.number);
         self.feed(unit, Event::Unfit { worker, reason: why.to_owned() });
@@ -62,7 +67,16 @@ impl Supervisor {
     pub fn heard(&mut self, pid: u32, message: FromWorker, fds: &mut Vec<OwnedFd>) {
         let Some(process) = self.processes.get(&pid) else { return };
         let (unit, worker) = (process.unit, process.number);
+        let pool = self.units.get(&unit).map(|u| &u.pool);
+        let is = |which: fn(&Pool, Number) -> bool| pool.is_some_and(|p| which(p, worker));
+        let (starts, serves) = (is(Pool::is_starting), is(Pool::is_serving));
         match message {
+            FromWorker::Hello { .. } | FromWorker::SetupFailed(_) | FromWorker::Loaded(_) if serves => {
+                self.misunderstood(pid, "a worker that serves said what one says while it starts");
+            }
+            // One that was overtaken while it started.
+            FromWorker::SetupFailed(_) | FromWorker::Loaded(_) if !starts => {}
+            FromWorker::Hello { version, .. } if !starts && version != VERSION => {}
             FromWorker::Hello { version, .. } => {
                 if version != VERSION {
                     process.settings.log(Code::WorkerVersion, Some(pid), &[version.clone(), VERSION.to_owned()]);

@@ -397,6 +397,24 @@ fn a_queue_that_a_worker_shuts_down_is_replaced() {
 }
 
 #[test]
+fn a_worker_that_talks_nonsense_is_replaced_and_costs_one_line() {
+    let mut httpd = Httpd::new();
+    let script = httpd.script("a.wsgi", "one", 1000);
+    httpd.configure(vec![group("shop")]);
+    let queue = httpd.open("shop", "", &script).unwrap();
+    let mut last = 0;
+    for (round, callable) in ["garbage", "again"].into_iter().enumerate() {
+        let (text, pid) = request(&queue, &script, callable, 1000).served();
+        assert!(text == "one" && pid != last, "{callable}");
+        last = pid;
+        httpd.expect(&format!("worker {pid} exited with status 0"));
+        assert_eq!(httpd.read.matches("DROVER0209").count(), round + 1, "{callable}");
+        assert!(!httpd.read.contains("DROVER0221"), "{callable}");
+    }
+    assert_ne!(request(&queue, &script, "application", 1000).served().1, last);
+}
+
+#[test]
 fn when_httpds_parent_is_gone_everything_goes() {
     let mut httpd = Httpd::new();
     let script = httpd.script("a.wsgi", "one", 1000);

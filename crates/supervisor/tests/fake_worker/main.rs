@@ -2,7 +2,8 @@
 //!
 //! `fail`: cannot be loaded. `exit`: the process ends while loading it. `hang`: it never comes up. Anything else: the answer to
 //! each request is that text, the process id and the user id. The callable `crash` aborts the process; `hold` waits for a byte on
-//! the way back before it answers; `shut` shuts the queue down for everybody, and then waits until it is told to go.
+//! the way back before it answers; `shut` shuts the queue down for everybody, and then waits until it is told to go; `garbage`
+//! sends droverd a thousand messages that are none, `again` the same of those that only a worker says that starts, and both serve on.
 //!
 //! As a template it starts another of its kind for each Fork, through a shell that ends at once. `refuse`: it says that it cannot be
 //! one. `forge`: it says Hello itself in the place of a new worker. `keep`: the new worker stays its own child. `drop`: it forks none.
@@ -42,6 +43,12 @@ fn load(script: &Script) -> Code {
         Err(e) => Err(e.to_string()),
     };
     Code { mtime_us, text }
+}
+
+fn flood(control: &OwnedFd, message: &[u8]) {
+    for _ in 0..1000 {
+        let _ = send(control, &[message], &[], false); // there need not be room for all of them
+    }
 }
 
 struct Worker {
@@ -182,6 +189,10 @@ impl Worker {
             b"hold" => {
                 eprintln!("holding a request");
                 receive(way_back, &mut [0; 8], &mut Vec::new(), true)?;
+            }
+            b"garbage" => flood(&self.control, b"garbage"),
+            b"again" => {
+                flood(&self.control, &encode(&FromWorker::SetupFailed("again".to_owned()))?);
             }
             b"shut" => rustix::net::shutdown(&self.queue, rustix::net::Shutdown::Both)?,
             _ => {}
