@@ -12,7 +12,9 @@ use drover_sys::channel::{discard, send};
 use drover_sys::{Errno, credentials, memfile};
 use drover_wire::admin::{Command, MAX_REPLY, MAX_REQUEST, Reply, Request};
 use drover_wire::control::{decode, encode};
+use rustix::fs::{FileType, Mode};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with};
+use rustix::process::umask;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -75,21 +77,29 @@ fn open(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let address = SocketAddrUnix::new(path)?;
     let socket = socket_with(AddressFamily::UNIX, kind, flags, None)?;
-    match bind(&socket, &address) {
+    match bind_for_all(&socket, &address) {
         Err(Errno::ADDRINUSE) => {
             let probe = socket_with(AddressFamily::UNIX, kind, flags, None)?;
-            if connect(&probe, &address) != Err(Errno::CONNREFUSED) {
+            // Only a socket that nobody listens on; a file of somebody else refuses connections too, and so may what a link leads to.
+            let left = rustix::fs::lstat(path)?;
+            if FileType::from_raw_mode(left.st_mode) != FileType::Socket || connect(&probe, &address) != Err(Errno::CONNREFUSED) {
                 return Err(Errno::ADDRINUSE);
             }
             rustix::fs::unlink(path)?;
-            bind(&socket, &address)?;
+            bind_for_all(&socket, &address)?;
         }
         other => other?,
     }
-    // Everybody may connect; who it is says the kernel.
-    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o666))?;
     listen(&socket, 16)?;
     Ok(socket)
+}
+
+/// Everybody may connect; who it is says the kernel. The mode is the socket's from its beginning: later the path could lead elsewhere.
+fn bind_for_all(socket: &OwnedFd, address: &SocketAddrUnix) -> Result<(), Errno> {
+    let before = umask(Mode::from_raw_mode(0o111));
+    let bound = bind(socket, address);
+    umask(before);
+    bound
 }
 
 impl Supervisor {
@@ -184,6 +194,7 @@ impl Supervisor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
     fn a_crowd_does_not_push_others_out() {
@@ -229,5 +240,32 @@ mod tests {
         supervisor.configure_admin(None);
         drop(connected);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_a_dead_socket_is_taken_away() {
+        let directory = std::env::temp_dir().join(format!("drover-admin-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let (path, file) = (directory.join("sock"), directory.join("file"));
+        std::fs::write(&file, "precious").unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+
+        let first = open(&path).unwrap();
+        assert_eq!(mode(&path), 0o666);
+        assert_eq!(open(&path).unwrap_err(), Errno::ADDRINUSE, "somebody listens");
+        drop(first);
+        drop(open(&path).unwrap());
+        std::fs::rename(&path, directory.join("dead")).unwrap();
+        for link_to in [Some("dead"), Some("file"), None] {
+            match link_to {
+                Some(name) => symlink(name, &path).unwrap(),
+                None => drop(std::fs::copy(&file, &path).unwrap()),
+            }
+            assert_eq!(open(&path).unwrap_err(), Errno::ADDRINUSE, "{link_to:?}");
+            assert!(path.symlink_metadata().is_ok() && mode(&file) == 0o600 && directory.join("dead").exists(), "{link_to:?}");
+            std::fs::remove_file(&path).unwrap();
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }
