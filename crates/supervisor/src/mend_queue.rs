@@ -1,7 +1,9 @@
 //! A queue that one of its readers has shut down is replaced.
 //!
 //! A worker needs the receiving end of its group's queue, and who has a socket can shut it down (shutdown(2)), for all who have it and for
-//! good. So droverd looks before it gives a queue to anybody.
+//! good; or make it throw away what is sent to it. So droverd looks before it gives a queue to anybody. httpd's children ask again when they
+//! are told that a queue has ended; of one that throws away they notice nothing, so that helps with the next process that starts, at the
+//! latest with `drover reload`.
 //!
 //! Responsible for: no group being out of service for longer than its workers need to start, and no request being lost that waits. Must
 //! never: replace a queue that works. Called by: whoever is about to hand a queue on: `broker.rs`, `children.rs`, and `supervisor.rs` when it
@@ -13,9 +15,11 @@ use crate::store::Queue;
 use crate::supervisor::Supervisor;
 use drover_sys::Errno;
 use drover_sys::channel::send;
+use drover_sys::credentials::is_deaf;
 use drover_sys::wait::ended_now;
 use drover_wire::control::Script;
 use drover_wire::frame::Failure;
+use rustix::net::{Shutdown, shutdown};
 use std::os::fd::AsFd;
 
 /// Rounds of reading from the old queue; it holds fewer messages than these rounds take.
@@ -25,7 +29,7 @@ impl Supervisor {
     /// Gives a unit a new queue if its own was shut down. True: it has a new one.
     pub fn mend_queue(&mut self, id: u32) -> bool {
         let Some(unit) = self.units.get_mut(&id) else { return false };
-        if !unit.queue.as_ref().is_some_and(|q| ended_now(&q.receive)) {
+        if !unit.queue.as_ref().is_some_and(|q| ended_now(&q.receive) || is_deaf(&q.receive)) {
             return false;
         }
         let new = match Queue::new() {
@@ -42,6 +46,8 @@ impl Supervisor {
         }
         if let Some(old) = unit.queue.take() {
             self.poller.remove(&old.receive);
+            // For all who have it: then whoever sends asks for the new one.
+            let _ = shutdown(&old.receive, Shutdown::Both);
             move_waiting(&old, &new);
         }
         unit.answering = false;
@@ -80,7 +86,6 @@ fn move_waiting(old: &Queue, new: &Queue) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::net::{Shutdown, shutdown};
 
     #[test]
     fn what_waits_is_kept_when_a_queue_was_shut_down() {

@@ -140,7 +140,7 @@ codes! {
     /// Lines for this log were thrown away because it took none for a while. If it is a piped log, its program is slow.
     LogFull = 250, Warn, "{} lines were lost because this log took no more";
     /// The queue of a group was shut down, which only a program in one of its processes can do (the line before may show its end). droverd has made a new one and replaces the processes; requests that waited go on waiting. Look for code that closes or shuts down sockets that it has not made.
-    QueueEnded = 252, Error, "a process of the group has shut its queue down: it has a new one, and its processes are replaced";
+    QueueEnded = 252, Error, "a process of the group has shut its queue down, or made it throw requests away: it has a new one, and its processes are replaced";
     /// A child of httpd was refused a queue; the line says why.
     Refused = 260, Warn, "queue refused: {}";
 }

@@ -415,6 +415,21 @@ fn a_worker_that_talks_nonsense_is_replaced_and_costs_one_line() {
 }
 
 #[test]
+fn new_processes_get_a_queue_that_takes_something() {
+    let mut httpd = Httpd::new();
+    let script = httpd.script("a.wsgi", "one", 1000);
+    httpd.configure(vec![group("shop")]);
+    let queue = httpd.open("shop", "", &script).unwrap();
+    let pid = request(&queue, &script, "deafen", 1000).served().1;
+    httpd.configure(vec![group("shop")]);
+    httpd.expect("DROVER0252");
+    assert_eq!(send(&queue, &[b"x"], &[], false), Err(rustix::io::Errno::PIPE), "who sends asks again");
+    let new = httpd.open("shop", "", &script).unwrap();
+    let (text, next) = request(&new, &script, "application", 1000).served();
+    assert!(text == "one" && next != pid);
+}
+
+#[test]
 fn when_httpds_parent_is_gone_everything_goes() {
     let mut httpd = Httpd::new();
     let script = httpd.script("a.wsgi", "one", 1000);

@@ -2,7 +2,8 @@
 //!
 //! `fail`: cannot be loaded. `exit`: the process ends while loading it. `hang`: it never comes up. Anything else: the answer to
 //! each request is that text, the process id and the user id. The callable `crash` aborts the process; `hold` waits for a byte on
-//! the way back before it answers; `shut` shuts the queue down for everybody, and then waits until it is told to go; `garbage`
+//! the way back before it answers; `shut` shuts the queue down for everybody, and then waits until it is told to go; `deafen` makes it throw
+//! requests away; `garbage`
 //! sends droverd a thousand messages that are none, `again` the same of those that only a worker says that starts, and both serve on.
 //!
 //! As a template it starts another of its kind for each Fork, through a shell that ends at once. `refuse`: it says that it cannot be
@@ -43,6 +44,16 @@ fn load(script: &Script) -> Code {
         Err(e) => Err(e.to_string()),
     };
     Code { mtime_us, text }
+}
+
+/// Has the kernel throw away whatever is sent to the queue; python3 stands for the unsafe call.
+fn deafen(queue: &OwnedFd) -> Outcome<()> {
+    let code = "import ctypes, socket, struct\n\
+        nothing = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0))\n\
+        queue = socket.socket(fileno=0)\n\
+        queue.setsockopt(socket.SOL_SOCKET, 26, struct.pack('HxxxxxxQ', 1, ctypes.addressof(nothing)))\n";
+    let done = Command::new("python3").args(["-c", code]).stdin(queue.try_clone()?).status()?;
+    if done.success() { Ok(()) } else { Err("the queue cannot be made deaf".into()) }
 }
 
 fn flood(control: &OwnedFd, message: &[u8]) {
@@ -194,6 +205,7 @@ impl Worker {
             b"again" => {
                 flood(&self.control, &encode(&FromWorker::SetupFailed("again".to_owned()))?);
             }
+            b"deafen" => deafen(&self.queue)?,
             b"shut" => rustix::net::shutdown(&self.queue, rustix::net::Shutdown::Both)?,
             _ => {}
         }
