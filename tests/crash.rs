@@ -169,3 +169,38 @@ mpm_test!(what_was_held_for_new_code_is_not_lost_with_its_holder, |site| {
     });
     until("the new code", || httpd.ok("/") == "2 ");
 });
+
+/// Shuts the queue of its group down, which it has as every worker has.
+const SHUTS: &str = r#"
+import os, socket, sys
+
+def queue():
+    words = open("/proc/self/cmdline", "rb").read().split(b"\0")
+    return int(words[words.index(b"--queue") + 1])
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    if environ["PATH_INFO"] == "/shut":
+        socket.fromfd(queue(), socket.AF_UNIX, socket.SOCK_SEQPACKET).shutdown(socket.SHUT_RDWR)
+    return [str(os.getpid()).encode()]
+"#;
+
+mpm_test!(a_queue_that_an_application_shuts_down_is_replaced, |site| {
+    let site = site.daemon("processes=2 threads=2").script("s.wsgi", SHUTS).app("/", "s.wsgi");
+    // A process may see the end of its queue before droverd tells it to go.
+    let site = site.expect_log("DROVER0252").allow_log("DROVER0232*exited with status 0");
+    let mut httpd = site.start();
+    for round in 0..3 {
+        let shut = httpd.get("/shut");
+        assert_eq!(shut.status, 200);
+        for _ in 0..3 {
+            let next = httpd.get("/");
+            assert_eq!(next.status, 200, "round {round}");
+            assert_ne!(next.text(), shut.text(), "by a new worker");
+        }
+        if round == 1 {
+            httpd.graceful();
+            assert_eq!(httpd.get("/").status, 200);
+        }
+    }
+});

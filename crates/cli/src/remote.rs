@@ -47,13 +47,13 @@ pub fn ask(remote: &Remote, command: Command) -> Result<String, Error> {
     })?;
     match reply {
         Reply::Status(server) if remote.json => {
-            serde_json::to_string_pretty(&server).map(|t| t + "\n").map_err(|e| Error::remote(e.to_string()))
+            serde_json::to_string_pretty(&server).map(|t| escaped(&t) + "\n").map_err(|e| Error::remote(e.to_string()))
         }
-        Reply::Status(server) => Ok(table(&server)),
+        Reply::Status(server) => Ok(printable(&table(&server))),
         Reply::Done(0) => Ok("stopped; the group had no processes, and its requests are answered with 503\n".to_owned()),
         Reply::Done(n) => Ok(format!("stopped, {}\n", applications(n as usize))),
         Reply::Reloaded(all) => reloaded(&all),
-        Reply::Refused(why) => Err(Error::remote(why)),
+        Reply::Refused(why) => Err(Error::remote(printable(&why))),
     }
 }
 
@@ -87,10 +87,10 @@ fn reloaded(all: &[Reloaded]) -> Result<String, Error> {
         return Ok("the group has no processes; the next request starts them\n".to_owned());
     }
     let mut bad = String::new();
-    for Reloaded { name, failure, serving } in all {
+    for Reloaded { name: of, failure, serving } in all {
         let Some(failure) = failure else { continue };
         let what = if *serving { "processes that are there go on serving" } else { "requests are answered with 503" };
-        let _ = writeln!(bad, "application {}: what is new cannot start, {what}:", shown(name));
+        let _ = writeln!(bad, "application {}: what is new cannot start, {what}:", shown(of));
         indented(&mut bad, "  ", failure);
     }
     if bad.is_empty() {
@@ -100,35 +100,71 @@ fn reloaded(all: &[Reloaded]) -> Result<String, Error> {
     }
 }
 
-fn shown(application: &str) -> &str {
-    if application.is_empty() { "%{GLOBAL}" } else { application }
+fn shown(application: &str) -> String {
+    if application.is_empty() { "%{GLOBAL}".to_owned() } else { name(application) }
 }
 
 /// Text of an application's, which must not steer a terminal.
 fn indented(out: &mut String, margin: &str, text: &str) {
     for line in text.lines() {
-        let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let _ = writeln!(out, "{margin}{line}");
+        let _ = writeln!(out, "{margin}{}", name(line));
     }
 }
 
-/// A server's state for people.
+/// What steers a terminal, or turns its text round (U+202A–202E, U+2066–2069). Names and failures come from applications and requests.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text of several lines for a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if steers(c) && c != '\n' { ' ' } else { c }).collect()
+}
+
+/// JSON for a terminal as well: what serde_json leaves as it is inside of strings. Between them it writes nothing of that but ends of lines.
+fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if steers(c) && c != '\n' {
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A name, which has one line and an end.
+fn name(text: &str) -> String {
+    text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
+}
+
+/// A server's state for people, each name in it on its line; [`printable`] sees to the rest.
 fn table(server: &Server) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
     let _ = writeln!(
         out,
         "mod_drover {}: httpd {}, droverd {}, generation {}",
-        server.version, server.httpd, server.droverd, server.generation
+        name(&server.version),
+        server.httpd,
+        server.droverd,
+        server.generation
     );
-    server.sessions.iter().for_each(|line| out.extend([line, "\n"]));
+    server.sessions.iter().for_each(|line| out.extend([&name(line), "\n"]));
     if server.groups.is_empty() {
         out.push_str("\nthere is no group that you may see: root sees all, the user of a group (user=) sees that group\n");
     }
     for group in &server.groups {
         let size = if group.least == group.most { group.most.to_string() } else { format!("{}-{}", group.least, group.most) };
-        let user = if group.user.is_empty() { "(httpd's)" } else { &group.user };
-        let _ = writeln!(out, "\ngroup {}: processes={size} threads={} user={user} python={}", group.name, group.threads, group.python);
+        let user = if group.user.is_empty() { "(httpd's)".to_owned() } else { name(&group.user) };
+        let _ = writeln!(
+            out,
+            "\ngroup {}: processes={size} threads={} user={user} python={}",
+            name(&group.name),
+            group.threads,
+            name(&group.python)
+        );
         if group.applications.is_empty() {
             let _ = writeln!(out, "  {}", if group.halted { "not in use, stopped by an administrator" } else { "not in use yet" });
         }
@@ -179,6 +215,47 @@ mod tests {
     use super::*;
     use drover_wire::admin::Group;
 
+    fn server(groups: Vec<Group>) -> Server {
+        let sessions = vec!["sessions are kept in: disk".into()];
+        Server { version: "1".into(), droverd: 2, httpd: 1, generation: 0, sessions, groups }
+    }
+
+    #[test]
+    fn no_name_steers_a_terminal_or_forges_a_line() {
+        let evil = "x\x1b]0;owned\x07\u{9b}2J\u{202e}\r\n  application y: serving";
+        let application = Application {
+            name: evil.into(),
+            state: "failing".into(),
+            generation: 3,
+            target: 1,
+            failure: Some(format!("Traceback\n{evil}")),
+            next_try_ms: None,
+            waiting: false,
+            held: 0,
+            workers: vec![],
+        };
+        let group = Group {
+            name: evil.into(),
+            user: evil.into(),
+            python: evil.into(),
+            least: 1,
+            most: 4,
+            threads: 15,
+            halted: false,
+            applications: vec![application],
+        };
+        let evil_server = Server { version: evil.into(), sessions: vec![evil.into()], ..server(vec![group]) };
+        let text = printable(&table(&evil_server));
+        assert!(!text.contains(|c| steers(c) && c != '\n'), "{text:?}");
+        let forged = text.lines().filter(|l| l.starts_with("  application y")).count();
+        assert_eq!(forged, 0, "{text}");
+        assert!(text.contains("application x ]0;owned  2J     application y: serving: failing"), "{text}");
+        let json = escaped(&serde_json::to_string_pretty(&evil_server).unwrap());
+        assert!(!json.contains(|c| steers(c) && c != '\n'), "{json:?}");
+        let back: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(back["groups"][0]["name"], evil, "and nothing is lost");
+    }
+
     #[test]
     fn a_table_for_people() {
         let worker = Worker { pid: 7, generation: 2, state: "serving".into(), age_ms: 9000, requests: 12, running: 1, memory: 30 << 20 };
@@ -203,14 +280,7 @@ mod tests {
             halted: false,
             applications: vec![application],
         };
-        let text = table(&Server {
-            version: "1".into(),
-            droverd: 2,
-            httpd: 1,
-            generation: 0,
-            sessions: vec!["sessions are kept in: disk".into()],
-            groups: vec![group],
-        });
+        let text = printable(&table(&server(vec![group])));
         assert!(text.contains("sessions are kept in: disk\n"), "{text}");
         assert!(text.contains("group shop: processes=1-4 threads=15 user=shop"), "{text}");
         assert!(text.contains("application %{GLOBAL}: failing, generation 3, requests wait, next try in 4 s"), "{text}");

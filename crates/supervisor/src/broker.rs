@@ -19,7 +19,11 @@ impl Supervisor {
         let admitted = admit(&open, settings.as_ref().map(|s| &s.spec), exists.is_some(), others);
         let id = match (admitted, settings, exists) {
             (Err(refusal), ..) => Err(refusal),
-            (Ok(()), _, Some(id)) => Ok(id),
+            (Ok(()), _, Some(id)) => {
+                // It may ask because the queue that it has takes nothing any more.
+                self.mend_queue(id);
+                Ok(id)
+            }
             (Ok(()), None, None) => Err(OpenReply::UnknownGroup),
             (Ok(()), Some(settings), None) => self
                 .create(key, open.script.clone(), &settings)

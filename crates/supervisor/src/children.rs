@@ -15,6 +15,7 @@ use rustix::process::{WaitOptions, WaitStatus, wait};
 impl Supervisor {
     /// The gate lets a worker in.
     pub fn launch(&mut self, id: u32, number: Number) {
+        self.mend_queue(id);
         let Some(unit) = self.units.get_mut(&id) else { return };
         let (Some(generation), Some(queue)) = (unit.waiting.remove(&number), unit.queue.as_ref()) else { return };
         if unit.settings.spec.preload_fork {

@@ -79,6 +79,18 @@ impl Pool {
         }
     }
 
+    /// Whoever has a process has a queue on which nothing comes any more: it finishes what it has, and others take its place.
+    pub(crate) fn queue_replaced(&mut self, now: Now, out: &mut Vec<Action>) {
+        let starting = |w: &Worker| matches!(w.state, State::Starting { .. });
+        let going: Vec<Number> = self.workers.iter().filter(|(_, w)| starting(w)).map(|(n, _)| *n).collect();
+        for worker in going {
+            self.terminate(worker, now, out);
+        }
+        self.drain_where(|_, _| true, now, out);
+        self.hurry(now);
+        self.fill(now, out);
+    }
+
     pub(crate) fn stop(&mut self, within: Option<Duration>, now: Now, out: &mut Vec<Action>) {
         let active = !matches!(self.phase, Phase::Idle | Phase::Retired { .. } | Phase::Stopped { active: false });
         self.outgoing.clear();

@@ -84,7 +84,7 @@ pub enum Event {
         worker: Number,
         reason: String,
     },
-    /// The process runs but is of no use; it has to be ended.
+    /// The process runs but is of no use; it has to be ended, and replaced if it serves.
     Unfit {
         worker: Number,
         reason: String,
@@ -142,6 +142,8 @@ pub enum Event {
     Halt,
     /// The queue was full when the request should have been put on it again.
     Full(Token),
+    /// The queue was shut down by one of those that read it; there is a new one, which only workers get that are started from now on.
+    QueueReplaced,
     /// httpd stops or restarts; `within` shortens the shutdown-timeout.
     Stop {
         within: Option<Duration>,

@@ -4,7 +4,7 @@
 //! back-off allows. Must never: end an old worker before a new one serves. Called by: [`crate::pool`].
 #![forbid(unsafe_code)]
 use crate::messages::Code;
-use crate::pool::{Action, Broken, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log};
+use crate::pool::{Action, Broken, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log, remember};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -309,10 +309,12 @@ impl Pool {
             if failures.iter().any(|f| f.path == path && f.mtime_us != mtime_us && f.mtime_us != 0) {
                 mended = true;
             } else {
-                self.kept.insert(path, mtime_us);
+                remember(&mut self.kept, &path, mtime_us);
             }
         }
-        self.kept.extend(failures.iter().map(|f| (f.path.clone(), f.mtime_us)));
+        for f in failures {
+            remember(&mut self.kept, &f.path, f.mtime_us);
+        }
         let serving: Vec<Number> = self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| *n).collect();
         for worker in &serving {
             let keep = |(path, mtime_us): (&Path, &u64)| Action::Keep { worker: *worker, path: path.clone(), mtime_us: *mtime_us };
@@ -360,12 +362,8 @@ impl Pool {
         if failed {
             self.start_failed(&w, format!("a process {how} before it was ready{hint}"), now, out);
         }
-        if matches!(self.phase, Phase::Waiting) && !self.any_serving() {
-            // The last of the old generation is gone: the next try is worth more than its pause, but not a storm.
-            let soon = self.last_begin.map_or(now, |last| now.max(last + SLOT_PAUSE));
-            if matches!(w.state, State::Serving { .. }) {
-                self.next_begin = self.next_begin.map(|(at, reason)| (at.min(soon), reason));
-            }
+        if matches!(w.state, State::Serving { .. }) {
+            self.hurry(now);
         }
         self.fill(now, out);
         self.next_out(now, out);
@@ -377,6 +375,16 @@ fn each_once(mut failures: Vec<ScriptFailure>) -> Vec<ScriptFailure> {
     let mut seen = BTreeSet::new();
     failures.retain(|f| seen.insert((f.path.clone(), f.text.clone())));
     failures
+}
+
+impl Pool {
+    /// The last of an old generation may be gone: then the next try is worth more than its pause, but not a storm.
+    pub(crate) fn hurry(&mut self, now: Now) {
+        if matches!(self.phase, Phase::Waiting) && !self.any_serving() {
+            let soon = self.last_begin.map_or(now, |last| now.max(last + SLOT_PAUSE));
+            self.next_begin = self.next_begin.map(|(at, reason)| (at.min(soon), reason));
+        }
+    }
 }
 
 /// A pause as the log has it.

@@ -71,7 +71,7 @@ codes! {
     Store = 207, Warn, "cannot keep the queue of group '{}' for a new droverd: {}";
     /// droverd was started again (it had been killed) and took over the queues with the requests in them. Look for what killed it.
     TakenOver = 208, Notice, "took over {} queues of an earlier droverd";
-    /// A message on a socket was not understood. Parts of two versions may run together: stop and start httpd.
+    /// A message on a socket was not understood. Parts of two versions may run together: stop and start httpd. If it came from a worker, that is replaced: a program in it may have written to a descriptor that is not its own.
     BadMessage = 209, Warn, "message from {} not understood: {}";
     /// A configuration was received.
     Configured = 210, Debug, "configuration {} with {} groups";
@@ -143,6 +143,8 @@ codes! {
     NoControlSocket = 251, Notice, "no control socket at {}: {}";
     /// Lines for this log were thrown away because it took none for a while. If it is a piped log, its program is slow.
     LogFull = 250, Warn, "{} lines were lost because this log took no more";
+    /// The queue of a group was shut down, which only a program in one of its processes can do (the line before may show its end). droverd has made a new one and replaces the processes; requests that waited go on waiting. Look for code that closes or shuts down sockets that it has not made.
+    QueueEnded = 252, Error, "a process of the group has shut its queue down, or made it throw requests away: it has a new one, and its processes are replaced";
     /// A child of httpd was refused a queue; the line says why.
     Refused = 260, Warn, "queue refused: {}";
 }

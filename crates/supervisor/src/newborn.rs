@@ -112,7 +112,7 @@ impl Supervisor {
         let pid = pid.as_raw_nonzero().get().unsigned_abs();
         settings.log(Code::Started, Some(pid), &[]);
         self.unfit_unless(watched, unit, number);
-        self.heard(pid, hello, Vec::new());
+        self.heard(pid, hello, &mut Vec::new());
         self.fork_next(template);
     }
 

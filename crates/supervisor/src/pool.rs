@@ -18,6 +18,9 @@ use std::time::Duration;
 
 /// So many handed-back requests wait for a new generation; with more, the old one serves them.
 pub const MAX_HELD: usize = 64;
+/// So many files are remembered by name at most, each in so many bytes (PATH_MAX): workers name them.
+pub const MOST_FILES: usize = 256;
+const LONGEST_PATH: usize = 4096;
 /// So long a handed-back request waits for a new generation; then the old one serves it.
 pub const HOLD: Duration = Duration::from_secs(10);
 /// So long it is tried to put a request on a full queue again.
@@ -148,12 +151,14 @@ pub struct Pool {
     pub(crate) next_begin: Option<(Now, Reason)>,
     pub(crate) last_begin: Option<Now>,
     pub(crate) held: VecDeque<Held>,
-    /// Requests that found the queue full: until when it is tried.
+    /// Requests that found the queue full, at most [`MAX_HELD`]: until when it is tried.
     pub(crate) full: Vec<(Token, Now)>,
     pub(crate) resend_at: Option<Now>,
-    /// Files known to have changed since the last generation was started.
+    /// When it was last said that a request was given up for want of room.
+    full_told: Option<Now>,
+    /// Files, at most [`MOST_FILES`], known to have changed since the last generation was started.
     pub(crate) changed: BTreeMap<Path, u64>,
-    /// Files known to fail, which the old generation was told not to mind.
+    /// Files, as many, known to fail, which the old generation was told not to mind.
     pub(crate) kept: BTreeMap<Path, u64>,
     /// Scripts that the generation that serves could not load.
     pub(crate) broken: Broken,
@@ -185,6 +190,7 @@ impl Pool {
             held: VecDeque::new(),
             full: Vec::new(),
             resend_at: None,
+            full_told: None,
             changed: BTreeMap::new(),
             kept: BTreeMap::new(),
             broken: Broken::default(),
@@ -242,6 +248,10 @@ impl Pool {
                 if let Some(w) = self.workers.get(&worker).filter(|w| matches!(w.state, State::Starting { .. })).cloned() {
                     self.terminate(worker, now, out);
                     self.start_failed(&w, reason, now, out);
+                } else if self.is_serving(worker) {
+                    // What it has taken it may finish.
+                    self.drain(worker, now, out);
+                    self.fill(now, out);
                 }
             }
             Event::Loaded { worker, failures, good } => self.loaded(worker, failures, good, now, out),
@@ -276,6 +286,7 @@ impl Pool {
                 }
             }
             Event::Full(token) => self.queue_was_full(token, now, out),
+            Event::QueueReplaced => self.queue_replaced(now, out),
             Event::Stop { within } => self.stop(within, now, out),
             Event::Retire => self.retire(now, out),
             Event::Tick => self.tick(now, out),
@@ -343,6 +354,10 @@ impl Pool {
             out.extend(request.map(Action::Resend));
             return;
         };
+        if path.len() > LONGEST_PATH {
+            out.extend(request.map(Action::Answer)); // no file has such a name
+            return;
+        }
         let (newest, ending) = (w.generation == self.generation, matches!(w.state, State::Ending { .. }));
         match self.phase {
             Phase::Stopped { .. } | Phase::Retired { .. } | Phase::Halted | Phase::Idle => {
@@ -362,7 +377,9 @@ impl Pool {
             }
             Phase::Rising(_) if !newest || ending => {}
             _ => {
-                if self.changed.get(&path) != Some(&mtime_us) {
+                // At most one line for each file, and for each generation that is started for it.
+                let first = self.next_begin.is_none_or(|(_, reason)| reason != Reason::Changed) || !self.changed.contains_key(&path);
+                if first && self.changed.get(&path) != Some(&mtime_us) && may_remember(&self.changed, &path) {
                     log(out, Code::Changed, None, [String::from_utf8_lossy(&path).into_owned()]);
                 }
                 // At most one generation a second, however often the file is touched.
@@ -372,10 +389,10 @@ impl Pool {
                 self.backoff.reset();
             }
         }
-        self.changed.insert(path.clone(), mtime_us);
+        let remembered = remember(&mut self.changed, &path, mtime_us);
         if let Some(token) = request {
             let held = Held { token, path, mtime_us, until: now + HOLD };
-            if self.held.len() >= MAX_HELD { self.serve_with_old_code(held, out) } else { self.held.push_back(held) }
+            if self.held.len() >= MAX_HELD || !remembered { self.serve_with_old_code(held, out) } else { self.held.push_back(held) }
         }
         if !matches!(self.phase, Phase::Rising(_)) && self.next_begin.is_some_and(|(at, _)| at <= now) {
             self.begin(Reason::Changed, now, out);
@@ -384,14 +401,15 @@ impl Pool {
 
     /// The file of a script that could not be loaded has another time now, as a request shows that nobody can serve.
     fn touched(&mut self, path: Path, mtime_us: u64, token: Token, now: Now, out: &mut Vec<Action>) {
-        if !matches!(self.phase, Phase::Waiting | Phase::Rising(_)) || self.held.len() >= MAX_HELD {
+        let known = self.changed.get(&path) == Some(&mtime_us);
+        let waits = matches!(self.phase, Phase::Waiting | Phase::Rising(_)) && self.held.len() < MAX_HELD;
+        if !waits || !remember(&mut self.changed, &path, mtime_us) {
             out.push(Action::Answer(token));
             return;
         }
-        if self.changed.get(&path) != Some(&mtime_us) {
+        if !known {
             log(out, Code::Changed, None, [String::from_utf8_lossy(&path).into_owned()]);
         }
-        self.changed.insert(path.clone(), mtime_us);
         self.held.push_back(Held { token, path, mtime_us, until: now + HOLD });
         if matches!(self.phase, Phase::Waiting) {
             self.backoff.reset();
@@ -411,7 +429,7 @@ impl Pool {
             Some(known) => *known != mtime_us,
             None if matches!(self.phase, Phase::Rising(_)) => false,
             None => {
-                self.kept.insert(path.to_vec(), mtime_us);
+                remember(&mut self.kept, path, mtime_us);
                 false
             }
         }
@@ -464,8 +482,13 @@ impl Pool {
 
     fn queue_was_full(&mut self, token: Token, now: Now, out: &mut Vec<Action>) {
         let until = self.resending.remove(&token).unwrap_or(now + RESEND_FOR);
-        if until <= now || matches!(self.phase, Phase::Stopped { .. } | Phase::Retired { .. }) {
-            log(out, Code::HeldTooLong, None, []);
+        let over = until <= now || self.full.len() >= MAX_HELD;
+        if over || matches!(self.phase, Phase::Stopped { .. } | Phase::Retired { .. }) {
+            // A worker can hand back as many as it likes: one line a second.
+            if self.full_told.is_none_or(|at| at + Duration::from_secs(1) <= now) {
+                self.full_told = Some(now);
+                log(out, Code::HeldTooLong, None, []);
+            }
             out.push(Action::Answer(token));
             return;
         }
@@ -485,6 +508,10 @@ impl Pool {
         self.resend_at = None;
     }
 
+    pub(crate) fn is_starting(&self, worker: Number) -> bool {
+        self.workers.get(&worker).is_some_and(|w| matches!(w.state, State::Starting { .. }))
+    }
+
     pub(crate) fn is_serving(&self, worker: Number) -> bool {
         self.workers.get(&worker).is_some_and(|w| matches!(w.state, State::Serving { .. }))
     }
@@ -492,6 +519,19 @@ impl Pool {
     pub(crate) fn any_serving(&self) -> bool {
         self.workers.values().any(|w| matches!(w.state, State::Serving { .. }))
     }
+}
+
+fn may_remember(files: &BTreeMap<Path, u64>, path: &[u8]) -> bool {
+    path.len() <= LONGEST_PATH && (files.len() < MOST_FILES || files.contains_key(path))
+}
+
+/// Puts a file's time down. False: there is no room for another file.
+pub(crate) fn remember(files: &mut BTreeMap<Path, u64>, path: &[u8], mtime_us: u64) -> bool {
+    let may = may_remember(files, path);
+    if may {
+        files.insert(path.to_vec(), mtime_us);
+    }
+    may
 }
 
 pub(crate) fn log<const N: usize>(out: &mut Vec<Action>, code: Code, worker: Option<Number>, words: [String; N]) {

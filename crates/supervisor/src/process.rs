@@ -3,6 +3,7 @@
 //! Responsible for: making and closing their descriptors, sending to the control socket without waiting, and no line of output
 //! being lost when the process dies. Must never: decide when a process ends. Called by: the supervisor.
 use crate::lines::Lines;
+use crate::peer::Peer;
 use crate::pool::{Now, Number};
 use crate::settings::Settings;
 use crate::spawn::{Place, SpawnError, launch};
@@ -28,7 +29,9 @@ pub struct Process {
     /// When its memory was looked at last.
     pub memory_at: Now,
     /// `None` once the worker has closed its side.
-    pub control: Option<OwnedFd>,
+    pub control: Option<Peer>,
+    /// It has said what no worker says: it is on its way out, and nobody listens to it any more.
+    pub distrusted: bool,
     pid: Pid,
     /// `None`: a template has forked it.
     start: Option<Child>,
@@ -37,7 +40,7 @@ pub struct Process {
 /// Our ends of a worker's control socket and output pipes.
 #[derive(Debug)]
 pub struct Ends {
-    pub control: OwnedFd,
+    pub control: Peer,
     output: OwnedFd,
     error: OwnedFd,
 }
@@ -60,7 +63,7 @@ pub fn ends() -> Result<(Ends, [OwnedFd; 3]), SpawnError> {
     // Only our end: the worker's prints must wait when the pipe is full, not fail.
     rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK).map_err(system)?;
     rustix::fs::fcntl_setfl(&error, OFlags::NONBLOCK).map_err(system)?;
-    Ok((Ends { control, output, error }, [theirs, output_writer, error_writer]))
+    Ok((Ends { control: control.into(), output, error }, [theirs, output_writer, error_writer]))
 }
 
 /// Starts a worker of a unit.
@@ -93,7 +96,7 @@ impl Process {
         let number_of = pid.as_raw_nonzero().get().unsigned_abs();
         let piped = |fd| Output { fd, pid: number_of, lines: Lines::default(), settings: settings.clone() };
         let outputs = [piped(output), piped(error)];
-        (Self { unit, number, generation, settings, memory_at: Now::ZERO, control: Some(control), pid, start }, outputs)
+        (Self { unit, number, generation, settings, memory_at: Now::ZERO, control: Some(control), distrusted: false, pid, start }, outputs)
     }
 
     pub const fn pid(&self) -> Pid {

@@ -1,6 +1,6 @@
 //! The pool, story by story: what it is told (left), what it must say (right).
 use crate::events::{Action, Event, Limits, Now, ScriptFailure, Why};
-use crate::pool::{HOLD, MAX_HELD, Pool};
+use crate::pool::{HOLD, MAX_HELD, MOST_FILES, Pool};
 use std::time::Duration;
 
 const fn s(seconds: u64) -> Duration {
@@ -219,6 +219,55 @@ fn a_full_queue_is_tried_again_and_then_given_up() {
 }
 
 #[test]
+fn requests_that_find_the_queue_full_are_bounded() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    let most = MAX_HELD as u64;
+    for token in 0..most {
+        assert_eq!(story.tell(Event::Full(token)), []);
+    }
+    let mut out = Vec::new();
+    for token in [most, most + 1] {
+        story.pool.step(Event::Full(token), story.now, &mut out);
+    }
+    assert!(matches!(out[..], [Action::Log { .. }, Action::Answer(a), Action::Answer(b)] if (a, b) == (most, most + 1)), "{out:?}");
+    assert_eq!(story.wait().len(), MAX_HELD, "the others are tried again");
+    for token in 0..most {
+        assert_eq!(story.tell(Event::Full(token)), []);
+    }
+    assert_eq!((story.tell(Event::Full(most + 2)), story.pool.full.len()), (vec![Action::Answer(most + 2)], MAX_HELD));
+}
+
+#[test]
+fn files_are_not_remembered_without_bound() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.now += s(100);
+    let changed = |path: Vec<u8>, mtime_us, request| Event::Changed { worker: 0, path, mtime_us, request };
+    assert_eq!(story.tell(changed(vec![b'x'; 5000], 7, Some(1))), [Action::Answer(1)], "no file has such a name");
+    assert_eq!(story.tell(changed(b"0".to_vec(), 7, None)), [start(1, 2)]);
+    let mut lines = Vec::new();
+    for n in 0..2000 {
+        story.pool.step(changed(n.to_string().into_bytes(), 7, None), story.now, &mut lines);
+        story.pool.step(changed(b"0".to_vec(), n, None), story.now, &mut lines);
+    }
+    assert_eq!((story.pool.changed.len(), lines.len()), (MOST_FILES, 0), "and an old worker is not believed while the new one starts");
+    let keep = Action::Keep { worker: 0, path: b"new".to_vec(), mtime_us: 7 };
+    assert_eq!(story.tell(changed(b"new".to_vec(), 7, Some(2))), [keep, Action::Resend(2)], "the old code serves what is too much");
+    story.tell(Event::Started(1));
+    story.tell(Event::Unfit { worker: 1, reason: "no".into() });
+    assert_eq!((story.pool.kept.len(), story.pool.changed.len()), (MOST_FILES, 0));
+    for n in 0..2000u64 {
+        story.pool.is_news(&n.to_le_bytes(), 7);
+        story.pool.step(changed(b"0".to_vec(), 10_000 + n, None), story.now, &mut lines);
+    }
+    let logged = lines.iter().filter(|a| matches!(a, Action::Log { .. })).count();
+    assert!(story.pool.kept.len() <= MOST_FILES && logged == 1, "{logged} lines");
+}
+
+#[test]
 fn a_degraded_generation_is_replaced_only_by_a_better_one() {
     let mut story = Story::new(1);
     story.tell(Event::Wanted);
@@ -234,6 +283,32 @@ fn a_degraded_generation_is_replaced_only_by_a_better_one() {
     assert_eq!(story.broken(2, 7), [Action::Serve(2)]);
     assert_eq!(story.wait(), [start(3, 3)]);
     assert_eq!(story.up(3), [Action::Serve(3), Action::Drain(2)]);
+}
+
+#[test]
+fn a_worker_that_serves_and_is_not_understood_is_replaced() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.now += s(100);
+    let unfit = || Event::Unfit { worker: 0, reason: "not a mod_drover message".into() };
+    assert_eq!(story.tell(unfit()), [Action::Drain(0), start(1, 1)]);
+    assert_eq!(story.tell(unfit()), [], "once");
+    assert_eq!(story.up(1), [Action::Serve(1)]);
+}
+
+#[test]
+fn nobody_keeps_an_old_queue() {
+    let mut story = Story::new(2);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.tell(Event::Started(1));
+    story.now += s(2);
+    assert_eq!(story.tell(Event::QueueReplaced), [Action::Terminate(1), Action::Drain(0), start(2, 1), start(3, 1)]);
+    assert_eq!(story.tell(Event::QueueReplaced), [], "those that are to be started get the newest");
+    assert_eq!((story.up(2), story.up(3)), (vec![Action::Serve(2)], vec![Action::Serve(3)]));
+    assert_eq!(story.tell(Event::QueueReplaced), [Action::Drain(2), Action::Drain(3)], "at most once a second");
+    assert_eq!((story.wait(), story.now), (vec![start(4, 1), start(5, 1)], s(103)));
 }
 
 #[test]

@@ -50,6 +50,7 @@ enum Op {
     },
     Reload,
     Halt,
+    QueueReplaced,
     Touched {
         path: u8,
         mtime: u64,
@@ -75,6 +76,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         5 => (any::<usize>(), 0u32..3, 0u64..200, prop::bool::weighted(0.3)).prop_map(|(pick, running, waited_ms, waiting)| Op::Activity { pick, running, waited_ms, waiting }),
         1 => Just(Op::Reload),
         1 => Just(Op::Halt),
+        1 => Just(Op::QueueReplaced),
         1 => (1u8..3, 1u64..6).prop_map(|(path, mtime)| Op::Touched { path, mtime }),
     ];
     proptest::collection::vec(op, 1..250)
@@ -170,7 +172,15 @@ impl World {
 
     fn feed(&mut self, event: Event) {
         let served_before = self.serving();
-        let may_end_all = matches!(event, Event::Stop { .. } | Event::Halt | Event::Stuck { .. } | Event::Leaving { why: Why::Signal, .. });
+        let may_end_all = matches!(
+            event,
+            Event::Stop { .. }
+                | Event::Halt
+                | Event::QueueReplaced
+                | Event::Unfit { .. }
+                | Event::Stuck { .. }
+                | Event::Leaving { why: Why::Signal, .. }
+        );
         // An elastic group may shrink to nothing.
         let may_end_all = may_end_all || (matches!(event, Event::Looked { .. }) && self.pool.limits.least == 0);
         let mut out = Vec::new();
@@ -329,8 +339,9 @@ impl World {
             }
             Op::Stop => self.step(Event::Stop { within: None }),
             Op::Unfit { pick: p } => {
-                if let Some(worker) = pick(self.starting(), p) {
+                if let Some(worker) = pick(self.alive.iter().copied().collect(), p) {
                     self.step(Event::Unfit { worker, reason: "version".into() });
+                    assert!(!self.serving().contains(&worker) && !self.starting().contains(&worker), "it goes");
                 }
             }
             Op::Lost { pick: p } => {
@@ -351,6 +362,10 @@ impl World {
                 self.step(Event::Reload);
             }
             Op::Halt => self.step(Event::Halt),
+            Op::QueueReplaced => {
+                self.step(Event::QueueReplaced);
+                assert!(self.serving().is_empty() && self.starting().is_empty(), "somebody keeps the old queue");
+            }
             Op::Touched { path, mtime } => {
                 if self.pool.refusal().is_some() && self.pool.is_news(&[path], mtime) {
                     self.next_token += 1;

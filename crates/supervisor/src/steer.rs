@@ -5,11 +5,11 @@
 //! and answered when it is known. Called by: `admin.rs`; the event loop after each turn ([`Supervisor::tell_reloads`]).
 use crate::admin::reply_to;
 use crate::messages::Code;
+use crate::peer::Peer;
 use crate::pool::Event;
 use crate::status::cut;
 use crate::supervisor::Supervisor;
 use drover_wire::admin::{Reloaded, Reply};
-use std::os::fd::OwnedFd;
 
 /// So many administrators wait for a reload at once; with more, the oldest hears nothing.
 const MOST_WAITING: usize = 16;
@@ -17,7 +17,7 @@ const MOST_WAITING: usize = 16;
 /// Somebody waits to hear how a reload went.
 #[derive(Debug)]
 pub struct Waiting {
-    client: OwnedFd,
+    client: Peer,
     units: Vec<u32>,
 }
 
@@ -44,7 +44,7 @@ impl Supervisor {
     }
 
     /// Starts new processes; the client is answered when it is known whether they serve.
-    pub fn reload_group(&mut self, group: &[u8], client: OwnedFd) {
+    pub fn reload_group(&mut self, group: &[u8], client: Peer) {
         self.halted.remove(group);
         if let Some(settings) = self.groups.get(group) {
             settings.log(Code::Reloaded, None, &[]);

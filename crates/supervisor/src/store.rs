@@ -9,7 +9,7 @@
 //! name. A mark sent first says where the round ends; marks of droverds that were killed are thrown away.
 use crate::group::PoolKey;
 use drover_sys::Errno;
-use drover_sys::channel::{receive, send, set_send_buffer};
+use drover_sys::channel::{packet_pair, receive, send, set_send_buffer};
 use drover_sys::peek::peek;
 use drover_wire::control::{Bytes, Script, decode, encode};
 use rustix::net::sockopt::socket_send_buffer_size;
@@ -21,6 +21,7 @@ const QUEUE: u8 = 1;
 /// A record has three paths or names in it at most; none is near this.
 const LARGEST: usize = 64 * 1024;
 const ROOM: usize = 4 << 20;
+const QUEUE_ROOM: usize = 4 << 20;
 
 /// Kind, number of the mark, group, application group, path and callable of the script that opened the queue.
 type Record = (u8, u64, Bytes, Bytes, Bytes, Bytes);
@@ -30,6 +31,15 @@ type Record = (u8, u64, Bytes, Bytes, Bytes, Bytes);
 pub struct Queue {
     pub send: OwnedFd,
     pub receive: OwnedFd,
+}
+
+impl Queue {
+    /// An empty one.
+    pub fn new() -> Result<Self, Errno> {
+        let (send, receive) = packet_pair()?;
+        set_send_buffer(&send, QUEUE_ROOM);
+        Ok(Self { send, receive })
+    }
 }
 
 #[derive(Debug)]
@@ -65,6 +75,13 @@ impl Store {
         }
         set_send_buffer(&self.write, self.room / 4 * 3);
         send(&self.write, &[&bytes], &[queue.send.as_fd(), queue.receive.as_fd()], false).map(drop)
+    }
+
+    /// Puts another queue in the place of one.
+    pub fn replace(&self, key: &PoolKey, script: &Script, queue: &Queue) -> Result<(), Errno> {
+        // What is not in there at the moment is opened anew by whoever needs it.
+        self.round(|k| k != key)?;
+        self.put(key, script, queue)
     }
 
     /// Goes once through the store: everything for which `keep` is true stays and is returned, the rest is thrown away.
@@ -116,7 +133,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drover_sys::channel::{cookie, packet_pair};
+    use drover_sys::channel::cookie;
 
     fn key(name: &str) -> PoolKey {
         PoolKey { group: name.into(), application: b"app".to_vec() }
@@ -173,6 +190,11 @@ mod tests {
         assert_eq!(receive(&found[0].queue.receive, &mut buffer, &mut Vec::new(), false).unwrap(), 1);
         assert_eq!(&buffer[..1], b"a");
         assert_eq!(names(&store.round(|_| true).unwrap()), ["a", "c"]);
+        let (send_end, receive_end) = packet_pair().unwrap();
+        let new = cookie(&receive_end).unwrap();
+        store.replace(&key("a"), &script, &Queue { send: send_end, receive: receive_end }).unwrap();
+        let found = store.round(|_| true).unwrap();
+        assert_eq!((names(&found), cookie(&found[1].queue.receive)), (vec!["c".to_owned(), "a".to_owned()], Ok(new)));
         assert_eq!(store.round(|_| false).unwrap().len(), 0);
         assert_eq!(store.round(|_| true).unwrap().len(), 0);
     }

@@ -43,7 +43,7 @@ pub struct Unit {
     /// The generation of each worker that waits at the gate.
     pub waiting: BTreeMap<Number, u64>,
     /// The queue is in the poll set, since nobody else can answer.
-    answering: bool,
+    pub answering: bool,
 }
 
 /// A request that a worker has handed back.
@@ -148,10 +148,7 @@ impl Supervisor {
 
     /// A unit with a new queue, which is put into the store.
     pub fn create(&mut self, key: PoolKey, script: Script, settings: &Rc<Settings>) -> Result<u32, Errno> {
-        const ROOM: usize = 4 << 20;
-        let (send, receive) = drover_sys::channel::packet_pair()?;
-        drover_sys::channel::set_send_buffer(&send, ROOM);
-        let queue = Queue { send, receive };
+        let queue = Queue::new()?;
         if let Err(e) = self.store.put(&key, &script, &queue) {
             self.main.message(Code::Store, None, None, &[String::from_utf8_lossy(&key.group).into_owned(), e.to_string()]);
         }
@@ -345,8 +342,9 @@ impl Supervisor {
                 }
             }
             Err(e) => {
-                unit.settings.log(Code::System, None, &["cannot read the queue".into(), e.to_string()]);
-                self.poller.remove(&queue.receive);
+                if !self.mend_queue(id) {
+                    self.abandon_queue(id, e);
+                }
             }
         }
     }

@@ -10,13 +10,14 @@ use crate::process::{Ended, Process, start};
 use crate::supervisor::{Supervisor, now};
 use crate::worker_talk::log_loaded;
 use drover_sys::Errno;
-use drover_sys::channel::receive;
 use drover_wire::VERSION;
 use drover_wire::control::{FromWorker, Loaded, MAX_CONTROL, ToWorker, decode};
 use rustix::process::{Signal, WaitStatus, kill_process};
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// So many messages are read before the loop looks at something else.
+const AT_ONCE: usize = 32;
 /// A template has nothing to finish: so long it may take to end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -107,9 +108,10 @@ impl Supervisor {
     /// Reads what a template has sent.
     pub fn template_says(&mut self, pid: u32) {
         let mut buffer = vec![0; MAX_CONTROL];
-        while let Some(template) = self.templates.get_mut(&pid) {
+        for _ in 0..AT_ONCE {
+            let Some(template) = self.templates.get_mut(&pid) else { return };
             let Some(control) = &template.process.control else { return };
-            match receive(control, &mut buffer, &mut Vec::new(), false) {
+            match control.receive(&mut buffer) {
                 Ok(0) | Err(Errno::CONNRESET) => {
                     self.poller.remove(control);
                     template.process.control = None;
@@ -220,6 +222,13 @@ impl Supervisor {
             t.process.unit == id && t.state != State::Ending && (over || idle)
         };
         for pid in self.templates.iter().filter(|(_, t)| useless(t)).map(|(pid, _)| *pid).collect::<Vec<_>>() {
+            self.end_template(pid);
+        }
+    }
+
+    /// Ends all templates of a unit, as they have its old queue; whoever waited for one is ended by its pool.
+    pub fn end_templates(&mut self, id: u32) {
+        for pid in self.templates.iter().filter(|(_, t)| t.process.unit == id).map(|(pid, _)| *pid).collect::<Vec<_>>() {
             self.end_template(pid);
         }
     }

@@ -1,15 +1,16 @@
 //! What workers say.
 //!
 //! Responsible for: taking their messages as data that may be anything, and turning them into events. Called by: the event loop.
+use crate::genuine::{is_request, made_by_httpd};
 use crate::messages::Code;
-use crate::pool::{Event, Why};
+use crate::pool::{Event, Number, Pool, Why};
 use crate::settings::Settings;
 use crate::supervisor::{HandedBack, Supervisor};
 use drover_sys::Errno;
-use drover_sys::channel::receive;
+use drover_sys::channel::{dispose, receive};
 use drover_wire::VERSION;
 use drover_wire::control::{FromWorker, Leave, Loaded, ToWorker, decode};
-use drover_wire::request::{MAX_INLINE, PREFIX, Prefix};
+use drover_wire::request::MAX_INLINE;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -18,15 +19,13 @@ use std::os::fd::OwnedFd;
 const LARGEST: usize = MAX_INLINE + 16 * 1024;
 /// So many messages of one worker are read before the loop looks at something else.
 const AT_ONCE: usize = 32;
-/// A handed-back request has a way back and at most one memory file.
-const MOST_FDS: usize = 2;
 
 impl Supervisor {
     /// Reads what a worker has sent.
     pub fn worker_says(&mut self, pid: u32) {
         let mut buffer = vec![0; LARGEST];
         for _ in 0..AT_ONCE {
-            let Some(process) = self.processes.get_mut(&pid) else { return };
+            let Some(process) = self.processes.get_mut(&pid).filter(|p| !p.distrusted) else { return };
             let (unit, number) = (process.unit, process.number);
             let Some(control) = &process.control else { return };
             let mut fds = Vec::new();
@@ -37,10 +36,13 @@ impl Supervisor {
                     self.feed(unit, Event::Lost(number));
                     return;
                 }
-                Ok(n) => match decode::<FromWorker>(buffer.get(..n).unwrap_or_default()) {
-                    Ok(message) => self.heard(pid, message, fds),
-                    Err(e) => self.misunderstood(pid, &e.to_string()),
-                },
+                Ok(n) => {
+                    match decode::<FromWorker>(buffer.get(..n).unwrap_or_default()) {
+                        Ok(message) => self.heard(pid, message, &mut fds),
+                        Err(e) => self.misunderstood(pid, &e.to_string()),
+                    }
+                    dispose(fds);
+                }
                 Err(Errno::AGAIN) => return,
                 Err(e) => {
                     self.misunderstood(pid, &e.to_string());
@@ -50,17 +52,32 @@ impl Supervisor {
         }
     }
 
+    /// It is replaced, and not listened to any more: whatever else it says is not worth a line in the log.
     fn misunderstood(&mut self, pid: u32, why: &str) {
-        let Some(process) = self.processes.get(&pid) else { return };
+        let Some(process) = self.processes.get_mut(&pid).filter(|p| !p.distrusted) else { return };
+        process.distrusted = true;
+        if let Some(control) = &process.control {
+            self.poller.remove(control);
+        }
         process.settings.log(Code::BadMessage, Some(pid), &[format!("worker {pid}"), why.to_owned()]);
         let (unit, worker) = (process.unit, process.number);
         self.feed(unit, Event::Unfit { worker, reason: why.to_owned() });
     }
 
-    pub fn heard(&mut self, pid: u32, message: FromWorker, fds: Vec<OwnedFd>) {
+    /// Understands a message; takes those of its descriptors that belong to it.
+    pub fn heard(&mut self, pid: u32, message: FromWorker, fds: &mut Vec<OwnedFd>) {
         let Some(process) = self.processes.get(&pid) else { return };
         let (unit, worker) = (process.unit, process.number);
+        let pool = self.units.get(&unit).map(|u| &u.pool);
+        let is = |which: fn(&Pool, Number) -> bool| pool.is_some_and(|p| which(p, worker));
+        let (starts, serves) = (is(Pool::is_starting), is(Pool::is_serving));
         match message {
+            FromWorker::Hello { .. } | FromWorker::SetupFailed(_) | FromWorker::Loaded(_) if serves => {
+                self.misunderstood(pid, "a worker that serves said what one says while it starts");
+            }
+            // One that was overtaken while it started.
+            FromWorker::SetupFailed(_) | FromWorker::Loaded(_) if !starts => {}
+            FromWorker::Hello { version, .. } if !starts && version != VERSION => {}
             FromWorker::Hello { version, .. } => {
                 if version != VERSION {
                     process.settings.log(Code::WorkerVersion, Some(pid), &[version.clone(), VERSION.to_owned()]);
@@ -118,10 +135,9 @@ impl Supervisor {
         }
     }
 
-    /// A request is kept only if it looks like one; else its way back is closed here, which httpd sees.
-    fn handed_back(&mut self, message: Vec<u8>, fds: Vec<OwnedFd>) -> Option<u64> {
-        let plausible = message.len() <= MAX_INLINE + PREFIX && !fds.is_empty() && fds.len() <= MOST_FDS;
-        (plausible && Prefix::decode(&message).is_ok()).then(|| self.keep_request(HandedBack { message, fds }))
+    /// A request is kept only if it is one, as far as that can be seen; else its way back is closed here, which httpd sees.
+    fn handed_back(&mut self, message: Vec<u8>, fds: &mut Vec<OwnedFd>) -> Option<u64> {
+        is_request(&message, fds, made_by_httpd).then(|| self.keep_request(HandedBack { message, fds: std::mem::take(fds) }))
     }
 }
 

@@ -379,6 +379,69 @@ fn a_new_droverd_takes_the_queue_over_with_what_waits_in_it() {
 }
 
 #[test]
+fn a_queue_that_a_worker_shuts_down_is_replaced() {
+    for spec in [group("shop"), forking(2)] {
+        let mut httpd = Httpd::new();
+        let script = httpd.script("a.wsgi", "one", 1000);
+        httpd.configure(vec![spec.clone()]);
+        let queue = httpd.open("shop", "", &script).unwrap();
+        let old = request(&queue, &script, "shut", 1000).served().1;
+        let refused = send(&queue, &[b"x"], &[], false);
+        assert_eq!(refused, Err(rustix::io::Errno::PIPE), "as httpd's child sees it, before it asks again");
+        let new = httpd.open("shop", "", &script).unwrap();
+        let (text, pid) = request(&new, &script, "application", 1000).served();
+        assert!(text == "one" && pid != old);
+        httpd.expect("DROVER0252");
+        // The next droverd finds the new queue.
+        httpd.kill_droverd();
+        let (droverd, control, broker) = start(&httpd.store, &httpd.log_writer, VERSION);
+        (httpd.droverd, httpd.control, httpd.broker) = (droverd, Some(control), broker);
+        assert!(httpd.expect("DROVER0208").contains("took over 1 queues"));
+        httpd.configure(vec![spec]);
+        assert_eq!(request(&new, &script, "application", 1000).served().0, "one");
+        // It need not be a request that shows it.
+        let last = request(&new, &script, "shut", 1000).served().1;
+        kill_process(Pid::from_raw(last).unwrap(), Signal::KILL).unwrap();
+        httpd.expect("DROVER0252");
+        let newest = httpd.open("shop", "", &script).unwrap();
+        assert_eq!(request(&newest, &script, "application", 1000).served().0, "one");
+    }
+}
+
+#[test]
+fn a_worker_that_talks_nonsense_is_replaced_and_costs_one_line() {
+    let mut httpd = Httpd::new();
+    let script = httpd.script("a.wsgi", "one", 1000);
+    httpd.configure(vec![group("shop")]);
+    let queue = httpd.open("shop", "", &script).unwrap();
+    let mut last = 0;
+    for (round, callable) in ["garbage", "again"].into_iter().enumerate() {
+        let (text, pid) = request(&queue, &script, callable, 1000).served();
+        assert!(text == "one" && pid != last, "{callable}");
+        last = pid;
+        httpd.expect(&format!("worker {pid} exited with status 0"));
+        assert_eq!(httpd.read.matches("DROVER0209").count(), round + 1, "{callable}");
+        assert!(!httpd.read.contains("DROVER0221"), "{callable}");
+    }
+    assert_ne!(request(&queue, &script, "application", 1000).served().1, last);
+}
+
+#[test]
+fn new_processes_get_a_queue_that_takes_something() {
+    let mut httpd = Httpd::new();
+    let script = httpd.script("a.wsgi", "one", 1000);
+    httpd.configure(vec![group("shop")]);
+    let queue = httpd.open("shop", "", &script).unwrap();
+    let pid = request(&queue, &script, "deafen", 1000).served().1;
+    httpd.configure(vec![group("shop")]);
+    httpd.expect("DROVER0252");
+    assert_eq!(send(&queue, &[b"x"], &[], false), Err(rustix::io::Errno::PIPE), "who sends asks again");
+    let new = httpd.open("shop", "", &script).unwrap();
+    let (text, next) = request(&new, &script, "application", 1000).served();
+    assert!(text == "one" && next != pid);
+}
+
+#[test]
 fn when_httpds_parent_is_gone_everything_goes() {
     let mut httpd = Httpd::new();
     let script = httpd.script("a.wsgi", "one", 1000);

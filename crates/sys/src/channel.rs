@@ -22,6 +22,8 @@ const ROOM: usize = 253;
 const FEW: usize = 4;
 /// Messages that are thrown away at most when a socket is closed.
 const MOST_DISCARDED: usize = 100_000;
+/// So many ends of file in a row are one: a SEQPACKET message without bytes looks the same. More than a sending buffer holds of those.
+const ENDS: usize = 1024;
 
 /// A connected pair of SOCK_SEQPACKET sockets: messages keep their borders.
 pub fn packet_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
@@ -98,16 +100,16 @@ fn send_control(
 /// descriptors that came already closed.
 pub fn receive(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
-    receive_control(fd.as_fd(), buffer, &mut space, fds, wait).and_then(|got| got.unless_cut(fds))
+    receive_any(fd.as_fd(), buffer, &mut space, fds, wait).and_then(|got| got.unless_cut(fds))
 }
 
 /// Receives a piece of a stream without waiting. Its bytes are good whatever becomes of the descriptors: if those did not fit (a process
 /// with all its files open has no room for them), they are closed, and it is as if they had not been sent.
 pub fn receive_piece(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
-    let got = receive_control(fd.as_fd(), buffer, &mut space, fds, false)?;
+    let got = receive_any(fd.as_fd(), buffer, &mut space, fds, false)?;
     if got.cut {
-        fds.truncate(got.before);
+        dispose(fds.split_off(got.before));
     }
     Ok(got.bytes)
 }
@@ -122,18 +124,54 @@ pub fn has_ended(fd: impl AsFd) -> bool {
 
 /// Ends what a peer sends that is not trusted, so that closing the socket does not wait: what lies in it is thrown away here.
 pub fn discard(fd: impl AsFd) {
-    // What is no socket, or not connected, has nothing to be thrown away.
-    let _ = rustix::net::shutdown(&fd, rustix::net::Shutdown::Read);
-    let mut buffer = [0; 4096];
-    let mut fds = Vec::new();
-    // More than any buffer of ours holds.
-    for _ in 0..MOST_DISCARDED {
-        match receive(&fd, &mut buffer, &mut fds, false) {
-            Ok(0) => return,
-            Ok(_) | Err(Errno::MSGSIZE) => fds.clear(),
+    let (mut found, mut left) = (Vec::new(), MOST_DISCARDED);
+    empty(fd.as_fd(), &mut found, &mut left);
+    dispose_within(found, left);
+}
+
+/// Closes descriptors that came from somebody who is not trusted, without waiting: what lies in those that are sockets is taken out first,
+/// and what lies in that.
+pub fn dispose(fds: Vec<OwnedFd>) {
+    dispose_within(fds, MOST_DISCARDED);
+}
+
+fn dispose_within(mut fds: Vec<OwnedFd>, mut left: usize) {
+    while let Some(fd) = fds.pop() {
+        empty(fd.as_fd(), &mut fds, &mut left);
+    }
+}
+
+/// Takes out what lies in a socket, and lets nothing in any more. Its descriptors are appended to `found`; `left` receives are made at most.
+fn empty(fd: BorrowedFd<'_>, found: &mut Vec<OwnedFd>, left: &mut usize) {
+    if sockopt::socket_domain(fd) != Ok(AddressFamily::UNIX) {
+        return; // no descriptor can lie in it
+    }
+    // One that is not connected says so, and takes nothing from anybody.
+    let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Read);
+    if sockopt::socket_acceptconn(fd) == Ok(true) {
+        // Connections that wait are closed with it, with what lies in them.
+        while let Some(connection) =
+            take_one(left).and_then(|()| rustix::net::accept_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok())
+        {
+            found.push(connection);
+        }
+        return;
+    }
+    let patience = if sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET) { ENDS } else { 1 };
+    let (mut buffer, mut space) = ([0; 4096], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))]);
+    let mut ends = 0;
+    while ends < patience && take_one(left).is_some() {
+        match receive_any(fd, &mut buffer, &mut space, found, false) {
+            Ok(Got { bytes: 0, .. }) => ends += 1,
+            Ok(_) => ends = 0,
             Err(_) => return,
         }
     }
+}
+
+fn take_one(left: &mut usize) -> Option<()> {
+    *left = left.checked_sub(1)?;
+    Some(())
 }
 
 /// A received socket is closed without waiting for what its sender has left unsent.
@@ -156,14 +194,16 @@ pub fn receive_named(fd: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<
             other => break other?,
         }
     };
-    let mut sender = None;
+    let (mut sender, mut fds) = (None, Vec::new());
     for message in control.drain() {
         match message {
             RecvAncillaryMessage::ScmCredentials(who) => sender = Some(who.pid),
-            RecvAncillaryMessage::ScmRights(received) => never_linger(&received.collect::<Vec<_>>()),
+            RecvAncillaryMessage::ScmRights(received) => fds.extend(received),
             _ => {}
         }
     }
+    never_linger(&fds);
+    dispose(fds);
     if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(Errno::MSGSIZE);
     }
@@ -182,14 +222,15 @@ struct Got {
 impl Got {
     fn unless_cut(self, fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
         if self.cut {
-            fds.truncate(self.before);
+            dispose(fds.split_off(self.before));
             return Err(Errno::MSGSIZE);
         }
         Ok(self.bytes)
     }
 }
 
-fn receive_control(
+/// As [`receive`]; what was cut is told, and is no error.
+fn receive_any(
     fd: BorrowedFd<'_>,
     buffer: &mut [u8],
     space: &mut [MaybeUninit<u8>],
@@ -250,6 +291,43 @@ mod tests {
             }
             assert_eq!(sockopt::socket_linger(&theirs).unwrap(), None, "{n}");
         }
+    }
+
+    #[test]
+    fn what_is_thrown_away_does_not_linger_however_deep_it_lies() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let lingers = || sockopt::socket_linger(&theirs).unwrap().is_some();
+        let inside = |wrapped: &OwnedFd| {
+            let (a, b) = packet_pair().unwrap();
+            send(&a, &[&[7; 5000]], &[wrapped.as_fd()], true).unwrap();
+            b
+        };
+        let wrapped = || {
+            sockopt::set_socket_linger(&theirs, Some(std::time::Duration::from_secs(600))).unwrap();
+            inside(&inside(&OwnedFd::from(theirs.try_clone().unwrap())))
+        };
+        dispose(vec![wrapped()]);
+        assert!(!lingers(), "in a socket in a socket");
+        discard(inside(&wrapped()));
+        assert!(!lingers(), "in a socket that is discarded");
+        let (a, b) = packet_pair().unwrap();
+        let (empty, fds) = (IoSlice::new(b""), [wrapped()]);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FEW))];
+        for fds in [&[][..], &[fds[0].as_fd()]] {
+            send_control(a.as_fd(), &[empty], &mut space, fds, SendFlags::NOSIGNAL).unwrap();
+        }
+        drop((a, fds));
+        discard(&b);
+        assert!(!lingers(), "behind a message that looks like the end");
+        let (a, b) = packet_pair().unwrap();
+        send(&a, &[b"too long"], &[wrapped().as_fd()], true).unwrap();
+        assert_eq!(receive(&b, &mut [0; 1], &mut Vec::new(), false), Err(Errno::MSGSIZE));
+        assert!(!lingers(), "with a message that was cut");
+        name_senders(&b, true).unwrap();
+        send(&a, &[b"x"], &[wrapped().as_fd()], true).unwrap();
+        receive_named(&b, &mut [0; 1]).unwrap();
+        assert!(!lingers(), "beside a name");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod channel;
 pub mod clock;
+pub mod credentials;
 pub mod filelock;
 pub mod inherited;
 pub mod localtime;

@@ -24,10 +24,15 @@ pub fn create(bytes: &[u8]) -> Result<OwnedFd, Errno> {
     Ok(file)
 }
 
+/// Whether it is a memory file that nobody can change any more.
+pub fn is_sealed(file: impl AsFd) -> bool {
+    fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SEALS))
+}
+
 /// Reads a sealed memory file that must hold exactly `len` bytes, `len` being no more than `limit`.
 pub fn read(file: impl AsFd, len: usize, limit: usize) -> Result<Vec<u8>, Errno> {
     let size = usize::try_from(fstat(&file)?.st_size).map_err(|_| Errno::INVAL)?;
-    if len > limit || size != len || !fcntl_get_seals(&file)?.contains(SEALS) {
+    if len > limit || size != len || !is_sealed(&file) {
         return Err(Errno::INVAL);
     }
     let mut bytes = vec![0; len];
@@ -54,7 +59,9 @@ mod tests {
         assert_eq!(read(&file, 4, 10), Err(Errno::INVAL));
         assert_eq!(read(&file, 5, 4), Err(Errno::INVAL));
         assert_eq!(rustix::io::pwrite(&file, b"x", 0), Err(Errno::PERM));
+        assert!(is_sealed(&file));
         let plain = memfd_create("plain", MemfdFlags::CLOEXEC).unwrap();
         assert_eq!(read(&plain, 0, 10), Err(Errno::INVAL), "an unsealed file is refused");
+        assert!(!is_sealed(&plain));
     }
 }

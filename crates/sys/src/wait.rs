@@ -27,6 +27,12 @@ pub fn readable_now(fd: impl AsFd) -> bool {
     matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)
 }
 
+/// Whether nothing more will come on a socket: the other side has closed it, or somebody has shut it down.
+pub fn ended_now(fd: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&fd, PollFlags::RDHUP)];
+    matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)
+}
+
 /// A set whose wait wakes for a queue shared by many processes such that each message wakes one waiter, the one that
 /// registered first among those waiting (EPOLLEXCLUSIVE): the warmest worker.
 #[derive(Debug)]

@@ -2,7 +2,9 @@
 //!
 //! `fail`: cannot be loaded. `exit`: the process ends while loading it. `hang`: it never comes up. Anything else: the answer to
 //! each request is that text, the process id and the user id. The callable `crash` aborts the process; `hold` waits for a byte on
-//! the way back before it answers.
+//! the way back before it answers; `shut` shuts the queue down for everybody, and then waits until it is told to go; `deafen` makes it throw
+//! requests away; `garbage`
+//! sends droverd a thousand messages that are none, `again` the same of those that only a worker says that starts, and both serve on.
 //!
 //! As a template it starts another of its kind for each Fork, through a shell that ends at once. `refuse`: it says that it cannot be
 //! one. `forge`: it says Hello itself in the place of a new worker. `keep`: the new worker stays its own child. `drop`: it forks none.
@@ -42,6 +44,22 @@ fn load(script: &Script) -> Code {
         Err(e) => Err(e.to_string()),
     };
     Code { mtime_us, text }
+}
+
+/// Has the kernel throw away whatever is sent to the queue; python3 stands for the unsafe call.
+fn deafen(queue: &OwnedFd) -> Outcome<()> {
+    let code = "import ctypes, socket, struct\n\
+        nothing = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0))\n\
+        queue = socket.socket(fileno=0)\n\
+        queue.setsockopt(socket.SOL_SOCKET, 26, struct.pack('HxxxxxxQ', 1, ctypes.addressof(nothing)))\n";
+    let done = Command::new("python3").args(["-c", code]).stdin(queue.try_clone()?).status()?;
+    if done.success() { Ok(()) } else { Err("the queue cannot be made deaf".into()) }
+}
+
+fn flood(control: &OwnedFd, message: &[u8]) {
+    for _ in 0..1000 {
+        let _ = send(control, &[message], &[], false); // there need not be room for all of them
+    }
 }
 
 struct Worker {
@@ -183,6 +201,12 @@ impl Worker {
                 eprintln!("holding a request");
                 receive(way_back, &mut [0; 8], &mut Vec::new(), true)?;
             }
+            b"garbage" => flood(&self.control, b"garbage"),
+            b"again" => {
+                flood(&self.control, &encode(&FromWorker::SetupFailed("again".to_owned()))?);
+            }
+            b"deafen" => deafen(&self.queue)?,
+            b"shut" => rustix::net::shutdown(&self.queue, rustix::net::Shutdown::Both)?,
             _ => {}
         }
         let (kind, code, text) = match &code.text {
@@ -192,6 +216,10 @@ impl Worker {
         let head = Header { len: u32::try_from(text.len())?, number: prefix.number, kind, code }.encode();
         let end = Header { len: 0, number: prefix.number, kind: Kind::End, code: 0 }.encode();
         let _ = send(way_back, &[&head, text.as_bytes(), if kind == Kind::Body { &end } else { &[] }], &[], true);
+        if script.callable == b"shut" {
+            while !matches!(self.hear()?, Some(ToWorker::Drain) | None) {}
+            std::process::exit(0);
+        }
         Ok(())
     }
 }

@@ -1,0 +1,117 @@
+//! A queue that one of its readers has shut down is replaced.
+//!
+//! A worker needs the receiving end of its group's queue, and who has a socket can shut it down (shutdown(2)), for all who have it and for
+//! good; or make it throw away what is sent to it. So droverd looks before it gives a queue to anybody. httpd's children ask again when they
+//! are told that a queue has ended; of one that throws away they notice nothing, so that helps with the next process that starts, at the
+//! latest with `drover reload`.
+//!
+//! Responsible for: no group being out of service for longer than its workers need to start, and no request being lost that waits. Must
+//! never: replace a queue that works. Called by: whoever is about to hand a queue on: `broker.rs`, `children.rs`, and `supervisor.rs` when it
+//! cannot read one.
+use crate::drain_queue::{answer, take_waiting};
+use crate::messages::Code;
+use crate::pool::Event;
+use crate::store::Queue;
+use crate::supervisor::Supervisor;
+use drover_sys::Errno;
+use drover_sys::channel::send;
+use drover_sys::credentials::is_deaf;
+use drover_sys::wait::ended_now;
+use drover_wire::control::Script;
+use drover_wire::frame::Failure;
+use rustix::net::{Shutdown, shutdown};
+use std::os::fd::AsFd;
+
+/// Rounds of reading from the old queue; it holds fewer messages than these rounds take.
+const ROUNDS: usize = 1000;
+
+impl Supervisor {
+    /// Gives a unit a new queue if its own was shut down. True: it has a new one.
+    pub fn mend_queue(&mut self, id: u32) -> bool {
+        let Some(unit) = self.units.get_mut(&id) else { return false };
+        if !unit.queue.as_ref().is_some_and(|q| ended_now(&q.receive) || is_deaf(&q.receive)) {
+            return false;
+        }
+        let new = match Queue::new() {
+            Ok(new) => new,
+            Err(e) => {
+                unit.settings.log(Code::System, None, &["cannot make the group's queue".into(), e.to_string()]);
+                return false;
+            }
+        };
+        unit.settings.log(Code::QueueEnded, None, &[]);
+        let script = unit.scripts.all().into_iter().next().unwrap_or(Script { path: vec![], callable: vec![] });
+        if let Err(e) = self.store.replace(&unit.key, &script, &new) {
+            self.main.message(Code::Store, None, None, &[String::from_utf8_lossy(&unit.key.group).into_owned(), e.to_string()]);
+        }
+        if let Some(old) = unit.queue.take() {
+            self.poller.remove(&old.receive);
+            // For all who have it: then whoever sends asks for the new one.
+            let _ = shutdown(&old.receive, Shutdown::Both);
+            move_waiting(&old, &new);
+        }
+        unit.answering = false;
+        unit.queue = Some(new);
+        self.feed(id, Event::QueueReplaced);
+        self.end_templates(id);
+        true
+    }
+
+    /// A queue cannot be read for a reason that is not its end.
+    pub fn abandon_queue(&mut self, id: u32, why: Errno) {
+        let Some(unit) = self.units.get(&id) else { return };
+        unit.settings.log(Code::System, None, &["cannot read the queue".into(), why.to_string()]);
+        if let Some(queue) = &unit.queue {
+            self.poller.remove(&queue.receive);
+        }
+    }
+}
+
+/// What waits in one queue waits in the other from now on.
+fn move_waiting(old: &Queue, new: &Queue) {
+    for _ in 0..ROUNDS {
+        let Ok(waiting) = take_waiting(&old.receive) else { return };
+        if waiting.is_empty() {
+            return;
+        }
+        for (message, fds) in waiting {
+            let with: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            if send(&new.send, &[&message], &with, false).is_err() {
+                answer(&message, &fds, Failure::Stopping, "the group's queue was shut down and had to be replaced");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_kept_when_a_queue_was_shut_down() {
+        for how in [Shutdown::Read, Shutdown::Both] {
+            let (old, new) = (Queue::new().unwrap(), Queue::new().unwrap());
+            let (near, far) = drover_sys::channel::stream_pair().unwrap();
+            for n in 0..100u8 {
+                send(&old.send, &[&[n; 10]], &[far.as_fd()], false).unwrap();
+            }
+            drop(far);
+            assert!(!ended_now(&old.receive));
+            shutdown(&old.receive, how).unwrap();
+            assert!(ended_now(&old.receive));
+            assert_eq!(send(&old.send, &[b"x"], &[], false), Err(Errno::PIPE));
+            move_waiting(&old, &new);
+            drop(old);
+            let mut moved = Vec::new();
+            while let Some(more) = take_waiting(&new.receive).ok().filter(|more| !more.is_empty()) {
+                moved.extend(more.into_iter().map(|(message, fds)| (message[0], fds.len())));
+            }
+            assert_eq!(moved, (0..100).map(|n| (n, 1)).collect::<Vec<_>>());
+            assert!(ended_now(&near), "the old queue holds no way back");
+        }
+        let quiet = Queue::new().unwrap();
+        shutdown(&quiet.receive, Shutdown::Write).unwrap();
+        assert!(!ended_now(&quiet.receive), "it works still");
+        send(&quiet.send, &[b"x"], &[], false).unwrap();
+    }
+}
