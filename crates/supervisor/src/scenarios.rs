@@ -157,11 +157,18 @@ fn a_leaving_worker_goes_when_its_replacement_is_up() {
     story.now += s(100);
     assert_eq!(story.tell(Event::Leaving { worker: 1, why: Why::Signal }), [Action::Drain(1), start(2, 1)]);
     assert_eq!(story.up(2), [Action::Serve(2)]);
+}
+
+#[test]
+fn the_stacks_of_a_stuck_worker_are_written_once() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
     story.now += s(100);
-    let said = story.tell(Event::Stuck { worker: 2, what: "in sleep()".into(), deadlocked: false });
-    assert_eq!(said, [Action::Drain(2), start(3, 1)], "it has written its stacks itself");
-    story.up(3);
-    assert_eq!(story.wait(), [Action::Terminate(2)], "and they are in the log once");
+    let said = story.tell(Event::Stuck { worker: 0, what: "in sleep()".into(), deadlocked: false });
+    assert_eq!(said, [Action::Drain(0), start(1, 1)], "it has written its stacks itself");
+    story.up(1);
+    assert_eq!(story.wait(), [Action::Terminate(0)], "and they are in the log once");
 }
 
 #[test]
