@@ -236,9 +236,11 @@ fn run(
         };
         let mut exchange = match Exchange::send(&queue, message, std::mem::take(answer), context.wake, until, &mut must_wait) {
             // Nobody holds the other end any more: the group went and came back. Ask droverd once more.
-            Err(DispatchError::System(_, drover_sys::Errno::PIPE | drover_sys::Errno::CONNREFUSED | drover_sys::Errno::CONNRESET))
-                if !opened_again =>
-            {
+            // (PERM: a worker has forbidden its queue to take descriptors.)
+            Err(DispatchError::System(
+                _,
+                drover_sys::Errno::PIPE | drover_sys::Errno::CONNREFUSED | drover_sys::Errno::CONNRESET | drover_sys::Errno::PERM,
+            )) if !opened_again => {
                 context.queues.forget(&selection.key, &queue);
                 queue = open()?;
                 opened_again = true;

@@ -132,13 +132,13 @@ impl Httpd {
     /// The droverd process.
     #[track_caller]
     pub fn droverd(&self) -> Process {
-        poll(|| self.family().into_iter().find(|p| p.command.contains("droverd"))).expect("no droverd process")
+        poll(|| self.family().into_iter().find(is_droverd)).expect("no droverd process")
     }
 
     /// The worker processes: droverd's children.
     pub fn workers(&self) -> Vec<Process> {
         let family = self.family();
-        let Some(droverd) = family.iter().find(|p| p.command.contains("droverd")).cloned() else { return Vec::new() };
+        let Some(droverd) = family.iter().find(|p| is_droverd(p)).cloned() else { return Vec::new() };
         family.into_iter().filter(|p| p.parent == droverd.pid).collect()
     }
 
@@ -291,4 +291,9 @@ impl Drop for Httpd {
             self.site.scratch.disable_cleanup(true);
         }
     }
+}
+
+/// By the program's own name: a path, or a test, may have the word too.
+fn is_droverd(process: &Process) -> bool {
+    process.command.split(' ').next().is_some_and(|program| program.rsplit('/').next() == Some("droverd"))
 }

@@ -62,7 +62,7 @@ pub struct Slot {
     /// The thread's CPU clock.
     pub clock: OnceLock<ThreadClock>,
     /// The running request.
-    pub current: Mutex<Option<Arc<Exchange>>>,
+    pub current: Arc<Mutex<Option<Arc<Exchange>>>>,
     /// Where the thread sleeps when it is not needed.
     pub parker: Parker,
 }
@@ -79,7 +79,7 @@ impl Slot {
             since: AtomicU64::new(0),
             ident: OnceLock::new(),
             clock: OnceLock::new(),
-            current: Mutex::new(None),
+            current: Arc::default(),
             parker: Parker::default(),
         }
     }

@@ -2,8 +2,14 @@
 //!
 //! Responsible for: the child giving up queue, control socket and every way back, and dying of signals as any program. Must never: do
 //! so in a worker that a template forks. Called by: os.fork and `birth`, through os.register_at_fork.
+//!
+//! What a child takes away is locked before the fork: a lock that another thread held at that moment would stay locked in the child.
+use crate::exchange::Exchange;
 use crate::native;
+use crate::way::Out;
 use crate::worker::Worker;
+use parking_lot::{ArcMutexGuard, RawMutex};
+use std::cell::RefCell;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,6 +22,31 @@ static WORKER: OnceLock<Arc<Worker>> = OnceLock::new();
 static TEMPLATE: [AtomicI32; 2] = [const { AtomicI32::new(-1) }; 2];
 /// The fork that goes on now makes a worker.
 static BIRTH: AtomicBool = AtomicBool::new(false);
+
+/// A request thread's place, and what its request sends on, unless another thread is sending and waits for httpd just then: that socket
+/// stays open in the child, unused.
+type Held = (ArcMutexGuard<RawMutex, Option<Arc<Exchange>>>, Option<ArcMutexGuard<RawMutex, Out>>);
+
+thread_local! {
+    /// What the forking thread holds, in the parent and in the child.
+    static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs before a fork.
+pub fn before() {
+    let Some(worker) = WORKER.get().filter(|_| !is_child()) else { return };
+    let hold = |slot: &Arc<crate::exchange::Slot>| {
+        let current = slot.current.lock_arc();
+        let way = current.as_ref().and_then(|exchange| exchange.way.hold());
+        (current, way)
+    };
+    HELD.with(|held| held.borrow_mut().extend(worker.slots.iter().map(hold)));
+}
+
+/// Runs in the parent, after a fork or when it has failed.
+pub fn in_parent() {
+    drop(HELD.take());
+}
 
 /// Remembers what a child of a template has to give up; -1: this is no template any more.
 pub fn remember_template(descriptors: [i32; 2]) {
@@ -43,7 +74,7 @@ pub fn remember(worker: &Arc<Worker>) {
 /// Runs in the child. The descriptors keep their numbers, as other code thinks to own them, but lead nowhere.
 pub fn in_child() {
     if BIRTH.load(Ordering::Relaxed) {
-        return;
+        return in_parent();
     }
     for place in &TEMPLATE {
         let fd = place.load(Ordering::Relaxed);
@@ -57,10 +88,8 @@ pub fn in_child() {
     for fd in worker.descriptors() {
         native::neutralise(fd.as_raw_fd());
     }
-    for slot in &worker.slots {
-        // A lock that another thread held at the fork stays locked: that request's socket stays open here, unused.
-        let exchange = slot.current.try_lock().and_then(|current| current.clone());
-        if let Some(fd) = exchange.and_then(|exchange| exchange.way.abandon()) {
+    for (_, way) in &mut HELD.take() {
+        if let Some(fd) = way.as_mut().and_then(|out| out.abandon()) {
             let fd: &OwnedFd = &fd;
             native::neutralise(fd.as_raw_fd());
         }

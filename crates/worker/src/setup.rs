@@ -56,9 +56,21 @@ pub fn set_up(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     faulthandler.call_method1("enable", (2,))?;
     faulthandler.call_method1("register", (native::dump_signal(), 2, true, false))?;
     let hooks = PyDict::new(py);
+    hooks.set_item("before", pyo3::wrap_pyfunction!(before_fork, py)?)?;
+    hooks.set_item("after_in_parent", pyo3::wrap_pyfunction!(in_parent, py)?)?;
     hooks.set_item("after_in_child", pyo3::wrap_pyfunction!(in_child, py)?)?;
     py.import("os")?.getattr("register_at_fork")?.call((), Some(&hooks))?;
     Ok(())
+}
+
+#[pyfunction]
+fn before_fork() {
+    fork::before();
+}
+
+#[pyfunction]
+fn in_parent() {
+    fork::in_parent();
 }
 
 #[pyfunction]

@@ -7,13 +7,16 @@ use crate::gil;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{Errno, channel};
 use drover_wire::frame::{Failure, HEADER, Header, Kind, MAX_LOG};
-use parking_lot::Mutex;
+use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 use pyo3::Python;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Most pieces that go out with one system call.
 const PIECES: usize = 8;
+/// A send that waits for nobody is over by then.
+const HOLD: Duration = Duration::from_millis(1);
 
 /// Nobody reads the answer any more, or the request is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +26,12 @@ pub struct Gone;
 #[derive(Debug)]
 pub struct Way {
     number: u32,
-    out: Mutex<Out>,
+    out: Arc<Mutex<Out>>,
 }
 
+/// What a way sends on. Held over a fork, so that the child can take it away.
 #[derive(Debug)]
-struct Out {
+pub struct Out {
     /// `None` from the end of the request on.
     fd: Option<Arc<OwnedFd>>,
     /// Something of the answer has been sent.
@@ -36,10 +40,17 @@ struct Out {
     gone: bool,
 }
 
+impl Out {
+    /// In a forked child: takes the descriptor away, for it to be neutralised.
+    pub fn abandon(&mut self) -> Option<Arc<OwnedFd>> {
+        self.fd.take()
+    }
+}
+
 impl Way {
     /// For request `number`.
     pub fn new(number: u32, fd: Arc<OwnedFd>) -> Self {
-        Self { number, out: Mutex::new(Out { fd: Some(fd), begun: false, gone: false }) }
+        Self { number, out: Arc::new(Mutex::new(Out { fd: Some(fd), begun: false, gone: false })) }
     }
 
     /// A frame's header for this request.
@@ -115,9 +126,9 @@ impl Way {
         drop(fd);
     }
 
-    /// In a forked child: takes the descriptor away, for it to be neutralised. `None` when another thread held it at the fork.
-    pub fn abandon(&self) -> Option<Arc<OwnedFd>> {
-        self.out.try_lock().and_then(|mut out| out.fd.take())
+    /// Before a fork: nothing is sent until the guard goes. `None`: another thread is sending, and waits for httpd.
+    pub fn hold(&self) -> Option<ArcMutexGuard<RawMutex, Out>> {
+        self.out.try_lock_arc_for(HOLD)
     }
 
     fn transmit(&self, py: Python<'_>, pieces: &[&[u8]], give_back: bool, begins: bool) -> Result<(), Gone> {
