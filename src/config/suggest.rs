@@ -3,12 +3,12 @@
 //! Responsible for a guess that is either helpful or absent. Must never decide anything: the wrong name stays an error. Called where an option
 //! or a group name is refused.
 
-/// The nearest of `names` to `wrong`, if it is near enough to be a slip: at most a third of its letters changed, at least one allowed.
+/// The nearest of `names` to `wrong`, if it is near enough to be a slip: at most a third of its letters changed, at least one allowed, and not all.
 pub fn nearest<'n, T: AsRef<[u8]> + ?Sized>(wrong: &[u8], names: impl IntoIterator<Item = &'n T>) -> Option<&'n T> {
     names
         .into_iter()
         .map(|name| (distance(wrong, name.as_ref()), name))
-        .filter(|(distance, name)| *distance <= (name.as_ref().len() / 3).max(1))
+        .filter(|(distance, name)| *distance <= (name.as_ref().len() / 3).max(1) && *distance < wrong.len())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }
@@ -62,5 +62,6 @@ mod tests {
         assert_eq!(guess("users").as_deref(), Some("user"));
         assert_eq!(guess("workers"), None);
         assert_eq!(guess(""), None);
+        assert_eq!((nearest(b"b", ["a"]), nearest(b"a2", ["a1"])), (None::<&str>, Some("a1")));
     }
 }

@@ -47,13 +47,12 @@ impl Planned {
     }
 
     fn trouble(&self, path: &Path, e: &IoError) -> Problem {
-        let user = self.owner.and_then(|(uid, _)| drover_sys::users::user_by_id(uid)).map(|user| user.name).unwrap_or_default();
-        let what = format!(
-            "sessions cannot be kept there: {e}. Give the directory to httpd's User (chown -R {} {}), name another DroverSessionDirectory, or say \
-             DroverSession off",
-            if user.is_empty() { "USER".into() } else { user.escape_ascii().to_string() },
-            path.display()
-        );
+        let user = self.owner.filter(|_| e.kind() == ErrorKind::PermissionDenied).and_then(|(uid, _)| drover_sys::users::user_by_id(uid));
+        let advice = match user {
+            Some(user) => format!("Give it to httpd's User (chown -R {} {}), name another", user.name.escape_ascii(), path.display()),
+            None => "Name another".to_owned(),
+        };
+        let what = format!("sessions cannot be kept there: {e}. {advice} DroverSessionDirectory, or say DroverSession off");
         Problem::new("DroverSessionDirectory", path.as_os_str().as_bytes(), what)
     }
 }

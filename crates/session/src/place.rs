@@ -36,7 +36,15 @@ fn open_itself(above: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Error> {
 /// What belongs to somebody else was put there by somebody else.
 fn must_be_ours(found: &Stat, owner: Owner) -> Result<(), Error> {
     let Some((uid, _)) = owner.filter(|(uid, _)| found.st_uid != 0 && found.st_uid != *uid) else { return Ok(()) };
-    Err(Error::other(format!("it belongs to {}, not to root or httpd's User, {}", named(found.st_uid), named(uid))))
+    Err(Error::new(
+        ErrorKind::PermissionDenied,
+        format!("it belongs to {}, not to root or httpd's User, {}", named(found.st_uid), named(uid)),
+    ))
+}
+
+fn not_made(e: impl Into<Error>) -> Error {
+    let e = e.into();
+    Error::new(e.kind(), format!("it cannot be made: {e}"))
 }
 
 fn named(uid: u32) -> String {
@@ -49,11 +57,11 @@ fn named(uid: u32) -> String {
 /// Makes the directory, with those above it, for the owner alone.
 pub fn make(path: &Path, owner: Owner) -> Result<(), Error> {
     let (above, name) = name_of(path)?;
-    DirBuilder::new().recursive(true).mode(0o755).create(above)?;
+    DirBuilder::new().recursive(true).mode(0o755).create(above).map_err(not_made)?;
     let above = open(above, OFlags::PATH | DIRECTORY, Mode::empty())?;
     match mkdirat(&above, name, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
-        Err(e) => return Err(e.into()),
+        Err(e) => return Err(not_made(e)),
     }
     let directory = open_itself(&above, name)?;
     must_be_ours(&fstat(&directory)?, owner)?;
@@ -104,7 +112,7 @@ fn try_below(above: &OwnedFd, name: &OsStr, owner: Owner) -> Result<(), Error> {
         Ok(()) => Ok(unlinkat(above, name, AtFlags::REMOVEDIR)?),
         // Another httpd was quicker.
         Err(Errno::EXIST) => Ok(()),
-        Err(e) => Err(e.into()),
+        Err(e) => Err(not_made(e)),
     }
 }
 
@@ -162,7 +170,8 @@ mod tests {
                 assert!(refused.unwrap_err().to_string().contains("it belongs to the user with the number 65533"));
             }
             // /proc takes no directory, which it says only when asked for one.
-            assert!(check(Path::new("/proc/drover"), Some((65533, 65533))).is_err());
+            let said = check(Path::new("/proc/drover"), Some((65533, 65533))).unwrap_err().to_string();
+            assert!(said.starts_with("it cannot be made: "), "{said}");
         } else {
             make(&path, None).unwrap();
             assert!(make(&path, Some((uid + 1, 0))).unwrap_err().to_string().contains("it belongs to"));
