@@ -1,7 +1,7 @@
 //! Which queues this process knows, and how one is opened.
 //!
 //! Responsible for: asking droverd once per (group, application group), keeping socket pairs that may be used again. Must
-//! never: keep more pairs than [`MAX_IDLE`], or wait past the caller's deadline. Called by: `handler`.
+//! never: keep more pairs than `MAX_IDLE`, or wait past the caller's deadline. Called by: `handler`.
 use super::error::DispatchError;
 use super::way_back::{Pair, Wake};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
