@@ -34,7 +34,7 @@ both_test!(variables, |site| {
             "wsgi.version": [1, 0], "wsgi.url_scheme": "http", "wsgi.multithread": true, "wsgi.multiprocess": true, "wsgi.run_once": false,
             "wsgi.input_terminated": true, "mod_wsgi.process_group": "app", "mod_wsgi.application_group": "",
             "mod_wsgi.callable_object": "application", "mod_wsgi.request_handler": "wsgi-script", "mod_wsgi.script_name": "/app",
-            "mod_wsgi.path_info": "/x y", "mod_wsgi.listener_port": httpd.site.port.to_string(),
+            "mod_wsgi.path_info": "/x y", "mod_wsgi.listener_host": "127.0.0.1", "mod_wsgi.listener_port": httpd.site.port.to_string(),
         }),
     );
     assert!(environ["REMOTE_PORT"].as_str().and_then(|p| p.parse::<u16>().ok()).is_some_and(|p| p > 0));

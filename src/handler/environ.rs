@@ -55,7 +55,7 @@ pub fn build(r: &mut Request<'_>, settings: &Settings<'_>, selection: &Selection
     r.set_env(c"mod_wsgi.callable_object", &selection.callable_object);
     r.set_env(c"mod_wsgi.request_handler", r.handler().unwrap_or_default());
     r.set_env(c"mod_wsgi.handler_script", b"");
-    r.set_env(c"mod_wsgi.listener_host", b"");
+    r.set_env(c"mod_wsgi.listener_host", r.local_hostname().unwrap_or_default());
     r.set_env(c"mod_wsgi.listener_port", r.local_port().to_string().as_bytes());
     r.set_env(c"mod_wsgi.server_pid", std::process::id().to_string().as_bytes());
     let (request_id, connection_id) = r.log_ids();

@@ -271,6 +271,13 @@ impl<'r> Request<'r> {
         unsafe { bytes((*(*self.raw).connection).local_ip) }.unwrap_or_default()
     }
 
+    /// What `Listen` names for the socket on which the connection came in, if it names an address.
+    #[must_use]
+    pub fn local_hostname(&self) -> Option<&'r [u8]> {
+        // SAFETY: a connection has its local address for its whole life; the name lies in the configuration's pool or the connection's.
+        unsafe { bytes((*(*(*self.raw).connection).local_addr).hostname) }
+    }
+
     /// Port on which the connection came in.
     #[must_use]
     pub fn local_port(&self) -> u16 {
