@@ -111,7 +111,7 @@ mpm_test!(a_death_in_mid_stream_cuts_the_answer, |site| {
 
 mpm_test!(request_timeout_is_504, |site| {
     let site = self::site(site).daemon("processes=1 threads=2 request-timeout=1 shutdown-timeout=1 graceful-timeout=1");
-    let site = site.expect_log("DROVER0054").allow_log("DROVER0234|DROVER0235|DROVER0236").allow_output();
+    let site = site.expect_log("DROVER0054").allow_log("DROVER0234|DROVER0235|DROVER0236|DROVER0403").allow_output();
     let (hanging, _go_on) = (site.gate("hanging"), site.gate("go-on"));
     let httpd = site.start();
     std::thread::scope(|scope| {

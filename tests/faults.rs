@@ -436,7 +436,8 @@ const CHILDREN: &[Row] = &[
     row("read,readv,write,writev", "error=EINTR:when=2+3", May::Nothing),
     row("sendmsg,recvmsg", "error=EAGAIN:when=3+7", May::Nothing),
     // To clients. Not read(2), which the session store uses too: a file is never to be waited for.
-    row("writev", "error=EAGAIN:when=2+5", May::Nothing),
+    // The session store writes files with writev(2), which knows no EAGAIN: to it that is an error.
+    row("writev", "error=EAGAIN:when=2+5", May::Fail),
     row("sendmsg", "error=ENOBUFS:when=4+9", May::Fail),
     Row { mount: "/hasty", ..row("sendmsg", "error=EPIPE:when=4+9", May::Fail) },
     Row { kinds: SMALL, ..row("sendmsg", "retval=10:when=1+3", May::Fail) },
@@ -499,7 +500,7 @@ const WORKERS: &[Row] = &[
 mpm_test!(a_worker_has_faults, |site| {
     let httpd = self::site(site)
         .allow_log("DROVER0053|DROVER0056|DROVER0059|DROVER0066|DROVER0070|DROVER0232|DROVER0241")
-        .allow_log("mod_drover worker: cannot read the queue|mod_drover worker: a request was not understood")
+        .allow_log("DROVER0401*cannot read the queue|DROVER0401*a request was not understood")
         .start();
     run(&httpd, Victim::Workers, WORKERS);
 });
@@ -517,7 +518,7 @@ mpm_test!(descriptors_run_out, |site| {
     let (site, children) = if site.mpm == Mpm::Prefork { (site, 8) } else { (site.config("StartServers 3\nMinSpareThreads 65"), 3) };
     let mut httpd = self::site(site)
         .allow_log("DROVER0053|DROVER0057|DROVER0059|DROVER0066|DROVER0070|DROVER0220|DROVER0226")
-        .allow_log("AH02179|mod_drover worker: a request was lost: its descriptors did not fit")
+        .allow_log("AH02179|DROVER0401*a request was lost: its descriptors did not fit")
         .start();
     goes_on(&httpd, "the start");
     let refused =

@@ -5,7 +5,7 @@ use crate::arguments::Remote;
 use crate::error::Error;
 use drover_sys::channel::{receive, send};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
-use drover_sys::{Errno, clock, memfile};
+use drover_sys::{Errno, clock, memfile, outgoing};
 use drover_wire::admin::{Application, Command, MAX_REPLY, Reloaded, Reply, Request, Server, Worker};
 use drover_wire::control::{decode, encode};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -61,9 +61,13 @@ fn exchange(path: &Path, request: &Request) -> Result<Reply, Errno> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     send(&socket, &[&encode(request).map_err(|_| Errno::INVAL)?], &[], false)?;
-    let patience = if matches!(request.command, Command::Reload(_)) { START_PATIENCE_NS } else { PATIENCE_NS };
-    let until = clock::monotonic_ns().saturating_add(patience);
-    if poll_until(&mut [PollFd::new(&socket, PollFlags::IN)], Some(until))? == 0 {
+    let answered = |ns: u64| {
+        let until = clock::monotonic_ns().saturating_add(ns);
+        poll_until(&mut [PollFd::new(&socket, PollFlags::IN)], Some(until)).map(|ready| ready > 0)
+    };
+    // A reload takes as long as new processes need; but droverd must have read that it is wanted.
+    let waits = || matches!(request.command, Command::Reload(_)) && outgoing::is_read(&socket);
+    if !answered(PATIENCE_NS)? && !(waits() && answered(START_PATIENCE_NS)?) {
         return Err(Errno::TIMEDOUT);
     }
     let (mut buffer, mut fds) = ([0; 64], Vec::new());

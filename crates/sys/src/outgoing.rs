@@ -1,6 +1,7 @@
 //! How much a connected socket takes without waiting.
 //!
-//! Responsible for: an estimate that errs on the low side. Called by: `src/httpd/request.rs`, for clients that read slowly.
+//! Responsible for: an estimate that errs on the low side. Called by: `src/httpd/request.rs`, for clients that read slowly; the command
+//! `drover`, to see whether it was heard.
 #![allow(unsafe_code)]
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -28,11 +29,29 @@ pub fn room(socket: impl AsFd) -> usize {
     if queued == 0 { left / 4 * 3 } else { left / 2 }
 }
 
+/// Whether the other end of a Unix socket has read all that was sent; false when it cannot be told.
+#[must_use]
+pub fn is_read(socket: impl AsFd) -> bool {
+    let mut unread: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ (SIOCOUTQ, unix(7)) writes one int; the descriptor is borrowed.
+    unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) == 0 && unread == 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn what_was_not_read_is_seen() {
+        let (a, b) = crate::channel::packet_pair().unwrap();
+        assert!(is_read(&a));
+        crate::channel::send(&a, &[b"x"], &[], true).unwrap();
+        assert!(!is_read(&a));
+        crate::channel::receive(&b, &mut [0; 8], &mut Vec::new(), true).unwrap();
+        assert!(is_read(&a));
+    }
 
     #[test]
     fn what_it_promises_is_taken() {
