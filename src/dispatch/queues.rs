@@ -57,6 +57,9 @@ impl Drop for Queue {
     }
 }
 
+/// Deaths of droverd that one question outlives.
+const TRIES: usize = 10;
+
 /// Every queue that this process has opened.
 #[derive(Debug)]
 pub struct Queues {
@@ -95,7 +98,18 @@ impl Queues {
         }
     }
 
+    /// Asks droverd; when it dies over the question, the next one.
     fn ask(&self, key: &Key, script: Script, wake: &Wake, until: u64) -> Result<OwnedFd, DispatchError> {
+        for _ in 0..TRIES {
+            if let Some(queue) = self.ask_once(key, script.clone(), wake, until)? {
+                return Ok(queue);
+            }
+        }
+        Err(DispatchError::SupervisorSilent)
+    }
+
+    /// `None`: whoever had the question has died.
+    fn ask_once(&self, key: &Key, script: Script, wake: &Wake, until: u64) -> Result<Option<OwnedFd>, DispatchError> {
         let message = control::encode(&OpenQueue {
             version: drover_wire::VERSION.to_owned(),
             group: key.group.clone(),
@@ -115,9 +129,9 @@ impl Queues {
         wait_for(&near, PollFlags::IN, wake, until)?;
         let (mut buffer, mut fds) = ([0u8; 4096], Vec::new());
         let n = channel::receive(&near, &mut buffer, &mut fds, false).map_err(|e| DispatchError::System("no answer from droverd", e))?;
-        let reply = buffer.get(..n).filter(|b| !b.is_empty()).ok_or(DispatchError::SupervisorSilent)?;
+        let Some(reply) = buffer.get(..n).filter(|b| !b.is_empty()) else { return Ok(None) };
         match control::decode(reply).map_err(DispatchError::Wire)? {
-            OpenReply::Opened => fds.pop().ok_or_else(|| DispatchError::Refused("no descriptor came with the answer".into())),
+            OpenReply::Opened => fds.pop().map(Some).ok_or_else(|| DispatchError::Refused("no descriptor came with the answer".into())),
             OpenReply::UnknownGroup => Err(DispatchError::UnknownGroup),
             OpenReply::TooManyApplications { limit } => Err(DispatchError::TooManyApplications(limit)),
             OpenReply::Refused(why) => Err(DispatchError::Refused(why)),
@@ -170,6 +184,21 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &queues.open(&key(), script(), &wake, 0).unwrap()), "known now: not asked again");
         queues.forget(&key(), &first);
         assert_eq!(queues.open(&key(), script(), &wake, 0).unwrap_err(), DispatchError::System("cannot reach droverd", Errno::PIPE));
+    }
+
+    #[test]
+    fn a_question_outlives_who_was_asked() {
+        let (ours, theirs) = channel::packet_pair().unwrap();
+        let (queue, _worker) = channel::packet_pair().unwrap();
+        let asked = std::thread::spawn(move || {
+            let mut fds = Vec::new();
+            channel::receive(&theirs, &mut [0; 4096], &mut fds, true).unwrap();
+            fds.clear(); // it dies
+            answer(theirs, OpenReply::Opened, Some(queue)).join().unwrap()
+        });
+        let queues = Queues::new(ours);
+        queues.open(&key(), script(), &Wake::new().unwrap(), monotonic_ns() + 10_000_000_000).unwrap();
+        assert_eq!(asked.join().unwrap().group, b"shop");
     }
 
     #[test]
