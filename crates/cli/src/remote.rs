@@ -67,7 +67,8 @@ fn exchange(path: &Path, request: &Request) -> Result<Reply, Errno> {
     };
     // A reload takes as long as new processes need; but droverd must have read that it is wanted.
     let waits = || matches!(request.command, Command::Reload(_)) && outgoing::is_read(&socket);
-    if !answered(PATIENCE_NS)? && !(waits() && answered(START_PATIENCE_NS)?) {
+    let in_time = answered(PATIENCE_NS)? || (waits() && answered(START_PATIENCE_NS)?);
+    if !in_time {
         return Err(Errno::TIMEDOUT);
     }
     let (mut buffer, mut fds) = ([0; 64], Vec::new());
