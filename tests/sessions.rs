@@ -307,7 +307,7 @@ engine_test!(
         assert!(full, "1 MiB takes it all");
         let cookie = begin(httpd);
         assert_eq!(get(httpd, "/large?size=200000", &cookie).status, 200);
-        assert_eq!(httpd.get("/other/large?size=200000").status, 503, "still");
+        assert!((0..40).any(|_| httpd.get("/other/large?size=200000").status == 503), "still");
     }
 );
 

@@ -25,7 +25,8 @@ pub fn take_waiting(queue: &OwnedFd) -> Result<Vec<Waiting>, Errno> {
             Ok(0) if all.is_empty() => return Err(Errno::PIPE),
             Ok(0) => break,
             Ok(n) => all.push((buffer.get(..n).unwrap_or_default().to_vec(), fds)),
-            Err(Errno::AGAIN) => break,
+            // Without memory the kernel gives nothing; what is there stays there.
+            Err(Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS) => break,
             // Larger than any message of ours; its way back was closed, which is an answer too.
             Err(Errno::MSGSIZE) => {}
             Err(e) => return Err(e),

@@ -43,7 +43,8 @@ impl Supervisor {
                     }
                     dispose(fds);
                 }
-                Err(Errno::AGAIN) => return,
+                // Without memory the kernel gives nothing; what is there stays there.
+                Err(Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS) => return,
                 Err(e) => {
                     self.misunderstood(pid, &e.to_string());
                     return;
