@@ -37,7 +37,8 @@ fn nobody_grew(httpd: &Httpd, before: &[(processes::Process, u64)]) {
     for (process, now) in peaks(httpd) {
         let then = before.iter().find(|(p, _)| *p == process).map(|(_, peak)| *peak);
         let Some(then) = then else { continue };
-        assert!(now < then + 24_000, "grew from {then} to {now} kB: {process:?}");
+        // On a busy machine the client is slow: what is kept for it grows to response-buffer-size, and is there twice while it grows.
+        assert!(now < then + 64_000, "grew from {then} to {now} kB: {process:?}");
     }
 }
 

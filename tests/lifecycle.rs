@@ -229,6 +229,7 @@ mpm_test!(a_dead_worker_is_replaced, |site| {
         .allow_log("DROVER0059");
     let httpd = site.start();
     until("three workers", || httpd.get("/").status == 200 && httpd.workers().len() == 3);
+    until("three that serve", || httpd.log().matches("is ready (generation").count() >= 3);
     let victim = httpd.workers().remove(0);
     httpd.signal(victim.pid, Signal::KILL);
     for _ in 0..20 {
