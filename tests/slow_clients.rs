@@ -3,6 +3,7 @@
 //! Responsible for: a process being held only while the application runs, every answer whole or visibly cut, and nothing left behind.
 //! Called by: `main.rs`.
 use crate::harness::{Conn, Httpd, Request, Site, processes, until};
+use rustix::process::Signal;
 
 const APP: &str = r#"
 import hashlib
@@ -151,7 +152,7 @@ fn half_a_body(httpd: &Httpd, body: &[u8], length: usize) -> Conn {
 
 event_test!(thousands_of_idle_connections_hold_no_thread, |site| {
     let site = self::site(site, "processes=1 threads=2").config("KeepAliveTimeout 60\nAsyncRequestWorkerFactor 200");
-    let httpd = site.start();
+    let mut httpd = site.start();
     // Answered once and kept: that is what a browser leaves behind.
     let idle: Vec<Conn> = (0..2000)
         .map(|_| {
@@ -163,7 +164,7 @@ event_test!(thousands_of_idle_connections_hold_no_thread, |site| {
     assert_eq!(httpd.get("/").status, 200);
     let (answer, _) = idle.into_iter().next_back().expect("connection").exchange(Request::new(httpd.site.port, "GET", "/"));
     assert_eq!(answer.status, 200);
-    // httpd's event MPM may crash when it is stopped while it closes so many.
-    let children = || httpd.family().into_iter().filter(|p| p.parent == httpd.pid());
-    until("the end of the connections", || children().all(|p| processes::descriptors(p.pid) < 500));
+    // Not at once: mod_mpm_event (2.4.71) may crash in its own code when it is told to stop at once after so many connections.
+    httpd.signal(httpd.pid(), Signal::WINCH);
+    httpd.ended();
 });
