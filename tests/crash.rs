@@ -56,6 +56,32 @@ mpm_test!(a_get_runs_once_more, |site| {
     }
 });
 
+/// Whatever kills processes that start, an administrator or a kernel short of memory, requests wait for the next one.
+fn killed_while_importing(site: Site, options: &str) {
+    let app = format!("import gate\ngate.reach('importing')\ngate.wait('import')\n{APP}");
+    let site = site.daemon(options).script("a.wsgi", &app).app("/", "a.wsgi").expect_log("DROVER02*signal 9");
+    let (importing, import) = (site.gate("importing"), site.gate("import"));
+    let httpd = site.start();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| httpd.get("/"));
+        for _ in 0..3 {
+            importing.reached();
+            kill_the_worker(&httpd);
+        }
+        importing.reached();
+        import.open(1);
+        assert_eq!(waiting.join().expect("client").status, 200);
+    });
+}
+
+mpm_test!(requests_wait_when_the_starting_process_is_killed, |site| {
+    killed_while_importing(site, "processes=1");
+});
+
+mpm_test!(requests_wait_when_the_importing_template_is_killed, |site| {
+    killed_while_importing(site, "processes=1 preload=On");
+});
+
 mpm_test!(a_post_never_runs_twice, |site| {
     let site = self::site(site, "processes=1 threads=2").expect_log("DROVER0053").expect_log(DIED);
     let (holding, _go_on) = (site.gate("holding"), site.gate("go-on"));

@@ -37,7 +37,7 @@ impl Supervisor {
     /// There will be no process for this worker.
     pub fn unstarted(&mut self, id: u32, worker: Number, reason: String) {
         self.gate.leave((id, worker));
-        self.feed(id, Event::Unstarted { worker, reason });
+        self.feed(id, Event::Unstarted { worker, reason, killed: false });
     }
 
     /// Listens to a worker from now on.
@@ -120,10 +120,10 @@ impl Supervisor {
         let worker = process.number;
         self.gate.leave((process.unit, worker));
         let event = match process.ended(status) {
-            Ended::Ran { how, clean } => Event::Exited { worker, how, clean },
+            Ended::Ran { how, clean, killed } => Event::Exited { worker, how, clean, killed },
             Ended::NeverRan(e) => {
                 process.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
-                Event::Unstarted { worker, reason: e.to_string() }
+                Event::Unstarted { worker, reason: e.to_string(), killed: false }
             }
         };
         self.feed(process.unit, event);

@@ -79,10 +79,11 @@ pub enum Event {
     Configure(Limits),
     /// The worker was forked.
     Started(Number),
-    /// The worker could not be forked; there is no process.
+    /// The worker could not be forked; there is no process. `killed`: because its template was killed.
     Unstarted {
         worker: Number,
         reason: String,
+        killed: bool,
     },
     /// The process runs but is of no use; it has to be ended, and replaced if it serves.
     Unfit {
@@ -97,11 +98,13 @@ pub enum Event {
     },
     /// A worker that serves has loaded one more script for a request.
     AlsoLoaded,
-    /// The process has ended; `how` reads as in "worker 12 was killed by signal 9", `clean`: it left with status 0.
+    /// The process has ended; `how` reads as in "worker 12 was killed by signal 9", `clean`: it left with status 0; `killed`: by a signal
+    /// that somebody sends to end a process, not one that its own fault brings.
     Exited {
         worker: Number,
         how: String,
         clean: bool,
+        killed: bool,
     },
     /// Its control socket is closed.
     Lost(Number),

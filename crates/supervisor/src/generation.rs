@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// A slot is filled at most once in this time.
 const SLOT_PAUSE: Duration = Duration::from_secs(1);
+/// Starts in a row that were killed by another's hand and are tried again at once; with more, something kills whatever starts.
+const MOST_KILLED: u32 = 3;
 /// How long the old generation waits for the last of the new one's workers after the first, when startup-timeout is off.
 const RISING_CAP: Duration = Duration::from_secs(60);
 
@@ -134,7 +136,7 @@ impl Pool {
             }
             Some(false) => {
                 self.drain(worker, now, out);
-                self.start_failed(&w, summary(), now, out);
+                self.start_failed(&w, summary(), false, now, out);
             }
             Some(true) => {
                 let broken = Broken { all: good == 0 && !failed.is_empty(), reason: summary(), paths: failed };
@@ -153,6 +155,7 @@ impl Pool {
         out.push(Action::Serve(worker));
         log(out, Code::WorkerUp, Some(worker), [w.generation.to_string()]);
         self.failing = None;
+        self.killed = 0;
         self.refill.reset();
         let slot = w.slot;
         self.drain_where(|o, newest| o.generation == newest && o.slot == slot && o.state == State::Serving { leaving: true }, now, out);
@@ -266,8 +269,9 @@ impl Pool {
         if self.limits.rolling { start + end } else { start }
     }
 
-    /// A worker did not come up. It is gone from the pool already, or ending.
-    pub(crate) fn start_failed(&mut self, w: &Worker, reason: String, now: Now, out: &mut Vec<Action>) {
+    /// A worker did not come up. It is gone from the pool already, or ending. `killed`: another's hand has ended it, which says nothing of the
+    /// application.
+    pub(crate) fn start_failed(&mut self, w: &Worker, reason: String, killed: bool, now: Now, out: &mut Vec<Action>) {
         if w.generation != self.generation {
             return;
         }
@@ -278,13 +282,17 @@ impl Pool {
         {
             r.failed = true;
             self.cancel_queued(out);
-            if !self.workers.values().any(unready) {
+            if !self.workers.values().any(unready) && !(killed && self.begin_again(now, out)) {
                 self.fail(reason, &[], now, out);
             }
             return;
         }
         match &self.phase {
-            Phase::Steady if !self.any_serving() && !self.workers.values().any(unready) => self.fail(reason, &[], now, out),
+            Phase::Steady if !self.any_serving() && !self.workers.values().any(unready) => {
+                if !(killed && self.begin_again(now, out)) {
+                    self.fail(reason, &[], now, out);
+                }
+            }
             Phase::Rising(_) | Phase::Steady => {
                 let pause = self.refill.pause();
                 if let Some(at) = self.slots.get_mut(w.slot) {
@@ -293,6 +301,17 @@ impl Pool {
             }
             _ => {}
         }
+    }
+
+    /// The newest generation was killed before anybody could know whether it is good: another one at once, and nobody is refused meanwhile.
+    fn begin_again(&mut self, now: Now, out: &mut Vec<Action>) -> bool {
+        let again = self.killed < MOST_KILLED;
+        if again {
+            self.killed += 1;
+            let why = if let Phase::Rising(r) = &self.phase { r.reason } else { Reason::Wanted };
+            self.begin(why, now, out);
+        }
+        again
     }
 
     /// The newest generation has failed: an older one keeps serving, or requests are answered with the reason.
@@ -342,7 +361,7 @@ impl Pool {
     }
 
     /// A process has ended.
-    pub(crate) fn exited(&mut self, worker: Number, how: String, clean: bool, now: Now, out: &mut Vec<Action>) {
+    pub(crate) fn exited(&mut self, worker: Number, how: String, (clean, killed): (bool, bool), now: Now, out: &mut Vec<Action>) {
         let Some(w) = self.workers.get(&worker).cloned() else { return };
         let failed = matches!(w.state, State::Starting { .. } | State::Queued);
         // Other programs than Python end so, and scripts that do not know that they are imported.
@@ -360,7 +379,7 @@ impl Pool {
             out.extend(self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| Action::Wake(*n)));
         }
         if failed {
-            self.start_failed(&w, format!("a process {how} before it was ready{hint}"), now, out);
+            self.start_failed(&w, format!("a process {how} before it was ready{hint}"), killed && !w.signalled, now, out);
         }
         if matches!(w.state, State::Serving { .. }) {
             self.hurry(now);

@@ -8,7 +8,7 @@
 //! subreaper). The worker says Hello before any Python code runs in it, and the kernel puts the sender's id beside the message.
 use crate::messages::Code;
 use crate::poller::Source;
-use crate::pool::{Now, Number};
+use crate::pool::{Event, Now, Number};
 use crate::process::{Ends, Process, ends};
 use crate::settings::Settings;
 use crate::supervisor::{Supervisor, now};
@@ -71,21 +71,21 @@ impl Supervisor {
         let got = receive_named(&newborn.ends.control, &mut buffer);
         let (message, sender) = match got {
             Err(Errno::AGAIN) => return,
-            Ok((0, _)) | Err(Errno::CONNRESET) => return self.lose(id, "a process ended before it could say who it is"),
+            Ok((0, _)) | Err(Errno::CONNRESET) => return self.lose(id, "a process ended before it could say who it is", true),
             Ok((n, sender)) => (decode::<FromWorker>(buffer.get(..n).unwrap_or_default()), sender),
-            Err(e) => return self.lose(id, &format!("its first message: {e}")),
+            Err(e) => return self.lose(id, &format!("its first message: {e}"), false),
         };
         match (message, sender.filter(|pid| self.is_new_child(*pid))) {
             (Ok(FromWorker::SetupFailed(text)), _) => {
                 // The template's word for a fork that it did not do.
                 newborn.settings.log(Code::StartFailed, Some(newborn.template), std::slice::from_ref(&text));
                 let reason = text.trim_end().rsplit('\n').next().unwrap_or_default().to_owned();
-                self.lose(id, &reason);
+                self.lose(id, &reason, false);
             }
             (Ok(hello @ FromWorker::Hello { .. }), Some(pid)) => self.born(id, pid, hello),
-            (Ok(FromWorker::Hello { .. }), None) => self.lose(id, "the process that said Hello is not the template's child"),
-            (Ok(_), _) => self.lose(id, "its first message was not Hello"),
-            (Err(e), _) => self.lose(id, &format!("its first message: {e}")),
+            (Ok(FromWorker::Hello { .. }), None) => self.lose(id, "the process that said Hello is not the template's child", false),
+            (Ok(_), _) => self.lose(id, "its first message was not Hello", false),
+            (Err(e), _) => self.lose(id, &format!("its first message: {e}"), false),
         }
     }
 
@@ -116,12 +116,13 @@ impl Supervisor {
         self.fork_next(template);
     }
 
-    /// There will be no worker.
-    fn lose(&mut self, id: u32, reason: &str) {
+    /// There will be no worker. `killed`: nothing of the application has run that could be at fault.
+    fn lose(&mut self, id: u32, reason: &str, killed: bool) {
         let Some(newborn) = self.newborns.remove(&id) else { return };
         self.poller.remove(&newborn.ends.control);
         if !newborn.abandoned {
-            self.unstarted(newborn.unit, newborn.number, reason.to_owned());
+            self.gate.leave((newborn.unit, newborn.number));
+            self.feed(newborn.unit, Event::Unstarted { worker: newborn.number, reason: reason.to_owned(), killed });
         }
         self.fork_next(newborn.template);
     }
@@ -141,7 +142,7 @@ impl Supervisor {
 
     pub fn tick_newborns(&mut self, now: Now) {
         for id in self.newborns.iter().filter(|(_, n)| n.until <= now).map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.lose(id, "the template did not fork it in time");
+            self.lose(id, "the template did not fork it in time", false);
         }
     }
 

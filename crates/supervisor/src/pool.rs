@@ -143,6 +143,8 @@ pub struct Pool {
     pub(crate) slots: Vec<Now>,
     pub(crate) backoff: Backoff,
     pub(crate) refill: Backoff,
+    /// Starts in a row that were killed by another's hand.
+    pub(crate) killed: u32,
     /// Why the last try failed; while no worker serves, this is what requests are answered with.
     pub(crate) failing: Option<String>,
     /// The same with the tracebacks; kept for the status until a generation succeeds.
@@ -183,6 +185,7 @@ impl Pool {
             slots: Vec::new(),
             backoff: Backoff::new(seed),
             refill: Backoff::new(seed ^ 0x5555),
+            killed: 0,
             failing: None,
             failure: None,
             next_begin: None,
@@ -239,15 +242,15 @@ impl Pool {
                     log(out, Code::Started, Some(number), []);
                 }
             }
-            Event::Unstarted { worker, reason } => {
+            Event::Unstarted { worker, reason, killed } => {
                 if let Some(w) = self.workers.remove(&worker).filter(|w| matches!(w.state, State::Queued | State::Starting { .. })) {
-                    self.start_failed(&w, reason, now, out);
+                    self.start_failed(&w, reason, killed, now, out);
                 }
             }
             Event::Unfit { worker, reason } => {
                 if let Some(w) = self.workers.get(&worker).filter(|w| matches!(w.state, State::Starting { .. })).cloned() {
                     self.terminate(worker, now, out);
-                    self.start_failed(&w, reason, now, out);
+                    self.start_failed(&w, reason, false, now, out);
                 } else if self.is_serving(worker) {
                     // What it has taken it may finish.
                     self.drain(worker, now, out);
@@ -256,7 +259,7 @@ impl Pool {
             }
             Event::Loaded { worker, failures, good } => self.loaded(worker, failures, good, now, out),
             Event::AlsoLoaded => self.broken.all = false,
-            Event::Exited { worker, how, clean } => self.exited(worker, how, clean, now, out),
+            Event::Exited { worker, how, clean, killed } => self.exited(worker, how, (clean, killed), now, out),
             Event::Lost(worker) => {
                 let kill_at = now + self.limits.shutdown;
                 if let Some(w) = self.workers.get_mut(&worker) {

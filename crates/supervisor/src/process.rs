@@ -127,7 +127,10 @@ impl Process {
     pub fn ended(&self, status: WaitStatus) -> Ended {
         let failed = self.start.as_ref().and_then(Child::failure);
         let failure = failed.map(|failed| SpawnError::from_step(failed, &self.settings.spec));
-        failure.map_or_else(|| Ended::Ran { how: describe(status), clean: status.exit_status() == Some(0) }, Ended::NeverRan)
+        failure.map_or_else(
+            || Ended::Ran { how: describe(status), clean: status.exit_status() == Some(0), killed: is_killed(status) },
+            Ended::NeverRan,
+        )
     }
 }
 
@@ -136,8 +139,14 @@ impl Process {
 pub enum Ended {
     /// Its program never ran.
     NeverRan(SpawnError),
-    /// `how` reads as in "worker 12 was killed by signal 9"; `clean`: it left with status 0.
-    Ran { how: String, clean: bool },
+    /// `how` reads as in "worker 12 was killed by signal 9"; `clean`: it left with status 0; `killed`: see [`is_killed`].
+    Ran { how: String, clean: bool, killed: bool },
+}
+
+/// Ended by a signal that somebody sends to end a process, not one that its own fault brings.
+fn is_killed(status: WaitStatus) -> bool {
+    let by = |signal: Signal| status.terminating_signal() == Some(signal.as_raw());
+    [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1].into_iter().any(by)
 }
 
 fn describe(status: WaitStatus) -> String {

@@ -91,7 +91,7 @@ fn all_new_ones_are_up_before_the_old_ones_go() {
     assert_eq!(story.up(3), [Action::Serve(3)]);
     assert_eq!(story.up(2), [Action::Serve(2), Action::Drain(0), Action::Drain(1)]);
     // The one that does not finish is reminded after graceful-timeout and killed after shutdown-timeout.
-    assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited".into(), clean: true }), []);
+    assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited".into(), clean: true, killed: false }), []);
     assert_eq!(story.wait(), [Action::Dump(1), Action::Terminate(1)]);
     assert_eq!(story.now, s(115));
     assert_eq!(story.wait(), [Action::Kill(1)]);
@@ -127,10 +127,10 @@ fn nobody_can_start() {
     let mut story = Story::new(3);
     story.tell(Event::Wanted);
     assert_eq!(story.tell(Event::Started(0)), []);
-    let failed = |worker| Event::Unstarted { worker, reason: "no such user".into() };
+    let failed = |worker| Event::Unstarted { worker, reason: "no such user".into(), killed: false };
     assert_eq!(story.tell(failed(1)), [Action::Cancel(2)], "no more are started once one has failed");
     assert_eq!(story.pool.refusal(), None, "the first may still come up");
-    assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited with status 1".into(), clean: false }), []);
+    assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited with status 1".into(), clean: false, killed: false }), []);
     assert_eq!(story.pool.refusal(), Some("a process exited with status 1 before it was ready"));
     let mut pauses = Vec::new();
     for worker in 3..8 {
@@ -177,13 +177,32 @@ fn a_crash_is_replaced_at_once_but_not_more_than_once_a_second() {
     story.tell(Event::Wanted);
     story.up(0);
     story.now += s(2);
-    let died = |worker| Event::Exited { worker, how: "was killed by signal 11".into(), clean: false };
+    let died = |worker| Event::Exited { worker, how: "was killed by signal 11".into(), clean: false, killed: false };
     assert_eq!(story.tell(died(0)), [start(1, 1)]);
     story.up(1);
     assert_eq!(story.tell(died(1)), []);
     let before = story.now;
     assert_eq!(story.wait(), [start(2, 1)]);
     assert_eq!(story.now - before, s(1));
+}
+
+#[test]
+fn a_start_that_is_killed_is_no_failure_of_the_application() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    let killed = |worker| Event::Exited { worker, how: "was killed by signal 9".into(), clean: false, killed: true };
+    for n in 0..3 {
+        let worker = u32::try_from(n).unwrap();
+        assert_eq!(story.tell(killed(worker)), [start(worker + 1, n + 2)], "another one at once");
+        assert_eq!(story.pool.refusal(), None, "requests wait for it");
+    }
+    assert_eq!(story.tell(killed(3)), [], "something kills whatever starts");
+    assert!(story.pool.refusal().is_some());
+    story.wait();
+    story.up(4);
+    story.now += s(2);
+    assert_eq!(story.tell(killed(4)), [start(5, 5)]);
+    assert_eq!(story.tell(killed(5)), [start(6, 6)], "one that came up has ended the row");
 }
 
 #[test]
@@ -283,7 +302,7 @@ fn a_degraded_generation_is_replaced_only_by_a_better_one() {
     assert_eq!(story.broken(1, 7), [Action::Drain(1), keep(0, 7)]);
     story.now += Duration::from_millis(1100);
     assert_eq!(
-        story.tell(Event::Exited { worker: 0, how: "crashed".into(), clean: false }),
+        story.tell(Event::Exited { worker: 0, how: "crashed".into(), clean: false, killed: false }),
         [start(2, 2)],
         "its dead are replaced meanwhile"
     );
@@ -326,8 +345,8 @@ fn stop_and_retire() {
     story.tell(Event::Started(1));
     assert_eq!(story.tell(Event::Stop { within: Some(s(1)) }), [Action::Terminate(1), Action::Drain(0)]);
     assert_eq!((story.wait(), story.now), (vec![Action::Kill(0), Action::Kill(1)], s(101)));
-    story.tell(Event::Exited { worker: 0, how: String::new(), clean: true });
-    story.tell(Event::Exited { worker: 1, how: String::new(), clean: true });
+    story.tell(Event::Exited { worker: 0, how: String::new(), clean: true, killed: false });
+    story.tell(Event::Exited { worker: 1, how: String::new(), clean: true, killed: false });
     assert!(story.pool.is_empty());
     let limits = story.pool.limits.clone();
     assert_eq!(story.tell(Event::Configure(limits)), [start(2, 2), start(3, 2)], "restart");
@@ -384,7 +403,7 @@ fn old_code_that_serves_is_not_called_failing() {
     let failures = vec![ScriptFailure { path: b"/a".to_vec(), mtime_us: 1, text: "SyntaxError".into() }];
     assert_eq!(story.codes(Event::Loaded { worker: 1, failures, good: 0 }), [225, 226]);
     assert_eq!(story.state(), "serving (new code cannot start)");
-    story.tell(Event::Exited { worker: 0, how: "was killed by signal 9".into(), clean: false });
+    story.tell(Event::Exited { worker: 0, how: "was killed by signal 9".into(), clean: false, killed: false });
     assert_eq!(story.state(), "failing");
 }
 
@@ -434,7 +453,7 @@ fn a_death_is_told_also_of_a_worker_that_is_to_go() {
         for event in before {
             story.tell(event.clone());
         }
-        assert_eq!(story.codes(Event::Exited { worker: 0, how: "ended".into(), clean })[0], code, "{before:?} {clean}");
+        assert_eq!(story.codes(Event::Exited { worker: 0, how: "ended".into(), clean, killed: false })[0], code, "{before:?} {clean}");
     }
     // Its successor was up, and it had been told to finish.
     let mut story = Story::new(1);
@@ -443,7 +462,7 @@ fn a_death_is_told_also_of_a_worker_that_is_to_go() {
     story.now += s(2);
     story.tell(leaving());
     story.up(1);
-    assert_eq!(story.codes(Event::Exited { worker: 0, how: "was killed by signal 11".into(), clean: false }), [271]);
+    assert_eq!(story.codes(Event::Exited { worker: 0, how: "was killed by signal 11".into(), clean: false, killed: false }), [271]);
 }
 
 #[test]
@@ -451,7 +470,7 @@ fn a_program_that_is_no_python_is_suspected() {
     let mut story = Story::new(1);
     story.tell(Event::Wanted);
     story.tell(Event::Started(0));
-    story.tell(Event::Exited { worker: 0, how: "exited with status 0".into(), clean: true });
+    story.tell(Event::Exited { worker: 0, how: "exited with status 0".into(), clean: true, killed: false });
     assert!(story.pool.refusal().is_some_and(|why| why.contains("before it was ready (is python= a Python")), "{:?}", story.pool.refusal());
 }
 

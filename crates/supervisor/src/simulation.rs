@@ -272,7 +272,7 @@ impl World {
         assert!(self.alive.remove(&n));
         self.told_to_go.remove(&n);
         self.killed.remove(&n);
-        self.step(Event::Exited { worker: n, how: "ended".into(), clean: true });
+        self.step(Event::Exited { worker: n, how: "ended".into(), clean: true, killed: false });
     }
 
     fn obey(&mut self) {
@@ -290,7 +290,7 @@ impl World {
             Op::Fork { fails } => {
                 if let Some(n) = self.to_fork.pop_front() {
                     if fails {
-                        self.step(Event::Unstarted { worker: n, reason: "no such user".into() });
+                        self.step(Event::Unstarted { worker: n, reason: "no such user".into(), killed: false });
                     } else {
                         self.alive.insert(n);
                         self.step(Event::Started(n));

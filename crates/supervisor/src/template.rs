@@ -170,15 +170,16 @@ impl Supervisor {
         }
         self.end_template(pid);
         let reason = why.trim_end().rsplit('\n').next().unwrap_or_default();
-        self.disappoint(pid, reason);
+        self.disappoint(pid, reason, false);
     }
 
     /// Whoever waits for this template has failed to start.
-    fn disappoint(&mut self, pid: u32, reason: &str) {
+    fn disappoint(&mut self, pid: u32, reason: &str, killed: bool) {
         let Some(template) = self.templates.get_mut(&pid) else { return };
         let (unit, waiting) = (template.process.unit, std::mem::take(&mut template.waiting));
         for worker in waiting {
-            self.unstarted(unit, worker, reason.to_owned());
+            self.gate.leave((unit, worker));
+            self.feed(unit, Event::Unstarted { worker, reason: reason.to_owned(), killed });
         }
     }
 
@@ -192,23 +193,23 @@ impl Supervisor {
             self.poller.remove(control);
         }
         let (key, settings) = ((process.unit, process.number), process.settings.clone());
-        let reason = match (process.ended(status), template.state) {
+        let (reason, killed) = match (process.ended(status), template.state) {
             (Ended::NeverRan(e), _) => {
                 settings.log(Code::SpawnFailed, None, &[e.to_string()]);
-                e.to_string()
+                (e.to_string(), false)
             }
-            (Ended::Ran { how, .. }, state) => {
+            (Ended::Ran { how, killed, .. }, state) => {
                 let code = match state {
                     State::Loading => Code::TemplateFailed,
                     State::Ready => Code::TemplateDied,
                     State::Ending => Code::Ended,
                 };
                 settings.log(code, Some(pid), std::slice::from_ref(&how));
-                format!("the template process {how}")
+                (format!("the template process {how}"), killed)
             }
         };
         self.gate.leave(key);
-        self.disappoint(pid, &reason);
+        self.disappoint(pid, &reason, killed);
         self.templates.remove(&pid);
         self.newborns_of_dead_template(pid);
     }
@@ -257,7 +258,7 @@ impl Supervisor {
             found |= template.waiting.len() < before;
         }
         if self.abandon_newborn(id, worker) || found {
-            self.inbox.push_back((id, Event::Exited { worker, how: "was not forked".to_owned(), clean: false }));
+            self.inbox.push_back((id, Event::Exited { worker, how: "was not forked".to_owned(), clean: false, killed: false }));
         }
     }
 
