@@ -126,6 +126,9 @@ codes! {
     /// The application's session could not be had, and the application did not handle that: another request holds it for longer than
     /// DroverSessionLockTimeout, or the store is out of reach. The line says which.
     SessionUnavailable = 70;
+    /// One of httpd's output filters (SetOutputFilter and the like) failed with the answer; what it says of it stands above. Before anything had gone out
+    /// the client gets 500, else the connection is cut.
+    FilterFailed = 71;
 }
 
 impl fmt::Display for Code {

@@ -381,7 +381,8 @@ fn identity(name: &[u8], o: &GroupOptions, system: &dyn System) -> Result<Option
         uid: user.as_ref().map_or(httpd_uid, |u| u.uid),
         gid: gid.unwrap_or(httpd_gid),
         user: user.as_ref().map(|u| u.name.clone()).unwrap_or_default(),
-        home: user.filter(|_| differs).map(|u| u.home).unwrap_or_default(),
+        home: user.map(|u| u.home).unwrap_or_default(),
+        differs,
         supplementary,
     }))
 }

@@ -212,6 +212,58 @@ both_test!(error_documents, |site| {
     assert_eq!(httpd.get("/exc_info_before").text(), "the server's own words");
 });
 
+both_test!(an_overridden_401_says_how_to_authenticate, |site| {
+    let site = site.script(
+        "deny.wsgi",
+        "def application(e, s):\n    s(e['QUERY_STRING'].replace('+', ' '), [('WWW-Authenticate', 'Basic realm=\"a\"'), ('WWW-Authenticate', 'Bearer'), \
+         ('X-Own', '1')])\n    return [b'own words']\n",
+    );
+    let site = site.config("WSGIErrorOverride On\nErrorDocument 401 \"the server's own words\"");
+    let httpd = site.app("/", "deny.wsgi").start();
+    let answer = httpd.get("/?401+No");
+    assert_eq!((answer.status, answer.text().as_str(), answer.header("X-Own")), (401, "the server's own words", None));
+    // RFC 9110 §15.5.2.
+    assert_eq!(answer.all("WWW-Authenticate"), ["Basic realm=\"a\"", "Bearer"]);
+    for status in [600, 999] {
+        // Not an error that httpd knows.
+        let odd = httpd.get(&format!("/?{status}+Odd"));
+        assert_eq!((odd.status, odd.text().as_str()), (status, "own words"));
+    }
+});
+
+both_test!(range_is_the_applications, |site| {
+    let httpd = self::site(site).start();
+    for (path, size) in [("/single", 16), ("/large?1", 65536), ("/many_small?3", 6)] {
+        for method in ["GET", "POST", "HEAD"] {
+            for range in ["bytes=1-2", "bytes=-1", "bytes=0-0,2-2", "bytes=999999-"] {
+                let answer = httpd.request(method, path).header("Range", range).send();
+                let expected = if method == "HEAD" { 0 } else { size };
+                assert_eq!(
+                    (answer.status, answer.body.len(), answer.header("Content-Range")),
+                    (200, expected, None),
+                    "{method} {path} {range}"
+                );
+            }
+        }
+    }
+});
+
+mpm_test!(an_output_filter_that_fails_is_said, |site| {
+    let text = "def application(e, s):\n    s('200 OK', [('Content-Type', 'text/plain')])\n    \
+                return (block for block in [b'first\\n', b'x' * 200]) if e['QUERY_STRING'] else [b'x' * 200]\n";
+    let site = site.modules("filter substitute ext_filter").script("lines.wsgi", text).app("/", "lines.wsgi");
+    let site = site.config("<Location />\nSetOutputFilter SUBSTITUTE\nSubstitute s/first/FIRST/\nSubstituteMaxLineLength 100\n</Location>");
+    let site = site.config("ExtFilterDefine gone mode=output cmd=/no/such/program\n<Location /gone>\nSetOutputFilter gone\n</Location>");
+    // httpd's own lines, then ours, with the true cause.
+    let site = site.allow_log("AH01328|AH01458|AH01467").expect_log("DROVER0071: an output filter");
+    let httpd = site.expect_log("DROVER0066*DROVER0071").start();
+    assert_eq!(httpd.get("/").status, 500);
+    assert_eq!(httpd.get("/gone").status, 500);
+    let begun = httpd.get("/?begun");
+    assert_eq!((begun.status, begun.text().as_str(), begun.complete), (200, "FIRST\n", false));
+    assert!(!httpd.log().contains("DROVER0069"), "the client has not gone away");
+});
+
 mpm_test!(a_slow_reader_holds_nobody_up, |site| {
     let httpd = self::site(site).start();
     // Larger than every buffer between: the application is stopped in the middle, and others are served.

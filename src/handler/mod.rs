@@ -22,7 +22,7 @@ use crate::resolved::{Group, Resolved};
 use crate::session::{self, RequestSession, StorePlan, Stores};
 pub use admission::Gate;
 use admission::Kept;
-use client::{BodyError, BodyRead, Client, Pass};
+use client::{BodyError, BodyRead, Client, NotPassed, Pass};
 use download::Download;
 use drover_sys::clock::monotonic_ns;
 use drover_wire::control::Script;
@@ -59,7 +59,7 @@ pub enum Verdict {
     Done,
     /// Answer with this status.
     Status(u16),
-    /// An input filter has failed: it has answered the request, or httpd does.
+    /// A filter has failed: it has answered the request, or httpd does.
     FilterError,
 }
 
@@ -357,6 +357,10 @@ fn wait_for_client(r: &Request<'_>, until: u64) -> bool {
 fn fail(r: &mut Request<'_>, broken: &Broken, group: &[u8]) -> Verdict {
     let v = verdict(&broken.failed);
     let of = format!("(group '{}')", group.escape_ascii());
+    if broken.failed == Failed::Filter(NotPassed::Answered) {
+        r.log(Level::Info, v.code, &format!("{} {of}", broken.failed));
+        return Verdict::FilterError;
+    }
     if broken.sent {
         let gone = v.code == Code::ClientGone;
         let (level, code) = if gone { (v.level, v.code) } else { (Level::Error, Code::Truncated) };

@@ -3,7 +3,7 @@
 //! Responsible for: every pointer of a request_rec being read as bytes, never as UTF-8, and never kept beyond the request.
 //! Must never: decide anything. Called by: `httpd::module` (which makes it), `handler` (which uses it).
 use super::{ffi, log};
-use crate::handler::client::{BadHead, BodyError, BodyRead, Client, Gone, Pass};
+use crate::handler::client::{BadHead, BodyError, BodyRead, Client, NotPassed, Pass};
 use crate::messages::Code;
 use drover_wire::head::{Head, is_hop_by_hop};
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -112,7 +112,8 @@ impl<'r> Request<'r> {
     }
 
     /// Port of the server, for names of groups: what `ap_get_server_port` gives, but never one that only the client names in its Host header,
-    /// as every port would be a group with processes of its own.
+    /// as every port would be a group with processes of its own. The default ports are not said in such names, and so make one name more at most: what a
+    /// Host header without a port means, as from a proxy in front.
     #[must_use]
     pub fn server_port(&self) -> u16 {
         // SAFETY: the request is live.
@@ -120,7 +121,7 @@ impl<'r> Request<'r> {
         // SAFETY: a live request has a server.
         let configured = unsafe { (*self.server()).port };
         let local = self.local_port();
-        if shown == configured || shown == local { shown } else { local }
+        if shown == configured || shown == local || matches!(shown, 80 | 443) { shown } else { local }
     }
 
     /// Microseconds since 1970 at which the request began.
@@ -462,6 +463,8 @@ impl Client for Request<'_> {
         let line = [head.status.to_string().as_bytes(), b" ", head.reason].concat();
         let line = self.pooled(&line);
         let r = self.raw;
+        // SAFETY: the request is live; removes a filter of this very request.
+        unsafe { ffi::drover_leave_ranges(r) };
         // SAFETY: the line lies in the request's pool.
         unsafe {
             (*r).status = c_int::from(head.status);
@@ -503,7 +506,15 @@ impl Client for Request<'_> {
         Ok(())
     }
 
-    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Gone> {
+    fn set_error_head(&mut self, head: &Head<'_>) {
+        // RFC 9110 §15.5.2: a 401 must say how to authenticate. As in mod_wsgi, the rest of the head goes with the body.
+        for (name, value) in head.fields.flatten().filter(|(name, _)| name.eq_ignore_ascii_case(b"WWW-Authenticate")) {
+            // SAFETY: both copies lie in the request's pool; the table of error headers goes out with every answer (httpd.h).
+            unsafe { ffi::apr_table_addn((*self.raw).err_headers_out, self.pooled(name), self.pooled(value)) };
+        }
+    }
+
+    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), NotPassed> {
         if self.output.is_null() {
             // SAFETY: the brigade lives in the request's pool.
             self.output = unsafe { ffi::drover_brigade(self.raw) };
@@ -519,7 +530,13 @@ impl Client for Request<'_> {
         };
         // SAFETY: the brigade is ours; what is in it is valid until the call returns, and it is emptied then.
         let status = unsafe { ffi::drover_pass(self.raw, self.output, how) };
-        if status == ffi::APR_SUCCESS { Ok(()) } else { Err(Gone) }
+        match status {
+            ffi::DROVER_PASSED => Ok(()),
+            ffi::DROVER_ANSWERED => Err(NotPassed::Answered),
+            ffi::DROVER_REFUSED => Err(NotPassed::Refused),
+            ffi::DROVER_SPOILT => Err(NotPassed::Spoilt),
+            _ => Err(NotPassed::Gone),
+        }
     }
 
     fn room(&self) -> usize {
