@@ -2,6 +2,7 @@
 //!
 //! Responsible for: streaming, head, length, close(), and which wrong responses are refused. Called by: `main.rs`.
 use crate::harness::{Httpd, Site};
+use std::os::unix::fs::PermissionsExt;
 
 fn site(site: Site) -> Site {
     site.app("/on", "response.wsgi").app("/filtered/off", "response.wsgi").app("/filtered", "response.wsgi").app("/", "response.wsgi")
@@ -246,6 +247,25 @@ both_test!(range_is_the_applications, |site| {
             }
         }
     }
+});
+
+mpm_test!(what_was_cut_is_not_cached, |site| {
+    let cache = site.dir().join("cache");
+    std::fs::create_dir(&cache).expect("directory");
+    std::fs::set_permissions(&cache, PermissionsExt::from_mode(0o777)).expect("mode");
+    let site = site
+        .modules("cache cache_disk headers")
+        .config("CacheRoot @dir@/cache\nCacheEnable disk /\nCacheIgnoreNoLastMod On\nCacheHeader On");
+    let site = noisy(site).config("Header set Cache-Control max-age=100").expect_log("RuntimeError: broken in the middle");
+    let httpd = site.allow_log("AH00765").start();
+    let get = |path: &str| {
+        let answer = httpd.get(path);
+        (answer.text(), answer.complete, answer.header("X-Cache").map(|how| how.starts_with("HIT")))
+    };
+    for _ in 0..2 {
+        assert_eq!(get("/fail_mid_stream"), ("the first half\n".into(), false, Some(false)));
+    }
+    assert_eq!([get("/single").2, get("/single").2], [Some(false), Some(true)], "what is whole is");
 });
 
 mpm_test!(an_output_filter_that_fails_is_said, |site| {

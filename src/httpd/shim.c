@@ -136,7 +136,10 @@ int drover_pass(request_rec *r, apr_bucket_brigade *bb, int how)
     int due = head_is_due(r);
     apr_status_t rv;
     if (how == 2) {
-        /* As mod_proxy_http does: the chunk filter leaves out the last chunk, HTTP/2 resets the stream. */
+        request_rec *of;
+        /* As mod_proxy_http does: mod_cache keeps nothing of it, the chunk filter leaves out the last chunk, HTTP/2 resets the stream. */
+        for (of = r; of; of = of->main)
+            of->no_cache = 1;
         r->connection->keepalive = AP_CONN_CLOSE;
         APR_BRIGADE_INSERT_TAIL(bb, ap_bucket_error_create(HTTP_BAD_GATEWAY, NULL, r->pool, alloc));
         APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_eos_create(alloc));
