@@ -37,9 +37,13 @@ apr_bucket_brigade *drover_brigade(request_rec *r)
     return apr_brigade_create(r->pool, r->connection->bucket_alloc);
 }
 
+/* So often in a row an input filter may give nothing: more than there are pieces in a body. */
+#define MOST_EMPTY (1 << 20)
+
 apr_status_t drover_body_read(request_rec *r, apr_bucket_brigade *bb, int block, char *buf, apr_size_t cap, apr_size_t *got, int *eos)
 {
     apr_read_type_e how = block ? APR_BLOCK_READ : APR_NONBLOCK_READ;
+    int empty = 0;
     *got = 0;
     *eos = 0;
 again:
@@ -49,8 +53,12 @@ again:
             apr_brigade_cleanup(bb);
             return rv;
         }
-        if (APR_BRIGADE_EMPTY(bb))
+        if (APR_BRIGADE_EMPTY(bb)) {
+            /* A filter such as mod_ext_filter has taken what came, and gives it back later. */
+            if (block && ++empty < MOST_EMPTY)
+                goto again;
             return block ? APR_EOF : APR_EAGAIN;
+        }
     }
     while (*got < cap && !APR_BRIGADE_EMPTY(bb)) {
         apr_bucket *b = APR_BRIGADE_FIRST(bb);
