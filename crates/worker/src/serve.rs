@@ -124,7 +124,7 @@ impl Server {
                 return Taken::Stop;
             }
             woken = false;
-            match channel::receive(&worker.queue, buffer, fds, false) {
+            match channel::receive_trusted(&worker.queue, buffer, fds) {
                 Ok(0) if channel::has_ended(&worker.queue) => worker.stop(), // nobody can send any more
                 Ok(0) => fds.clear(),                                        // a message without bytes: no request of ours
                 Ok(n) => {
