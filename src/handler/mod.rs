@@ -4,6 +4,7 @@
 //!
 //! `checks`: whether the request may run → `select` its group → [`environ`] → read a small body → put it on the
 //! queue ([`crate::dispatch`]) → `relay` both directions → an error becomes a status in [`failure`].
+mod account;
 mod admission;
 mod checks;
 pub mod client;
@@ -20,8 +21,8 @@ use crate::httpd::{Level, Request};
 use crate::messages::Code;
 use crate::resolved::{Group, Resolved};
 use crate::session::{self, RequestSession, StorePlan, Stores};
+use account::Account;
 pub use admission::Gate;
-use admission::Kept;
 use client::{BodyError, BodyRead, Client, Pass};
 use download::Download;
 use drover_sys::clock::monotonic_ns;
@@ -152,7 +153,7 @@ fn run(
     }
     let body_failed = |e| unsent(Failed::Body(e));
     let (inline, upload) = read_small(r, &mut buffers.body).map_err(body_failed)?;
-    let mut account = context.gate.account();
+    let mut account = Account::open(&context.gate);
     let kept = match upload {
         Upload::Open => read_moderate(r, group.body_buffer, (&mut buffers.body, inline), &mut account).map_err(body_failed)?,
         _ => None,
@@ -251,7 +252,7 @@ fn run(
         let manner = Manner { error_override: settings.error_override, answer_buffer: group.answer_buffer };
         let source =
             kept.as_ref().map_or(Source::Client, |kept| if kept.whole { Source::Kept(&kept.bytes) } else { Source::Begun(&kept.bytes) });
-        let download = Download::new(manner, context.gate.account());
+        let download = Download::new(manner, Account::open(&context.gate));
         let result = Relay::new(r, &mut exchange, limits, download, upload, source, session.as_mut())
             .run(context.wake, body, || ticket.leave_queue());
         *answer = exchange.finish(result.is_ok());
@@ -298,7 +299,7 @@ fn read_moderate(
     r: &mut Request<'_>,
     most: u64,
     (buffer, inline): (&mut [u8], usize),
-    account: &mut Kept<'_>,
+    account: &mut Account<'_>,
 ) -> Result<Option<Read>, BodyError> {
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let fits = checks::content_length(r).is_some_and(|n| usize::try_from(n).is_ok_and(|n| n <= most));

@@ -1,7 +1,7 @@
 //! Tests of `relay`: a client that is a script, a worker that is a thread on the other end of the real sockets.
 use super::*;
 use crate::dispatch::{Key, Outgoing, Queue, Queues};
-use crate::handler::admission::Kept;
+use crate::handler::account::Account;
 use crate::handler::client::{BadHead, Gone, Pass};
 use drover_sys::channel;
 use drover_wire::control::{self, OpenReply, Script};
@@ -193,7 +193,7 @@ fn run_limited(
     });
     let mut limits = Limits { silence: FOREVER, client_silence: FOREVER, take_by: None, answer_by: None };
     limit(&mut limits);
-    let result = Relay::new(fake, &mut exchange, limits, Download::new(manner, Kept::default()), upload, Source::Client, None).run(
+    let result = Relay::new(fake, &mut exchange, limits, Download::new(manner, Account::default()), upload, Source::Client, None).run(
         &wake,
         &mut [0; 16384],
         || (),
@@ -463,7 +463,7 @@ fn a_body_read_before_goes_out_as_one_that_streams() {
     let limits = Limits { silence: FOREVER, client_silence: FOREVER, take_by: None, answer_by: None };
     let (mut fake, mut done) = (Fake::default(), 0);
     let relay =
-        Relay::new(&mut fake, &mut exchange, limits, Download::new(PLAIN, Kept::default()), Upload::Open, Source::Kept(&body), None);
+        Relay::new(&mut fake, &mut exchange, limits, Download::new(PLAIN, Account::default()), Upload::Open, Source::Kept(&body), None);
     assert_eq!(relay.run(&wake, &mut [0; 16384], || done += 1).unwrap(), Answer::Whole);
     assert_eq!(done, 1);
     drop(thread.join().unwrap());
