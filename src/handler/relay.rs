@@ -5,6 +5,7 @@
 use super::client::{BodyError, BodyRead, Client};
 use super::download::Download;
 use super::failure::Failed;
+use super::upload::{Source, Upload};
 use crate::dispatch::{DispatchError, Exchange, Ready, Wake, Want};
 use crate::session::answer::Now;
 use crate::session::{Answered, RequestSession};
@@ -44,30 +45,6 @@ pub struct Manner {
     pub error_override: bool,
     /// Bytes of the answer that are taken over from the worker while the client is slow.
     pub answer_buffer: usize,
-}
-
-/// Where the rest of the body comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source<'b> {
-    /// The client, as it sends it.
-    Client,
-    /// It was read before.
-    Kept(&'b [u8]),
-    /// This was, and the client sends the rest.
-    Begun(&'b [u8]),
-}
-
-/// Where the body stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Upload {
-    /// It was all in the message, or there is none.
-    None,
-    /// It waits until the application wants it (`Expect: 100-continue`).
-    OnDemand,
-    /// It is being sent.
-    Open,
-    /// It has been sent, or failed, or the worker does not want it.
-    Closed,
 }
 
 /// More time than take_by before a silent request counts as not taken: the worker reports by then.
@@ -120,6 +97,13 @@ pub struct Broken {
     pub answered: bool,
     /// Nobody was running it.
     pub held: bool,
+}
+
+/// Nothing of it was sent to a worker.
+impl<E: Into<Failed>> From<E> for Broken {
+    fn from(e: E) -> Self {
+        Self { failed: e.into(), sent: false, answered: false, held: false }
+    }
 }
 
 impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
