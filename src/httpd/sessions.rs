@@ -35,8 +35,8 @@ impl Planned {
         let asked = configs.first().and_then(|config| config.session.directory.clone());
         // SAFETY: the caller's promise.
         let base = unsafe { directory(pconf, asked.as_deref(), system) };
-        let mpm = drover_session::choice::Mpm { threaded: mpm.threaded, forked: mpm.forked, max_daemons: mpm.daemons };
-        let plan = plan::plan(configs, mpm, &base).map_err(|refused| Problem::new("DroverSession", b"memory", refused.to_string()))?;
+        let plan = plan::plan(configs, mpm.for_sessions(), &base)
+            .map_err(|refused| Problem::new("DroverSession", b"memory", refused.to_string()))?;
         Ok(Self { plan, base, owner: system.httpd_identity() })
     }
 
