@@ -12,6 +12,7 @@ use crate::session::{Answered, RequestSession};
 use drover_sys::clock::monotonic_ns;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_wire::frame::{BodyFailure, Event, Failure, Header, Kind};
+use drover_wire::session::Status;
 use std::os::fd::BorrowedFd;
 
 /// Limits of one request; times are nanoseconds, deadlines CLOCK_MONOTONIC.
@@ -221,74 +222,34 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
     /// Handles the frames that have come. True: END.
     fn take_answer(&mut self, wake: &Wake) -> Result<bool, Failed> {
         self.heard_at = monotonic_ns();
-        let Self { client, exchange, upload, download, body_error, session, held, .. } = self;
-        let mut pieces: Vec<&[u8]> = Vec::new();
-        let mut ended = false;
-        let mut failure = None;
-        let mut reply = None;
+        let Self { client, exchange, upload, download, session, held, .. } = self;
         let (frames, worker) = exchange.frames();
+        let mut listener =
+            Listener { client: *client, upload, download, session: session.as_deref_mut(), wake, worker, pieces: Vec::new() };
+        let mut heard = Heard::More;
         for event in frames {
             let event = event?;
             *held = matches!(event, Event::Frame(Header { kind: Kind::Held, .. }, _));
-            match event {
-                Event::Body(bytes) if download.has_head() => pieces.extend(download.body(bytes)),
-                Event::Body(_) => return Err(wire("a body before its head")),
-                Event::Frame(header, payload) => match header.kind {
-                    Kind::Head if !download.has_head() => {
-                        let cookie = session.as_mut().and_then(|session| session.take_cookie());
-                        download.head(*client, payload, cookie)?;
-                    }
-                    Kind::Head => return Err(wire("a second head")),
-                    Kind::End if download.has_head() && download.is_short() => {
-                        // What has come is passed on below, so that the client sees that it is cut.
-                        failure = Some(wire("length of the answer: it is shorter than its Content-Length"));
-                    }
-                    Kind::End if download.has_head() => ended = true,
-                    Kind::End => return Err(wire("an end before its head")),
-                    Kind::Fail => {
-                        failure = Some(Failed::Worker(Failure::from_code(header.code), String::from_utf8_lossy(payload).into_owned()));
-                    }
-                    Kind::Log => client.application_log(header.code, payload),
-                    Kind::Want => {
-                        if *upload == Upload::OnDemand {
-                            *upload = Upload::Open;
-                        }
-                    }
-                    Kind::Session => {
-                        let session = session.as_mut().ok_or_else(|| wire("a session's frame without sessions"))?;
-                        // It may have to wait for another request: what the application has sent before goes out before.
-                        download.deliver(*client, &mut pieces, false)?;
-                        let mut gone = || wake.is_stopping() || has_hung_up(worker);
-                        let now = Now { cookies: client.cookies(), head_sent: download.has_head(), cancelled: &mut gone };
-                        match session.answer(header.code, payload, now).map_err(DispatchError::Wire)? {
-                            Answered::Reply(status, payload) => reply = Some((status, payload)),
-                            Answered::Nothing => {}
-                            Answered::Failed(e) => failure = Some(Failed::Session(e)),
-                        }
-                        if let Some(name) = session.take_log_name() {
-                            client.note_session(&name);
-                        }
-                    }
-                    Kind::Taken | Kind::Held | Kind::Body => {}
-                },
-            }
-            if ended || failure.is_some() || reply.is_some() {
+            heard = listener.event(event)?;
+            if !matches!(heard, Heard::More) {
                 break;
             }
         }
         // While it is held, it counts as not taken.
         self.heard = !*held;
-        download.deliver(*client, &mut pieces, ended)?;
-        if let Some((status, payload)) = reply {
-            exchange.offer_session(status as u16, &payload);
-            // The application waits for it, and nothing else is read before it has it: or a worker could ask without end.
-            exchange.flush()?;
-            (self.replying, self.unread) = (true, true);
-        }
-        match failure {
+        listener.deliver(matches!(heard, Heard::Ended))?;
+        match heard {
+            Heard::More => Ok(false),
+            Heard::Ended => Ok(true),
+            Heard::Reply(status, payload) => {
+                self.exchange.offer_session(status as u16, &payload);
+                // The application waits for it, and nothing else is read before it has it: or a worker could ask without end.
+                self.exchange.flush()?;
+                (self.replying, self.unread) = (true, true);
+                Ok(false)
+            }
             // The application failed because its body failed: the body's reason is the true one.
-            Some(failed) => Err(body_error.map_or(failed, Failed::Body)),
-            None => Ok(ended),
+            Heard::Failed(failed) => Err(self.body_error.map_or(failed, Failed::Body)),
         }
     }
 
@@ -397,6 +358,96 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
             DispatchError::Silent
         };
         Err(error.into())
+    }
+}
+
+/// What a frame comes to.
+enum Heard {
+    /// The next one is looked at.
+    More,
+    /// The application's session is answered first.
+    Reply(Status, Vec<u8>),
+    /// The answer is whole.
+    Ended,
+    /// It will not be.
+    Failed(Failed),
+}
+
+/// The parts of a [`Relay`] that take what is in frames, while the exchange shows them.
+struct Listener<'l, 'a, 's, 'f, C> {
+    client: &'l mut C,
+    upload: &'l mut Upload,
+    download: &'l mut Download<'a>,
+    session: Option<&'l mut RequestSession<'s>>,
+    wake: &'l Wake,
+    /// Whether it is still there can be asked.
+    worker: BorrowedFd<'f>,
+    /// Of the answer's body, not passed on yet.
+    pieces: Vec<&'f [u8]>,
+}
+
+impl<'f, C: Client> Listener<'_, '_, '_, 'f, C> {
+    fn event(&mut self, event: Event<'f>) -> Result<Heard, Failed> {
+        match event {
+            Event::Body(bytes) if self.download.has_head() => {
+                self.pieces.extend(self.download.body(bytes));
+                Ok(Heard::More)
+            }
+            Event::Body(_) => Err(wire("a body before its head")),
+            Event::Frame(header, payload) => self.frame(header, payload),
+        }
+    }
+
+    fn frame(&mut self, header: Header, payload: &[u8]) -> Result<Heard, Failed> {
+        match header.kind {
+            Kind::Head if !self.download.has_head() => {
+                let cookie = self.session.as_mut().and_then(|session| session.take_cookie());
+                self.download.head(self.client, payload, cookie)?;
+            }
+            Kind::Head => return Err(wire("a second head")),
+            Kind::End if self.download.has_head() && self.download.is_short() => {
+                // What has come is passed on all the same, so that the client sees that it is cut.
+                return Ok(Heard::Failed(wire("length of the answer: it is shorter than its Content-Length")));
+            }
+            Kind::End if self.download.has_head() => return Ok(Heard::Ended),
+            Kind::End => return Err(wire("an end before its head")),
+            Kind::Fail => {
+                let text = String::from_utf8_lossy(payload).into_owned();
+                return Ok(Heard::Failed(Failed::Worker(Failure::from_code(header.code), text)));
+            }
+            Kind::Log => self.client.application_log(header.code, payload),
+            Kind::Want => {
+                if *self.upload == Upload::OnDemand {
+                    *self.upload = Upload::Open;
+                }
+            }
+            Kind::Session => return self.question(header.code, payload),
+            Kind::Taken | Kind::Held | Kind::Body => {}
+        }
+        Ok(Heard::More)
+    }
+
+    /// The application asks for its session, or saves it.
+    fn question(&mut self, code: u16, payload: &[u8]) -> Result<Heard, Failed> {
+        let Self { client, download, session, pieces, .. } = self;
+        let session = session.as_mut().ok_or_else(|| wire("a session's frame without sessions"))?;
+        // It may have to wait for another request: what the application has sent before goes out before.
+        download.deliver(*client, pieces, false)?;
+        let mut gone = || self.wake.is_stopping() || has_hung_up(self.worker);
+        let now = Now { cookies: client.cookies(), head_sent: download.has_head(), cancelled: &mut gone };
+        let heard = match session.answer(code, payload, now).map_err(DispatchError::Wire)? {
+            Answered::Reply(status, payload) => Heard::Reply(status, payload),
+            Answered::Nothing => Heard::More,
+            Answered::Failed(e) => Heard::Failed(Failed::Session(e)),
+        };
+        if let Some(name) = session.take_log_name() {
+            client.note_session(&name);
+        }
+        Ok(heard)
+    }
+
+    fn deliver(&mut self, ended: bool) -> Result<(), Failed> {
+        self.download.deliver(self.client, &mut self.pieces, ended)
     }
 }
 
