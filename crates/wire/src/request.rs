@@ -116,13 +116,7 @@ impl Prefix {
     /// Reads the fixed part; says which protocol the sender speaks if it is not ours.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
-        if r.u32("magic")? != MAGIC {
-            return Err(WireError::NotOurs);
-        }
-        let protocol = r.u16("protocol")?;
-        if protocol != crate::PROTOCOL {
-            return Err(WireError::Protocol(protocol));
-        }
+        r.opening(MAGIC)?;
         let flags = r.u16("flags")?;
         let number = r.u32("number")?;
         let log_level = u8::try_from(r.u32("log level")?).map_err(|_| WireError::Bad("log level"))?;
