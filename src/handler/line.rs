@@ -13,17 +13,14 @@ pub struct Line<'t> {
     /// The queue.
     pub queue: Arc<Queue>,
     task: Task<'t>,
-    script: Script,
     until: u64,
     opened_again: bool,
 }
 
 impl<'t> Line<'t> {
-    /// Opens it, for `script` as the group's processes see it. droverd has until `until` (CLOCK_MONOTONIC nanoseconds) to answer.
-    pub fn open(task: Task<'t>, script: &[u8], until: u64) -> Result<Self, DispatchError> {
-        let script = Script { path: script.to_vec(), callable: task.selection.callable_object.clone() };
-        let queue = ask(task, &script, until)?;
-        Ok(Self { queue, task, script, until, opened_again: false })
+    /// Opens it. droverd has until `until` (CLOCK_MONOTONIC nanoseconds) to answer.
+    pub fn open(task: Task<'t>, until: u64) -> Result<Self, DispatchError> {
+        Ok(Self { queue: ask(task, until)?, task, until, opened_again: false })
     }
 
     /// After a request could not be put in it: opens it once more if that may help, else gives the error back.
@@ -32,14 +29,15 @@ impl<'t> Line<'t> {
             return Err(e);
         }
         self.task.context.queues.forget(&self.task.selection.key, &self.queue);
-        self.queue = ask(self.task, &self.script, self.until)?;
+        self.queue = ask(self.task, self.until)?;
         self.opened_again = true;
         Ok(())
     }
 }
 
-fn ask(task: Task<'_>, script: &Script, until: u64) -> Result<Arc<Queue>, DispatchError> {
-    task.context.queues.open(&task.selection.key, script.clone(), task.context.wake, until)
+fn ask(task: Task<'_>, until: u64) -> Result<Arc<Queue>, DispatchError> {
+    let script = Script { path: task.script.to_vec(), callable: task.selection.callable_object.clone() };
+    task.context.queues.open(&task.selection.key, script, task.context.wake, until)
 }
 
 /// Nobody holds the other end any more: the group went and came back. (PERM: a worker has forbidden its queue to take descriptors.)

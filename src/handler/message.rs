@@ -30,8 +30,8 @@ pub fn prefix(r: &Request<'_>, task: Task<'_>, received: &Received<'_>, limits: 
 }
 
 /// Begins the message: script, callable, environment.
-pub fn begin(r: &Request<'_>, script: &[u8], callable: &[u8], message: &mut Builder) -> Result<(), Failed> {
-    message.begin(script, callable).map_err(DispatchError::TooLarge)?;
+pub fn begin(r: &Request<'_>, task: Task<'_>, message: &mut Builder) -> Result<(), Failed> {
+    message.begin(task.script, &task.selection.callable_object).map_err(DispatchError::TooLarge)?;
     for (name, value) in r.each_env() {
         message.pair(name, value).map_err(DispatchError::TooLarge)?;
     }

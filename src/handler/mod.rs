@@ -13,6 +13,7 @@ mod delivery;
 mod download;
 pub mod environ;
 pub mod failure;
+mod frames;
 mod line;
 mod message;
 pub mod proxy;
@@ -76,6 +77,8 @@ struct Task<'t> {
     settings: &'t Settings<'t>,
     group: &'t Group,
     selection: &'t Selection,
+    /// The script's path as the group's processes see it.
+    script: &'t [u8],
     context: Context<'t>,
 }
 
@@ -104,33 +107,17 @@ pub fn handle(r: &mut Request<'_>, settings: &Settings<'_>, context: Context<'_>
         return refused;
     }
     let selection = select::select(r, settings, context.resolved.implicit_name());
-    let group = match context.resolved.group_for(r.server_hostname(), &selection.key.group) {
-        Ok(group) if settings.allows_process_group(if selection.implicit { b"" } else { &selection.key.group }) => group,
-        Ok(_) => {
-            let text = format!("group '{}' is not allowed here by WSGIRestrictProcess", selection.key.group.escape_ascii());
-            return refuse(r, 500, Code::GroupRestricted, &text);
-        }
-        Err(e) => return refuse(r, 500, e.code(), &e.to_string()),
+    let (group, script) = match checks::permit(r, settings, &selection, context.resolved) {
+        Ok(permitted) => permitted,
+        Err(refused) => return refused,
     };
-    if let Some(text) = checks::wrong_owner(r, group) {
-        return refuse(r, 403, Code::ScriptOwner, &text);
-    }
-    if selection.implicit && context.resolved.first_implicit() {
-        let text = "a script runs without WSGIProcessGroup: in the implicit group 'default' (there is no embedded mode)";
-        r.log(Level::Notice, Code::ImplicitGroup, text);
-    }
-    let Some(script) = group.inside(r.filename().unwrap_or_default()) else {
-        let text = format!("the script {} lies outside of its group's chroot=", r.filename().unwrap_or_default().escape_ascii());
-        return refuse(r, 500, Code::ScriptOutside, &text);
-    };
-    let script = group.root.as_ref().map(|_| script.to_vec());
     environ::build(r, settings, &selection);
-    if let Some(script) = script {
-        r.set_env(c"SCRIPT_FILENAME", &script);
+    if group.root.is_some() {
+        r.set_env(c"SCRIPT_FILENAME", script);
     }
     // Taken out, not borrowed: an internal redirect comes back here on the same thread.
     let mut buffers = BUFFERS.take();
-    let result = run(r, Task { settings, group, selection: &selection, context }, &mut buffers);
+    let result = run(r, Task { settings, group, selection: &selection, script, context }, &mut buffers);
     BUFFERS.set(buffers);
     match result {
         Ok(Answer::Whole) => Verdict::Done,
@@ -146,11 +133,6 @@ pub fn handle(r: &mut Request<'_>, settings: &Settings<'_>, context: Context<'_>
     }
 }
 
-fn refuse(r: &Request<'_>, status: u16, code: Code, text: &str) -> Verdict {
-    r.log(Level::Error, code, text);
-    Verdict::Status(status)
-}
-
 /// Puts the request on its queue and relays until its end.
 fn run(r: &mut Request<'_>, task: Task<'_>, buffers: &mut Buffers) -> Result<Answer, Broken> {
     let Task { group, selection, context, .. } = task;
@@ -163,13 +145,12 @@ fn run(r: &mut Request<'_>, task: Task<'_>, buffers: &mut Buffers) -> Result<Ans
 
     let started = monotonic_ns();
     let limits = limits(r, group, started);
-    let script = group.inside(r.filename().unwrap_or_default()).unwrap_or_default();
     let mut prefix = message::prefix(r, task, &received, &limits, started);
-    message::begin(r, script, &selection.callable_object, message)?;
+    message::begin(r, task, message)?;
 
     let until = limits.take_by.unwrap_or_else(|| started.saturating_add(limits.silence));
     // Before anything is counted: a client that makes up names of application groups must not fill the table.
-    let line = Line::open(task, script, until.min(started.saturating_add(OPEN_NS)))?;
+    let line = Line::open(task, until.min(started.saturating_add(OPEN_NS)))?;
     let most = context.resolved.most_of_a_group(group.capacity, context.gate.slots);
     let ticket = context.gate.enter(&selection.key, group, most, context.wake, until)?;
 

@@ -5,7 +5,7 @@ use crate::handler::account::Account;
 use crate::handler::client::{BadHead, Gone, Pass};
 use drover_sys::channel;
 use drover_wire::control::{self, OpenReply, Script};
-use drover_wire::frame::{Deframer, Header};
+use drover_wire::frame::{Deframer, Failure, Header};
 use drover_wire::head::Head;
 use drover_wire::request::{Builder, Prefix};
 use drover_wire::{WireError, head};
