@@ -2,7 +2,7 @@
 //!
 //! Responsible for: what httpd passes on of a worker's answer, which it does not believe: no body beyond Content-Length, none that is shorter
 //! taken for whole; what the client does not take at once being kept, within bounds. Must never: wait for the client where it can be asked.
-//! Called by: [`super::relay`].
+//! Called by: [`super::relay`], [`super::frames`].
 use super::account::Account;
 use super::client::{Client, Gone, Pass};
 use super::failure::Failed;

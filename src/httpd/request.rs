@@ -1,7 +1,7 @@
 //! A safe view of one request.
 //!
 //! Responsible for: every pointer of a request_rec being read as bytes, never as UTF-8, and never kept beyond the request.
-//! Must never: decide anything. Called by: `httpd::module` (which makes it), `handler` (which uses it).
+//! Must never: decide anything. Called by: `httpd::module` (which makes it), `handler` (which uses it), `client` (its body and answer).
 use super::{ffi, log};
 use crate::messages::Code;
 use std::ffi::{CStr, CString, c_char};

@@ -2,7 +2,7 @@
 //!
 //! Responsible for: the layout of each operation and each answer, and their limits. Must never: know what a session is good for,
 //! hold a copy of its data (they stand last, so that the sender may send them as a piece of their own). Called by: the worker
-//! (`crates/worker/src/session.rs`), `src/handler` (the other side).
+//! (`crates/worker/src/session.rs`), `src/session` (the other side).
 //!
 //! A frame to httpd has an [`Op`] as its code, one to the worker a [`Status`]. To each [`Request`] comes exactly one answer, in
 //! the order of the requests, but none to [`Request::Used`] and to a [`Save`] that says so.
