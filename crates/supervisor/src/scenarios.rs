@@ -1,6 +1,7 @@
 //! The pool, story by story: what it is told (left), what it must say (right).
+use crate::changed::{HOLD, MAX_HELD, MOST_FILES};
 use crate::events::{Action, Event, Limits, Now, ScriptFailure, Why};
-use crate::pool::{HOLD, MAX_HELD, MOST_FILES, Pool};
+use crate::pool::Pool;
 use std::time::Duration;
 
 const fn s(seconds: u64) -> Duration {
