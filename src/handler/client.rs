@@ -43,9 +43,14 @@ pub enum Pass {
     Cut,
 }
 
-/// The client does not take the answer any more.
+/// Why the rest of an answer is not wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gone;
+pub enum Unwanted {
+    /// The client does not take it any more.
+    Gone,
+    /// An output filter has answered the request itself.
+    Answered,
+}
 
 /// What of a head could not be used; the text goes to the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +67,7 @@ pub trait Client {
     /// Sets status and headers. Nothing is sent before the first [`Client::pass`].
     fn set_head(&mut self, head: &Head<'_>) -> Result<(), BadHead>;
     /// Passes pieces of the answer's body on.
-    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Gone>;
+    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Unwanted>;
     /// Bytes that [`Client::pass`] takes without waiting for the client, about; `usize::MAX`: as many as one likes, or it cannot be told.
     fn room(&self) -> usize;
     /// The Cookie header.

@@ -4,7 +4,7 @@
 //! taken for whole; what the client does not take at once being kept, within bounds. Must never: wait for the client where it can be asked.
 //! Called by: [`super::relay`].
 use super::admission::Kept;
-use super::client::{Client, Gone, Pass};
+use super::client::{Client, Pass, Unwanted};
 use super::failure::Failed;
 use super::relay::{Answer, Manner};
 use crate::dispatch::DispatchError;
@@ -149,7 +149,7 @@ impl<'a> Download<'a> {
         }
         if self.is_wanted(client, pieces) {
             self.sent = true;
-            client.pass(pieces, if ended { Pass::End } else { Pass::Flush }).map_err(|Gone| Failed::ClientGone)?;
+            client.pass(pieces, if ended { Pass::End } else { Pass::Flush }).map_err(unwanted)?;
         } else {
             self.backlog.add(pieces);
         }
@@ -180,9 +180,16 @@ impl<'a> Download<'a> {
         let last = ended && piece.len() == rest.len();
         let n = piece.len();
         self.sent = true;
-        client.pass(&[piece], if last { Pass::End } else { Pass::Flush }).map_err(|Gone| Failed::ClientGone)?;
+        client.pass(&[piece], if last { Pass::End } else { Pass::Flush }).map_err(unwanted)?;
         self.backlog.take(n);
         Ok(())
+    }
+}
+
+const fn unwanted(why: Unwanted) -> Failed {
+    match why {
+        Unwanted::Gone => Failed::ClientGone,
+        Unwanted::Answered => Failed::Answered,
     }
 }
 

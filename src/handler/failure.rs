@@ -21,6 +21,8 @@ pub enum Failed {
     Head(String),
     /// The client does not take the answer.
     ClientGone,
+    /// An output filter has answered the request itself.
+    Answered,
     /// The session that the application had changed could not be saved.
     Session(drover_session::Error),
     /// The group has as many requests as it may have; the text is for the log, and `None` when it was logged just now.
@@ -83,7 +85,7 @@ pub const fn verdict(failed: &Failed) -> Verdict {
         Failed::Session(drover_session::Error::TooLarge(..)) => (500, Level::Error, Code::SessionUnavailable, None),
         Failed::Session(_) => (503, Level::Error, Code::SessionUnavailable, Some(5)),
         Failed::Overloaded(_) => (503, Level::Warn, Code::Overloaded, Some(5)),
-        Failed::ClientGone => (400, Level::Info, Code::ClientGone, None),
+        Failed::ClientGone | Failed::Answered => (400, Level::Info, Code::ClientGone, None),
     };
     Verdict { status, level, code, retry_after }
 }
@@ -101,6 +103,7 @@ impl fmt::Display for Failed {
             Self::Head(why) => write!(f, "the application's head cannot be sent: {why}"),
             Self::Session(e) => write!(f, "the session could not be saved: {e}"),
             Self::Overloaded(text) => f.write_str(text.as_deref().unwrap_or("the group has as many requests as it may have")),
+            Self::Answered => f.write_str("an output filter has answered the request in the application's place"),
             Self::ClientGone => f.write_str("the client went away before the answer was complete"),
         }
     }

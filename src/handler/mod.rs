@@ -59,7 +59,7 @@ pub enum Verdict {
     Done,
     /// Answer with this status.
     Status(u16),
-    /// An input filter has failed: it has answered the request, or httpd does.
+    /// A filter has failed: it has answered the request, or httpd does.
     FilterError,
 }
 
@@ -357,7 +357,7 @@ fn wait_for_client(r: &Request<'_>, until: u64) -> bool {
 fn fail(r: &mut Request<'_>, broken: &Broken, group: &[u8]) -> Verdict {
     let v = verdict(&broken.failed);
     let of = format!("(group '{}')", group.escape_ascii());
-    if broken.sent {
+    if broken.sent && broken.failed != Failed::Answered {
         let gone = v.code == Code::ClientGone;
         let (level, code) = if gone { (v.level, v.code) } else { (Level::Error, Code::Truncated) };
         r.log(level, code, &format!("the answer was cut short: {}: {} {of}", v.code, broken.failed));
@@ -368,7 +368,7 @@ fn fail(r: &mut Request<'_>, broken: &Broken, group: &[u8]) -> Verdict {
     if broken.failed != Failed::Overloaded(None) {
         r.log(v.level, v.code, &format!("{} {of}", broken.failed));
     }
-    if broken.failed == Failed::Body(BodyError::Answered) {
+    if matches!(broken.failed, Failed::Body(BodyError::Answered) | Failed::Answered) {
         return Verdict::FilterError;
     }
     r.reset_status();

@@ -2,7 +2,7 @@
 use super::*;
 use crate::dispatch::{Key, Outgoing, Queue, Queues};
 use crate::handler::admission::Kept;
-use crate::handler::client::{BadHead, Gone, Pass};
+use crate::handler::client::{BadHead, Pass, Unwanted};
 use drover_sys::channel;
 use drover_wire::control::{self, OpenReply, Script};
 use drover_wire::frame::{Deframer, Header};
@@ -22,6 +22,8 @@ struct Fake {
     passes: Vec<Pass>,
     logs: Vec<(u16, String)>,
     gone: bool,
+    /// An output filter answers.
+    answered: bool,
     /// The client's socket, and what it says it takes.
     slow: Option<(OwnedFd, usize)>,
     /// A worker that reads all that it was sent before more is read from the client.
@@ -74,10 +76,14 @@ impl Client for Fake {
         self.status = Some(head.status);
         Ok(())
     }
-    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Gone> {
+    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Unwanted> {
         pieces.iter().for_each(|p| self.out.extend_from_slice(p));
         self.passes.push(how);
-        if self.gone { Err(Gone) } else { Ok(()) }
+        match (self.answered, self.gone) {
+            (true, _) => Err(Unwanted::Answered),
+            (_, true) => Err(Unwanted::Gone),
+            _ => Ok(()),
+        }
     }
     fn room(&self) -> usize {
         self.slow.as_ref().map_or(usize::MAX, |(_, room)| *room)
@@ -360,6 +366,17 @@ fn a_failure_after_a_part_is_told_as_cut() {
     })
     .unwrap_err();
     assert_eq!((broken.failed, broken.sent), (Failed::Worker(Failure::Exception, "ValueError: x".into()), true));
+}
+
+#[test]
+fn a_filter_that_has_answered_ends_it() {
+    let mut fake = Fake { answered: true, ..Fake::default() };
+    let broken = run(&mut fake, Upload::None, PLAIN, |w| {
+        w.head(200, &[]);
+        w.send(Kind::Body, 0, b"x");
+    })
+    .unwrap_err();
+    assert_eq!(broken.failed, Failed::Answered);
 }
 
 #[test]

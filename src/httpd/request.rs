@@ -3,7 +3,7 @@
 //! Responsible for: every pointer of a request_rec being read as bytes, never as UTF-8, and never kept beyond the request.
 //! Must never: decide anything. Called by: `httpd::module` (which makes it), `handler` (which uses it).
 use super::{ffi, log};
-use crate::handler::client::{BadHead, BodyError, BodyRead, Client, Gone, Pass};
+use crate::handler::client::{BadHead, BodyError, BodyRead, Client, Pass, Unwanted};
 use crate::messages::Code;
 use drover_wire::head::{Head, is_hop_by_hop};
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -459,30 +459,31 @@ impl Client for Request<'_> {
         if head.status < 200 {
             return Err(BadHead(format!("status {} is httpd's own", head.status)));
         }
-        let line = [head.status.to_string().as_bytes(), b" ", head.reason].concat();
+        let separator: &[u8] = if head.reason.is_empty() { b"" } else { b" " };
+        let line = [head.status.to_string().as_bytes(), separator, head.reason].concat();
         let line = self.pooled(&line);
         let r = self.raw;
-        // SAFETY: the line lies in the request's pool.
+        // SAFETY: the line lies in the request's pool. To a mere number httpd adds the reason that it knows; without a line it would make 500 of
+        // a number that it does not know.
         unsafe {
             (*r).status = c_int::from(head.status);
-            if !head.reason.is_empty() {
-                (*r).status_line = line;
-            }
+            (*r).status_line = line;
         }
         // Values of one name become one list, as RFC 9110 §5.3 allows and mod_wsgi does; joined here, as apr_table_merge copies the list again
         // for each that it adds.
         let mut lists: Vec<(&[u8], Vec<u8>)> = Vec::new();
         for field in head.fields {
             let (name, value) = field.map_err(|e| BadHead(e.to_string()))?;
+            // RFC 9110 §5.5: white space around it is no part of the value. Django writes its cookies with a space in front.
+            let value = value.trim_ascii();
             if is_hop_by_hop(name) {
                 return Err(BadHead(format!("{} belongs to the connection, which is httpd's", name.escape_ascii())));
             } else if name.eq_ignore_ascii_case(b"Content-Type") {
                 // SAFETY: the copy lies in the request's pool.
                 unsafe { ffi::ap_set_content_type(r, self.pooled(value)) };
             } else if name.eq_ignore_ascii_case(b"Content-Length") {
-                let digits = value.trim_ascii();
                 let length =
-                    str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit)).and_then(|t| t.parse::<i64>().ok());
+                    str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit)).and_then(|t| t.parse::<i64>().ok());
                 let Some(length) = length else { return Err(BadHead("Content-Length is not a number".into())) };
                 // SAFETY: the request is live.
                 unsafe { ffi::ap_set_content_length(r, length) };
@@ -503,7 +504,7 @@ impl Client for Request<'_> {
         Ok(())
     }
 
-    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Gone> {
+    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Unwanted> {
         if self.output.is_null() {
             // SAFETY: the brigade lives in the request's pool.
             self.output = unsafe { ffi::drover_brigade(self.raw) };
@@ -519,7 +520,11 @@ impl Client for Request<'_> {
         };
         // SAFETY: the brigade is ours; what is in it is valid until the call returns, and it is emptied then.
         let status = unsafe { ffi::drover_pass(self.raw, self.output, how) };
-        if status == ffi::APR_SUCCESS { Ok(()) } else { Err(Gone) }
+        match status {
+            ffi::APR_SUCCESS => Ok(()),
+            ffi::AP_FILTER_ERROR => Err(Unwanted::Answered),
+            _ => Err(Unwanted::Gone),
+        }
     }
 
     fn room(&self) -> usize {

@@ -123,6 +123,9 @@ apr_status_t drover_pass(request_rec *r, apr_bucket_brigade *bb, int how)
         APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_eos_create(alloc));
     else
         APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_flush_create(alloc));
+    /* httpd's filter cuts ranges only out of an answer that comes in one brigade, and answers 416 in the place of any: what an application
+       makes of Range would depend on how its answer happens to arrive. */
+    ap_remove_output_filter_byhandle(r->output_filters, "BYTERANGE");
     rv = ap_pass_brigade(r->output_filters, bb);
     apr_brigade_cleanup(bb);
     if (how == 2)
