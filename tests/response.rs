@@ -130,6 +130,43 @@ both_test!(header_fields_and_status, |site| {
     let odd = httpd.get("/status_text");
     assert_eq!((odd.status, odd.reason.as_str()), (299, "Quite Unusual (really)"));
     assert_eq!(httpd.get("/latin1").header("X-Name"), Some("caf\u{e9}"));
+    for (line, status, reason) in [("299", 299, ""), ("418", 418, ""), ("404", 404, "Not Found")] {
+        let answer = httpd.get(&format!("/status_alone?{line}"));
+        assert_eq!((answer.status, answer.reason.as_str(), answer.text().as_str()), (status, reason, "x"), "{line}");
+    }
+    // White space around a value is no part of it.
+    let mut conn = httpd.connect();
+    conn.send("GET /spaces HTTP/1.0\r\n\r\n").expect("send");
+    let text = String::from_utf8_lossy(&conn.drain()).into_owned();
+    for line in ["Set-Cookie: a=1", "X-Space: b", "X-Tab: c"] {
+        assert!(text.contains(&format!("\r\n{line}\r\n")), "{line}: {text}");
+    }
+});
+
+// httpd itself would cut a range out of one answer and not out of another, as the answer arrives in one piece or in several.
+both_test!(a_range_is_the_applications_affair, |site| {
+    let httpd = self::site(site).start();
+    for range in ["bytes=2-3", "bytes=-2", "bytes=1-1,3-3", "bytes=100-"] {
+        for (path, text) in [("/cookies", "cookies"), ("/single", "no length given\n"), ("/empty", "")] {
+            let answer = httpd.request("GET", path).header("Range", range).send();
+            assert_eq!((answer.status, answer.text().as_str(), answer.complete), (200, text, true), "{path} {range}");
+            assert!(answer.header("Content-Range").is_none(), "{path} {range}: {answer:?}");
+        }
+        let answer = httpd.request("GET", "/partial").header("Range", range).send();
+        assert_eq!((answer.status, answer.text().as_str(), answer.header("Content-Range")), (206, "b", Some("bytes 1-1/3")), "{range}");
+    }
+});
+
+// httpd answers 500 in the application's place when a header is none: that answer must arrive.
+both_test!(an_output_filter_answers, |site| {
+    let bad = "<Location /on>\nHeader set X-Bad expr=%{unescape:a%01b}\n</Location>";
+    let httpd = noisy(site).modules("headers").config(bad).allow_log("AH02430").start();
+    for path in ["/on/cookies", "/on/single"] {
+        let answer = httpd.get(path);
+        assert_eq!((answer.status, answer.complete), (500, true), "{path}: {answer:?}");
+        assert!(answer.header("X-Bad").is_none() && answer.text().contains("Internal Server Error"), "{path}: {answer:?}");
+    }
+    assert_eq!(httpd.ok("/cookies"), "cookies");
 });
 
 both_test!(wrong_heads_are_never_sent, |site| {
