@@ -8,20 +8,26 @@
 #![allow(unsafe_code)]
 use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
 use crate::id::Key;
+use crate::turns::{self, Turns};
 use drover_sys::filelock::{self, Hold};
+use drover_sys::mutex::Held;
 use heed::types::{Bytes, Unit};
-use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RwTxn, WithoutTls};
+use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
 use parking_lot::RwLock;
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// Threads of all children of httpd that can read at the same time.
 const READERS: u32 = 16_384;
+/// Bytes of `lock.mdb` with so many: a line of the cache for each, and some for what is common to all (mdb.c: mdb_env_setup_locks).
+const LOCK_FILE: u64 = (READERS as u64 + 7) * 64;
 /// The pages that describe the store: a file that is shorter is none.
 const META_PAGES: u64 = 2;
 /// Where in a page that describes the store its last page stands: after the page's head, four numbers and two tables.
@@ -45,6 +51,7 @@ pub struct Disk {
     directory: PathBuf,
     map_size: usize,
     always_sync: bool,
+    patience: Duration,
     guard: File,
     opened: RwLock<Option<Opened>>,
     unsynced: AtomicBool,
@@ -52,10 +59,14 @@ pub struct Disk {
     say: Say,
 }
 
+type Records = Database<Bytes, Bytes>;
+type Index = Database<Bytes, Unit>;
+
 struct Opened {
     env: Env<WithoutTls>,
-    records: Database<Bytes, Bytes>,
-    index: Database<Bytes, Unit>,
+    turns: Turns,
+    records: Records,
+    index: Index,
     data: PathBuf,
     seen: Seen,
 }
@@ -77,6 +88,16 @@ enum Trouble {
     Outgrown,
     /// The store is damaged.
     Damaged(String),
+}
+
+impl Trouble {
+    /// A file that cannot be used.
+    fn of(path: &Path, e: std::io::Error) -> Self {
+        match Self::from(heed::Error::Io(e)) {
+            Self::Told(Error::Unavailable(why)) => Self::Told(Error::Unavailable(format!("{}: {why}", path.display()))),
+            other => other,
+        }
+    }
 }
 
 impl From<heed::Error> for Trouble {
@@ -140,12 +161,19 @@ impl Disk {
             directory: directory.to_owned(),
             map_size,
             always_sync,
+            patience: turns::PATIENCE,
             guard,
             opened: RwLock::new(None),
             unsynced: AtomicBool::new(false),
             openings: AtomicU64::new(0),
             say,
         }
+    }
+
+    /// With another end to each wait than [`turns::PATIENCE`].
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     fn store(&self) -> PathBuf {
@@ -235,6 +263,7 @@ impl Disk {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(refused(e)),
             _ => {}
         }
+        let turns = Turns::open(&self.directory, self.patience).map_err(|e| Trouble::of(&self.directory.join("turns"), e))?;
         let flags = if self.always_sync { EnvFlags::empty() } else { EnvFlags::NO_SYNC };
         let data = path.join("data.mdb");
         look_at_head(&data)?;
@@ -243,38 +272,41 @@ impl Disk {
         if let Some(size) = map_size {
             options.map_size(size);
         }
+        let turn = turns.reader()?;
+        allocate_lock_file(&path.join("lock.mdb"))?;
         // SAFETY: the file is changed through LMDB only, by processes that keep to its locks: the directory is its owner's alone (0700), and
         // `is_sound` looks at its size before each use.
         let env = unsafe { options.flags(flags).open(&path)? };
+        drop(turn);
         let Ok(found) = std::fs::metadata(&data) else { return Err(Trouble::Stale) };
-        is_whole(&env, &data, found.len())?;
-        let mut txn = env.write_txn()?;
-        let records = env.create_database(&mut txn, Some("records"))?;
-        let index = env.create_database(&mut txn, Some("expiry"))?;
-        txn.commit()?;
+        is_whole(&env, &turns, &data, found.len())?;
+        let (records, index) = tables(&env, &turns)?;
         let inode = inode_of(&path).ok_or(Trouble::Stale)?;
         let seen = Seen { number: self.openings.fetch_add(1, Ordering::Relaxed), inode };
-        Ok(Opened { env, records, index, data, seen })
+        Ok(Opened { env, turns, records, index, data, seen })
     }
 
-    fn commit(&self, txn: RwTxn<'_>) -> Result<(), Trouble> {
-        txn.commit()?;
+    fn commit(&self, txn: Writing<'_>) -> Result<(), Trouble> {
+        txn.txn.commit()?;
         self.unsynced.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     fn sweep_step(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
         self.run(|opened| {
+            if !opened.turns.are_shared() {
+                return Err(Trouble::Stale);
+            }
             opened.clear_dead_readers();
             let nothing = {
-                let txn = opened.env.read_txn()?;
+                let txn = opened.read()?;
                 let first = opened.index.first(&txn)?.and_then(|(entry, ())| entry.first_chunk().map(|b| u64::from_be_bytes(*b)));
                 first.is_none_or(|minute| minute.saturating_mul(STEP_MS) > now_ms)
             };
             if nothing {
                 return Ok(Swept::default());
             }
-            let mut txn = opened.env.write_txn()?;
+            let mut txn = opened.write()?;
             let swept = opened.sweep(&mut txn, now_ms, budget)?;
             self.commit(txn)?;
             Ok(swept)
@@ -284,7 +316,7 @@ impl Disk {
     /// Stores many at once, whatever was there; for memory that is written down.
     pub fn put_all(&self, all: &[(Key, &Record)]) -> Result<(), Error> {
         self.run(|opened| {
-            let mut txn = opened.env.write_txn()?;
+            let mut txn = opened.write()?;
             for (key, record) in all {
                 opened.replace(&mut txn, key, record)?;
             }
@@ -338,7 +370,7 @@ fn look_at_head(data: &Path) -> Result<(), Trouble> {
 }
 
 /// The file is as long as the store says of itself: reading past the end of a mapped file would end the process.
-fn is_whole(env: &Env<WithoutTls>, data: &Path, len: u64) -> Result<(), Trouble> {
+fn is_whole(env: &Env<WithoutTls>, turns: &Turns, data: &Path, len: u64) -> Result<(), Trouble> {
     if len < META_PAGES * page_size() as u64 {
         return Err(Trouble::Damaged("it was cut short".into()));
     }
@@ -348,7 +380,7 @@ fn is_whole(env: &Env<WithoutTls>, data: &Path, len: u64) -> Result<(), Trouble>
         return Err(Trouble::Outgrown);
     }
     if len < needed {
-        lengthen(env, data)?;
+        lengthen(env, turns, data)?;
     }
     Ok(())
 }
@@ -356,8 +388,8 @@ fn is_whole(env: &Env<WithoutTls>, data: &Path, len: u64) -> Result<(), Trouble>
 /// The last pages of a sound store may never have been written. If this one was cut, empty pages are an error, missing ones death.
 ///
 /// Only a writer makes the file longer: while we are it, nobody else does, and nothing is cut off that was written since the first look.
-fn lengthen(env: &Env<WithoutTls>, data: &Path) -> Result<(), Trouble> {
-    let _writer = env.write_txn()?;
+fn lengthen(env: &Env<WithoutTls>, turns: &Turns, data: &Path) -> Result<(), Trouble> {
+    let _writer = Writing::begin(env, turns)?;
     let needed = bytes_of(env.info().last_page_number);
     let file = OpenOptions::new().write(true).open(data).map_err(heed::Error::Io)?;
     if file.metadata().map_err(heed::Error::Io)?.len() < needed {
@@ -366,21 +398,94 @@ fn lengthen(env: &Env<WithoutTls>, data: &Path) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// Gives the file of LMDB's locks its blocks on the disk: LMDB makes it of one hole, and on a full disk a write into that would end the process. A
+/// file of this length and nothing but zeros is to LMDB as good as none. Not while this process has the store open: LMDB's locks of the
+/// file would go when it is closed here.
+fn allocate_lock_file(path: &Path) -> Result<(), Trouble> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = file.map_err(|e| Trouble::of(path, e))?;
+    // One that is in use keeps its length: it says how many readers there can be.
+    let len = match file.metadata().map_err(|e| Trouble::of(path, e))?.len() {
+        0 => LOCK_FILE,
+        len => len,
+    };
+    loop {
+        match fallocate(&file, FallocateFlags::empty(), 0, len) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(Trouble::of(path, e.into())),
+        }
+    }
+}
+
+/// The tables of a store, made if need be. Those that are there are found without a write: reading does not wait for who writes.
+fn tables(env: &Env<WithoutTls>, turns: &Turns) -> Result<(Records, Index), Trouble> {
+    let turn = turns.reader()?;
+    let txn = env.read_txn()?;
+    drop(turn);
+    if let Some(both) = env.open_database(&txn, Some("records"))?.zip(env.open_database(&txn, Some("expiry"))?) {
+        txn.commit()?;
+        return Ok(both);
+    }
+    drop(txn);
+    let mut txn = Writing::begin(env, turns)?;
+    let both = (env.create_database(&mut txn, Some("records"))?, env.create_database(&mut txn, Some("expiry"))?);
+    txn.txn.commit()?;
+    Ok(both)
+}
+
 /// Bytes of a store with this last page.
 fn bytes_of(last_page: usize) -> u64 {
     (last_page as u64).saturating_add(1).saturating_mul(page_size() as u64)
+}
+
+/// A write, with the turn for it.
+struct Writing<'o> {
+    // Ends before the turn does.
+    txn: RwTxn<'o>,
+    _turn: Held<'o>,
+}
+
+impl<'o> Writing<'o> {
+    fn begin(env: &'o Env<WithoutTls>, turns: &'o Turns) -> Result<Self, Trouble> {
+        let turn = turns.writer()?;
+        Ok(Self { txn: env.write_txn()?, _turn: turn })
+    }
+}
+
+impl<'o> Deref for Writing<'o> {
+    type Target = RwTxn<'o>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.txn
+    }
+}
+
+impl DerefMut for Writing<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.txn
+    }
 }
 
 impl Opened {
     /// The store is still the one at its path, and can be read.
     fn is_sound(&self) -> Result<(), Trouble> {
         let found = std::fs::metadata(&self.data).ok().filter(|m| m.ino() == self.seen.inode).ok_or(Trouble::Stale)?;
-        is_whole(&self.env, &self.data, found.len())
+        is_whole(&self.env, &self.turns, &self.data, found.len())
+    }
+
+    fn read(&self) -> Result<RoTxn<'_, WithoutTls>, Trouble> {
+        let _turn = self.turns.reader()?;
+        Ok(self.env.read_txn()?)
+    }
+
+    fn write(&self) -> Result<Writing<'_>, Trouble> {
+        Writing::begin(&self.env, &self.turns)
     }
 
     /// Readers that were killed hold on to old pages; whether there were any.
     fn clear_dead_readers(&self) -> bool {
-        self.env.clear_stale_readers().is_ok_and(|n| n > 0)
+        self.turns.reader().is_ok_and(|_turn| self.env.clear_stale_readers().is_ok_and(|n| n > 0))
     }
 
     /// Puts a record and moves its entry in the index.
@@ -442,7 +547,7 @@ impl Opened {
 impl Engine for Disk {
     fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
         let found = self.run(|opened| {
-            let txn = opened.env.read_txn()?;
+            let txn = opened.read()?;
             Ok(opened.records.get(&txn, &key.0)?.map(Record::decode))
         })?;
         match found {
@@ -458,7 +563,7 @@ impl Engine for Disk {
 
     fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error> {
         self.run(|opened| {
-            let mut txn = opened.env.write_txn()?;
+            let mut txn = opened.write()?;
             if how != Put::Any {
                 let lives = opened.records.get(&txn, &key.0)?.and_then(expiry).is_some_and(|expires| now_ms < expires);
                 match (how, lives) {
@@ -474,7 +579,7 @@ impl Engine for Disk {
 
     fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error> {
         self.run(|opened| {
-            let mut txn = opened.env.write_txn()?;
+            let mut txn = opened.write()?;
             let Some(Ok(mut record)) = opened.records.get(&txn, &key.0)?.map(Record::decode) else { return Ok(()) };
             record.accessed_ms = record.accessed_ms.max(accessed_ms);
             opened.replace(&mut txn, key, &record)?;
@@ -484,7 +589,7 @@ impl Engine for Disk {
 
     fn remove(&self, key: &Key, now_ms: u64) -> Result<bool, Error> {
         self.run(|opened| {
-            let mut txn = opened.env.write_txn()?;
+            let mut txn = opened.write()?;
             let expires = opened.delete(&mut txn, key)?;
             self.commit(txn)?;
             Ok(expires.is_some_and(|expires| now_ms < expires))
@@ -511,7 +616,7 @@ impl Engine for Disk {
 
     fn figures(&self) -> Result<Figures, Error> {
         self.run(|opened| {
-            let txn = opened.env.read_txn()?;
+            let txn = opened.read()?;
             Ok(Figures { sessions: opened.records.len(&txn)?, bytes: opened.env.real_disk_size()? })
         })
     }

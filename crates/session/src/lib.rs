@@ -10,6 +10,7 @@
 //! * [`lock`]: one lock a session, over all processes.
 //! * [`choice`]: which engine, and why.
 //! * [`place`]: the directory of a store.
+//! * [`turns`]: who writes to a store on disk, and how long the others wait.
 //! * [`store`]: all of it together.
 pub mod choice;
 pub mod disk;
@@ -20,6 +21,7 @@ pub mod memory;
 pub mod owner;
 pub mod place;
 pub mod store;
+pub mod turns;
 
 pub use choice::{Asked, Choice, Kept, Refused, choose};
 pub use engine::{Engine, Error, Figures, Put, Record, Swept};
