@@ -52,6 +52,7 @@ pub struct Disk {
     map_size: usize,
     always_sync: bool,
     patience: Duration,
+    only_existing: bool,
     guard: File,
     opened: RwLock<Option<Opened>>,
     unsynced: AtomicBool,
@@ -162,6 +163,7 @@ impl Disk {
             map_size,
             always_sync,
             patience: turns::PATIENCE,
+            only_existing: false,
             guard,
             opened: RwLock::new(None),
             unsynced: AtomicBool::new(false),
@@ -174,6 +176,12 @@ impl Disk {
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The store as it is, or none: it is neither made nor moved aside.
+    #[must_use]
+    pub fn only_existing(self) -> Self {
+        Self { only_existing: true, ..self }
     }
 
     fn store(&self) -> PathBuf {
@@ -218,6 +226,9 @@ impl Disk {
         let map_size = if is_at_its_path && matches!(trouble, Trouble::Outgrown) { None } else { Some(self.map_size) };
         for _ in 0..2 {
             if let Some(why) = damage.take() {
+                if self.only_existing {
+                    return Err(Error::Damaged(format!("{}: {why}", self.store().display())));
+                }
                 self.move_aside(&why)?;
             }
             match self.open(map_size) {
@@ -255,11 +266,17 @@ impl Disk {
         Err(refused(ErrorKind::AlreadyExists.into()))
     }
 
+    /// An empty file would become a new store.
+    fn is_there(&self) -> std::io::Result<()> {
+        let data = std::fs::metadata(self.store().join("data.mdb"))?;
+        if data.len() > 0 { Ok(()) } else { Err(ErrorKind::NotFound.into()) }
+    }
+
     /// With `None` as large as any process has had it.
     fn open(&self, map_size: Option<usize>) -> Result<Opened, Trouble> {
         let path = self.store();
         let refused = |e: std::io::Error| Trouble::Told(Error::Unavailable(format!("{}: {e}", path.display())));
-        match DirBuilder::new().mode(0o700).create(&path) {
+        match if self.only_existing { self.is_there() } else { DirBuilder::new().mode(0o700).create(&path) } {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(refused(e)),
             _ => {}
         }

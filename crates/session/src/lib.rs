@@ -11,7 +11,7 @@
 //! * [`choice`]: which engine, and why.
 //! * [`place`]: the directory of a store.
 //! * [`turns`]: who writes to a store on disk, and how long the others wait.
-//! * [`store`]: all of it together.
+//! * [`store`]: all of it together; [`visit`]: those that nobody uses.
 pub mod choice;
 pub mod disk;
 pub mod engine;
@@ -22,6 +22,7 @@ pub mod owner;
 pub mod place;
 pub mod store;
 pub mod turns;
+pub mod visit;
 
 pub use choice::{Asked, Choice, Kept, Refused, choose};
 pub use engine::{Engine, Error, Figures, Put, Record, Swept};
