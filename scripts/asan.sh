@@ -1,6 +1,6 @@
 #!/bin/sh
 # asan.sh: the unit tests under the address sanitizer: crates/wire, crates/sys, droverd's state machines, and the module's own (src/config,
-# src/resolved.rs, src/handler), on the installed toolchain.
+# src/resolved, src/handler), on the installed toolchain.
 set -eu
 repo=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 cd "$repo"

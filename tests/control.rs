@@ -13,7 +13,8 @@ fn drover(httpd: &Httpd, arguments: &[&str]) -> Command {
     command
 }
 
-fn run(httpd: &Httpd, arguments: &[&str]) -> (bool, String, String) {
+/// Whether `drover` with these arguments succeeds, what it prints, and what it complains of.
+pub fn run(httpd: &Httpd, arguments: &[&str]) -> (bool, String, String) {
     let Output { status, stdout, stderr } = drover(httpd, arguments).output().expect("drover");
     (status.success(), String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr).into_owned())
 }

@@ -2,7 +2,7 @@
 //!
 //! Responsible for: the old code serving on whatever is wrong with the new one, the reason being told, and 503 at once when there is
 //! nothing old. Called by: `main.rs`.
-use crate::harness::{Httpd, paths, until};
+use crate::harness::{Httpd, until};
 use crate::lifecycle::{app, change, under_load};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -11,9 +11,7 @@ use std::process::Command;
 const FAILED: &str = "DROVER0220|DROVER0221|DROVER0225|DROVER0226|DROVER0227|DROVER0228";
 
 fn status(httpd: &Httpd) -> String {
-    let socket = httpd.site.dir().join("run/drover.sock");
-    let output = Command::new(paths::drover()).arg("status").arg("--socket").arg(socket).output().expect("drover");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    crate::control::run(httpd, &["status"]).1
 }
 
 /// What is wrong with the new code, and what of it must stand in the log and in the status.

@@ -47,7 +47,7 @@ pub fn ask(port: u16, n: usize) -> Result<usize, String> {
     let answer = request.attempt().map_err(|e| e.to_string())?;
     let text = answer.text();
     let version = text.strip_prefix(before).and_then(|v| v.parse().ok()).filter(|_| answer.status == 200 && answer.complete);
-    version.ok_or_else(|| format!("{} {} {text}", n % 4, answer.status))
+    version.ok_or_else(|| format!("{} {} {}{text}", n % 4, answer.status, if answer.complete { "" } else { "cut " }))
 }
 
 /// Four clients, one kind of request each, while `meanwhile` runs. Gives what was wrong.

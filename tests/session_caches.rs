@@ -2,7 +2,8 @@
 //!
 //! Responsible for: the same behaviour as on disk, and a clear error when the cache is down. Must never: talk to a server that the test has not
 //! started itself. Called by: `main.rs`.
-use crate::harness::{Httpd, Response, Site, site as sites, until};
+use crate::harness::{Httpd, Site, site as sites, until};
+use crate::sessions::{cookie, get};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
@@ -46,15 +47,6 @@ impl Drop for Server {
 fn site(site: Site, module: &str, engine: &str) -> Site {
     let site = site.modules(module).daemon("processes=2 threads=8").app("/", "sessions/plain.wsgi");
     site.config(&format!("DroverSession socache:{engine}"))
-}
-
-fn get(httpd: &Httpd, path: &str, cookie: &str) -> Response {
-    httpd.request("GET", path).header("Cookie", cookie).send()
-}
-
-fn cookie(answer: &Response) -> String {
-    let set = answer.header("set-cookie").unwrap_or_else(|| panic!("no cookie: {} {}", answer.status, answer.text()));
-    set.split(';').next().unwrap_or_default().to_owned()
 }
 
 /// What every engine does.

@@ -40,12 +40,13 @@ macro_rules! engine_test {
     };
 }
 
-fn get(httpd: &Httpd, path: &str, cookie: &str) -> Response {
+/// An answer to a client that sends this cookie.
+pub fn get(httpd: &Httpd, path: &str, cookie: &str) -> Response {
     httpd.request("GET", path).header("Cookie", cookie).send()
 }
 
 /// The cookie that an answer sets, as the client sends it back.
-fn cookie(answer: &Response) -> String {
+pub fn cookie(answer: &Response) -> String {
     let set = answer.header("set-cookie").unwrap_or_else(|| panic!("no cookie: {} {}", answer.status, answer.text()));
     set.split(';').next().unwrap_or_default().to_owned()
 }

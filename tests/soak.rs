@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const CLIENTS: usize = 4;
-const THREADS: usize = 4;
+/// The kind of [`ask`]'s requests that have a body.
+const UPLOAD: usize = 2;
+const EVENTS: usize = 9;
 
 /// A generator of numbers that look random (xorshift).
 struct Dice(u64);
@@ -31,68 +33,126 @@ fn duration() -> Duration {
     minutes.map_or(Duration::from_secs(6), |m: u64| Duration::from_secs(60 * m))
 }
 
-/// So many requests may fail, for the reasons there were.
-#[derive(Default)]
-struct Explained {
-    losses: usize,
-    version: usize,
+/// A kill -9, from just before it was sent until its consequence was seen.
+#[derive(Clone, Copy)]
+struct Kill {
+    of_worker: bool,
+    from: Instant,
+    until: Instant,
 }
 
-fn status(httpd: &Httpd, arguments: &[&str]) -> bool {
+/// A request that was not answered as it should have been.
+struct Loss {
+    kind: usize,
+    from: Instant,
+    until: Instant,
+    why: String,
+}
+
+impl Loss {
+    /// Only the death of a process that had taken the request explains it, with a 502 or a cut answer. A GET of which nothing was sent
+    /// runs once more: it takes two kills, of which one may be droverd's, as the request may have waited there for new code.
+    fn is_explained(&self, kills: &[Kill]) -> bool {
+        let during: Vec<_> = kills.iter().filter(|k| k.from <= self.until && self.from <= k.until).collect();
+        let (refused, cut) =
+            (self.why.starts_with(&format!("{} 502 ", self.kind)), self.why.starts_with(&format!("{} 200 cut ", self.kind)));
+        let needed = if refused && self.kind != UPLOAD { 2 } else { 1 };
+        (refused || cut) && during.len() >= needed && during.iter().any(|k| k.of_worker)
+    }
+}
+
+/// What was done to the server.
+#[derive(Default)]
+struct Story {
+    kills: Vec<Kill>,
+    /// Workers that were sent SIGTERM.
+    told_to_go: Vec<processes::Process>,
+    version: usize,
+    events: [usize; EVENTS],
+}
+
+impl Story {
+    fn kill(&mut self, of_worker: bool, deed: impl FnOnce()) {
+        let from = Instant::now();
+        deed();
+        self.kills.push(Kill { of_worker, from, until: Instant::now() });
+    }
+}
+
+/// What `drover` says; `None`: it could not ask droverd.
+fn drover(httpd: &Httpd, arguments: &[&str]) -> Option<String> {
     let socket = httpd.site.dir().join("run/drover.sock");
     let mut command = std::process::Command::new(paths::drover());
-    command.args(arguments).arg("--socket").arg(socket).output().is_ok_and(|o| o.status.success())
+    let output = command.args(arguments).arg("--socket").arg(socket).output().ok().filter(|o| o.status.success());
+    output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
+}
+
+/// Whether a worker serves that is not dead or about to go, as far as droverd knows or as the test has seen to it.
+fn serves_surely(httpd: &Httpd, told_to_go: &[processes::Process]) -> bool {
+    let Some(status) = drover(httpd, &["status", "app", "--json"]).and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
+    else {
+        return false;
+    };
+    let workers = status["groups"][0]["applications"][0]["workers"].as_array().cloned().unwrap_or_default();
+    let same = |a: &processes::Process, b: &processes::Process| (a.pid, a.started) == (b.pid, b.started);
+    let alive: Vec<_> = httpd.workers().into_iter().filter(|w| !told_to_go.iter().any(|t| same(t, w))).collect();
+    workers.iter().any(|w| w["state"] == "serving" && alive.iter().any(|p| w["pid"] == p.pid))
 }
 
 /// One event, and until its consequence is there.
-fn happen(httpd: &mut Httpd, dice: &mut Dice, explained: &mut Explained, newest: &AtomicUsize) {
-    let deploy = |httpd: &mut Httpd, explained: &mut Explained| {
-        explained.version += 1;
-        newest.store(explained.version, Ordering::SeqCst);
-        change(&httpd.site, "a.wsgi", &code(explained.version));
+fn happen(httpd: &mut Httpd, dice: &mut Dice, story: &mut Story) {
+    let deploy = |httpd: &mut Httpd, story: &mut Story| {
+        story.version += 1;
+        change(&httpd.site, "a.wsgi", &code(story.version));
     };
     let serves = |httpd: &Httpd, version: usize| until("the newest code", || ask(httpd.site.port, 0) == Ok(version));
-    match dice.roll(9) {
+    let event = dice.roll(EVENTS);
+    story.events[event] += 1;
+    match event {
         0 => httpd.graceful(),
         1 => {
-            deploy(httpd, explained);
+            deploy(httpd, story);
             httpd.graceful();
-            serves(httpd, explained.version);
+            serves(httpd, story.version);
         }
         2 => {
-            deploy(httpd, explained);
-            serves(httpd, explained.version);
+            deploy(httpd, story);
+            serves(httpd, story.version);
         }
         3 => {
+            // New code that is broken is harmless while an old process serves. (With none, 503 is the right answer.)
+            until("a process that serves", || serves_surely(httpd, &story.told_to_go));
+            let failures = httpd.log().matches("SyntaxError").count();
             change(&httpd.site, "a.wsgi", "def application(:\n");
             httpd.graceful();
-            until("the failure", || httpd.log().matches("SyntaxError").count() > 0 && ask(httpd.site.port, 0).is_ok());
-            deploy(httpd, explained);
+            until("the failure", || httpd.log().matches("SyntaxError").count() > failures && ask(httpd.site.port, 0).is_ok());
+            deploy(httpd, story);
             httpd.graceful();
-            serves(httpd, explained.version);
+            serves(httpd, story.version);
         }
         4 | 5 => {
-            // Each of its threads may have run a request, and so may those that were taken in this moment.
             if let Some(victim) = pick(httpd.workers(), dice) {
-                explained.losses += THREADS;
-                let _ = rustix::process::Pid::from_raw(victim.pid).map(|p| rustix::process::kill_process(p, Signal::KILL));
-                until("its end", || !processes::is_alive(&victim));
+                story.kill(true, || {
+                    let _ = rustix::process::Pid::from_raw(victim.pid).map(|p| rustix::process::kill_process(p, Signal::KILL));
+                    until("its end", || !processes::is_alive(&victim));
+                });
             }
         }
         6 => {
             if let Some(worker) = pick(httpd.workers(), dice) {
                 let _ = rustix::process::Pid::from_raw(worker.pid).map(|p| rustix::process::kill_process(p, Signal::TERM));
+                story.told_to_go.push(worker);
             }
         }
         7 => {
             let droverd = httpd.droverd();
-            httpd.signal(droverd.pid, Signal::KILL);
-            // A request that waits for new code is in nobody else's hands.
-            explained.losses += CLIENTS;
-            until("another droverd", || httpd.family().iter().any(|p| p.command.contains("droverd") && *p != droverd));
+            story.kill(false, || {
+                httpd.signal(droverd.pid, Signal::KILL);
+                until("another droverd", || httpd.family().iter().any(|p| p.command.contains("droverd") && p.pid != droverd.pid));
+            });
         }
         _ => {
-            assert!(status(httpd, &["reload", "app"]) || !status(httpd, &["status"]), "drover reload");
+            assert!(drover(httpd, &["reload", "app"]).is_some() || drover(httpd, &["status"]).is_none(), "drover reload");
         }
     }
     until("an answer", || ask(httpd.site.port, 0).is_ok());
@@ -117,7 +177,7 @@ mpm_test!(everything_at_once_with_templates, |site| {
 
 /// `children` is the number of processes below droverd when all is quiet.
 fn soak(site: Site, options: &str, children: usize) {
-    let options = format!("processes=2 threads={THREADS} restart-interval=5 {options}");
+    let options = format!("processes=2 threads=4 restart-interval=5 {options}");
     let site = site.script("a.wsgi", &code(0)).app("/", "a.wsgi").daemon(&options);
     let site =
         site.allow_log("DROVER0007|DROVER0051|DROVER0053|DROVER0059|DROVER0061|DROVER0065|DROVER0066|DROVER0067|DROVER0207|DROVER0208");
@@ -128,7 +188,7 @@ fn soak(site: Site, options: &str, children: usize) {
     let mut httpd = site.start();
     let seed = std::env::var("DROVER_SOAK_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| u64::from(std::process::id()) | 1);
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let (mut explained, newest) = (Explained::default(), AtomicUsize::new(0));
+    let mut story = Story::default();
     httpd.graceful();
     until("answers", || ask(httpd.site.port, 0).is_ok() && httpd.workers().len() == children);
     let before = (processes::descriptors(httpd.pid()), resident(httpd.pid()));
@@ -139,26 +199,29 @@ fn soak(site: Site, options: &str, children: usize) {
             let (stop, good, lost) = (&stop, &good, &lost);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
+                    let from = Instant::now();
                     match ask(port, kind) {
                         Ok(_) => drop(good.fetch_add(1, Ordering::Relaxed)),
-                        Err(why) => lost.lock().expect("lock").push(why),
+                        Err(why) => lost.lock().expect("lock").push(Loss { kind, from, until: Instant::now(), why }),
                     }
                 }
             });
         }
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             while Instant::now() < until_then {
-                happen(&mut httpd, &mut dice, &mut explained, &newest);
+                happen(&mut httpd, &mut dice, &mut story);
             }
         }));
         stop.store(true, Ordering::Relaxed);
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
-    let lost = lost.into_inner().expect("lock");
-    assert!(lost.len() <= explained.losses, "seed {seed}: {} lost, {} explained: {lost:?}", lost.len(), explained.losses);
-    assert!(good.into_inner() > 0);
-    until("the processes of one generation", || httpd.workers().len() == children && ask(port, 0) == Ok(explained.version));
+    let (lost, good) = (lost.into_inner().expect("lock"), good.into_inner());
+    let unexplained: Vec<_> = lost.iter().filter(|loss| !loss.is_explained(&story.kills)).map(|loss| &loss.why).collect();
+    assert!(unexplained.is_empty(), "seed {seed}: {} of {} lost requests without a reason: {unexplained:?}", unexplained.len(), lost.len());
+    assert!(good > 0);
+    until("the processes of one generation", || httpd.workers().len() == children && ask(port, 0) == Ok(story.version));
     until("as many descriptors as before", || processes::descriptors(httpd.pid()) <= before.0 + 2);
     let grown = resident(httpd.pid()).saturating_sub(before.1);
+    eprintln!("seed {seed}: {good} served, {} lost to kills, events {:?}, httpd's parent grown by {grown} kB", lost.len(), story.events);
     assert!(grown < 8 * 1024, "seed {seed}: httpd's parent has grown by {grown} kB");
 }

@@ -74,6 +74,7 @@ class _Json:
 
     _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
     _decode = json.JSONDecoder().decode
+    _decode_first = json.JSONDecoder().raw_decode
 
     @classmethod
     def dumps(cls, data):
@@ -81,7 +82,9 @@ class _Json:
 
     @classmethod
     def loads(cls, data):
-        return cls._decode(data.decode("utf-8", "surrogatepass"))
+        text = data.decode("utf-8", "surrogatepass")
+        value, end = cls._decode_first(text)  # knows no space around it, so it is quicker, and enough for what `dumps` makes
+        return value if end == len(text) else cls._decode(text)
 
 
 def _pickle():
@@ -166,18 +169,20 @@ class Session(MutableMapping):
 
     def __init__(self, calls):
         self._calls = calls
+        self._state = None  # until the first touch, so that an untouched session costs its object and nothing else
         self._autosave = True
         self._read_only = False
         self._own = None
 
-    def __getattr__(self, name):
-        # Called for what is not there: the state, before the first touch. So an untouched session costs its object and nothing else.
-        if name == "_state":
-            state = self._load(not self._read_only)
-            if not self._is_open():  # else another thread of the request was first
-                self._state = state
-            return self._state
-        raise AttributeError("a session has no attribute %r" % name)
+    def _opened(self):
+        return self._state or self._touch()
+
+    def _touch(self):
+        """The state, when there is none yet."""
+        state = self._load(not self._read_only)
+        if self._state is None:  # else another thread of the request was first
+            self._state = state
+        return self._state
 
     def __repr__(self):
         if not self._is_open():
@@ -188,26 +193,20 @@ class Session(MutableMapping):
     def _load(self, lock):
         key, record, default, serializer, max_size, engine = self._calls.open(None, lock)
         state = _State()
-        state.serializer = self._own or _serializer(serializer)
+        state.serializer = self._own or _serializers.get(serializer) or _serializer(serializer)
         state.engine = engine
         state.max_size = max_size
         state.default_timeout = default
-        state.id = key
         state.changed = state.handed_out = False
-        data = None if record is None or key is None else self._read(state.serializer, record[3])
-        if data is None:
-            state.is_new = True
-            state.locked = False
-            state.id = None
-            state.loaded = b""
-            state.data = {}
-            state.created_ms = state.accessed_ms = int(time.time() * 1000)
-            state.timeout = 0
-        else:
-            state.is_new = False
-            state.locked = lock
-            state.created_ms, state.accessed_ms, state.timeout, state.loaded = record
-            state.data = data
+        if record is not None and key is not None:
+            state.created_ms, state.accessed_ms, state.timeout, stored = record
+            data = self._read(state.serializer, stored)
+            if data is not None:
+                state.id, state.is_new, state.locked, state.loaded, state.data = key, False, lock, stored, data
+                return state
+        state.id, state.is_new, state.locked, state.loaded, state.data = None, True, False, b"", {}
+        state.created_ms = state.accessed_ms = int(time.time() * 1000)
+        state.timeout = 0
         return state
 
     @staticmethod
@@ -225,57 +224,58 @@ class Session(MutableMapping):
 
     # The mapping.
 
-    def _hand_out(self, state, value):
-        if type(value) not in _PLAIN:
-            state.handed_out = True
-        return value
-
     def _change(self):
         if self._read_only:
             raise SessionError("the session was taken with read_only() and cannot be changed")
-        state = self._state
+        state = self._state or self._touch()
         state.changed = True
         return state
 
     def __getitem__(self, key):
-        state = self._state
-        return self._hand_out(state, state.data[key])
+        state = self._state or self._touch()
+        value = state.data[key]
+        if type(value) not in _PLAIN:
+            state.handed_out = True
+        return value
 
     def get(self, key, default=None):
         """The value under a key, or `default`."""
-        state = self._state
-        if key in state.data:
-            return self._hand_out(state, state.data[key])
-        return default
+        state = self._state or self._touch()
+        value = state.data.get(key, default)
+        if type(value) not in _PLAIN:
+            state.handed_out = True
+        return value
 
     def __contains__(self, key):
-        return key in self._state.data
+        return key in self._opened().data
 
     def __setitem__(self, key, value):
         if not isinstance(key, str):
             raise TypeError("a session's keys are str, not %s" % type(key).__name__)
         state = self._change()
-        state.data[key] = self._hand_out(state, value)
+        if type(value) not in _PLAIN:
+            state.handed_out = True
+        state.data[key] = value
 
     def __delitem__(self, key):
-        if key not in self._state.data:
+        if key not in self._opened().data:
             raise KeyError(key)
         del self._change().data[key]
 
     def __iter__(self):
-        return iter(self._state.data)
+        return iter(self._opened().data)
 
     def __len__(self):
-        return len(self._state.data)
+        return len(self._opened().data)
 
     def clear(self):
         """Takes every value out. The session itself stays; `invalidate()` removes it."""
-        if self._state.data:
+        if self._opened().data:
             self._change().data.clear()
 
     def copy(self):
         """The values as a dict of their own."""
-        state = self._state
+        state = self._state or self._touch()
         state.handed_out = True
         return dict(state.data)
 
@@ -284,27 +284,27 @@ class Session(MutableMapping):
     @property
     def id(self):
         """What the client's cookie has. None while the session is new and has not been saved."""
-        return self._state.id
+        return self._opened().id
 
     @property
     def is_new(self):
         """Whether nothing is stored yet: the client had no cookie, or its session is unknown or has expired."""
-        return self._state.is_new
+        return self._opened().is_new
 
     @property
     def created(self):
         """When it was made, in seconds since 1970."""
-        return self._state.created_ms / 1000
+        return self._opened().created_ms / 1000
 
     @property
     def last_accessed(self):
         """When it was last used before this request, in seconds since 1970; httpd writes this only when it has moved enough."""
-        return self._state.accessed_ms / 1000
+        return self._opened().accessed_ms / 1000
 
     @property
     def timeout(self):
         """Seconds without a request after which it expires. Can be set, for this session alone; DroverSessionTimeout is what new ones get."""
-        state = self._state
+        state = self._state or self._touch()
         return state.timeout or state.default_timeout
 
     @timeout.setter
@@ -318,7 +318,7 @@ class Session(MutableMapping):
     @property
     def engine(self):
         """What keeps the sessions, in a word: as DroverSession says, or as httpd has chosen."""
-        return self._state.engine
+        return self._opened().engine
 
     @property
     def autosave(self):
@@ -344,11 +344,7 @@ class Session(MutableMapping):
         self._own = own
 
     def _is_open(self):
-        try:
-            object.__getattribute__(self, "_state")
-        except AttributeError:
-            return False
-        return True
+        return self._state is not None
 
     # What can be done with it.
 
@@ -356,13 +352,13 @@ class Session(MutableMapping):
         """Saves now, whether changed or not, and waits until it is done. The lock is kept."""
         if self._read_only:
             raise SessionError("the session was taken with read_only() and cannot be changed")
-        self._save(self._state, True)
+        self._save(self._opened(), True)
 
     def invalidate(self):
         """Removes the session and has the client forget its cookie. What is put in afterwards makes a new one."""
         if self._read_only:
             raise SessionError("the session was taken with read_only() and cannot be changed")
-        state = self._state
+        state = self._state or self._touch()
         if not state.is_new:
             self._calls.remove(state.id, True)
         state.data = {}

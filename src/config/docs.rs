@@ -3,8 +3,9 @@
 //! Responsible for docs/directives.md and apache-conf/drover.conf, which are generated and never edited. Must never say anything that is not in a
 //! row, but for the few sentences around them. Called by the tests that keep the two files up to date.
 
+use super::directive::{Directive, Theme};
 use super::options::{DAEMON_OPTIONS, DaemonOption};
-use super::table::{DIRECTIVES, Directive, Theme};
+use super::table::DIRECTIVES;
 use super::target::{Context, Effect, Target};
 use super::value::{DirConfig, ServerConfig};
 

@@ -6,10 +6,12 @@
 //!
 //! In reading order:
 //! `words` cuts a line into words, `scalar` reads one value, `expr` the names that depend on the request; `alias`, `group`, `proxy` and
-//! `value` are the results; `target` says where a directive writes; `set` writes; `options` and `table` are the two tables that all of it
-//! (parsing, contexts, defaults, documentation) hangs on; `resolve` answers one request; `docs` prints the tables.
+//! `value` are the results; `target` says where a directive writes; `set` writes; `options` (rows made of `take`) and `table` (of `directive`)
+//! are the two tables that all of it (parsing, contexts, defaults, documentation) hangs on; `resolve` answers one request; `docs` prints the
+//! tables.
 
 pub mod alias;
+pub mod directive;
 pub mod docs;
 pub mod error;
 pub mod expr;
@@ -22,6 +24,7 @@ pub mod session;
 mod set;
 pub mod suggest;
 pub mod table;
+pub mod take;
 pub mod target;
 pub mod value;
 pub mod words;
@@ -30,6 +33,7 @@ pub mod words;
 mod tests;
 
 pub use alias::{AliasPattern, ImportScript, ScriptAlias, match_prefix, prefix_filename};
+pub use directive::{Contexts, Directive, Theme};
 pub use error::{ConfigError, Problem};
 pub use expr::{Expr, GroupChoice, RequestNames};
 pub use group::{DaemonGroup, GroupOptions, GroupSpec, IMPLICIT_GROUP, UserSpec, check_unique};
@@ -37,7 +41,7 @@ pub use options::{DAEMON_OPTIONS, DaemonOption};
 pub use proxy::{Network, PROXY_HEADERS, ProxyCategory, ProxyHeader, ProxyMeaning};
 pub use resolve::Settings;
 pub use session::{CookieOptions, SessionOptions};
-pub use table::{Contexts, DIRECTIVES, Directive, Theme, directive};
+pub use table::{DIRECTIVES, directive};
 pub use target::{Context, Effect, Target};
 pub use value::{
     ControlSocket, DirConfig, HashSeed, InterpreterOptions, InterpreterScope, MapHead, MaxWaiting, ScopedOptions, ServerConfig,

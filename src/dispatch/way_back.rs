@@ -9,7 +9,7 @@ use drover_sys::wait::{EventfdFlags, PollFd, PollFlags, eventfd, poll_until};
 use drover_sys::{Errno, channel, memfile};
 use drover_wire::WireError;
 use drover_wire::frame::{BodyFailure, Deframer, Event, HEADER, Header, Kind};
-use drover_wire::request::{EXTERNAL, PREFIX};
+use drover_wire::request::{PREFIX, is_external};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -134,11 +134,7 @@ impl<'q> Exchange<'q> {
     ) -> Result<Self, DispatchError> {
         let Outgoing { bytes: message, number, token, sessions } = message;
         let Pair { near, far, cookie } = queue.take_pair()?;
-        let external = message
-            .get(6..8) // the flags
-            .and_then(|b| b.first_chunk::<2>())
-            .is_some_and(|b| u16::from_ne_bytes(*b) & EXTERNAL != 0);
-        let (inline, file) = if external {
+        let (inline, file) = if is_external(message) {
             let (prefix, rest) = message.split_at_checked(PREFIX).ok_or(DispatchError::TooLarge(WireError::Short("prefix")))?;
             (prefix, Some(memfile::create(rest).map_err(|e| DispatchError::System("cannot make a memory file", e))?))
         } else {

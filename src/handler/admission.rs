@@ -1,7 +1,7 @@
 //! How many requests of one group httpd may hold at once.
 //!
-//! Responsible for: `queue-depth=`, `listen-backlog=` and `DroverMaxWaiting`: one group's overload not taking all of httpd's threads; the
-//! memory that slow clients may take together. Must never: refuse anything when the shared counters cannot be had. Called by: `handler::mod`.
+//! Responsible for: `queue-depth=`, `listen-backlog=` and `DroverMaxWaiting`: one group's overload not taking all of httpd's threads. Must
+//! never: refuse anything when the shared counters cannot be had. Called by: `handler::mod`.
 use super::failure::Failed;
 use crate::dispatch::{DispatchError, Key, Wake};
 use crate::resolved::Group;
@@ -89,53 +89,6 @@ impl<'c> Gate<'c> {
             ticket.queue = Some(row);
         }
         Ok(ticket)
-    }
-}
-
-/// What httpd's children keep of bodies and answers for slow clients, all together, bytes; beyond it they keep [`ALWAYS`] for each.
-const MOST_KEPT: u64 = 256 << 20;
-/// What each request may keep in any case.
-const ALWAYS: usize = 256 << 10;
-
-/// The memory that one request keeps for its client; counted with that of all others until it is dropped.
-#[derive(Debug, Default)]
-pub struct Kept<'c> {
-    counted: Option<(&'c Tally, Column, Row)>,
-    bytes: usize,
-}
-
-impl<'c> Gate<'c> {
-    /// An account for one request.
-    #[must_use]
-    pub fn account(&self) -> Kept<'c> {
-        let counted = self.tally.and_then(|tally| Some((tally, self.column?, tally.find(&"bytes kept for slow clients")?)));
-        Kept { counted, bytes: 0 }
-    }
-}
-
-impl Kept<'_> {
-    /// Whether more may be kept.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.bytes < ALWAYS || self.counted.is_none_or(|(tally, _, row)| tally.sum(row) < MOST_KEPT)
-    }
-
-    /// So many bytes are kept now.
-    pub fn set(&mut self, bytes: usize) {
-        if let Some((tally, column, row)) = self.counted {
-            if bytes > self.bytes {
-                tally.add(column, row, (bytes - self.bytes) as u64);
-            } else {
-                tally.subtract(column, row, (self.bytes - bytes) as u64);
-            }
-        }
-        self.bytes = bytes;
-    }
-}
-
-impl Drop for Kept<'_> {
-    fn drop(&mut self) {
-        self.set(0);
     }
 }
 

@@ -1,10 +1,11 @@
 //! What refuses a request before any worker sees it; the statuses are mod_wsgi's.
 use super::Verdict;
+use super::select::Selection;
 use crate::config::Settings;
 use crate::httpd::request::FileKind;
 use crate::httpd::{Level, Request};
 use crate::messages::Code;
-use crate::resolved::Group;
+use crate::resolved::{Group, Resolved};
 
 /// `Some`: the answer, already logged.
 pub fn refuse(r: &Request<'_>, settings: &Settings<'_>) -> Option<Verdict> {
@@ -48,6 +49,41 @@ pub fn refuse(r: &Request<'_>, settings: &Settings<'_>) -> Option<Verdict> {
     None
 }
 
+/// The group that was selected, and the script's path as the group's processes see it. The error is the answer, already logged.
+pub fn permit<'g, 'r>(
+    r: &Request<'r>,
+    settings: &Settings<'_>,
+    selection: &Selection,
+    resolved: &'g Resolved,
+) -> Result<(&'g Group, &'r [u8]), Verdict> {
+    let no = |status, code, text: &str| {
+        r.log(Level::Error, code, text);
+        Err(Verdict::Status(status))
+    };
+    let name = &selection.key.group;
+    let group = match resolved.group_for(r.server_hostname(), name) {
+        Ok(group) if settings.allows_process_group(if selection.implicit { b"" } else { name }) => group,
+        Ok(_) => {
+            let text = format!("group '{}' is not allowed here by WSGIRestrictProcess", name.escape_ascii());
+            return no(500, Code::GroupRestricted, &text);
+        }
+        Err(e) => return no(500, e.code(), &e.to_string()),
+    };
+    if let Some(text) = wrong_owner(r, group) {
+        return no(403, Code::ScriptOwner, &text);
+    }
+    if selection.implicit && resolved.first_implicit() {
+        let text = "a script runs without WSGIProcessGroup: in the implicit group 'default' (there is no embedded mode)";
+        r.log(Level::Notice, Code::ImplicitGroup, text);
+    }
+    let file = r.filename().unwrap_or_default();
+    let Some(script) = group.inside(file) else {
+        let text = format!("the script {} lies outside of its group's chroot=", file.escape_ascii());
+        return no(500, Code::ScriptOutside, &text);
+    };
+    Ok((group, script))
+}
+
 /// Content-Length as a number.
 pub fn content_length(r: &Request<'_>) -> Option<u64> {
     let text = r.header(c"Content-Length")?.trim_ascii();
@@ -55,7 +91,7 @@ pub fn content_length(r: &Request<'_>) -> Option<u64> {
 }
 
 /// Why the script's file does not belong to whom `script-user=` and `script-group=` say.
-pub fn wrong_owner(r: &Request<'_>, group: &Group) -> Option<String> {
+fn wrong_owner(r: &Request<'_>, group: &Group) -> Option<String> {
     let (user, owner_group) = r.script_owner();
     let wrong = |what: &str, is: u32, must: Option<u32>| {
         must.filter(|must| *must != is).map(|must| {

@@ -1,6 +1,6 @@
 //! What the handler needs of httpd, as a trait: so that a request's story can be tested without a server.
 //!
-//! Must never: name an ap_* type. Implemented by: `httpd::request::Request`, and by tests.
+//! Must never: name an ap_* type. Implemented by: `httpd::client` for httpd's requests, and by tests.
 use drover_wire::head::Head;
 use std::os::fd::BorrowedFd;
 

@@ -2,8 +2,8 @@
 //!
 //! Responsible for: what httpd passes on of a worker's answer, which it does not believe: no body beyond Content-Length, none that is shorter
 //! taken for whole; what the client does not take at once being kept, within bounds. Must never: wait for the client where it can be asked.
-//! Called by: [`super::relay`].
-use super::admission::Kept;
+//! Called by: [`super::relay`], [`super::frames`].
+use super::account::Account;
 use super::client::{Client, Gone, Pass};
 use super::failure::Failed;
 use super::relay::{Answer, Manner};
@@ -33,7 +33,7 @@ pub struct Download<'a> {
 #[derive(Default)]
 struct Backlog<'a> {
     bytes: Vec<u8>,
-    account: Kept<'a>,
+    account: Account<'a>,
     taken: usize,
     /// When the client took something last.
     moved_at: u64,
@@ -73,7 +73,7 @@ impl Backlog<'_> {
 
 impl<'a> Download<'a> {
     /// Nothing has come yet. What is kept for the client is counted in `account`.
-    pub fn new(manner: Manner, account: Kept<'a>) -> Self {
+    pub fn new(manner: Manner, account: Account<'a>) -> Self {
         let backlog = Backlog { account, ..Backlog::default() };
         Self { manner, answer: Answer::Whole, head_set: false, sent: false, bodiless: false, left: None, backlog }
     }

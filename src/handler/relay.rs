@@ -1,17 +1,17 @@
 //! Both directions of one running request: the client's body to the worker, the worker's answer to the client, at once.
 //!
 //! Responsible for: never blocking on one direction while the other has something; never passing a cut answer off as whole.
-//! Must never: know httpd's types. Called by: `handler::mod`.
+//! Must never: know httpd's types. Called by: `handler::delivery`.
 use super::client::{BodyError, BodyRead, Client};
 use super::download::Download;
 use super::failure::Failed;
+use super::frames::{Heard, Listener};
+use super::upload::{Source, Upload};
 use crate::dispatch::{DispatchError, Exchange, Ready, Wake, Want};
-use crate::session::answer::Now;
-use crate::session::{Answered, RequestSession};
+use crate::session::RequestSession;
 use drover_sys::clock::monotonic_ns;
-use drover_sys::wait::{PollFd, PollFlags, poll_until};
-use drover_wire::frame::{BodyFailure, Event, Failure, Header, Kind};
-use std::os::fd::BorrowedFd;
+use drover_sys::wait::PollFlags;
+use drover_wire::frame::{BodyFailure, Event, Header, Kind};
 
 /// Limits of one request; times are nanoseconds, deadlines CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy)]
@@ -44,30 +44,6 @@ pub struct Manner {
     pub error_override: bool,
     /// Bytes of the answer that are taken over from the worker while the client is slow.
     pub answer_buffer: usize,
-}
-
-/// Where the rest of the body comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source<'b> {
-    /// The client, as it sends it.
-    Client,
-    /// It was read before.
-    Kept(&'b [u8]),
-    /// This was, and the client sends the rest.
-    Begun(&'b [u8]),
-}
-
-/// Where the body stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Upload {
-    /// It was all in the message, or there is none.
-    None,
-    /// It waits until the application wants it (`Expect: 100-continue`).
-    OnDemand,
-    /// It is being sent.
-    Open,
-    /// It has been sent, or failed, or the worker does not want it.
-    Closed,
 }
 
 /// More time than take_by before a silent request counts as not taken: the worker reports by then.
@@ -120,6 +96,13 @@ pub struct Broken {
     pub answered: bool,
     /// Nobody was running it.
     pub held: bool,
+}
+
+/// Nothing of it was sent to a worker.
+impl<E: Into<Failed>> From<E> for Broken {
+    fn from(e: E) -> Self {
+        Self { failed: e.into(), sent: false, answered: false, held: false }
+    }
 }
 
 impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
@@ -237,74 +220,34 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
     /// Handles the frames that have come. True: END.
     fn take_answer(&mut self, wake: &Wake) -> Result<bool, Failed> {
         self.heard_at = monotonic_ns();
-        let Self { client, exchange, upload, download, body_error, session, held, .. } = self;
-        let mut pieces: Vec<&[u8]> = Vec::new();
-        let mut ended = false;
-        let mut failure = None;
-        let mut reply = None;
+        let Self { client, exchange, upload, download, session, held, .. } = self;
         let (frames, worker) = exchange.frames();
+        let mut listener =
+            Listener { client: *client, upload, download, session: session.as_deref_mut(), wake, worker, pieces: Vec::new() };
+        let mut heard = Heard::More;
         for event in frames {
             let event = event?;
             *held = matches!(event, Event::Frame(Header { kind: Kind::Held, .. }, _));
-            match event {
-                Event::Body(bytes) if download.has_head() => pieces.extend(download.body(bytes)),
-                Event::Body(_) => return Err(wire("a body before its head")),
-                Event::Frame(header, payload) => match header.kind {
-                    Kind::Head if !download.has_head() => {
-                        let cookie = session.as_mut().and_then(|session| session.take_cookie());
-                        download.head(*client, payload, cookie)?;
-                    }
-                    Kind::Head => return Err(wire("a second head")),
-                    Kind::End if download.has_head() && download.is_short() => {
-                        // What has come is passed on below, so that the client sees that it is cut.
-                        failure = Some(wire("length of the answer: it is shorter than its Content-Length"));
-                    }
-                    Kind::End if download.has_head() => ended = true,
-                    Kind::End => return Err(wire("an end before its head")),
-                    Kind::Fail => {
-                        failure = Some(Failed::Worker(Failure::from_code(header.code), String::from_utf8_lossy(payload).into_owned()));
-                    }
-                    Kind::Log => client.application_log(header.code, payload),
-                    Kind::Want => {
-                        if *upload == Upload::OnDemand {
-                            *upload = Upload::Open;
-                        }
-                    }
-                    Kind::Session => {
-                        let session = session.as_mut().ok_or_else(|| wire("a session's frame without sessions"))?;
-                        // It may have to wait for another request: what the application has sent before goes out before.
-                        download.deliver(*client, &mut pieces, false)?;
-                        let mut gone = || wake.is_stopping() || has_hung_up(worker);
-                        let now = Now { cookies: client.cookies(), head_sent: download.has_head(), cancelled: &mut gone };
-                        match session.answer(header.code, payload, now).map_err(DispatchError::Wire)? {
-                            Answered::Reply(status, payload) => reply = Some((status, payload)),
-                            Answered::Nothing => {}
-                            Answered::Failed(e) => failure = Some(Failed::Session(e)),
-                        }
-                        if let Some(name) = session.take_log_name() {
-                            client.note_session(&name);
-                        }
-                    }
-                    Kind::Taken | Kind::Held | Kind::Body => {}
-                },
-            }
-            if ended || failure.is_some() || reply.is_some() {
+            heard = listener.event(event)?;
+            if !matches!(heard, Heard::More) {
                 break;
             }
         }
         // While it is held, it counts as not taken.
         self.heard = !*held;
-        download.deliver(*client, &mut pieces, ended)?;
-        if let Some((status, payload)) = reply {
-            exchange.offer_session(status as u16, &payload);
-            // The application waits for it, and nothing else is read before it has it: or a worker could ask without end.
-            exchange.flush()?;
-            (self.replying, self.unread) = (true, true);
-        }
-        match failure {
+        listener.deliver(matches!(heard, Heard::Ended))?;
+        match heard {
+            Heard::More => Ok(false),
+            Heard::Ended => Ok(true),
+            Heard::Reply(status, payload) => {
+                self.exchange.offer_session(status as u16, &payload);
+                // The application waits for it, and nothing else is read before it has it: or a worker could ask without end.
+                self.exchange.flush()?;
+                (self.replying, self.unread) = (true, true);
+                Ok(false)
+            }
             // The application failed because its body failed: the body's reason is the true one.
-            Some(failed) => Err(body_error.map_or(failed, Failed::Body)),
-            None => Ok(ended),
+            Heard::Failed(failed) => Err(self.body_error.map_or(failed, Failed::Body)),
         }
     }
 
@@ -414,17 +357,6 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
         };
         Err(error.into())
     }
-}
-
-/// Whether the worker is gone, asked while nothing is read from it.
-fn has_hung_up(worker: BorrowedFd<'_>) -> bool {
-    // No event is asked for: those that come unasked tell of the end.
-    let mut fds = [PollFd::from_borrowed_fd(worker, PollFlags::empty())];
-    matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)
-}
-
-const fn wire(what: &'static str) -> Failed {
-    Failed::Dispatch(DispatchError::Wire(drover_wire::WireError::Bad(what)))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Tests of `relay`: a client that is a script, a worker that is a thread on the other end of the real sockets.
 use super::*;
 use crate::dispatch::{Key, Outgoing, Queue, Queues};
-use crate::handler::admission::Kept;
+use crate::handler::account::Account;
 use crate::handler::client::{BadHead, Gone, Pass};
 use drover_sys::channel;
 use drover_wire::control::{self, OpenReply, Script};
-use drover_wire::frame::{Deframer, Header};
+use drover_wire::frame::{Deframer, Failure, Header};
 use drover_wire::head::Head;
 use drover_wire::request::{Builder, Prefix};
 use drover_wire::{WireError, head};
@@ -160,6 +160,16 @@ fn queue() -> (Arc<Queue>, OwnedFd, Wake) {
 }
 
 const FOREVER: u64 = 60_000_000_000;
+const NO_LIMITS: Limits = Limits { silence: FOREVER, client_silence: FOREVER, take_by: None, answer_by: None };
+
+/// A request on its queue.
+fn sent<'q>(queue: &'q Queue, wake: &Wake) -> Exchange<'q> {
+    let mut builder = Builder::default();
+    builder.begin(b"/srv/a.wsgi", b"application").unwrap();
+    let bytes = builder.finish(Prefix { number: 7, ..Prefix::default() }, b"", b"").unwrap();
+    let message = Outgoing { bytes, number: 7, token: None, sessions: true };
+    Exchange::send(queue, message, Vec::new(), wake, u64::MAX, &mut || {}).unwrap()
+}
 
 fn run(fake: &mut Fake, upload: Upload, manner: Manner, worker: impl FnOnce(Worker) + Send + 'static) -> Result<Answer, Broken> {
     run_limited(fake, upload, manner, |_| (), worker)
@@ -173,27 +183,16 @@ fn run_limited(
     worker: impl FnOnce(Worker) + Send + 'static,
 ) -> Result<Answer, Broken> {
     let (queue, receiving, wake) = queue();
-    let mut builder = Builder::default();
-    builder.begin(b"/srv/a.wsgi", b"application").unwrap();
-    let message = builder.finish(Prefix { number: 7, ..Prefix::default() }, b"", b"").unwrap();
-    let mut exchange = Exchange::send(
-        &queue,
-        Outgoing { bytes: message, number: 7, token: None, sessions: true },
-        Vec::new(),
-        &wake,
-        u64::MAX,
-        &mut || {},
-    )
-    .unwrap();
+    let mut exchange = sent(&queue, &wake);
     let thread = std::thread::spawn(move || {
         let mut fds = Vec::new();
         channel::receive(&receiving, &mut [0; 4096], &mut fds, true).unwrap();
         worker(Worker { back: fds.remove(0), number: 7 });
         receiving
     });
-    let mut limits = Limits { silence: FOREVER, client_silence: FOREVER, take_by: None, answer_by: None };
+    let mut limits = NO_LIMITS;
     limit(&mut limits);
-    let result = Relay::new(fake, &mut exchange, limits, Download::new(manner, Kept::default()), upload, Source::Client, None).run(
+    let result = Relay::new(fake, &mut exchange, limits, Download::new(manner, Account::default()), upload, Source::Client, None).run(
         &wake,
         &mut [0; 16384],
         || (),
@@ -439,18 +438,7 @@ fn a_client_that_never_takes_it_is_given_up() {
 fn a_body_read_before_goes_out_as_one_that_streams() {
     let body: Vec<u8> = (0..200_000).map(|n| (n % 251) as u8).collect();
     let (queue, receiving, wake) = queue();
-    let mut builder = Builder::default();
-    builder.begin(b"/srv/a.wsgi", b"application").unwrap();
-    let message = builder.finish(Prefix { number: 7, ..Prefix::default() }, b"", b"").unwrap();
-    let mut exchange = Exchange::send(
-        &queue,
-        Outgoing { bytes: message, number: 7, token: None, sessions: true },
-        Vec::new(),
-        &wake,
-        u64::MAX,
-        &mut || {},
-    )
-    .unwrap();
+    let mut exchange = sent(&queue, &wake);
     let thread = std::thread::spawn(move || {
         let mut fds = Vec::new();
         channel::receive(&receiving, &mut [0; 4096], &mut fds, true).unwrap();
@@ -460,10 +448,10 @@ fn a_body_read_before_goes_out_as_one_that_streams() {
         w.end();
         receiving
     });
-    let limits = Limits { silence: FOREVER, client_silence: FOREVER, take_by: None, answer_by: None };
+    let limits = NO_LIMITS;
     let (mut fake, mut done) = (Fake::default(), 0);
     let relay =
-        Relay::new(&mut fake, &mut exchange, limits, Download::new(PLAIN, Kept::default()), Upload::Open, Source::Kept(&body), None);
+        Relay::new(&mut fake, &mut exchange, limits, Download::new(PLAIN, Account::default()), Upload::Open, Source::Kept(&body), None);
     assert_eq!(relay.run(&wake, &mut [0; 16384], || done += 1).unwrap(), Answer::Whole);
     assert_eq!(done, 1);
     drop(thread.join().unwrap());

@@ -5,7 +5,9 @@
 use super::guard::guard;
 use super::{beside, ffi, log};
 use crate::config::words::Words;
-use crate::config::{AliasPattern, Context, Contexts, DIRECTIVES, DirConfig, Directive, Effect, InterpreterScope, ServerConfig, Target};
+use crate::config::{
+    AliasPattern, ConfigError, Context, Contexts, DIRECTIVES, DirConfig, Directive, Effect, InterpreterScope, ServerConfig, Target,
+};
 use crate::messages::Code;
 use crate::resolved::{self, Added};
 use std::cell::UnsafeCell;
@@ -232,69 +234,111 @@ unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *co
     // SAFETY: as for the trampoline. The server's slot was made by create_server; its pointer is read here, not kept.
     unsafe {
         let directive = &*(*(*cmd).cmd).cmd_data.cast::<Directive>();
-        let server = (*cmd).server;
-        let slot: *mut ServerSlot = slot_of(server);
-        let htaccess = !ffi::ap_check_cmd_context(cmd, ffi::NOT_IN_HTACCESS as _).is_null();
-        let context = match ((*cmd).path.is_null(), htaccess) {
-            (_, true) => Context::Htaccess,
-            (false, _) => Context::Directory,
-            (true, _) if (*server).is_virtual != 0 => Context::VirtualHost,
-            (true, _) => Context::Server,
-        };
+        let slot: *mut ServerSlot = slot_of((*cmd).server);
+        let context = context_of(cmd);
+        let htaccess = context == Context::Htaccess;
         let before = Counts::of(config(slot));
-        let result = if htaccess {
-            // On a request's thread: nothing of the server may be touched.
-            let mut nothing = ServerConfig::default();
-            // Which groups there are is seen when the request comes.
-            let named_groups = &mut Vec::new();
-            let server = &mut nothing;
-            directive.apply(&mut Target { server, dir: &mut *dir, context, scope: None, defined_groups: &[], named_groups }, args)
-        } else {
-            let names = group_names((*cmd).pool);
-            let scope = (*slot).scope.clone();
-            let (config_of, mut named) = (&mut (*slot).config, Vec::new());
-            let scope = scope.as_ref();
-            let mut target = Target { server: config_of, dir: &mut *dir, context, scope, defined_groups: names, named_groups: &mut named };
-            let result = directive.apply(&mut target, args);
-            names.extend(config(slot).groups.iter().skip(before.groups).map(|g| g.name.clone()));
-            named_groups((*cmd).pool).extend(named.into_iter().map(|name| Named {
-                server,
-                directive: directive.title(),
-                name,
-                at: at(cmd),
-            }));
-            let argument = Words::new(args).word().unwrap_or_default();
-            places((*cmd).pool).push(Place { directive: directive.title(), argument, at: at(cmd) });
-            result
-        };
+        let result = if htaccess { apply_htaccess(directive, dir, args) } else { apply(cmd, directive, dir, slot, context, args) };
         match result {
-            Ok(effect) => {
-                if let Effect::Notice(text) = effect {
-                    notice(cmd, Code::NoEffect, &text);
-                }
-            }
+            Ok(Effect::Notice(text)) => notice(cmd, Code::NoEffect, &text),
+            Ok(_) => {}
             Err(e) => return pooled((*cmd).pool, &e.to_string()),
         }
-        let added = before.added(config(slot));
-        for group in added.groups {
-            // Here, not later: the error then carries file and line.
-            if let Err(problem) = resolved::check(group, &super::system::Host) {
-                return pooled((*cmd).pool, &problem.to_string());
-            }
-        }
-        if !htaccess {
-            resolved::missing(&added, &super::system::Host).iter().for_each(|text| notice(cmd, Code::Doubtful, text));
-        }
-        if let Some(AliasPattern::Regex(pattern)) = config(slot).aliases.last().map(|a| &a.pattern).filter(|_| !htaccess)
-            && super::regex(&mut *(*cmd).pool, pattern).is_none()
-        {
-            return pooled((*cmd).pool, &format!("{}: '{}' is not a valid regular expression", directive.title(), pattern.escape_ascii()));
+        if let Err(text) = look_at(cmd, directive, config(slot), &before, htaccess) {
+            return pooled((*cmd).pool, &text);
         }
         if directive.container {
             return walk(cmd, dir, slot, args);
         }
         ptr::null()
     }
+}
+
+unsafe fn context_of(cmd: *mut ffi::cmd_parms) -> Context {
+    // SAFETY: as for the trampoline.
+    unsafe {
+        let htaccess = !ffi::ap_check_cmd_context(cmd, ffi::NOT_IN_HTACCESS as _).is_null();
+        match ((*cmd).path.is_null(), htaccess) {
+            (_, true) => Context::Htaccess,
+            (false, _) => Context::Directory,
+            (true, _) if (*(*cmd).server).is_virtual != 0 => Context::VirtualHost,
+            (true, _) => Context::Server,
+        }
+    }
+}
+
+/// On a request's thread: nothing of the server may be touched.
+unsafe fn apply_htaccess(directive: &Directive, dir: *mut DirConfig, args: &[u8]) -> Result<Effect, ConfigError> {
+    let (mut nothing, mut named) = (ServerConfig::default(), Vec::new());
+    // SAFETY: as for the trampoline.
+    let dir = unsafe { &mut *dir };
+    let server = &mut nothing;
+    // Which groups there are is seen when the request comes.
+    let named_groups = &mut named;
+    directive.apply(&mut Target { server, dir, context: Context::Htaccess, scope: None, defined_groups: &[], named_groups }, args)
+}
+
+/// While httpd reads its own configuration: where the directive stands and what it names is remembered.
+unsafe fn apply(
+    cmd: *mut ffi::cmd_parms,
+    directive: &'static Directive,
+    dir: *mut DirConfig,
+    slot: *mut ServerSlot,
+    context: Context,
+    args: &[u8],
+) -> Result<Effect, ConfigError> {
+    // SAFETY: as for the trampoline; the slot is the server's.
+    unsafe {
+        let (pool, server) = ((*cmd).pool, (*cmd).server);
+        let names = group_names(pool);
+        let known = config(slot).groups.len();
+        let scope = (*slot).scope.clone();
+        let mut named = Vec::new();
+        let mut target = Target {
+            server: &mut (*slot).config,
+            dir: &mut *dir,
+            context,
+            scope: scope.as_ref(),
+            defined_groups: names,
+            named_groups: &mut named,
+        };
+        let result = directive.apply(&mut target, args);
+        names.extend(config(slot).groups.iter().skip(known).map(|g| g.name.clone()));
+        let directive = directive.title();
+        named_groups(pool).extend(named.into_iter().map(|name| Named { server, directive, name, at: at(cmd) }));
+        let argument = Words::new(args).word().unwrap_or_default();
+        places(pool).push(Place { directive, argument, at: at(cmd) });
+        result
+    }
+}
+
+/// Whether what the directive has added can be used. Here, not later: the error then carries file and line.
+unsafe fn look_at(
+    cmd: *mut ffi::cmd_parms,
+    directive: &Directive,
+    config: &ServerConfig,
+    before: &Counts,
+    htaccess: bool,
+) -> Result<(), String> {
+    let added = before.added(config);
+    for group in added.groups {
+        resolved::check(group, &super::system::Host).map_err(|problem| problem.to_string())?;
+    }
+    if htaccess {
+        return Ok(());
+    }
+    for text in resolved::missing(&added, &super::system::Host) {
+        // SAFETY: as for the trampoline.
+        unsafe { notice(cmd, Code::Doubtful, &text) };
+    }
+    // SAFETY: as for the trampoline.
+    let pool = unsafe { &mut *(*cmd).pool };
+    if let Some(AliasPattern::Regex(pattern)) = config.aliases.last().map(|a| &a.pattern)
+        && super::regex(pool, pattern).is_none()
+    {
+        return Err(format!("{}: '{}' is not a valid regular expression", directive.title(), pattern.escape_ascii()));
+    }
+    Ok(())
 }
 
 /// Reads the directives inside `<WSGIInterpreterOptions …>`.

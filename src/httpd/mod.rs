@@ -3,10 +3,11 @@
 //! * [`module`]: the exported record and its hooks; `guard` stops panics there.
 //! * `commands`: from the directive table to httpd's; `beside`: mod_wsgi beside us.
 //! * [`lifecycle`]: the phases; `parent`: droverd as httpd's parent sees it; `mpm`, `system`.
-//! * [`request`]: one request; `translate`: aliases; `log`.
+//! * [`request`]: one request; `client`: its body and answer; `translate`: aliases; `log`.
 #![allow(unsafe_code)]
 
 mod beside;
+mod client;
 mod commands;
 #[allow(unreachable_pub)]
 mod ffi;

@@ -3,6 +3,7 @@
 //! Responsible for: MAX_THREADS and MAX_DAEMONS being asked when the MPM has checked its own directives or later, where alone they are true. Called
 //! by: `lifecycle::check_config` (which runs after the MPM's) and `lifecycle::post_config`.
 use super::ffi;
+use drover_session::choice;
 use std::ffi::{CStr, c_int};
 use std::fmt;
 
@@ -48,10 +49,16 @@ impl Mpm {
         self.threads as i64 * self.daemons as i64
     }
 
-    /// httpd's children share nothing unless there is just one of them, with threads.
+    /// What of it decides where sessions are kept.
     #[must_use]
-    pub const fn one_process(&self) -> bool {
-        self.threaded && (!self.forked || self.daemons == 1)
+    pub const fn for_sessions(&self) -> choice::Mpm {
+        choice::Mpm { threaded: self.threaded, forked: self.forked, max_daemons: self.daemons }
+    }
+
+    /// Whether all requests see the same memory: the sessions' rule.
+    #[must_use]
+    pub fn shares_memory(&self) -> bool {
+        choice::choose(&choice::Asked::Memory, self.for_sessions()).is_ok()
     }
 }
 
@@ -66,7 +73,7 @@ impl fmt::Display for Mpm {
             self.daemons,
             self.threads,
             self.slots(),
-            if self.one_process() { "are one process and share" } else { "do not share" }
+            if self.shares_memory() { "are one process and share" } else { "do not share" }
         )
     }
 }

@@ -35,8 +35,8 @@ impl Planned {
         let asked = configs.first().and_then(|config| config.session.directory.clone());
         // SAFETY: the caller's promise.
         let base = unsafe { directory(pconf, asked.as_deref(), system) };
-        let mpm = drover_session::choice::Mpm { threaded: mpm.threaded, forked: mpm.forked, max_daemons: mpm.daemons };
-        let plan = plan::plan(configs, mpm, &base).map_err(|refused| Problem::new("DroverSession", b"memory", refused.to_string()))?;
+        let plan = plan::plan(configs, mpm.for_sessions(), &base)
+            .map_err(|refused| Problem::new("DroverSession", b"memory", refused.to_string()))?;
         Ok(Self { plan, base, owner: system.httpd_identity() })
     }
 
@@ -106,29 +106,9 @@ pub unsafe fn prepare(
     mpm: &Mpm,
     system: &dyn System,
 ) -> Result<(Plan, Vec<Option<Cache>>), Problem> {
-    let survive = |problem: Problem, instead: &str| {
-        if !system.is_running() {
-            return Err(problem);
-        }
-        // SAFETY: the caller's promise.
-        let at = unsafe { commands::place_of(pconf, &problem) };
-        log::server(s, log::Level::Crit, Code::SessionsRefused, &format!("{problem}{at}. {instead}"));
-        Ok(())
-    };
-    // SAFETY: the caller's promise; the references end before the slots are written to.
-    let planned = match unsafe { Planned::new(pconf, &configs(slots), mpm, system) } {
-        Ok(planned) => planned,
-        Err(problem) => {
-            survive(problem, "httpd runs, so sessions are kept where DroverSession auto would keep them")?;
-            // SAFETY: as above.
-            let mut others: Vec<ServerConfig> = unsafe { configs(slots).into_iter().cloned().collect() };
-            for config in others.iter_mut().filter(|config| config.session.asked == Some(Asked::Memory)) {
-                config.session.asked = Some(Asked::Auto);
-            }
-            // SAFETY: as above.
-            unsafe { Planned::new(pconf, &others.iter().collect::<Vec<_>>(), mpm, system)? }
-        }
-    };
+    let ground = Ground { pconf, s, system };
+    // SAFETY: the caller's promise.
+    let planned = unsafe { ground.plan(slots, mpm)? };
     for (slot, settings) in slots.iter().zip(&planned.plan.servers) {
         // SAFETY: the caller's promise; the configuration pass is single-threaded.
         unsafe { (**slot).session = settings.clone() };
@@ -136,31 +116,86 @@ pub unsafe fn prepare(
     for text in &planned.plan.said {
         log::server(s, log::Level::Notice, Code::Sessions, text);
     }
-    const WITHOUT: &str = "A request that touches its session gets 503";
-    for path in planned.directories() {
-        match place::make(path, planned.owner) {
-            Err(e) if planned.plan.wanted => survive(planned.trouble(path, &e), WITHOUT)?,
-            // Nobody has asked for sessions: they are missed, if at all, at their first use.
-            Err(e) => log::server(s, log::Level::Warn, Code::SessionsRefused, &format!("{}. {WITHOUT}", planned.trouble(path, &e))),
-            Ok(()) => {}
+    ground.make_directories(&planned)?;
+    let caches = ground.make_caches(&planned)?;
+    Ok((planned.plan, caches))
+}
+
+/// What becomes of requests where sessions cannot be kept.
+const WITHOUT: &str = "A request that touches its session gets 503";
+
+/// A live configuration, its main server, and the system under it.
+struct Ground<'s> {
+    pconf: *mut ffi::apr_pool_t,
+    s: *mut ffi::server_rec,
+    system: &'s dyn System,
+}
+
+impl Ground<'_> {
+    /// A problem ends httpd's start, but no server that runs: there it is said what is done `instead`.
+    fn survive(&self, problem: Problem, instead: &str) -> Result<(), Problem> {
+        if !self.system.is_running() {
+            return Err(problem);
         }
+        // SAFETY: the configuration is live.
+        let at = unsafe { commands::place_of(self.pconf, &problem) };
+        log::server(self.s, log::Level::Crit, Code::SessionsRefused, &format!("{problem}{at}. {instead}"));
+        Ok(())
     }
-    let mut caches = Vec::new();
-    for (place, store) in planned.plan.stores.iter().enumerate() {
-        let Kept::Socache(provider, arguments) = &store.kept else {
-            caches.push(None);
-            continue;
+
+    /// # Safety
+    /// `slots` must be the live configuration's servers'.
+    unsafe fn plan(&self, slots: &[*mut commands::ServerSlot], mpm: &Mpm) -> Result<Planned, Problem> {
+        // SAFETY: the caller's promise; the references end with this function.
+        let configs = unsafe { configs(slots) };
+        // SAFETY: the pool is the live configuration's.
+        let problem = match unsafe { Planned::new(self.pconf, &configs, mpm, self.system) } {
+            Ok(planned) => return Ok(planned),
+            Err(problem) => problem,
         };
-        // SAFETY: the caller's promise.
-        match unsafe { socache::create(pconf, s, provider, arguments, place) } {
-            Ok(cache) => caches.push(Some(cache)),
-            Err(problem) => {
-                survive(problem, WITHOUT)?;
-                caches.push(None);
+        self.survive(problem, "httpd runs, so sessions are kept where DroverSession auto would keep them")?;
+        let mut others: Vec<ServerConfig> = configs.into_iter().cloned().collect();
+        for config in others.iter_mut().filter(|config| config.session.asked == Some(Asked::Memory)) {
+            config.session.asked = Some(Asked::Auto);
+        }
+        // SAFETY: as above.
+        unsafe { Planned::new(self.pconf, &others.iter().collect::<Vec<_>>(), mpm, self.system) }
+    }
+
+    fn make_directories(&self, planned: &Planned) -> Result<(), Problem> {
+        for path in planned.directories() {
+            match place::make(path, planned.owner) {
+                Err(e) if planned.plan.wanted => self.survive(planned.trouble(path, &e), WITHOUT)?,
+                // Nobody has asked for sessions: they are missed, if at all, at their first use.
+                Err(e) => {
+                    let text = format!("{}. {WITHOUT}", planned.trouble(path, &e));
+                    log::server(self.s, log::Level::Warn, Code::SessionsRefused, &text);
+                }
+                Ok(()) => {}
             }
         }
+        Ok(())
     }
-    Ok((planned.plan, caches))
+
+    /// The object caches, at the places of the stores that are in one.
+    fn make_caches(&self, planned: &Planned) -> Result<Vec<Option<Cache>>, Problem> {
+        let mut caches = Vec::new();
+        for (place, store) in planned.plan.stores.iter().enumerate() {
+            let Kept::Socache(provider, arguments) = &store.kept else {
+                caches.push(None);
+                continue;
+            };
+            // SAFETY: pool and server are the live configuration's.
+            match unsafe { socache::create(self.pconf, self.s, provider, arguments, place) } {
+                Ok(cache) => caches.push(Some(cache)),
+                Err(problem) => {
+                    self.survive(problem, WITHOUT)?;
+                    caches.push(None);
+                }
+            }
+        }
+        Ok(caches)
+    }
 }
 
 unsafe fn directory(pconf: *mut ffi::apr_pool_t, asked: Option<&[u8]>, system: &dyn System) -> PathBuf {

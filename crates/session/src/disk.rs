@@ -3,18 +3,20 @@
 //! Responsible for: what was stored being there after any process died at any moment; a damaged store being moved aside while the service
 //! goes on. Must never: be opened before a fork, or be put on a network file system. Called by: [`crate::store`], [`crate::memory`].
 //!
-//! The directory `store` holds two tables: records by key, and an index of (minute of expiry, key), from which a sweep takes the oldest
-//! without looking at the others. Commits are not synchronised one by one unless asked for: [`Disk::sync`] does that now and then.
+//! The directory `store` holds one table, as each more is a page more in each commit: records, under 'r' and their key, and an index, under 'e',
+//! the minute of expiry and the key, from which a sweep takes the oldest without looking at the others. Commits are not synchronised one by one
+//! unless asked for: [`Disk::sync`] does that now and then. Who moves a store aside takes its file's permission to write away: that tells
+//! all who have it open.
 #![allow(unsafe_code)]
 use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
 use crate::id::Key;
 use crate::turns::{self, Turns};
 use drover_sys::filelock::{self, Hold};
 use drover_sys::mutex::Held;
-use heed::types::{Bytes, Unit};
+use heed::types::Bytes;
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
 use parking_lot::RwLock;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, Mode, fallocate, fchmod, fstat};
 use rustix::io::Errno;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -43,6 +45,12 @@ const STEP_MS: u64 = 60_000;
 /// Which byte of `locks` is held while the store is moved aside or opened.
 const MOVING: i64 = 2;
 
+/// The two parts of the table.
+const RECORDS: u8 = b'r';
+const INDEX: u8 = b'e';
+/// The part, the minute of expiry, the key.
+type IndexKey = [u8; 41];
+
 /// Whom to tell what the administrator must know: a line of text.
 pub type Say = Box<dyn Fn(&str) + Send + Sync>;
 
@@ -60,15 +68,13 @@ pub struct Disk {
     say: Say,
 }
 
-type Records = Database<Bytes, Bytes>;
-type Index = Database<Bytes, Unit>;
+type Table = Database<Bytes, Bytes>;
 
 struct Opened {
     env: Env<WithoutTls>,
     turns: Turns,
-    records: Records,
-    index: Index,
-    data: PathBuf,
+    table: Table,
+    file: File,
     seen: Seen,
 }
 
@@ -138,12 +144,25 @@ fn page_size() -> usize {
     rustix::param::page_size().max(4096)
 }
 
-fn index_key(expires_ms: u64, key: &Key) -> [u8; 40] {
-    let mut out = [0; 40];
-    let (minute, rest) = out.split_at_mut(8);
+/// Where a record stands in the table.
+fn record_key(key: &Key) -> [u8; 33] {
+    let mut out = [RECORDS; 33];
+    out[1..].copy_from_slice(&key.0);
+    out
+}
+
+/// Where its entry in the index stands.
+fn index_key(expires_ms: u64, key: &Key) -> IndexKey {
+    let mut out = [INDEX; 41];
+    let (minute, rest) = out[1..].split_at_mut(8);
     minute.copy_from_slice(&expires_ms.div_ceil(STEP_MS).to_be_bytes());
     rest.copy_from_slice(&key.0);
     out
+}
+
+/// The minute that an entry of the index names.
+fn minute_of(entry: &[u8]) -> Option<u64> {
+    entry.get(1..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 /// When a stored record expires, from its first bytes alone.
@@ -255,6 +274,8 @@ impl Disk {
                 Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {}
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(refused(e)),
                 _ => {
+                    // Else they look at its path each second.
+                    let _ = File::open(aside.join("data.mdb")).map(|file| fchmod(file, Mode::RUSR));
                     (self.say)(&format!(
                         "the session store was damaged ({why}); it lies now at {}, and a new one is begun",
                         aside.display()
@@ -285,7 +306,7 @@ impl Disk {
         let data = path.join("data.mdb");
         look_at_head(&data)?;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
-        options.max_readers(READERS).max_dbs(2);
+        options.max_readers(READERS);
         if let Some(size) = map_size {
             options.map_size(size);
         }
@@ -295,12 +316,13 @@ impl Disk {
         // `is_sound` looks at its size before each use.
         let env = unsafe { options.flags(flags).open(&path)? };
         drop(turn);
-        let Ok(found) = std::fs::metadata(&data) else { return Err(Trouble::Stale) };
-        is_whole(&env, &turns, &data, found.len())?;
-        let (records, index) = tables(&env, &turns)?;
-        let inode = inode_of(&path).ok_or(Trouble::Stale)?;
-        let seen = Seen { number: self.openings.fetch_add(1, Ordering::Relaxed), inode };
-        Ok(Opened { env, turns, records, index, data, seen })
+        let Ok(file) = OpenOptions::new().read(true).write(true).open(&data) else { return Err(Trouble::Stale) };
+        let found = file.metadata().map_err(refused)?;
+        is_whole(&env, &turns, &file, found.len())?;
+        let table = table(&env, &turns)?;
+        let seen = Seen { number: self.openings.fetch_add(1, Ordering::Relaxed), inode: found.ino() };
+        let opened = Opened { env, turns, table, file, seen };
+        if inode_of(&path) == Some(seen.inode) { Ok(opened) } else { Err(Trouble::Stale) }
     }
 
     fn commit(&self, txn: Writing<'_>) -> Result<(), Trouble> {
@@ -311,13 +333,13 @@ impl Disk {
 
     fn sweep_step(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
         self.run(|opened| {
-            if !opened.turns.are_shared() {
-                return Err(Trouble::Stale);
+            if inode_of(&self.store()) != Some(opened.seen.inode) || !opened.turns.are_shared() {
+                return Err(Trouble::Stale); // its directory was moved, and nobody has marked it; or the file of turns was removed
             }
             opened.clear_dead_readers();
             let nothing = {
                 let txn = opened.read()?;
-                let first = opened.index.first(&txn)?.and_then(|(entry, ())| entry.first_chunk().map(|b| u64::from_be_bytes(*b)));
+                let first = opened.table.prefix_iter(&txn, &[INDEX])?.next().transpose()?.and_then(|(entry, _)| minute_of(entry));
                 first.is_none_or(|minute| minute.saturating_mul(STEP_MS) > now_ms)
             };
             if nothing {
@@ -387,7 +409,7 @@ fn look_at_head(data: &Path) -> Result<(), Trouble> {
 }
 
 /// The file is as long as the store says of itself: reading past the end of a mapped file would end the process.
-fn is_whole(env: &Env<WithoutTls>, turns: &Turns, data: &Path, len: u64) -> Result<(), Trouble> {
+fn is_whole(env: &Env<WithoutTls>, turns: &Turns, file: &File, len: u64) -> Result<(), Trouble> {
     if len < META_PAGES * page_size() as u64 {
         return Err(Trouble::Damaged("it was cut short".into()));
     }
@@ -397,7 +419,7 @@ fn is_whole(env: &Env<WithoutTls>, turns: &Turns, data: &Path, len: u64) -> Resu
         return Err(Trouble::Outgrown);
     }
     if len < needed {
-        lengthen(env, turns, data)?;
+        lengthen(env, turns, file)?;
     }
     Ok(())
 }
@@ -405,10 +427,9 @@ fn is_whole(env: &Env<WithoutTls>, turns: &Turns, data: &Path, len: u64) -> Resu
 /// The last pages of a sound store may never have been written. If this one was cut, empty pages are an error, missing ones death.
 ///
 /// Only a writer makes the file longer: while we are it, nobody else does, and nothing is cut off that was written since the first look.
-fn lengthen(env: &Env<WithoutTls>, turns: &Turns, data: &Path) -> Result<(), Trouble> {
+fn lengthen(env: &Env<WithoutTls>, turns: &Turns, file: &File) -> Result<(), Trouble> {
     let _writer = Writing::begin(env, turns)?;
     let needed = bytes_of(env.info().last_page_number);
-    let file = OpenOptions::new().write(true).open(data).map_err(heed::Error::Io)?;
     if file.metadata().map_err(heed::Error::Io)?.len() < needed {
         file.set_len(needed).map_err(heed::Error::Io)?;
     }
@@ -435,20 +456,14 @@ fn allocate_lock_file(path: &Path) -> Result<(), Trouble> {
     }
 }
 
-/// The tables of a store, made if need be. Those that are there are found without a write: reading does not wait for who writes.
-fn tables(env: &Env<WithoutTls>, turns: &Turns) -> Result<(Records, Index), Trouble> {
+/// LMDB's own table, which is always there; found without a write: reading does not wait for who writes.
+fn table(env: &Env<WithoutTls>, turns: &Turns) -> Result<Table, Trouble> {
     let turn = turns.reader()?;
     let txn = env.read_txn()?;
     drop(turn);
-    if let Some(both) = env.open_database(&txn, Some("records"))?.zip(env.open_database(&txn, Some("expiry"))?) {
-        txn.commit()?;
-        return Ok(both);
-    }
-    drop(txn);
-    let mut txn = Writing::begin(env, turns)?;
-    let both = (env.create_database(&mut txn, Some("records"))?, env.create_database(&mut txn, Some("expiry"))?);
-    txn.txn.commit()?;
-    Ok(both)
+    let table = env.open_database(&txn, None)?.ok_or_else(|| Trouble::Damaged("it has no table".into()))?;
+    txn.commit()?;
+    Ok(table)
 }
 
 /// Bytes of a store with this last page.
@@ -485,10 +500,13 @@ impl DerefMut for Writing<'_> {
 }
 
 impl Opened {
-    /// The store is still the one at its path, and can be read.
+    /// The store was neither moved aside nor removed, and can be read.
     fn is_sound(&self) -> Result<(), Trouble> {
-        let found = std::fs::metadata(&self.data).ok().filter(|m| m.ino() == self.seen.inode).ok_or(Trouble::Stale)?;
-        is_whole(&self.env, &self.turns, &self.data, found.len())
+        let found = fstat(&self.file).map_err(|e| heed::Error::Io(e.into()))?;
+        if found.st_nlink == 0 || !Mode::from_raw_mode(found.st_mode).contains(Mode::WUSR) {
+            return Err(Trouble::Stale);
+        }
+        is_whole(&self.env, &self.turns, &self.file, u64::try_from(found.st_size).unwrap_or_default())
     }
 
     fn read(&self) -> Result<RoTxn<'_, WithoutTls>, Trouble> {
@@ -508,32 +526,34 @@ impl Opened {
     /// Puts a record and moves its entry in the index.
     fn replace(&self, txn: &mut RwTxn<'_>, key: &Key, record: &Record) -> Result<(), Trouble> {
         let new = index_key(record.expires_ms(), key);
-        let old = self.records.get(txn, &key.0)?.and_then(expiry).map(|expires| index_key(expires, key));
+        let place = record_key(key);
+        let old = self.table.get(txn, &place)?.and_then(expiry).map(|expires| index_key(expires, key));
         if old != Some(new) {
             if let Some(old) = old {
-                self.index.delete(txn, &old)?;
+                self.table.delete(txn, &old)?;
             }
-            self.index.put(txn, &new, &())?;
+            self.table.put(txn, &new, &[])?;
         }
-        self.records.put(txn, &key.0, &record.encode())?;
+        self.table.put(txn, &place, &record.encode())?;
         Ok(())
     }
 
     fn delete(&self, txn: &mut RwTxn<'_>, key: &Key) -> Result<Option<u64>, Trouble> {
-        let expires = self.records.get(txn, &key.0)?.and_then(expiry);
+        let place = record_key(key);
+        let expires = self.table.get(txn, &place)?.and_then(expiry);
         if let Some(expires) = expires {
-            self.index.delete(txn, &index_key(expires, key))?;
+            self.table.delete(txn, &index_key(expires, key))?;
         }
-        self.records.delete(txn, &key.0)?;
+        self.table.delete(txn, &place)?;
         Ok(expires)
     }
 
     fn sweep(&self, txn: &mut RwTxn<'_>, now_ms: u64, budget: usize) -> Result<Swept, Trouble> {
-        let mut found: Vec<[u8; 40]> = Vec::new();
+        let mut found: Vec<IndexKey> = Vec::new();
         let mut more = false;
-        for entry in self.index.iter(txn)? {
-            let (entry, ()) = entry?;
-            let minute = entry.first_chunk().map_or(0, |b| u64::from_be_bytes(*b));
+        for entry in self.table.prefix_iter(txn, &[INDEX])? {
+            let (entry, _) = entry?;
+            let minute = minute_of(entry).unwrap_or(0);
             if minute.saturating_mul(STEP_MS) > now_ms {
                 break;
             }
@@ -541,21 +561,21 @@ impl Opened {
                 more = true;
                 break;
             }
-            found.extend(<[u8; 40]>::try_from(entry).ok());
+            found.extend(IndexKey::try_from(entry).ok());
         }
         let mut removed = 0;
         for entry in found {
             let Some(key) = entry.last_chunk().map(|b| Key(*b)) else { continue };
-            match self.records.get(txn, &key.0)?.and_then(expiry) {
+            match self.table.get(txn, &record_key(&key))?.and_then(expiry) {
                 Some(expires) if expires <= now_ms => {
-                    self.records.delete(txn, &key.0)?;
+                    self.table.delete(txn, &record_key(&key))?;
                     removed += 1;
                 }
                 // It lives: its place in the index was wrong.
-                Some(expires) => self.index.put(txn, &index_key(expires, &key), &())?,
+                Some(expires) => self.table.put(txn, &index_key(expires, &key), &[])?,
                 None => {}
             }
-            self.index.delete(txn, &entry)?;
+            self.table.delete(txn, &entry)?;
         }
         Ok(Swept { removed, more })
     }
@@ -565,7 +585,7 @@ impl Engine for Disk {
     fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
         let found = self.run(|opened| {
             let txn = opened.read()?;
-            Ok(opened.records.get(&txn, &key.0)?.map(Record::decode))
+            Ok(opened.table.get(&txn, &record_key(key))?.map(Record::decode))
         })?;
         match found {
             Some(Err(e)) => {
@@ -582,7 +602,7 @@ impl Engine for Disk {
         self.run(|opened| {
             let mut txn = opened.write()?;
             if how != Put::Any {
-                let lives = opened.records.get(&txn, &key.0)?.and_then(expiry).is_some_and(|expires| now_ms < expires);
+                let lives = opened.table.get(&txn, &record_key(key))?.and_then(expiry).is_some_and(|expires| now_ms < expires);
                 match (how, lives) {
                     (Put::Create, true) => return Err(Error::Exists.into()),
                     (Put::Replace, false) => return Err(Error::Missing.into()),
@@ -597,7 +617,7 @@ impl Engine for Disk {
     fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error> {
         self.run(|opened| {
             let mut txn = opened.write()?;
-            let Some(Ok(mut record)) = opened.records.get(&txn, &key.0)?.map(Record::decode) else { return Ok(()) };
+            let Some(Ok(mut record)) = opened.table.get(&txn, &record_key(key))?.map(Record::decode) else { return Ok(()) };
             record.accessed_ms = record.accessed_ms.max(accessed_ms);
             opened.replace(&mut txn, key, &record)?;
             self.commit(txn)
@@ -634,7 +654,8 @@ impl Engine for Disk {
     fn figures(&self) -> Result<Figures, Error> {
         self.run(|opened| {
             let txn = opened.read()?;
-            Ok(Figures { sessions: opened.records.len(&txn)?, bytes: opened.env.real_disk_size()? })
+            // Each has a record and its entry in the index.
+            Ok(Figures { sessions: opened.table.len(&txn)? / 2, bytes: opened.env.real_disk_size()? })
         })
     }
 }

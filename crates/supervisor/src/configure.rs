@@ -1,7 +1,7 @@
 //! What httpd's parent says: configurations, and to stop.
 //!
 //! Responsible for: a configuration taking effect whole or not at all. Called by: the event loop.
-use crate::group::plan;
+use crate::group::{PoolKey, plan};
 use crate::log::Sink;
 use crate::messages::Code;
 use crate::pool::Event;
@@ -10,7 +10,8 @@ use crate::store::Stored;
 use crate::supervisor::Supervisor;
 use drover_sys::memfile;
 use drover_wire::VERSION;
-use drover_wire::control::{Configuration, Script, decode};
+use drover_wire::control::{Configuration, GroupSpec, Script, decode};
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -32,61 +33,61 @@ impl Supervisor {
     /// Puts a configuration into effect. `taken` are the queues of an earlier droverd.
     pub fn configure(&mut self, configuration: Configuration, logs: Vec<OwnedFd>, taken: Vec<Stored>) {
         let words = [configuration.generation.to_string(), configuration.groups.len().to_string()];
-        let mut logs: Vec<Option<OwnedFd>> = logs.into_iter().map(Some).collect();
         // The first log is the main server's; it is another one than before when logs were rotated.
-        if let Some(Ok(copy)) = logs.first().and_then(Option::as_ref).map(OwnedFd::try_clone) {
-            self.main = Rc::new(Sink::new(copy, configuration.log_level));
-        } else {
-            self.main = Rc::new(Sink::standard_error(configuration.log_level));
-        }
+        self.main = sink(logs.first(), configuration.log_level);
         self.main.message(Code::Configured, None, None, &words);
         self.httpd_generation = configuration.generation;
         self.sessions.clone_from(&configuration.sessions);
         self.configure_admin(configuration.control_socket.as_deref());
         let plan = plan(&configuration, self.index.keys());
-
-        let mut sinks: Vec<((u16, u8), Rc<Sink>)> = Vec::new();
-        let mut groups = std::collections::BTreeMap::new();
-        for spec in configuration.groups {
-            let which = (spec.log, spec.log_level);
-            let known = sinks.iter().find(|(w, _)| *w == which).map(|(_, sink)| sink.clone());
-            let sink = known.unwrap_or_else(|| {
-                let file = logs.get_mut(usize::from(spec.log)).and_then(|l| l.as_ref().and_then(|l| l.try_clone().ok()));
-                let sink = Rc::new(file.map_or_else(|| Sink::standard_error(spec.log_level), |f| Sink::new(f, spec.log_level)));
-                sinks.push((which, sink.clone()));
-                sink
-            });
-            groups.insert(spec.name.clone(), Rc::new(Settings { spec, sink }));
-        }
-        self.groups = groups;
+        self.groups = groups(configuration.groups, &logs);
         self.halted.clear();
 
         let (kept, gone): (Vec<_>, Vec<_>) = taken.into_iter().partition(|s| self.groups.contains_key(&s.key.group));
         if !plan.retire.is_empty() || !gone.is_empty() {
-            let groups = &self.groups;
-            if let Err(e) = self.store.round(|key| groups.contains_key(&key.group)) {
-                self.main.message(Code::Store, None, None, &["that is gone".to_owned(), e.to_string()]);
-            }
+            self.clear_store();
         }
         drop(gone);
         for key in &plan.retire {
             self.retire(key);
         }
         for key in &plan.renew {
-            let Some(id) = self.index.get(key).copied() else { continue };
-            let (Some(unit), Some(settings)) = (self.units.get_mut(&id), self.groups.get(&key.group)) else { continue };
-            unit.settings = settings.clone();
-            unit.scripts.configure(&key.application, &settings.spec.preload);
-            let limits = settings.limits();
-            self.feed(id, Event::Configure(limits));
+            self.renew(key);
         }
+        for id in self.wanted(kept, plan.preload) {
+            let on_demand = self.units.get(&id).is_some_and(|u| u.settings.spec.least_processes == 0);
+            // A group that starts on demand only has its queue watched.
+            self.feed(id, if on_demand { Event::Tick } else { Event::Wanted });
+        }
+    }
+
+    /// Takes queues out of the store that no group has any more.
+    fn clear_store(&mut self) {
+        let groups = &self.groups;
+        if let Err(e) = self.store.round(|key| groups.contains_key(&key.group)) {
+            self.main.message(Code::Store, None, None, &["that is gone".to_owned(), e.to_string()]);
+        }
+    }
+
+    /// The new configuration of a pool that there is.
+    fn renew(&mut self, key: &PoolKey) {
+        let Some(id) = self.index.get(key).copied() else { return };
+        let (Some(unit), Some(settings)) = (self.units.get_mut(&id), self.groups.get(&key.group)) else { return };
+        unit.settings = settings.clone();
+        unit.scripts.configure(&key.application, &settings.spec.preload);
+        let limits = settings.limits();
+        self.feed(id, Event::Configure(limits));
+    }
+
+    /// The pools that are to have workers: those whose queues an earlier droverd has left, and those that load scripts at start.
+    fn wanted(&mut self, kept: Vec<Stored>, preload: Vec<PoolKey>) -> Vec<u32> {
         let mut wanted = Vec::new();
         for stored in kept {
             if let Some(settings) = self.groups.get(&stored.key.group).cloned() {
                 wanted.push(self.adopt(stored, &settings));
             }
         }
-        for key in plan.preload {
+        for key in preload {
             let Some(settings) = self.groups.get(&key.group).cloned() else { continue };
             let id = match self.index.get(&key) {
                 Some(id) => Ok(*id),
@@ -97,10 +98,23 @@ impl Supervisor {
                 Err(e) => settings.log(Code::System, None, &["cannot make the group's queue".into(), e.to_string()]),
             }
         }
-        for id in wanted {
-            let on_demand = self.units.get(&id).is_some_and(|u| u.settings.spec.least_processes == 0);
-            // A group that starts on demand only has its queue watched.
-            self.feed(id, if on_demand { Event::Tick } else { Event::Wanted });
-        }
+        wanted
     }
+}
+
+/// Every group's settings by its name. Groups with one log and level share a sink.
+fn groups(specs: Vec<GroupSpec>, logs: &[OwnedFd]) -> BTreeMap<Vec<u8>, Rc<Settings>> {
+    let mut sinks: BTreeMap<(u16, u8), Rc<Sink>> = BTreeMap::new();
+    let settings = |spec: GroupSpec| {
+        let (log, level) = (spec.log, spec.log_level);
+        let sink = sinks.entry((log, level)).or_insert_with(|| sink(logs.get(usize::from(log)), level)).clone();
+        (spec.name.clone(), Rc::new(Settings { spec, sink }))
+    };
+    specs.into_iter().map(settings).collect()
+}
+
+/// A log of httpd's; standard error where it cannot be had.
+fn sink(log: Option<&OwnedFd>, level: u8) -> Rc<Sink> {
+    let copy = log.and_then(|log| log.try_clone().ok());
+    Rc::new(copy.map_or_else(|| Sink::standard_error(level), |copy| Sink::new(copy, level)))
 }

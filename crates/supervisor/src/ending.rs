@@ -21,6 +21,7 @@ impl Pool {
             w.state = State::Ending { term_at, kill_at: None };
             out.push(Action::Drain(worker));
         }
+        self.hurry(now);
     }
 
     /// Drains every serving worker that `which` (given the newest generation) says.
@@ -41,6 +42,7 @@ impl Pool {
             w.signalled = true;
             out.push(Action::Terminate(worker));
         }
+        self.hurry(now);
     }
 
     pub(crate) fn cancel_queued(&mut self, out: &mut Vec<Action>) {

@@ -282,17 +282,13 @@ impl Pool {
         {
             r.failed = true;
             self.cancel_queued(out);
-            if !self.workers.values().any(unready) && !(killed && self.begin_again(now, out)) {
-                self.fail(reason, &[], now, out);
+            if !self.workers.values().any(unready) {
+                self.not_started(reason, killed, now, out);
             }
             return;
         }
         match &self.phase {
-            Phase::Steady if !self.any_serving() && !self.workers.values().any(unready) => {
-                if !(killed && self.begin_again(now, out)) {
-                    self.fail(reason, &[], now, out);
-                }
-            }
+            Phase::Steady if !self.any_serving() && !self.workers.values().any(unready) => self.not_started(reason, killed, now, out),
             Phase::Rising(_) | Phase::Steady => {
                 let pause = self.refill.pause();
                 if let Some(at) = self.slots.get_mut(w.slot) {
@@ -300,6 +296,20 @@ impl Pool {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// None of the newest generation came up.
+    fn not_started(&mut self, reason: String, killed: bool, now: Now, out: &mut Vec<Action>) {
+        if killed && self.begin_again(now, out) {
+            return;
+        }
+        let failing = self.failing.clone();
+        self.fail(reason, &[], now, out);
+        if killed && self.any_serving() {
+            // Nothing is known against the application: when those go that serve, requests wait for the next try.
+            self.failing = failing;
+            self.killed = 0;
         }
     }
 

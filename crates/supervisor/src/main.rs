@@ -1,7 +1,7 @@
 //! droverd: starts, watches and replaces the daemon processes of mod_drover. One thread, no Python.
 //!
 //! httpd's parent starts it, one for the whole server, and tells it the configuration. Read in this order: `event_loop` (what
-//! happens), `supervisor` (what is done), `pool` with `generation` and `ending` (what is decided).
+//! happens), `supervisor` (what is done), `pool` with `generation`, `changed` and `ending` (what is decided).
 #![forbid(unsafe_code)]
 
 mod arguments;
@@ -19,6 +19,7 @@ mod template;
 mod worker_talk;
 
 mod backoff;
+mod changed;
 mod ending;
 mod events;
 mod gate;

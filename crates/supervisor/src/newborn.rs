@@ -44,23 +44,25 @@ impl Supervisor {
     pub fn fork(&mut self, template: u32, number: Number) {
         let Some(process) = self.templates.get(&template).map(|t| &t.process) else { return };
         let (unit, generation, settings) = (process.unit, process.generation, process.settings.clone());
-        let made = ends().map_err(|e| e.to_string()).and_then(|(ours, theirs)| {
-            let control = process.control.as_ref().ok_or("the template has closed its control socket")?;
-            let told = name_senders(&ours.control, true).and_then(|()| {
-                let message = encode(&ToWorker::Fork).map_err(|_| Errno::INVAL)?;
-                self.poller.add(&ours.control, Source::Newborn(self.next_newborn))?;
-                send(control, &[&message], &theirs.each_ref().map(AsFd::as_fd), false)
-            });
-            told.map(|_| ours).map_err(|e| format!("cannot tell the template to fork: {e}"))
+        let (ours, theirs) = match ends() {
+            Ok(made) => made,
+            Err(e) => return self.unstarted(unit, number, e.to_string()),
+        };
+        let told = process.control.as_ref().ok_or(Errno::PIPE).and_then(|control| {
+            name_senders(&ours.control, true)?;
+            let message = encode(&ToWorker::Fork).map_err(|_| Errno::INVAL)?;
+            self.poller.add(&ours.control, Source::Newborn(self.next_newborn))?;
+            send(control, &[&message], &theirs.each_ref().map(AsFd::as_fd), false)
         });
-        match made {
-            Ok(ends) => {
+        match told {
+            Ok(_) => {
                 let until = now() + settings.limits().startup.map_or(LONGEST, |startup| startup.max(LONGEST));
-                let newborn = Newborn { template, unit, number, generation, settings, ends, until, abandoned: false };
+                let newborn = Newborn { template, unit, number, generation, settings, ends: ours, until, abandoned: false };
                 self.newborns.insert(self.next_newborn, newborn);
                 self.next_newborn = self.next_newborn.wrapping_add(1);
             }
-            Err(e) => self.unstarted(unit, number, e),
+            Err(Errno::PIPE | Errno::CONNRESET) => self.template_hung_up(template, Some(number)),
+            Err(e) => self.unstarted(unit, number, format!("cannot tell the template to fork: {e}")),
         }
     }
 
@@ -83,7 +85,8 @@ impl Supervisor {
                 self.lose(id, &reason, false);
             }
             (Ok(hello @ FromWorker::Hello { .. }), Some(pid)) => self.born(id, pid, hello),
-            (Ok(FromWorker::Hello { .. }), None) => self.lose(id, "the process that said Hello is not the template's child", false),
+            // Or it was, and is dead and reaped by now.
+            (Ok(FromWorker::Hello { .. }), None) => self.lose(id, "the process that said Hello is not the template's child", true),
             (Ok(_), _) => self.lose(id, "its first message was not Hello", false),
             (Err(e), _) => self.lose(id, &format!("its first message: {e}"), false),
         }

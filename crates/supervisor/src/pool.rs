@@ -2,30 +2,20 @@
 //!
 //! Responsible for: every decision about when a worker starts, serves, drains and is killed, and about handed-back requests.
 //! Must never: do I/O, read a clock, know a process id. Called by: the supervisor, which turns descriptors into [`Event`]s and
-//! carries out [`Action`]s. `generation.rs` has the life of a generation, `ending.rs` that of workers which have to go, `replace.rs`
-//! that of workers which are replaced one by one, and the pool's size.
+//! carries out [`Action`]s. `generation.rs` has the life of a generation, `changed.rs` files that have changed and the requests that
+//! wait for the new code, `ending.rs` workers which have to go, `replace.rs` those which are replaced one by one, and the pool's size.
 //!
-//! Phases: `Idle` until somebody wants the pool, and again when an elastic pool has shrunk to nothing; the queue is watched. `Rising`: a new generation is being started, an older one may serve meanwhile.
-//! `Steady`: the newest generation serves. `Waiting`: the last try failed; an older generation may serve; the next try has its
+//! Phases: `Idle` until somebody wants the pool, and again when an elastic pool has shrunk to nothing; the queue is watched. `Rising`: a
+//! new generation is being started, an older one may serve meanwhile. `Steady`: the newest generation serves. `Waiting`: the last try failed; an older generation may serve; the next try has its
 //! time. `Halted`: an administrator stopped it. `Stopped`: httpd stops or restarts. `Retired`: the group is in the configuration no more.
 #![forbid(unsafe_code)]
 use crate::backoff::Backoff;
+use crate::changed::Held;
+pub(crate) use crate::changed::remember;
 pub use crate::events::{Action, Event, Limits, Now, Number, Path, ScriptFailure, Token, Why};
 use crate::messages::Code;
 use crate::scale::Scale;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
-
-/// So many handed-back requests wait for a new generation; with more, the old one serves them.
-pub const MAX_HELD: usize = 64;
-/// So many files are remembered by name at most, each in so many bytes (PATH_MAX): workers name them.
-pub const MOST_FILES: usize = 256;
-const LONGEST_PATH: usize = 4096;
-/// So long a handed-back request waits for a new generation; then the old one serves it.
-pub const HOLD: Duration = Duration::from_secs(10);
-/// So long it is tried to put a request on a full queue again.
-pub const RESEND_FOR: Duration = Duration::from_secs(10);
-const RESEND_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -114,14 +104,6 @@ pub(crate) enum Phase {
     Retired { until: Option<Now> },
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct Held {
-    pub token: Token,
-    pub path: Path,
-    pub mtime_us: u64,
-    pub until: Now,
-}
-
 /// The state; see the head of this file.
 #[derive(Debug, Clone)]
 pub struct Pool {
@@ -153,12 +135,12 @@ pub struct Pool {
     pub(crate) next_begin: Option<(Now, Reason)>,
     pub(crate) last_begin: Option<Now>,
     pub(crate) held: VecDeque<Held>,
-    /// Requests that found the queue full, at most [`MAX_HELD`]: until when it is tried.
+    /// Requests that found the queue full, at most [`MAX_HELD`](crate::changed::MAX_HELD): until when it is tried.
     pub(crate) full: Vec<(Token, Now)>,
     pub(crate) resend_at: Option<Now>,
     /// When it was last said that a request was given up for want of room.
-    full_told: Option<Now>,
-    /// Files, at most [`MOST_FILES`], known to have changed since the last generation was started.
+    pub(crate) full_told: Option<Now>,
+    /// Files, at most [`MOST_FILES`](crate::changed::MOST_FILES), known to have changed since the last generation was started.
     pub(crate) changed: BTreeMap<Path, u64>,
     /// Files, as many, known to fail, which the old generation was told not to mind.
     pub(crate) kept: BTreeMap<Path, u64>,
@@ -235,28 +217,13 @@ impl Pool {
                 _ => {}
             },
             Event::Configure(limits) => self.configure(limits, now, out),
-            Event::Started(number) => {
-                let until = self.limits.startup.map(|s| now + s);
-                if let Some(w) = self.workers.get_mut(&number).filter(|w| w.state == State::Queued) {
-                    w.state = State::Starting { until };
-                    log(out, Code::Started, Some(number), []);
-                }
-            }
+            Event::Started(number) => self.started(number, now, out),
             Event::Unstarted { worker, reason, killed } => {
                 if let Some(w) = self.workers.remove(&worker).filter(|w| matches!(w.state, State::Queued | State::Starting { .. })) {
                     self.start_failed(&w, reason, killed, now, out);
                 }
             }
-            Event::Unfit { worker, reason } => {
-                if let Some(w) = self.workers.get(&worker).filter(|w| matches!(w.state, State::Starting { .. })).cloned() {
-                    self.terminate(worker, now, out);
-                    self.start_failed(&w, reason, false, now, out);
-                } else if self.is_serving(worker) {
-                    // What it has taken it may finish.
-                    self.drain(worker, now, out);
-                    self.fill(now, out);
-                }
-            }
+            Event::Unfit { worker, reason } => self.unfit(worker, reason, now, out),
             Event::Loaded { worker, failures, good } => self.loaded(worker, failures, good, now, out),
             Event::AlsoLoaded => self.broken.all = false,
             Event::Exited { worker, how, clean, killed } => self.exited(worker, how, (clean, killed), now, out),
@@ -273,21 +240,7 @@ impl Pool {
             Event::Touched { path, mtime_us, request } => self.touched(path, mtime_us, request, now, out),
             Event::Reload => self.reload(now, out),
             Event::Halt => self.halt(now, out),
-            Event::Stuck { worker, what, deadlocked } => {
-                if self.is_serving(worker) {
-                    log(out, Code::Stuck, Some(worker), [what]);
-                    // It has written its stacks itself.
-                    if let Some(w) = self.workers.get_mut(&worker) {
-                        w.dumped = true;
-                    }
-                    if deadlocked {
-                        self.terminate(worker, now, out); // it will finish nothing
-                    } else {
-                        self.drain(worker, now, out);
-                    }
-                    self.fill(now, out);
-                }
-            }
+            Event::Stuck { worker, what, deadlocked } => self.stuck(worker, what, deadlocked, now, out),
             Event::Full(token) => self.queue_was_full(token, now, out),
             Event::QueueReplaced => self.queue_replaced(now, out),
             Event::Stop { within } => self.stop(within, now, out),
@@ -336,106 +289,39 @@ impl Pool {
         self.fill(now, out);
         self.plan_replacements(now, out);
         self.look(now, out);
-        while self.held.front().is_some_and(|h| h.until <= now) {
-            if let Some(h) = self.held.pop_front() {
-                self.serve_with_old_code(h, out);
-            }
-        }
-        if self.resend_at.is_some_and(|at| at <= now) {
-            self.resend_at = None;
-            // Whatever of the last round was not answered by `Full` has been taken.
-            self.resending.clear();
-            for (token, until) in std::mem::take(&mut self.full) {
-                self.resending.insert(token, until);
-                out.push(Action::Resend(token));
-            }
+        self.time_out_held(now, out);
+    }
+
+    fn started(&mut self, worker: Number, now: Now, out: &mut Vec<Action>) {
+        let until = self.limits.startup.map(|s| now + s);
+        if let Some(w) = self.workers.get_mut(&worker).filter(|w| w.state == State::Queued) {
+            w.state = State::Starting { until };
+            log(out, Code::Started, Some(worker), []);
         }
     }
 
-    fn changed(&mut self, worker: Number, path: Path, mtime_us: u64, request: Option<Token>, now: Now, out: &mut Vec<Action>) {
-        let Some(w) = self.workers.get(&worker) else {
-            out.extend(request.map(Action::Resend));
-            return;
-        };
-        if path.len() > LONGEST_PATH {
-            out.extend(request.map(Action::Answer)); // no file has such a name
-            return;
-        }
-        let (newest, ending) = (w.generation == self.generation, matches!(w.state, State::Ending { .. }));
-        match self.phase {
-            Phase::Stopped { .. } | Phase::Retired { .. } | Phase::Halted | Phase::Idle => {
-                out.extend(request.map(Action::Answer));
-                return;
-            }
-            _ if self.kept.get(&path) == Some(&mtime_us) => {
-                // It had not read our word yet when it handed the request back.
-                out.push(Action::Keep { worker, path, mtime_us });
-                out.extend(request.map(Action::Resend));
-                return;
-            }
-            // It had not read yet that it should take no more; the new generation is there or on its way.
-            Phase::Steady | Phase::Waiting if ending => {
-                out.extend(request.map(Action::Resend));
-                return;
-            }
-            Phase::Rising(_) if !newest || ending => {}
-            _ => {
-                // At most one line for each file, and for each generation that is started for it.
-                let first = self.next_begin.is_none_or(|(_, reason)| reason != Reason::Changed) || !self.changed.contains_key(&path);
-                if first && self.changed.get(&path) != Some(&mtime_us) && may_remember(&self.changed, &path) {
-                    log(out, Code::Changed, None, [String::from_utf8_lossy(&path).into_owned()]);
-                }
-                // At most one generation a second, however often the file is touched.
-                let at = self.last_begin.map_or(now, |last| now.max(last + Duration::from_secs(1)));
-                let at = self.next_begin.map_or(at, |(then, _)| then.min(at));
-                self.next_begin = Some((at, Reason::Changed));
-                self.backoff.reset();
-            }
-        }
-        let remembered = remember(&mut self.changed, &path, mtime_us);
-        if let Some(token) = request {
-            let held = Held { token, path, mtime_us, until: now + HOLD };
-            if self.held.len() >= MAX_HELD || !remembered { self.serve_with_old_code(held, out) } else { self.held.push_back(held) }
-        }
-        if !matches!(self.phase, Phase::Rising(_)) && self.next_begin.is_some_and(|(at, _)| at <= now) {
-            self.begin(Reason::Changed, now, out);
+    fn unfit(&mut self, worker: Number, reason: String, now: Now, out: &mut Vec<Action>) {
+        if let Some(w) = self.workers.get(&worker).filter(|w| matches!(w.state, State::Starting { .. })).cloned() {
+            self.terminate(worker, now, out);
+            self.start_failed(&w, reason, false, now, out);
+        } else if self.is_serving(worker) {
+            // What it has taken it may finish.
+            self.drain(worker, now, out);
+            self.fill(now, out);
         }
     }
 
-    /// The file of a script that could not be loaded has another time now, as a request shows that nobody can serve.
-    fn touched(&mut self, path: Path, mtime_us: u64, token: Token, now: Now, out: &mut Vec<Action>) {
-        let known = self.changed.get(&path) == Some(&mtime_us);
-        let waits = matches!(self.phase, Phase::Waiting | Phase::Rising(_)) && self.held.len() < MAX_HELD;
-        if !waits || !remember(&mut self.changed, &path, mtime_us) {
-            out.push(Action::Answer(token));
-            return;
+    fn stuck(&mut self, worker: Number, what: String, deadlocked: bool, now: Now, out: &mut Vec<Action>) {
+        let Some(w) = self.workers.get_mut(&worker).filter(|w| matches!(w.state, State::Serving { .. })) else { return };
+        log(out, Code::Stuck, Some(worker), [what]);
+        // It has written its stacks itself.
+        w.dumped = true;
+        if deadlocked {
+            self.terminate(worker, now, out); // it will finish nothing
+        } else {
+            self.drain(worker, now, out);
         }
-        if !known {
-            log(out, Code::Changed, None, [String::from_utf8_lossy(&path).into_owned()]);
-        }
-        self.held.push_back(Held { token, path, mtime_us, until: now + HOLD });
-        if matches!(self.phase, Phase::Waiting) {
-            self.backoff.reset();
-            let at = self.last_begin.map_or(now, |last| now.max(last + Duration::from_secs(1)));
-            self.next_begin = Some((at, Reason::Changed));
-            if at <= now {
-                self.begin(Reason::Changed, now, out);
-            }
-        }
-    }
-
-    /// Whether a request that nobody can serve shows a time of its script that is not known to fail. A script that failed without
-    /// saying so (its process died) is known from now on.
-    pub fn is_news(&mut self, path: &[u8], mtime_us: u64) -> bool {
-        match self.kept.get(path) {
-            _ if mtime_us == 0 || !matches!(self.phase, Phase::Waiting | Phase::Rising(_)) => false,
-            Some(known) => *known != mtime_us,
-            None if matches!(self.phase, Phase::Rising(_)) => false,
-            None => {
-                remember(&mut self.kept, path, mtime_us);
-                false
-            }
-        }
+        self.fill(now, out);
     }
 
     /// An administrator wants a new generation.
@@ -474,43 +360,6 @@ impl Pool {
         matches!(self.phase, Phase::Idle)
     }
 
-    /// A request has waited for the new generation too long, or too many do: whoever serves shall not mind the file's time.
-    fn serve_with_old_code(&mut self, held: Held, out: &mut Vec<Action>) {
-        let Held { token, path, mtime_us, .. } = held;
-        for (number, _) in self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })) {
-            out.push(Action::Keep { worker: *number, path: path.clone(), mtime_us });
-        }
-        out.push(Action::Resend(token));
-    }
-
-    fn queue_was_full(&mut self, token: Token, now: Now, out: &mut Vec<Action>) {
-        let until = self.resending.remove(&token).unwrap_or(now + RESEND_FOR);
-        let over = until <= now || self.full.len() >= MAX_HELD;
-        if over || matches!(self.phase, Phase::Stopped { .. } | Phase::Retired { .. }) {
-            // A worker can hand back as many as it likes: one line a second.
-            if self.full_told.is_none_or(|at| at + Duration::from_secs(1) <= now) {
-                self.full_told = Some(now);
-                log(out, Code::HeldTooLong, None, []);
-            }
-            out.push(Action::Answer(token));
-            return;
-        }
-        self.full.push((token, until));
-        self.resend_at.get_or_insert(now + RESEND_EVERY);
-    }
-
-    /// The new generation serves or has failed: handed-back requests go on the queue again.
-    pub(crate) fn release(&mut self, out: &mut Vec<Action>) {
-        out.extend(self.held.drain(..).map(|h| Action::Resend(h.token)));
-    }
-
-    /// Nobody will run them.
-    pub(crate) fn answer_held(&mut self, out: &mut Vec<Action>) {
-        out.extend(self.held.drain(..).map(|h| Action::Answer(h.token)));
-        out.extend(self.full.drain(..).map(|(token, _)| Action::Answer(token)));
-        self.resend_at = None;
-    }
-
     pub(crate) fn is_starting(&self, worker: Number) -> bool {
         self.workers.get(&worker).is_some_and(|w| matches!(w.state, State::Starting { .. }))
     }
@@ -522,19 +371,6 @@ impl Pool {
     pub(crate) fn any_serving(&self) -> bool {
         self.workers.values().any(|w| matches!(w.state, State::Serving { .. }))
     }
-}
-
-fn may_remember(files: &BTreeMap<Path, u64>, path: &[u8]) -> bool {
-    path.len() <= LONGEST_PATH && (files.len() < MOST_FILES || files.contains_key(path))
-}
-
-/// Puts a file's time down. False: there is no room for another file.
-pub(crate) fn remember(files: &mut BTreeMap<Path, u64>, path: &[u8], mtime_us: u64) -> bool {
-    let may = may_remember(files, path);
-    if may {
-        files.insert(path.to_vec(), mtime_us);
-    }
-    may
 }
 
 pub(crate) fn log<const N: usize>(out: &mut Vec<Action>, code: Code, worker: Option<Number>, words: [String; N]) {

@@ -12,14 +12,19 @@ use std::time::Duration;
 impl Pool {
     /// A worker is to be replaced.
     pub(crate) fn leaving(&mut self, worker: Number, why: Why, now: Now, out: &mut Vec<Action>) {
-        let Some(w) = self.workers.get(&worker) else { return };
-        if !matches!(w.state, State::Serving { .. }) {
+        let Some(w) = self.workers.get(&worker).cloned() else { return };
+        let starts = matches!(w.state, State::Starting { .. });
+        if !(matches!(w.state, State::Serving { .. }) || starts && why == Why::Signal) {
             return;
         }
         if why == Why::Signal {
             log(out, Code::Leaving, Some(worker), [why.to_string()]);
             let patience = self.limits.eviction.or(self.limits.graceful);
             self.drain_within(worker, patience, now, out);
+            if starts {
+                // It goes when it has imported the application, and must not be taken for one that serves.
+                self.start_failed(&w, "a process was sent a signal before it was ready".to_owned(), true, now, out);
+            }
             self.fill(now, out);
         } else if w.state == (State::Serving { leaving: false }) && !self.outgoing.iter().any(|(n, _)| *n == worker) {
             self.outgoing.push_back((worker, why));

@@ -1,6 +1,7 @@
 //! The pool, story by story: what it is told (left), what it must say (right).
+use crate::changed::{HOLD, MAX_HELD, MOST_FILES};
 use crate::events::{Action, Event, Limits, Now, ScriptFailure, Why};
-use crate::pool::{HOLD, MAX_HELD, MOST_FILES, Pool};
+use crate::pool::Pool;
 use std::time::Duration;
 
 const fn s(seconds: u64) -> Duration {
@@ -203,6 +204,71 @@ fn a_start_that_is_killed_is_no_failure_of_the_application() {
     story.now += s(2);
     assert_eq!(story.tell(killed(4)), [start(5, 5)]);
     assert_eq!(story.tell(killed(5)), [start(6, 6)], "one that came up has ended the row");
+}
+
+#[test]
+fn while_an_older_generation_serves_starts_that_are_killed_refuse_nobody_later() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.now += s(100);
+    let killed = |worker| Event::Exited { worker, how: "was killed by signal 9".into(), clean: false, killed: true };
+    assert_eq!(story.tell(Event::Reload), [start(1, 2)]);
+    for worker in 1..4 {
+        assert_eq!(story.tell(killed(worker)), [start(worker + 1, u64::from(worker) + 2)]);
+    }
+    assert_eq!(story.codes(killed(4)), [221, 226], "the old one goes on serving");
+    let began = story.now;
+    story.now += Duration::from_millis(500);
+    // Nobody serves now, but nothing is known against the application: who waits in the queue waits for the next try, which comes soon.
+    assert_eq!(story.tell(Event::Leaving { worker: 0, why: Why::Signal }), [Action::Drain(0)]);
+    assert_eq!(story.pool.refusal(), None);
+    assert_eq!((story.wait(), story.now - began), (vec![start(5, 6)], s(1)));
+    for worker in 5..8 {
+        assert_eq!((story.tell(killed(worker)).len(), story.pool.refusal()), (1, None), "a row of its own");
+    }
+    story.tell(killed(8));
+    assert!(story.pool.refusal().is_some(), "something kills whatever starts, and nobody else can serve");
+}
+
+#[test]
+fn what_is_known_against_the_new_code_is_not_forgotten_when_its_start_is_killed() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.now += s(100);
+    story.tell(Event::Reload);
+    story.broken(1, 7);
+    story.wait();
+    for worker in 2..6 {
+        story.tell(Event::Exited { worker, how: "was killed by signal 9".into(), clean: false, killed: true });
+    }
+    story.tell(Event::Leaving { worker: 0, why: Why::Signal });
+    assert!(story.pool.refusal().is_some_and(|why| why.contains("SyntaxError")), "{:?}", story.pool.refusal());
+}
+
+#[test]
+fn a_worker_that_is_sent_a_signal_while_it_starts_never_serves() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.now += s(100);
+    let told = |worker| Event::Leaving { worker, why: Why::Signal };
+    story.tell(Event::Reload);
+    story.tell(Event::Started(1));
+    assert_eq!(story.tell(told(1)), [Action::Drain(1), start(2, 3)], "another one at once, as if it had been killed");
+    // It imports the application to its end and says so before it goes.
+    assert_eq!(story.tell(Event::Loaded { worker: 1, failures: vec![], good: 1 }), [], "the old one does not go for it");
+    assert_eq!(story.tell(Event::Exited { worker: 1, how: "exited with status 0".into(), clean: true, killed: false }), []);
+    assert_eq!(story.up(2), [Action::Serve(2), Action::Drain(0)]);
+    // One of those that serve is being replaced.
+    story.now += s(2);
+    story.tell(Event::Leaving { worker: 2, why: Why::MaximumRequests });
+    story.tell(Event::Started(3));
+    assert_eq!(story.tell(told(3)), [Action::Drain(3)]);
+    assert_eq!(story.wait(), [start(4, 3)], "after a pause");
+    assert_eq!(story.up(4), [Action::Serve(4), Action::Drain(2)]);
+    assert_eq!(story.pool.refusal(), None);
 }
 
 #[test]

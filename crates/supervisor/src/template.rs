@@ -112,13 +112,7 @@ impl Supervisor {
             let Some(template) = self.templates.get_mut(&pid) else { return };
             let Some(control) = &template.process.control else { return };
             match control.receive(&mut buffer) {
-                Ok(0) | Err(Errno::CONNRESET) => {
-                    self.poller.remove(control);
-                    template.process.control = None;
-                    // Its death says more, and comes at once; if not, it is helped along.
-                    template.kill_at = Some(now() + PATIENCE);
-                    return;
-                }
+                Ok(0) | Err(Errno::CONNRESET) => return self.template_hung_up(pid, None),
                 Ok(n) => match decode::<FromWorker>(buffer.get(..n).unwrap_or_default()) {
                     Ok(message) => self.heard_from_template(pid, message),
                     Err(e) => self.template_failed(pid, &e.to_string()),
@@ -127,6 +121,19 @@ impl Supervisor {
                 Err(e) => return self.template_failed(pid, &e.to_string()),
             }
         }
+    }
+
+    /// Its death says more, and comes at once; if not, it is helped along. `unheard`: a worker that it was to fork and did not hear of, which
+    /// learns why from its death.
+    pub fn template_hung_up(&mut self, pid: u32, unheard: Option<Number>) {
+        let Some(template) = self.templates.get_mut(&pid) else { return };
+        if let Some(control) = template.process.control.take() {
+            self.poller.remove(&control);
+        }
+        if let Some(number) = unheard {
+            template.waiting.push_front(number);
+        }
+        template.kill_at = Some(now() + PATIENCE);
     }
 
     fn heard_from_template(&mut self, pid: u32, message: FromWorker) {

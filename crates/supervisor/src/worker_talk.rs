@@ -79,37 +79,13 @@ impl Supervisor {
             // One that was overtaken while it started.
             FromWorker::SetupFailed(_) | FromWorker::Loaded(_) if !starts => {}
             FromWorker::Hello { version, .. } if !starts && version != VERSION => {}
-            FromWorker::Hello { version, .. } => {
-                if version != VERSION {
-                    process.settings.log(Code::WorkerVersion, Some(pid), &[version.clone(), VERSION.to_owned()]);
-                    let reason = format!("the worker extension is version {version}, droverd is version {VERSION}");
-                    self.feed(unit, Event::Unfit { worker, reason });
-                } else if let Some(config) = self.worker_config(process)
-                    && let Err(e) = process.tell(&ToWorker::Start(Box::new(config)))
-                {
-                    if matches!(e, Errno::PIPE | Errno::CONNRESET) {
-                        // One that another generation has overtaken is gone already; its end is reaped like any other. It must not wait for ever.
-                        process.signal(Signal::KILL);
-                    } else {
-                        self.misunderstood(pid, &format!("cannot send the configuration: {e}"));
-                    }
-                }
-            }
+            FromWorker::Hello { version, .. } => self.greeted(pid, &version),
             FromWorker::SetupFailed(text) => {
                 process.settings.log(Code::StartFailed, Some(pid), std::slice::from_ref(&text));
                 let reason = text.trim_end().rsplit('\n').next().unwrap_or_default().to_owned();
                 self.feed(unit, Event::Unfit { worker, reason });
             }
-            FromWorker::Loaded(loaded) => {
-                let Some(u) = self.units.get_mut(&unit) else { return };
-                // Else its template has imported them.
-                if !process.is_forked() {
-                    log_loaded(&u.settings, &loaded);
-                }
-                let good = loaded.iter().filter(|l| l.failure.is_none()).count();
-                let failures = u.scripts.outcome(loaded);
-                self.feed(unit, Event::Loaded { worker, failures, good });
-            }
+            FromWorker::Loaded(loaded) => self.has_loaded(pid, loaded),
             FromWorker::AlsoLoaded(script) => {
                 if let Some(u) = self.units.get_mut(&unit) {
                     u.scripts.add(script);
@@ -134,6 +110,40 @@ impl Supervisor {
                 self.look_at_memory(pid);
             }
         }
+    }
+
+    /// A worker's first word: it gets its configuration.
+    fn greeted(&mut self, pid: u32, version: &str) {
+        let Some(process) = self.processes.get(&pid) else { return };
+        if version != VERSION {
+            process.settings.log(Code::WorkerVersion, Some(pid), &[version.to_owned(), VERSION.to_owned()]);
+            let reason = format!("the worker extension is version {version}, droverd is version {VERSION}");
+            let (unit, worker) = (process.unit, process.number);
+            self.feed(unit, Event::Unfit { worker, reason });
+        } else if let Some(config) = self.worker_config(process)
+            && let Err(e) = process.tell(&ToWorker::Start(Box::new(config)))
+        {
+            if matches!(e, Errno::PIPE | Errno::CONNRESET) {
+                // One that another generation has overtaken is gone already; its end is reaped like any other. It must not wait for ever.
+                process.signal(Signal::KILL);
+            } else {
+                self.misunderstood(pid, &format!("cannot send the configuration: {e}"));
+            }
+        }
+    }
+
+    /// A worker has imported what it was told to.
+    fn has_loaded(&mut self, pid: u32, loaded: Vec<Loaded>) {
+        let Some(process) = self.processes.get(&pid) else { return };
+        let (unit, worker) = (process.unit, process.number);
+        let Some(u) = self.units.get_mut(&unit) else { return };
+        // Else its template has imported them.
+        if !process.is_forked() {
+            log_loaded(&u.settings, &loaded);
+        }
+        let good = loaded.iter().filter(|l| l.failure.is_none()).count();
+        let failures = u.scripts.outcome(loaded);
+        self.feed(unit, Event::Loaded { worker, failures, good });
     }
 
     /// A request is kept only if it is one, as far as that can be seen; else its way back is closed here, which httpd sees.

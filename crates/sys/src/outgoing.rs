@@ -1,6 +1,6 @@
 //! How much a connected socket takes without waiting.
 //!
-//! Responsible for: an estimate that errs on the low side. Called by: `src/httpd/request.rs`, for clients that read slowly; the command
+//! Responsible for: an estimate that errs on the low side. Called by: `src/httpd/client.rs`, for clients that read slowly; the command
 //! `drover`, to see whether it was heard.
 #![allow(unsafe_code)]
 use std::os::fd::{AsFd, AsRawFd};

@@ -216,9 +216,8 @@ pub fn spawn(command: &Command<'_>) -> Result<Child, Failed> {
 /// # Safety
 /// Only to be called in the child of a fork of a process with one thread.
 unsafe fn child(prepared: &Prepared<'_>) -> ! {
-    let mut step = Step::Descriptors;
     // SAFETY: the caller's promise is passed on.
-    unsafe { become_worker(prepared, &mut step) };
+    let step = unsafe { become_worker(prepared) };
     // SAFETY: __errno_location is always valid in the calling thread; write and _exit are async-signal-safe; the buffer is a
     // local of 8 bytes. A pipe takes 8 bytes at once, and a reader that is gone needs no answer.
     unsafe {
@@ -231,16 +230,54 @@ unsafe fn child(prepared: &Prepared<'_>) -> ! {
     }
 }
 
-/// Returns only when a step has failed; `step` says which, errno why.
+/// Returns only when a step has failed, and says which; errno says why.
 ///
 /// # Safety
-/// As [`child`].
-unsafe fn become_worker(prepared: &Prepared<'_>, step: &mut Step) {
+/// As [`child`]. So it is for each function that it calls: every call is async-signal-safe (setgroups, setgid, setuid are plain system calls
+/// when there is one thread, which is so in the child of a fork); every pointer is to memory prepared before the fork and unchanged since.
+unsafe fn become_worker(prepared: &Prepared<'_>) -> Step {
     let c = prepared.command;
-    // SAFETY: every call is async-signal-safe (setgroups, setgid, setuid are plain system calls when there is one thread, which
-    // is so in the child of a fork); every pointer is to memory prepared before the fork and unchanged since.
+    // SAFETY: see above.
     unsafe {
         libc::setpgid(0, 0);
+        forget_signals();
+        if !keep_descriptors(prepared) {
+            return Step::Descriptors;
+        }
+        if !c.limits.iter().all(|limit| set_limit(limit)) {
+            return Step::Limits;
+        }
+        if c.nice.is_some_and(|nice| !set_priority(nice)) {
+            return Step::Priority;
+        }
+        if let Some(root) = &c.chroot
+            && (libc::chroot(root.as_ptr()) < 0 || libc::chdir(c"/".as_ptr()) < 0)
+        {
+            return Step::Chroot;
+        }
+        if let Some(who) = &c.credentials {
+            if libc::setgid(who.gid) < 0 || libc::setgroups(who.groups.len(), who.groups.as_ptr()) < 0 {
+                return Step::Groups;
+            }
+            if libc::setuid(who.uid) < 0 {
+                return Step::User;
+            }
+        }
+        if !enter(&c.directory) {
+            return Step::Directory;
+        }
+        if let Some(mask) = c.umask {
+            libc::umask(mask);
+        }
+        libc::execve(c.program.as_ptr(), prepared.arguments.as_ptr(), prepared.environment.as_ptr());
+        Step::Exec
+    }
+}
+
+/// Every signal does what it does in any program, and none is blocked.
+unsafe fn forget_signals() {
+    // SAFETY: see `become_worker`.
+    unsafe {
         let mut default: libc::sigaction = std::mem::zeroed();
         default.sa_sigaction = libc::SIG_DFL;
         for signal in 1..65 {
@@ -250,82 +287,63 @@ unsafe fn become_worker(prepared: &Prepared<'_>, step: &mut Step) {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
 
+/// The standard streams and those that were named, and no others; how many there may be.
+unsafe fn keep_descriptors(prepared: &Prepared<'_>) -> bool {
+    // SAFETY: see `become_worker`.
+    unsafe {
         for (at, fd) in (0..).zip(prepared.standard) {
             if libc::dup2(fd, at) < 0 {
-                return;
+                return false;
             }
         }
         // Whatever a library has left open is closed at exec; an old kernel without the call has only our own, close-on-exec.
         libc::syscall(libc::SYS_close_range, 3 as c_uint, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
         for fd in &prepared.keep {
             if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
-                return;
+                return false;
             }
         }
-        if let Some(soft) = c.open_files {
+        if let Some(soft) = prepared.command.open_files {
             let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
             if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
                 limit.rlim_cur = soft;
                 libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
             }
         }
+        true
+    }
+}
 
-        *step = Step::Limits;
-        for (limit, soft, hard) in &c.limits {
-            let value = libc::rlimit { rlim_cur: *soft, rlim_max: *hard };
-            let failed = match limit {
-                Limit::Data => libc::setrlimit(libc::RLIMIT_DATA, &raw const value),
-                Limit::AddressSpace => libc::setrlimit(libc::RLIMIT_AS, &raw const value),
-                Limit::Cpu => libc::setrlimit(libc::RLIMIT_CPU, &raw const value),
-            };
-            if failed < 0 {
-                return;
-            }
-        }
+unsafe fn set_limit((limit, soft, hard): &(Limit, u64, u64)) -> bool {
+    let value = libc::rlimit { rlim_cur: *soft, rlim_max: *hard };
+    let resource = match limit {
+        Limit::Data => libc::RLIMIT_DATA,
+        Limit::AddressSpace => libc::RLIMIT_AS,
+        Limit::Cpu => libc::RLIMIT_CPU,
+    };
+    // SAFETY: see `become_worker`.
+    unsafe { libc::setrlimit(resource, &raw const value) == 0 }
+}
 
-        *step = Step::Priority;
-        if let Some(nice) = c.nice
-            && libc::setpriority(libc::PRIO_PROCESS, 0, nice) < 0
+unsafe fn set_priority(nice: i32) -> bool {
+    // SAFETY: see `become_worker`.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, nice) == 0
             // Without root nobody is given more time than he had: it is said at start, and no reason not to serve.
-            && !matches!(*libc::__errno_location(), libc::EACCES | libc::EPERM)
-        {
-            return;
+            || matches!(*libc::__errno_location(), libc::EACCES | libc::EPERM)
+    }
+}
+
+unsafe fn enter(directory: &Directory) -> bool {
+    // SAFETY: see `become_worker`.
+    unsafe {
+        match directory {
+            Directory::Must(path) => libc::chdir(path.as_ptr()) == 0,
+            Directory::Try(path) => libc::chdir(path.as_ptr()) == 0 || libc::chdir(c"/".as_ptr()) == 0,
         }
-        *step = Step::Chroot;
-        if let Some(root) = &c.chroot
-            && (libc::chroot(root.as_ptr()) < 0 || libc::chdir(c"/".as_ptr()) < 0)
-        {
-            return;
-        }
-        if let Some(who) = &c.credentials {
-            *step = Step::Groups;
-            if libc::setgid(who.gid) < 0 || libc::setgroups(who.groups.len(), who.groups.as_ptr()) < 0 {
-                return;
-            }
-            *step = Step::User;
-            if libc::setuid(who.uid) < 0 {
-                return;
-            }
-        }
-        *step = Step::Directory;
-        match &c.directory {
-            Directory::Must(path) => {
-                if libc::chdir(path.as_ptr()) < 0 {
-                    return;
-                }
-            }
-            Directory::Try(path) => {
-                if libc::chdir(path.as_ptr()) < 0 && libc::chdir(c"/".as_ptr()) < 0 {
-                    return;
-                }
-            }
-        }
-        if let Some(mask) = c.umask {
-            libc::umask(mask);
-        }
-        *step = Step::Exec;
-        libc::execve(c.program.as_ptr(), prepared.arguments.as_ptr(), prepared.environment.as_ptr());
     }
 }
 

@@ -55,6 +55,17 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
+    /// Takes what every message begins with: its magic number, and the number of the protocol that the sender speaks.
+    pub fn opening(&mut self, magic: u32) -> Result<(), WireError> {
+        if self.u32("magic")? != magic {
+            return Err(WireError::NotOurs);
+        }
+        match self.u16("protocol")? {
+            crate::PROTOCOL => Ok(()),
+            theirs => Err(WireError::Protocol(theirs)),
+        }
+    }
+
     /// Takes `n` bytes.
     pub fn take(&mut self, n: usize, part: &'static str) -> Result<&'a [u8], WireError> {
         let (head, tail) = self.rest.split_at_checked(n).ok_or(WireError::Short(part))?;

@@ -1,7 +1,7 @@
 //! Messages that configure and steer: httpd's parent → droverd, httpd's children → droverd, droverd ↔ worker.
 //!
 //! Responsible for: their types, their limits, and the version check. Must never: hold a policy. Called by:
-//! `src/httpd/lifecycle.rs`, `src/dispatch/open.rs`, the supervisor and the worker.
+//! `src/httpd/lifecycle.rs`, `src/dispatch/queues.rs`, the supervisor and the worker.
 //!
 //! Each message is one SEQPACKET datagram: magic, protocol, then the value as postcard encodes it. Times are seconds or
 //! milliseconds as the field's name says; a limit of `None` is off. Bytes that came from a configuration file or from the
@@ -24,13 +24,7 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
 /// Decodes a message; the whole of `bytes` must be used.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     let mut r = Reader::new(bytes);
-    if r.u32("magic")? != MAGIC {
-        return Err(WireError::NotOurs);
-    }
-    let protocol = r.u16("protocol")?;
-    if protocol != crate::PROTOCOL {
-        return Err(WireError::Protocol(protocol));
-    }
+    r.opening(MAGIC)?;
     match postcard::take_from_bytes(r.rest()) {
         Ok((value, [])) => Ok(value),
         Ok(_) => Err(WireError::Bad("bytes behind a control message")),

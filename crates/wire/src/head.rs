@@ -1,7 +1,7 @@
 //! Status and header fields inside a HEAD frame.
 //!
 //! Responsible for: the layout, and the rules of what a header may be and hold (RFC 9110 §5.5, PEP 3333), for both sides: the worker applies
-//! them to the application, httpd to the worker. Called by: the worker (encode), `src/httpd/request.rs` and `src/handler` (decode).
+//! them to the application, httpd to the worker. Called by: the worker (encode), `src/httpd/client.rs` and `src/handler` (decode).
 use crate::codec::{Reader, WireError, put_long, put_short};
 
 /// The largest HEAD frame that httpd accepts.

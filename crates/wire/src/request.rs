@@ -39,9 +39,18 @@ pub const OFFERED: u16 = 1 << 6;
 /// What is sent ahead is a session that the application names itself, not that of DroverSessionCookie.
 pub const AHEAD_BY_KEY: u16 = 1 << 7;
 
+/// Where the flags stand in a message.
+const FLAGS: std::ops::Range<usize> = 6..8;
+
+/// Whether a whole message has [`EXTERNAL`] set.
+#[must_use]
+pub fn is_external(message: &[u8]) -> bool {
+    message.get(FLAGS).and_then(|bytes| bytes.first_chunk()).is_some_and(|bytes| u16::from_ne_bytes(*bytes) & EXTERNAL != 0)
+}
+
 /// Marks a whole message as [`RESENT`]. Does nothing to what is no message.
 pub fn mark_resent(message: &mut [u8]) {
-    if let Some([low, high]) = message.get_mut(6..8) {
+    if let Some([low, high]) = message.get_mut(FLAGS) {
         [*low, *high] = (u16::from_ne_bytes([*low, *high]) | RESENT).to_ne_bytes();
     }
 }
@@ -107,13 +116,7 @@ impl Prefix {
     /// Reads the fixed part; says which protocol the sender speaks if it is not ours.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
-        if r.u32("magic")? != MAGIC {
-            return Err(WireError::NotOurs);
-        }
-        let protocol = r.u16("protocol")?;
-        if protocol != crate::PROTOCOL {
-            return Err(WireError::Protocol(protocol));
-        }
+        r.opening(MAGIC)?;
         let flags = r.u16("flags")?;
         let number = r.u32("number")?;
         let log_level = u8::try_from(r.u32("log level")?).map_err(|_| WireError::Bad("log level"))?;
@@ -285,7 +288,9 @@ mod tests {
         let mut e = Prefix { flags: EXTERNAL, ..Prefix::default() }.encode();
         mark_resent(&mut e);
         assert_eq!(Prefix::decode(&e).unwrap().flags, EXTERNAL | RESENT);
+        assert!(is_external(&e));
         mark_resent(&mut []);
+        assert!(!is_external(&[]) && !is_external(&Prefix { flags: !EXTERNAL, ..Prefix::default() }.encode()));
     }
 
     #[test]

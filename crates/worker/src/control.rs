@@ -101,54 +101,24 @@ pub fn signals() -> Result<OwnedFd, Errno> {
 
 /// Reads until droverd is gone.
 pub fn run(worker: &Worker, signals: &OwnedFd) {
-    let limit = watchdog::limit(worker);
-    let (mut cpu_told, mut stuck_told, mut last_words) = (false, false, None);
+    let mut watch = Watch { worker, limit: watchdog::limit(worker), cpu_told: false, stuck_told: false, last_words: None };
     loop {
         let mut fds = [PollFd::new(worker.control.fd(), PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        // Without a limit no deadline: droverd's end is an end-of-file.
-        let look = limit.map(|limit| clock::monotonic_ns() + nanoseconds(watchdog::interval(limit)));
-        let until = look.into_iter().chain(last_words).min();
-        if poll_until(&mut fds, until).is_err() {
+        if poll_until(&mut fds, watch.until()).is_err() {
             break;
         }
-        if last_words.is_some_and(|at| at <= clock::monotonic_ns()) {
-            last_words = None;
-            worker.give_up("it was not finished within graceful-timeout and shutdown-timeout, the process is ended");
-        }
+        watch.look_at_time();
         let [control, signal] = &fds;
         if !signal.revents().is_empty() {
             let _ = rustix::io::read(signals, &mut [0; 8]); // a counter; what came stands elsewhere
-            let (go, cpu_time) = native::signals_that_came();
-            if go {
-                worker.leave();
-            } else if cpu_time && !std::mem::replace(&mut cpu_told, true) {
-                // It serves on until its successor is up. If droverd does not hear it, the kernel ends this process some time.
-                let _ = worker.control.send(&FromWorker::Leaving(Leave::CpuTime), &[]);
+            watch.signalled();
+        }
+        watch.look_for_deadlock();
+        if !control.revents().is_empty() {
+            match worker.control.receive() {
+                Ok(message) => watch.told(message),
+                Err(_) => break,
             }
-        }
-        if let Some(waited) = limit.and_then(|limit| worker.watchdog.stuck_for(limit))
-            && !std::mem::replace(&mut stuck_told, true)
-        {
-            dump::stacks_without_lock(worker);
-            let what = format!("no thread could take Python's lock for {:.0} s; the stacks stand near", waited.as_secs_f64());
-            worker.give_up("no thread could take Python's lock for deadlock-timeout, the process is ended");
-            let _ = worker.control.send(&FromWorker::Stuck { what, deadlocked: true }, &[]);
-        }
-        if control.revents().is_empty() {
-            continue;
-        }
-        match worker.control.receive() {
-            Ok(ToWorker::Serve) => worker.allow(),
-            Ok(ToWorker::Drain) => worker.stop(),
-            Ok(ToWorker::Keep { path, mtime_us }) => worker.scripts.keep(&path, mtime_us),
-            Ok(ToWorker::Dump) => dump::stacks(worker),
-            Ok(ToWorker::LastWords { within_ms }) => {
-                let within = Duration::from_millis(within_ms);
-                last_words = Some(clock::monotonic_ns() + nanoseconds(within - (within / 4).min(LAST_WORDS)));
-            }
-            Ok(ToWorker::Look) => worker.look_again(),
-            Ok(ToWorker::Start(_) | ToWorker::Fork) => {} // it has been started, and is no template
-            Err(_) => break,
         }
     }
     // Nobody reads the pipes any more: what the application prints must not raise.
@@ -156,6 +126,71 @@ pub fn run(worker: &Worker, signals: &OwnedFd) {
     worker.stop();
     std::thread::sleep(ALONE);
     native::leave(0);
+}
+
+/// What is known from one look to the next.
+struct Watch<'w> {
+    worker: &'w Worker,
+    /// deadlock-timeout.
+    limit: Option<Duration>,
+    /// What was said once is not said again.
+    cpu_told: bool,
+    stuck_told: bool,
+    /// When the requests that are left are given up, CLOCK_MONOTONIC nanoseconds.
+    last_words: Option<u64>,
+}
+
+impl Watch<'_> {
+    /// When something has to be looked at. Without a limit no deadline: droverd's end is an end-of-file.
+    fn until(&self) -> Option<u64> {
+        let look = self.limit.map(|limit| clock::monotonic_ns() + nanoseconds(watchdog::interval(limit)));
+        look.into_iter().chain(self.last_words).min()
+    }
+
+    fn look_at_time(&mut self) {
+        if self.last_words.is_some_and(|at| at <= clock::monotonic_ns()) {
+            self.last_words = None;
+            self.worker.give_up("it was not finished within graceful-timeout and shutdown-timeout, the process is ended");
+        }
+    }
+
+    fn signalled(&mut self) {
+        let (go, cpu_time) = native::signals_that_came();
+        if go {
+            self.worker.leave();
+        } else if cpu_time && !std::mem::replace(&mut self.cpu_told, true) {
+            // It serves on until its successor is up. If droverd does not hear it, the kernel ends this process some time.
+            let _ = self.worker.control.send(&FromWorker::Leaving(Leave::CpuTime), &[]);
+        }
+    }
+
+    fn look_for_deadlock(&mut self) {
+        let worker = self.worker;
+        if let Some(waited) = self.limit.and_then(|limit| worker.watchdog.stuck_for(limit))
+            && !std::mem::replace(&mut self.stuck_told, true)
+        {
+            dump::stacks_without_lock(worker);
+            let what = format!("no thread could take Python's lock for {:.0} s; the stacks stand near", waited.as_secs_f64());
+            worker.give_up("no thread could take Python's lock for deadlock-timeout, the process is ended");
+            let _ = worker.control.send(&FromWorker::Stuck { what, deadlocked: true }, &[]);
+        }
+    }
+
+    fn told(&mut self, message: ToWorker) {
+        let worker = self.worker;
+        match message {
+            ToWorker::Serve => worker.allow(),
+            ToWorker::Drain => worker.stop(),
+            ToWorker::Keep { path, mtime_us } => worker.scripts.keep(&path, mtime_us),
+            ToWorker::Dump => dump::stacks(worker),
+            ToWorker::LastWords { within_ms } => {
+                let within = Duration::from_millis(within_ms);
+                self.last_words = Some(clock::monotonic_ns() + nanoseconds(within - (within / 4).min(LAST_WORDS)));
+            }
+            ToWorker::Look => worker.look_again(),
+            ToWorker::Start(_) | ToWorker::Fork => {} // it has been started, and is no template
+        }
+    }
 }
 
 fn nanoseconds(time: Duration) -> u64 {

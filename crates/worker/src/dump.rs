@@ -7,7 +7,7 @@ use crate::exchange::Slot;
 use crate::messages::Code;
 use crate::native;
 use crate::worker::Worker;
-use drover_sys::Errno;
+use drover_sys::{Errno, signals};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
@@ -41,7 +41,7 @@ impl Dumps {
     /// From now on faulthandler's signal handler writes there.
     pub fn register(&self, py: Python<'_>) -> PyResult<()> {
         let fd = self.file.lock().as_raw_fd();
-        py.import("faulthandler")?.call_method1("register", (native::dump_signal(), fd, true, false)).map(drop)
+        py.import("faulthandler")?.call_method1("register", (signals::dump().as_raw(), fd, true, false)).map(drop)
     }
 
     /// Writes what `dump` makes of the stacks to descriptor 2.
@@ -85,7 +85,7 @@ pub fn stacks(worker: &Worker) {
                 return;
             }
             if take(&whose, WITHOUT) {
-                native::raise(native::dump_signal());
+                native::raise(signals::dump());
             } else {
                 // It has the GIL since just now.
                 let _ = wait.recv_timeout(PATIENCE);
@@ -96,7 +96,7 @@ pub fn stacks(worker: &Worker) {
 
 /// The same at once, when it is known that the GIL cannot be had: no frame changes while the handler reads them.
 pub fn stacks_without_lock(worker: &Worker) {
-    worker.dumps.write(&worker.slots, |_| native::raise(native::dump_signal()));
+    worker.dumps.write(&worker.slots, |_| native::raise(signals::dump()));
 }
 
 fn read(file: &OwnedFd) -> Vec<u8> {

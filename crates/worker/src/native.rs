@@ -2,6 +2,7 @@
 //!
 //! Responsible for: every unsafe call of this crate that is not Python's. Must never: know a request. Called by: `process`,
 //! `monitor`, `control`, `shutdown`, `fork`.
+use rustix::process::Signal;
 use std::ffi::{CStr, CString, c_int};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -98,15 +99,10 @@ pub fn default_signals() {
     }
 }
 
-/// The signal for which `faulthandler` writes all stacks; a real-time one, which nobody else uses.
-pub fn dump_signal() -> c_int {
-    libc::SIGRTMAX() - 4
-}
-
 /// Raises a signal in the calling thread.
-pub fn raise(signal: c_int) {
+pub fn raise(signal: Signal) {
     // SAFETY: no pointer is involved; the handler is faulthandler's, which is made for any thread.
-    unsafe { libc::raise(signal) };
+    unsafe { libc::raise(signal.as_raw()) };
 }
 
 /// Ends the process now: no destructor, no atexit, no other thread runs any more.

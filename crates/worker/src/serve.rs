@@ -124,7 +124,7 @@ impl Server {
                 return Taken::Stop;
             }
             woken = false;
-            match channel::receive(&worker.queue, buffer, fds, false) {
+            match channel::receive_trusted(&worker.queue, buffer, fds) {
                 Ok(0) if channel::has_ended(&worker.queue) => worker.stop(), // nobody can send any more
                 Ok(0) => fds.clear(),                                        // a message without bytes: no request of ours
                 Ok(n) => {
@@ -166,38 +166,14 @@ impl Server {
             return self.lost(py, "a request came without its way back");
         }
         let way = Arc::new(fds.remove(0)); // a memory file, now first, is still needed for a handback
-        let expected = if prefix.flags & EXTERNAL != 0 { 2 } else { 1 };
-        // A message that was handed back comes without it.
-        let token = if prefix.flags & OFFERED != 0 && fds.len() == expected { fds.pop() } else { None };
+        let token = take_token(&prefix, fds);
         let waited = if prefix.queued_at == 0 { 0 } else { now.saturating_sub(prefix.queued_at) };
         self.worker.count(waited, prefix.flags & UNCOUNTED == 0);
         if waited > LONG_WAIT_NS && has_hung_up(&way) {
             return; // nobody waits for it
         }
-        let script = match &self.last {
-            Some(last) if *last.script.path == *payload.script => Arc::clone(&last.script),
-            _ => self.worker.scripts.find(payload.script),
-        };
-        let exchange = Arc::new(Exchange {
-            way: Way::new(prefix.number, Arc::clone(&way)),
-            response: Mutex::new(Response::default()),
-            body: Body::new(&prefix, payload.body, &way).map(|body| Arc::new(Mutex::new(body))),
-            sessions: Sessions::new(Ahead::new(&prefix, payload.ahead, token, waited)),
-            script,
-            partial: Mutex::new(Vec::new()),
-            is_head: AtomicBool::new(false),
-            what: OnceLock::new(),
-            client_gone: AtomicBool::new(false),
-            in_application: AtomicBool::new(false),
-            interrupted: AtomicBool::new(false),
-            told_taken: AtomicBool::new(false),
-            told_interrupt: AtomicBool::new(false),
-            told_stuck: AtomicBool::new(false),
-            prefix,
-        });
-        if self.worker.config.options.request_timeout_ms.is_some() {
-            let _ = exchange.what.set(what(&payload)); // set once
-        }
+        let ahead = Ahead::new(&prefix, payload.ahead, token, waited);
+        let exchange = self.exchange(prefix, &payload, &way, ahead);
         if prefix.take_by != 0 && now >= prefix.take_by {
             return failure::fail(py, &exchange, Failure::Expired, "the request was taken too late");
         }
@@ -216,6 +192,35 @@ impl Server {
         exchange.way.close(py);
         self.slot.end();
         self.repair_errors(py);
+    }
+
+    /// The request as its threads share it.
+    fn exchange(&self, prefix: Prefix, payload: &Payload<'_>, way: &Arc<OwnedFd>, ahead: Option<Ahead>) -> Arc<Exchange> {
+        let script = match &self.last {
+            Some(last) if *last.script.path == *payload.script => Arc::clone(&last.script),
+            _ => self.worker.scripts.find(payload.script),
+        };
+        let exchange = Arc::new(Exchange {
+            way: Way::new(prefix.number, Arc::clone(way)),
+            response: Mutex::new(Response::default()),
+            body: Body::new(&prefix, payload.body, way).map(|body| Arc::new(Mutex::new(body))),
+            sessions: Sessions::new(ahead),
+            script,
+            partial: Mutex::new(Vec::new()),
+            is_head: AtomicBool::new(false),
+            what: OnceLock::new(),
+            client_gone: AtomicBool::new(false),
+            in_application: AtomicBool::new(false),
+            interrupted: AtomicBool::new(false),
+            told_taken: AtomicBool::new(false),
+            told_interrupt: AtomicBool::new(false),
+            told_stuck: AtomicBool::new(false),
+            prefix,
+        });
+        if self.worker.config.options.request_timeout_ms.is_some() {
+            let _ = exchange.what.set(what(payload)); // set once
+        }
+        exchange
     }
 
     /// Finds the script and its callable, or says why not.
@@ -385,6 +390,12 @@ fn open<'a>(message: &'a [u8], fds: &[OwnedFd], file: &'a mut Vec<u8>) -> Result
     };
     let payload = Payload::decode(&prefix, rest).map_err(|e| e.to_string())?;
     Ok((prefix, payload))
+}
+
+/// The token of the session's lock. A message that was handed back comes without it.
+fn take_token(prefix: &Prefix, fds: &mut Vec<OwnedFd>) -> Option<OwnedFd> {
+    let expected = if prefix.flags & EXTERNAL != 0 { 2 } else { 1 };
+    if prefix.flags & OFFERED != 0 && fds.len() == expected { fds.pop() } else { None }
 }
 
 /// Whether httpd has closed its end.

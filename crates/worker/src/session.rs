@@ -265,10 +265,10 @@ type Session<'py> = (Option<Bound<'py, PyString>>, Option<Record<'py>>, u32, u8,
 impl SessionCalls {
     /// Reads a session; `key` None: that of the request's cookie.
     fn open<'py>(&self, py: Python<'py>, key: Option<PyBackedStr>, lock: bool) -> PyResult<Session<'py>> {
-        if key.is_none() {
-            self.exchange()?.sessions.opened.store(true, Ordering::Relaxed);
-        }
         let exchange = self.exchange()?;
+        if key.is_none() {
+            exchange.sessions.opened.store(true, Ordering::Relaxed);
+        }
         let ahead = exchange.sessions.ahead.lock().take();
         let payload;
         let opened = match ahead.as_ref().and_then(|ahead| ahead.answers(key.as_deref(), lock)) {
@@ -277,6 +277,7 @@ impl SessionCalls {
                 opened
             }
             None => {
+                drop(exchange);
                 payload = self.ask(py, &Request::Open { key: key.as_deref(), lock })?;
                 Opened::decode(&payload).map_err(|e| unread(py, e))?
             }

@@ -54,7 +54,7 @@ pub fn set_up(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     }
     let faulthandler = py.import("faulthandler")?;
     faulthandler.call_method1("enable", (2,))?;
-    faulthandler.call_method1("register", (native::dump_signal(), 2, true, false))?;
+    faulthandler.call_method1("register", (drover_sys::signals::dump().as_raw(), 2, true, false))?;
     let hooks = PyDict::new(py);
     hooks.set_item("before", pyo3::wrap_pyfunction!(before_fork, py)?)?;
     hooks.set_item("after_in_parent", pyo3::wrap_pyfunction!(in_parent, py)?)?;

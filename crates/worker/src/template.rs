@@ -54,7 +54,7 @@ pub fn run(py: Python<'_>, control: Control, queue: OwnedFd, config: WorkerConfi
                 }
             }
             // The stacks of all threads, from this one: another one must not be started.
-            Ok(ToWorker::Dump) => native::raise(native::dump_signal()),
+            Ok(ToWorker::Dump) => native::raise(drover_sys::signals::dump()),
             Ok(ToWorker::Drain) | Err(_) => native::leave(0),
             Ok(_) => {} // it takes no requests
         }

@@ -1,6 +1,7 @@
 //! Tests of `resolved`: configurations made by the directives themselves, a system made up.
 use super::*;
 use crate::config::{Context, DirConfig, Target, directive};
+use drover_sys::users::User;
 
 struct Made {
     root: bool,

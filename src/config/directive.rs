@@ -1,0 +1,155 @@
+//! A directive: what a row of the table says of it, where it may stand, and how it is applied.
+//!
+//! Responsible for: a directive outside of its place being refused, with where it belongs; what has no effect being said. Must never: know a single
+//! directive. Called by: `httpd::commands`; `table` has the rows, `docs` prints them.
+
+use super::error::{ConfigError, Problem};
+use super::set::Outcome;
+use super::target::{Context, Effect, Target};
+use super::words::ends_in_quote;
+use std::borrow::Cow;
+use std::ffi::CStr;
+
+pub struct Directive {
+    /// As httpd registers it: a container has its opening bracket.
+    pub name: &'static CStr,
+    pub theme: Theme,
+    pub contexts: Contexts,
+    /// `<Name …>` with directives inside.
+    pub container: bool,
+    /// May stand inside `<WSGIInterpreterOptions>`.
+    pub scopable: bool,
+    /// The arguments.
+    pub synopsis: &'static str,
+    pub default: &'static str,
+    /// One line, for `httpd -L` and the commented configuration file.
+    pub summary: &'static CStr,
+    /// For the administrator, in Markdown.
+    pub doc: &'static str,
+    /// In what it differs from mod_wsgi; empty if in nothing.
+    pub difference: &'static str,
+    /// Accepted for mod_wsgi's sake, and this is why it changes nothing.
+    pub notice: Option<&'static str>,
+    /// The test that covers it.
+    pub test: &'static str,
+    pub(super) set: fn(&mut Target<'_>, &[u8]) -> Outcome,
+}
+
+/// The sections of the documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Theme {
+    Scripts,
+    Groups,
+    Python,
+    Requests,
+    Proxies,
+    Operation,
+    Sessions,
+    Later,
+    Inert,
+}
+
+impl Theme {
+    pub const ALL: [Self; 9] = [
+        Self::Scripts,
+        Self::Groups,
+        Self::Python,
+        Self::Requests,
+        Self::Proxies,
+        Self::Operation,
+        Self::Sessions,
+        Self::Later,
+        Self::Inert,
+    ];
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Scripts => "Scripts and their URLs",
+            Self::Groups => "Process and application groups",
+            Self::Python => "Python",
+            Self::Requests => "Requests and responses",
+            Self::Sessions => "Sessions",
+            Self::Proxies => "Behind a proxy",
+            Self::Operation => "Operation",
+            Self::Later => "Not available yet",
+            Self::Inert => "Accepted without effect",
+        }
+    }
+}
+
+/// Where a directive may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contexts {
+    /// Outside of all sections. httpd's RSRC_CONF, and an error inside `<VirtualHost>`.
+    GlobalOnly,
+    /// Server and virtual host. httpd's RSRC_CONF.
+    Server,
+    /// The same and directories. httpd's RSRC_CONF | ACCESS_CONF.
+    Directory,
+    /// The same and .htaccess files, with AllowOverride FileInfo. httpd's OR_FILEINFO.
+    FileInfo,
+    /// Directories, and .htaccess files with AllowOverride AuthConfig. httpd's OR_AUTHCFG.
+    AuthConfig,
+}
+
+impl Contexts {
+    pub fn allow(self, context: Context) -> bool {
+        match context {
+            Context::Server => self != Self::AuthConfig,
+            Context::VirtualHost => matches!(self, Self::Server | Self::Directory | Self::FileInfo),
+            Context::Directory => matches!(self, Self::Directory | Self::FileInfo | Self::AuthConfig),
+            Context::Htaccess => matches!(self, Self::FileInfo | Self::AuthConfig),
+        }
+    }
+
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::GlobalOnly => "server config",
+            Self::Server => "server config, virtual host",
+            Self::Directory => "server config, virtual host, directory",
+            Self::FileInfo => "server config, virtual host, directory, .htaccess (AllowOverride FileInfo)",
+            Self::AuthConfig => "directory, .htaccess (AllowOverride AuthConfig)",
+        }
+    }
+}
+
+impl Directive {
+    /// The name as the administrator writes it, without the bracket of a container.
+    pub fn title(&self) -> &'static str {
+        let name = self.name.to_str().unwrap_or_default();
+        name.strip_prefix('<').unwrap_or(name)
+    }
+
+    /// Reads the directive into the target, which is left alone if it is refused.
+    pub fn apply(&self, target: &mut Target<'_>, raw: &[u8]) -> Result<Effect, ConfigError> {
+        let outcome = self.check_place(target).and_then(|()| (self.set)(target, raw)).map(|effect| match ends_in_quote(raw) {
+            true => effect.and(OPEN_QUOTE.into()),
+            false => effect,
+        });
+        match (outcome, self.notice) {
+            (Ok(Effect::Applied), Some(notice)) => Ok(Effect::Notice(Cow::Owned(format!("{} has no effect: {notice}", self.title())))),
+            (Ok(Effect::Notice(text)), _) => Ok(Effect::Notice(Cow::Owned(format!("{}: {text}", self.title())))),
+            (Ok(Effect::Applied), None) => Ok(Effect::Applied),
+            (Err(problem), _) => Err(ConfigError { directive: self.title(), synopsis: self.synopsis, problem }),
+        }
+    }
+
+    fn check_place(&self, target: &Target<'_>) -> Result<(), Problem> {
+        if target.scope.is_some() && !self.scopable {
+            return Err(Problem::Misplaced("cannot occur within <WSGIInterpreterOptions> section: put it outside, it cannot be narrowed"));
+        }
+        if self.contexts.allow(target.context) {
+            return Ok(());
+        }
+        Err(Problem::Misplaced(match (self.contexts, target.context) {
+            (Contexts::AuthConfig, _) => "must occur within <Directory>, <Location> or <Files> section or a .htaccess file",
+            (Contexts::GlobalOnly, Context::VirtualHost) => {
+                "cannot occur within <VirtualHost> section: put it outside, it is for the whole server"
+            }
+            (_, Context::Htaccess) => "cannot occur within a .htaccess file: put it into the server's configuration",
+            _ => "cannot occur within <Directory/Location/Files> section: put it outside, into the server or virtual host",
+        }))
+    }
+}
+
+const OPEN_QUOTE: &str = "a quote is not closed, so all that follows it is one word";

@@ -1,0 +1,173 @@
+//! A request's client, as the handler's [`Client`]: its body through the input filters, its answer through the output filters.
+//!
+//! Responsible for: what httpd's filters and tables are given and give; their errors in the handler's words. Must never: decide anything; keep a
+//! pointer beyond the request. Called by: `handler`.
+use super::request::Request;
+use super::{ffi, log};
+use crate::handler::client::{BadHead, BodyError, BodyRead, Client, Gone, Pass};
+use drover_wire::head::{Head, is_hop_by_hop};
+use std::ffi::c_int;
+use std::os::fd::BorrowedFd;
+
+fn body_error(raw: *mut ffi::request_rec, status: c_int) -> BodyError {
+    // SAFETY: the request is live.
+    let aborted = unsafe { (*(*raw).connection).aborted != 0 };
+    // SAFETY: a pure function of numbers (http_protocol.h).
+    match unsafe { ffi::ap_map_http_request_error(status, ffi::HTTP_BAD_REQUEST) } {
+        _ if aborted => BodyError::ClientGone,
+        ffi::HTTP_REQUEST_TIME_OUT => BodyError::Timeout,
+        ffi::HTTP_REQUEST_ENTITY_TOO_LARGE => BodyError::TooLarge,
+        status if status < 0 => BodyError::Answered,
+        _ if is_disconnect(status) => BodyError::ClientGone,
+        _ => BodyError::Malformed,
+    }
+}
+
+const fn is_disconnect(status: c_int) -> bool {
+    matches!(status, ffi::APR_EOF | libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED | libc::ENOTCONN)
+}
+
+impl Client for Request<'_> {
+    fn read_body(&mut self, buffer: &mut [u8], wait: bool) -> BodyRead {
+        if self.ended {
+            return BodyRead::End;
+        }
+        if self.input.is_null() {
+            // SAFETY: the brigade lives in the request's pool.
+            self.input = unsafe { ffi::drover_brigade(self.raw) };
+        }
+        if !wait {
+            // SAFETY: the request is live; does nothing unless the client waits for it.
+            unsafe { ffi::drover_send_continue(self.raw) };
+        }
+        let (mut got, mut end) = (0, 0);
+        // SAFETY: at most `buffer.len()` bytes are written to it; the brigade is ours.
+        let status = unsafe {
+            ffi::drover_body_read(
+                self.raw,
+                self.input,
+                c_int::from(wait),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                &raw mut got,
+                &raw mut end,
+            )
+        };
+        self.ended = status == ffi::APR_SUCCESS && end != 0;
+        match status {
+            ffi::APR_SUCCESS if got > 0 => BodyRead::Data(got),
+            ffi::APR_SUCCESS if end != 0 => BodyRead::End,
+            ffi::APR_SUCCESS | ffi::APR_EAGAIN if !wait => BodyRead::NotYet,
+            ffi::APR_SUCCESS => BodyRead::Failed(BodyError::ClientGone),
+            status if is_disconnect(status) => BodyRead::Failed(BodyError::ClientGone),
+            status => BodyRead::Failed(body_error(self.raw, status)),
+        }
+    }
+
+    fn is_head(&self) -> bool {
+        Request::is_head(self)
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: the request is live.
+        let fd = unsafe { ffi::drover_client_fd(self.raw) };
+        // SAFETY: the client's socket stays open while its request runs, which `self` borrows.
+        (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
+    fn set_head(&mut self, head: &Head<'_>) -> Result<(), BadHead> {
+        if head.status < 200 {
+            return Err(BadHead(format!("status {} is httpd's own", head.status)));
+        }
+        let line = [head.status.to_string().as_bytes(), b" ", head.reason].concat();
+        let line = self.pooled(&line);
+        let r = self.raw;
+        // SAFETY: the line lies in the request's pool.
+        unsafe {
+            (*r).status = c_int::from(head.status);
+            if !head.reason.is_empty() {
+                (*r).status_line = line;
+            }
+        }
+        // Values of one name become one list, as RFC 9110 §5.3 allows and mod_wsgi does; joined here, as apr_table_merge copies the list again
+        // for each that it adds.
+        let mut lists: Vec<(&[u8], Vec<u8>)> = Vec::new();
+        for field in head.fields {
+            let (name, value) = field.map_err(|e| BadHead(e.to_string()))?;
+            if is_hop_by_hop(name) {
+                return Err(BadHead(format!("{} belongs to the connection, which is httpd's", name.escape_ascii())));
+            } else if name.eq_ignore_ascii_case(b"Content-Type") {
+                // SAFETY: the copy lies in the request's pool.
+                unsafe { ffi::ap_set_content_type(r, self.pooled(value)) };
+            } else if name.eq_ignore_ascii_case(b"Content-Length") {
+                let digits = value.trim_ascii();
+                let length =
+                    str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit)).and_then(|t| t.parse::<i64>().ok());
+                let Some(length) = length else { return Err(BadHead("Content-Length is not a number".into())) };
+                // SAFETY: the request is live.
+                unsafe { ffi::ap_set_content_length(r, length) };
+            } else if [b"Set-Cookie".as_slice(), b"WWW-Authenticate"].iter().any(|several| name.eq_ignore_ascii_case(several)) {
+                // SAFETY: both copies lie in the request's pool; names and values hold no NUL (Fields has checked).
+                unsafe { ffi::apr_table_addn((*r).headers_out, self.pooled(name), self.pooled(value)) };
+            } else if let Some((_, list)) = lists.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+                list.extend_from_slice(b", ");
+                list.extend_from_slice(value);
+            } else {
+                lists.push((name, value.to_vec()));
+            }
+        }
+        for (name, list) in lists {
+            // SAFETY: as above; apr_table_merge copies.
+            unsafe { ffi::apr_table_merge((*r).headers_out, self.pooled(name), self.pooled(&list)) };
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Gone> {
+        if self.output.is_null() {
+            // SAFETY: the brigade lives in the request's pool.
+            self.output = unsafe { ffi::drover_brigade(self.raw) };
+        }
+        for piece in pieces {
+            // SAFETY: the pieces stay borrowed until drover_pass has sent or copied them.
+            unsafe { ffi::drover_append(self.raw, self.output, piece.as_ptr().cast(), piece.len()) };
+        }
+        let how = match how {
+            Pass::Flush => 0,
+            Pass::End => 1,
+            Pass::Cut => 2,
+        };
+        // SAFETY: the brigade is ours; what is in it is valid until the call returns, and it is emptied then.
+        let status = unsafe { ffi::drover_pass(self.raw, self.output, how) };
+        if status == ffi::APR_SUCCESS { Ok(()) } else { Err(Gone) }
+    }
+
+    fn room(&self) -> usize {
+        // Where there is no socket to look at (HTTP/2), httpd waits for the client.
+        self.socket().map_or(usize::MAX, drover_sys::outgoing::room)
+    }
+
+    fn cookies(&self) -> Option<&[u8]> {
+        self.header(c"Cookie")
+    }
+
+    fn set_cookie(&mut self, value: &str) {
+        let value = self.pooled(value.as_bytes());
+        // SAFETY: a static name, a value in the request's pool. The table of error headers goes out with every answer (httpd.h).
+        unsafe { ffi::apr_table_addn((*self.raw).err_headers_out, c"Set-Cookie".as_ptr(), value) };
+    }
+
+    fn note_session(&mut self, name: &str) {
+        let name = self.pooled(name.as_bytes());
+        // SAFETY: a static name, a value in the request's pool.
+        unsafe { ffi::apr_table_setn((*self.raw).notes, c"drover-session-id".as_ptr(), name) };
+    }
+
+    fn application_log(&mut self, level: u16, text: &[u8]) {
+        let level = c_int::from(level).clamp(0, 15);
+        // httpd cuts a line at 8192 bytes, its own words included.
+        for line in text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).flat_map(|l| l.chunks(7000)) {
+            log::request_raw(self.raw, level, line);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What a server can start with, as with mod_wsgi, and what is not right all the same.
+//!
+//! Responsible for: the administrator being told at start, not by the first request. Must never: refuse anything. Called by: `httpd::commands`
+//! for each directive, `httpd::lifecycle` for the whole.
+use super::{GroupError, Resolved, System};
+use crate::config::suggest::nearest;
+use crate::config::{AliasPattern, DaemonGroup, ImportScript, ScriptAlias};
+
+/// What a directive has just added.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Added<'a> {
+    /// WSGIDaemonProcess.
+    pub groups: &'a [DaemonGroup],
+    /// WSGIScriptAlias.
+    pub aliases: &'a [ScriptAlias],
+    /// WSGIImportScript.
+    pub imports: &'a [ImportScript],
+    /// WSGIPythonHome.
+    pub python_home: Option<&'a Vec<u8>>,
+}
+
+/// What of that is not there, though a server can start without it, as with mod_wsgi.
+pub fn missing(added: &Added<'_>, system: &dyn System) -> Vec<String> {
+    let mut said = Vec::new();
+    for group in added.groups {
+        let root = group.options.chroot.as_deref().unwrap_or_default();
+        let gone = group.options.python_path.iter().filter(|path| system.is_missing(&[root, path.as_slice()].concat()));
+        said.extend(gone.map(|path| format!("WSGIDaemonProcess {}: python-path={}: it is not there", shown(&group.name), shown(path))));
+    }
+    let fixed = |alias: &&ScriptAlias| matches!(alias.pattern, AliasPattern::Prefix(_)) || !alias.target.contains(&b'$');
+    let of_aliases = added.aliases.iter().filter(fixed).map(|alias| &alias.target);
+    let scripts = of_aliases.chain(added.imports.iter().filter(|import| !import.from_alias).map(|import| &import.script));
+    said.extend(
+        scripts
+            .filter(|path| path.starts_with(b"/") && system.is_missing(path))
+            .map(|path| format!("the script {} is not there", shown(path))),
+    );
+    let no_python =
+        |home: &&Vec<u8>| [b"/bin/python3".as_slice(), b"/bin/python"].iter().all(|tail| !system.is_executable(&[home, *tail].concat()));
+    said.extend(added.python_home.filter(no_python).map(|home| {
+        format!("WSGIPythonHome {0}: there is no {0}/bin/python3, so groups without python-home= and python= cannot start", shown(home))
+    }));
+    said
+}
+
+/// What is wrong with a group that a directive of the host `server_name` (`None`: outside of all) names for all requests; `None`: nothing.
+#[must_use]
+pub fn doubt(resolved: &Resolved, server_name: Option<&[u8]>, name: &[u8]) -> Option<String> {
+    match (resolved.group_for(server_name.unwrap_or_default(), name), server_name) {
+        // What stands outside of all virtual hosts is inherited by the one that may use the group.
+        (Ok(_), _) | (Err(GroupError::Elsewhere(..)), None) => None,
+        (Err(error @ GroupError::Elsewhere(..)), _) => Some(error.to_string()),
+        (Err(error), _) => {
+            let mut names: Vec<&Vec<u8>> = resolved.groups.keys().collect();
+            names.sort();
+            let guess = nearest(name, names).map(|near: &Vec<u8>| format!(", did you mean '{}'?", shown(near)));
+            Some(format!("{error}{}", guess.unwrap_or_default()))
+        }
+    }
+}
+
+fn shown(text: &[u8]) -> std::slice::EscapeAscii<'_> {
+    text.escape_ascii()
+}

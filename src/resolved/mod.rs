@@ -1,0 +1,213 @@
+//! The configuration as a running server uses it: every default applied, every name looked up.
+//!
+//! Responsible for: which groups there are, and what each request must know of its own. Must never: touch httpd or the system (users and files
+//! are looked up by the [`System`] it is given). Called by: `httpd::lifecycle`, when httpd has read its configuration; `handler`.
+//!
+//! * `system`: what a configuration names, looked up: users, directories, the interpreter.
+//! * `spec`: what droverd is told of each group.
+//! * `doubts`: what can be started with and is not right all the same.
+mod doubts;
+mod spec;
+mod system;
+
+use crate::config::{GroupOptions, IMPLICIT_GROUP, MaxWaiting, ServerConfig};
+use crate::messages::Code;
+pub use doubts::{Added, doubt, missing};
+use drover_wire::control::GroupSpec;
+use spec::{group_of, specify};
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+pub use system::{Problem, System, check};
+use system::{find_group, find_user};
+
+/// What a request must know of its group. Times in nanoseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Defined in a virtual host: only hosts with this ServerName may use it.
+    pub only_for: Option<Vec<u8>>,
+    /// Longest wait for a process to take the request.
+    pub queue_timeout_ns: Option<u64>,
+    /// Longest run.
+    pub request_timeout_ns: Option<u64>,
+    /// Longest silence; `None`: the server's Timeout.
+    pub socket_timeout_ns: Option<u64>,
+    /// Owner that the script's file must have.
+    pub script_uid: Option<u32>,
+    /// Group that the script's file must have.
+    pub script_gid: Option<u32>,
+    /// chroot=, where it has an effect.
+    pub root: Option<Vec<u8>>,
+    /// Requests that the group's processes run at once, when all of them are up.
+    pub capacity: u64,
+    /// More waiting requests than this are refused; `None`: they wait.
+    pub queue_depth: Option<u64>,
+    /// More waiting requests than this wait outside of the queue.
+    pub listen_backlog: u64,
+    /// Bytes of an answer that are taken over from the process while the client is slow.
+    pub answer_buffer: usize,
+    /// Request bodies up to this length are read before the request is put on the queue.
+    pub body_buffer: u64,
+}
+
+impl Group {
+    /// A script's path as the group's processes see it; `None` when it lies outside of their root.
+    #[must_use]
+    pub fn inside<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        self.root.as_deref().map_or(Some(path), |root| behind_root(root, path))
+    }
+}
+
+/// What of a path is behind a root directory: as in mod_wsgi, configurations name scripts as httpd sees them.
+fn behind_root<'p>(root: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
+    path.strip_prefix(root.strip_suffix(b"/").unwrap_or(root)).filter(|rest| rest.starts_with(b"/"))
+}
+
+/// Every group by its name.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    groups: HashMap<Vec<u8>, Group>,
+    implicit_name: Vec<u8>,
+    implicit_said: Option<drover_sys::shared::Flag>,
+    max_waiting: Option<MaxWaiting>,
+}
+
+/// Why a request cannot have the group it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupError {
+    /// No such group.
+    Unknown(Vec<u8>),
+    /// Defined in another virtual host.
+    Elsewhere(Vec<u8>, Vec<u8>),
+}
+
+impl GroupError {
+    /// The code of its log line.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Unknown(_) => Code::UnknownGroup,
+            Self::Elsewhere(..) => Code::GroupElsewhere,
+        }
+    }
+}
+
+impl fmt::Display for GroupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(name) => write!(f, "no WSGIDaemonProcess defines the group '{}'", name.escape_ascii()),
+            Self::Elsewhere(name, host) => write!(
+                f,
+                "the group '{}' is defined in the virtual host {} and can be used by hosts of that ServerName only",
+                name.escape_ascii(),
+                host.escape_ascii()
+            ),
+        }
+    }
+}
+
+impl Resolved {
+    /// The group a request of the host `server_name` names.
+    pub fn group_for(&self, server_name: &[u8], name: &[u8]) -> Result<&Group, GroupError> {
+        let group = self.groups.get(name).ok_or_else(|| GroupError::Unknown(name.to_vec()))?;
+        match &group.only_for {
+            Some(host) if host != server_name => Err(GroupError::Elsewhere(name.to_vec(), host.clone())),
+            _ => Ok(group),
+        }
+    }
+
+    /// Name of the group for scripts that name none.
+    #[must_use]
+    pub fn implicit_name(&self) -> &[u8] {
+        &self.implicit_name
+    }
+
+    /// DroverMaxWaiting for a group of this capacity, where httpd has `slots` threads in all; `None`: no limit.
+    #[must_use]
+    pub fn most_of_a_group(&self, capacity: u64, slots: u64) -> Option<u64> {
+        match self.max_waiting {
+            Some(MaxWaiting::Off) => None,
+            Some(MaxWaiting::Requests(n)) => Some(n.into()),
+            // The implicit group is there in any case; a site of one group of its own has nobody to protect.
+            None => (self.groups.keys().filter(|name| **name != self.implicit_name).count() > 1).then(|| capacity.max(slots / 4 * 3)),
+        }
+    }
+
+    /// True for the first request of the server that runs in the implicit group.
+    #[must_use]
+    pub fn first_implicit(&self) -> bool {
+        self.implicit_said.as_ref().is_some_and(drover_sys::shared::Flag::set)
+    }
+}
+
+/// One server (the main one or a virtual host) with its configuration, merged by httpd.
+#[derive(Debug, Clone, Copy)]
+pub struct Server<'a> {
+    /// Its configuration.
+    pub config: &'a ServerConfig,
+    /// ServerName.
+    pub name: &'a [u8],
+    /// Whether it is a virtual host.
+    pub is_virtual: bool,
+    /// Which error log it has.
+    pub log: u16,
+    /// Its LogLevel.
+    pub log_level: u8,
+}
+
+/// Resolves every server's groups. The first server is the main one.
+pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved, Vec<GroupSpec>), Problem> {
+    // A server-wide group called `default` takes the implicit one's place; a virtual host's own must not.
+    let is_taken = |wide: bool| servers.iter().any(|s| s.is_virtual != wide && s.config.groups.iter().any(|g| g.name == IMPLICIT_GROUP));
+    let implicit_name = if is_taken(false) { b"%{GLOBAL}".to_vec() } else { IMPLICIT_GROUP.to_vec() };
+    let mut resolved = Resolved {
+        groups: HashMap::new(),
+        implicit_name,
+        implicit_said: drover_sys::shared::Flag::new().ok(),
+        max_waiting: servers.first().and_then(|s| s.config.max_waiting),
+    };
+    let mut specs = Vec::new();
+    for server in servers {
+        for group in &server.config.groups {
+            specs.push(specify(server, &group.name, false, &group.options, servers, system)?);
+            resolved.groups.insert(group.name.clone(), limits(server, &group.options, system)?);
+        }
+    }
+    if let (Some(main), false) = (servers.first(), is_taken(true)) {
+        let name = resolved.implicit_name.clone();
+        let options = GroupOptions { processes: system.cores(), threads: 4, ..GroupOptions::default() };
+        match specify(main, &name, true, &options, servers, system) {
+            Ok(spec) => specs.push(spec),
+            Err(problem) if servers.iter().any(|s| s.config.aliases.iter().any(|a| group_of(a, s).is_none())) => return Err(problem),
+            // Nobody has asked for this group; it must not keep a server from starting whose groups are all explicit.
+            Err(_) => {}
+        }
+        resolved.groups.insert(name, limits(main, &options, system)?);
+    }
+    Ok((resolved, specs))
+}
+
+fn ns(time: Option<Duration>) -> Option<u64> {
+    time.filter(|t| !t.is_zero()).map(|t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn limits(server: &Server<'_>, o: &GroupOptions, system: &dyn System) -> Result<Group, Problem> {
+    Ok(Group {
+        only_for: server.is_virtual.then(|| server.name.to_vec()),
+        queue_timeout_ns: ns(o.queue_timeout),
+        // The worker's own 504 comes first: it has interrupt-timeout to make it.
+        request_timeout_ns: ns(o.request_timeout.map(|t| t + o.interrupt_timeout.unwrap_or_default())),
+        socket_timeout_ns: ns(o.response_socket_timeout.or(o.socket_timeout)),
+        script_uid: o.script_user.as_ref().map(|u| find_user(u, "script-user", b"", system).map(|u| u.uid)).transpose()?,
+        script_gid: o.script_group.as_ref().map(|g| find_group(g, "script-group", b"", system)).transpose()?,
+        root: o.chroot.clone().filter(|_| system.httpd_identity().is_some()),
+        capacity: u64::from(o.processes) * u64::from(o.threads.max(1)),
+        queue_depth: o.queue_depth.map(u64::from),
+        listen_backlog: o.listen_backlog.into(),
+        answer_buffer: usize::try_from(o.response_buffer_size).unwrap_or(usize::MAX),
+        body_buffer: o.request_buffer_size,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! What droverd is told of a group.
+//!
+//! Responsible for: every option of a group, and every setting of its server for Python, with its default. Must never: look
+//! anything up, which is `system`'s. Called by: `resolved`.
+use super::system::{Problem, System, directories, identity, interpreter};
+use super::{Server, behind_root};
+use crate::config::{AliasPattern, Expr, GroupChoice, GroupOptions, HashSeed, ScriptAlias, ServerConfig};
+use drover_wire::control::{GroupSpec, Preload, Script, WorkerOptions};
+use std::time::Duration;
+
+/// See the head of this file. `implicit`: it is the group for scripts that name none.
+pub(super) fn specify(
+    server: &Server<'_>,
+    name: &[u8],
+    implicit: bool,
+    o: &GroupOptions,
+    servers: &[Server<'_>],
+    system: &dyn System,
+) -> Result<GroupSpec, Problem> {
+    let config = server.config;
+    directories(name, o, system)?;
+    let options_for = |application_group: &[u8]| worker_options(name, implicit, o, config, application_group);
+    let worker = options_for(b"");
+    let mut scoped: Vec<Vec<u8>> = config.scopes.iter().filter_map(|s| s.scope.application_group.clone()).collect();
+    scoped.dedup();
+    Ok(GroupSpec {
+        name: name.to_vec(),
+        log: server.log,
+        log_level: server.log_level,
+        processes: o.processes,
+        least_processes: o.least_processes.unwrap_or(o.processes),
+        reload: o.reload,
+        preload_fork: o.preload,
+        multiprocess: o.processes_given || o.processes > 1,
+        threads: o.threads,
+        identity: identity(name, o, system)?,
+        umask: o.umask,
+        chroot: o.chroot.clone(),
+        home: o.home.clone(),
+        environment: environment(o, config),
+        python: interpreter(name, o, config.python_home.as_ref(), system)?,
+        python_arguments: python_arguments(config),
+        cpu_priority: (o.cpu_priority != 0).then_some(o.cpu_priority),
+        application_options: scoped.into_iter().map(|a| (a.clone(), options_for(&a))).collect(),
+        worker,
+        max_application_groups: o.max_application_groups,
+        startup_timeout_ms: o.startup_timeout.filter(|t| !t.is_zero()).map(ms),
+        graceful_timeout_ms: Some(ms(o.graceful_timeout)),
+        shutdown_timeout_ms: ms(o.shutdown_timeout),
+        preload: preloads(name, implicit, servers, o.chroot.as_deref().filter(|_| system.httpd_identity().is_some())),
+        eviction_timeout_ms: o.eviction_timeout.map(ms),
+        inactivity_timeout_ms: o.inactivity_timeout.map(ms),
+        restart_interval_ms: o.restart_interval.map(ms),
+        memory_soft: o.memory_soft,
+        memory_limit: o.memory_limit,
+        virtual_memory_limit: o.virtual_memory_limit,
+        cpu_time_limit_s: o.cpu_time_limit.map(|t| t.as_secs()),
+    })
+}
+
+/// The environment of the group's processes, as far as the configuration says something of it.
+fn environment(o: &GroupOptions, config: &ServerConfig) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut set = |key: &str, value: Option<&[u8]>| {
+        if let Some(value) = value {
+            all.push((key.as_bytes().to_vec(), value.to_vec()));
+        }
+    };
+    set("LANG", o.lang.as_deref());
+    set("LC_ALL", o.locale.as_deref());
+    set("PYTHON_EGG_CACHE", o.python_eggs.as_deref().or(config.python_eggs.as_deref()));
+    let seed = config.hash_seed.map(|seed| match seed {
+        HashSeed::Random => "random".to_owned(),
+        HashSeed::Fixed(n) => n.to_string(),
+    });
+    set("PYTHONHASHSEED", seed.as_ref().map(String::as_bytes));
+    all
+}
+
+fn python_arguments(config: &ServerConfig) -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    match config.optimize.unwrap_or(0) {
+        0 => {}
+        1 => all.push(b"-O".to_vec()),
+        _ => all.push(b"-OO".to_vec()),
+    }
+    if config.dont_write_bytecode == Some(true) {
+        all.push(b"-B".to_vec());
+    }
+    for warning in &config.warnings {
+        all.push([b"-W", warning.as_slice()].concat());
+    }
+    all
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn worker_options(name: &[u8], implicit: bool, o: &GroupOptions, config: &ServerConfig, application_group: &[u8]) -> WorkerOptions {
+    let base = match &config.interpreter.python_path {
+        Some(path) if implicit => path.clone(),
+        _ => o.python_path.clone(),
+    };
+    let (interpreter, layers) = config.interpreter_options(name, application_group, &base);
+    WorkerOptions {
+        // The last layer ends up first in sys.path; within a layer the order is as written.
+        python_path: layers.into_iter().rev().flatten().collect(),
+        display_name: o.display_name.as_ref().map(|d| if d == b"%{GROUP}" { [b"(wsgi:", name, b")"].concat() } else { d.clone() }),
+        stack_size: o.stack_size,
+        switch_interval_us: o.switch_interval.or(interpreter.switch_interval).map(|t| u64::try_from(t.as_micros()).unwrap_or(u64::MAX)),
+        maximum_requests: o.maximum_requests.map(u64::from).filter(|n| *n > 0),
+        request_timeout_ms: o.request_timeout.filter(|t| !t.is_zero()).map(ms),
+        interrupt_timeout_ms: o.interrupt_timeout.map(ms),
+        deadlock_timeout_ms: o.deadlock_timeout.map(ms),
+        restrict_stdin: interpreter.restrict_stdin.unwrap_or(false),
+        restrict_stdout: interpreter.restrict_stdout.unwrap_or(false),
+        restrict_signal: interpreter.restrict_signal.unwrap_or(true),
+        locale: o.locale.clone(),
+    }
+}
+
+/// The group that an alias names, or its server for it.
+pub(super) fn group_of<'a>(alias: &'a ScriptAlias, server: &'a Server<'_>) -> Option<&'a Expr> {
+    alias.process_group.as_ref().or(server.config.dir.process_group.as_ref())
+}
+
+/// Scripts of a group that can be loaded at start: those the configuration says to import, and those whose alias leaves no
+/// doubt where they run.
+fn preloads(name: &[u8], implicit: bool, servers: &[Server<'_>], root: Option<&[u8]>) -> Vec<Preload> {
+    let mut all: Vec<Preload> = Vec::new();
+    let mut add = |application_group: &[u8], path: &[u8], callable: &[u8]| {
+        let path = root.and_then(|root| behind_root(root, path)).unwrap_or(path);
+        let known = all.iter().any(|p| p.application_group == application_group && p.script.path == path);
+        if !known {
+            let script = Script { path: path.to_vec(), callable: callable.to_vec() };
+            all.push(Preload { application_group: application_group.to_vec(), script });
+        }
+    };
+    for server in servers {
+        for import in &server.config.imports {
+            let runs_here = match &import.process_group {
+                GroupChoice::Implicit => implicit,
+                GroupChoice::Named(group) => group == name,
+            };
+            if runs_here {
+                add(&import.application_group, &import.script, b"");
+            }
+        }
+        for alias in &server.config.aliases {
+            let group = group_of(alias, server).and_then(Expr::fixed);
+            let application = alias.application_group.as_ref().or(server.config.dir.application_group.as_ref()).and_then(Expr::fixed);
+            let file = matches!(alias.pattern, AliasPattern::Prefix(_)) && !alias.target.ends_with(b"/");
+            if let (Some(group), Some(application), true) = (group, application, file)
+                && group == name
+            {
+                add(application, &alias.target, b"");
+            }
+        }
+    }
+    all
+}

@@ -1,0 +1,164 @@
+//! What a configuration names in the system, looked up: users and groups, directories, the interpreter.
+//!
+//! Responsible for: what is not there being refused with the directive that names it, and with what to do. Must never: ask the system but through
+//! [`System`]. Called by: `resolved`, and `httpd::commands` for each group as it is read.
+use crate::config::group::{GroupSpec as GroupName, UserSpec};
+use crate::config::{DaemonGroup, GroupOptions};
+use drover_sys::users::User;
+use drover_wire::control::Identity;
+use std::fmt;
+
+/// What is asked of the system.
+pub trait System {
+    /// A user by name.
+    fn user_by_name(&self, name: &[u8]) -> Option<User>;
+    /// A user by number.
+    fn user_by_id(&self, uid: u32) -> Option<User>;
+    /// A group's number.
+    fn group_by_name(&self, name: &[u8]) -> Option<u32>;
+    /// Whether a path is an executable file.
+    fn is_executable(&self, path: &[u8]) -> bool;
+    /// Whether a path is a directory.
+    fn is_directory(&self, path: &[u8]) -> bool;
+    /// The server runs and reads its configuration again. A directory or an interpreter that has gone meanwhile must not end it: the old
+    /// processes go on serving, and droverd says why no new ones can be started.
+    fn is_running(&self) -> bool;
+    /// Whether nothing is there, for certain.
+    fn is_missing(&self, path: &[u8]) -> bool;
+    /// Processors.
+    fn cores(&self) -> u32;
+    /// PATH of httpd.
+    fn path(&self) -> Vec<Vec<u8>>;
+    /// httpd's own User and Group; `None`: httpd does not run as root.
+    fn httpd_identity(&self) -> Option<(u32, u32)>;
+}
+
+/// What cannot work, of which directive; the caller knows where that stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The directive.
+    pub directive: &'static str,
+    /// Its first argument.
+    pub argument: Vec<u8>,
+    /// What is wrong, and what to do.
+    pub what: String,
+}
+
+impl Problem {
+    /// Of a directive and its first argument.
+    #[must_use]
+    pub fn new(directive: &'static str, argument: &[u8], what: String) -> Self {
+        Self { directive, argument: argument.to_vec(), what }
+    }
+
+    fn group(name: &[u8], what: String) -> Self {
+        Self::new("WSGIDaemonProcess", name, what)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.directive, self.argument.escape_ascii(), self.what)
+    }
+}
+
+/// Whether what a group names exists: users, directories, the interpreter it names itself.
+pub fn check(group: &DaemonGroup, system: &dyn System) -> Result<(), Problem> {
+    let o = &group.options;
+    let who = identity(&group.name, o, system)?;
+    if o.user.is_some() && who.is_some_and(|i| i.uid == 0) {
+        return Err(Problem::group(&group.name, "user=: a group cannot run as root".into()));
+    }
+    directories(&group.name, o, system)?;
+    if o.python.is_some() || o.python_home.is_some() {
+        interpreter(&group.name, o, None, system)?;
+    }
+    Ok(())
+}
+
+pub(super) fn directories(name: &[u8], o: &GroupOptions, system: &dyn System) -> Result<(), Problem> {
+    for (option, dir) in [("chroot", &o.chroot), ("home", &o.home)] {
+        let Some(dir) = dir else { continue };
+        let seen = match &o.chroot {
+            Some(root) if option == "home" => [root.as_slice(), dir].concat(),
+            _ => dir.clone(),
+        };
+        if !system.is_directory(&seen) && !system.is_running() {
+            return Err(Problem::group(name, format!("{option}={}: not a directory", dir.escape_ascii())));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn find_user(spec: &UserSpec, option: &str, group: &[u8], system: &dyn System) -> Result<User, Problem> {
+    match spec {
+        UserSpec::Name(name) => system
+            .user_by_name(name)
+            .ok_or_else(|| Problem::group(group, format!("{option}={}: there is no such user", name.escape_ascii()))),
+        UserSpec::Id(uid) => {
+            Ok(system.user_by_id(*uid).unwrap_or_else(|| User { uid: *uid, gid: u32::MAX, name: Vec::new(), home: Vec::new() }))
+        }
+    }
+}
+
+pub(super) fn find_group(spec: &GroupName, option: &str, group: &[u8], system: &dyn System) -> Result<u32, Problem> {
+    match spec {
+        GroupName::Id(gid) => Ok(*gid),
+        GroupName::Name(name) => system
+            .group_by_name(name)
+            .ok_or_else(|| Problem::group(group, format!("{option}={}: there is no such group", name.escape_ascii()))),
+    }
+}
+
+/// `user=` alone keeps httpd's Group, as in mod_wsgi.
+pub(super) fn identity(name: &[u8], o: &GroupOptions, system: &dyn System) -> Result<Option<Identity>, Problem> {
+    let user = o.user.as_ref().map(|u| find_user(u, "user", name, system)).transpose()?;
+    let gid = o.group.as_ref().map(|g| find_group(g, "group", name, system)).transpose()?;
+    let supplementary = match &o.supplementary_groups {
+        None => None,
+        Some(all) => Some(all.iter().map(|g| find_group(g, "supplementary-groups", name, system)).collect::<Result<Vec<_>, _>>()?),
+    };
+    let Some((httpd_uid, httpd_gid)) = system.httpd_identity() else { return Ok(None) };
+    let differs = user.as_ref().is_some_and(|u| u.uid != httpd_uid);
+    let user = user.or_else(|| system.user_by_id(httpd_uid));
+    Ok(Some(Identity {
+        uid: user.as_ref().map_or(httpd_uid, |u| u.uid),
+        gid: gid.unwrap_or(httpd_gid),
+        user: user.as_ref().map(|u| u.name.clone()).unwrap_or_default(),
+        home: user.filter(|_| differs).map(|u| u.home).unwrap_or_default(),
+        supplementary,
+    }))
+}
+
+pub(super) fn interpreter(name: &[u8], o: &GroupOptions, server_home: Option<&Vec<u8>>, system: &dyn System) -> Result<Vec<u8>, Problem> {
+    let within = |path: &[u8]| match &o.chroot {
+        Some(root) => [root.as_slice(), path].concat(),
+        None => path.to_vec(),
+    };
+    let bad = |what: String| Problem::group(name, what);
+    if let Some(python) = &o.python {
+        let ok = system.is_executable(&within(python)) || system.is_running();
+        return if ok { Ok(python.clone()) } else { Err(bad(format!("python={}: not an executable file", python.escape_ascii()))) };
+    }
+    if let Some(home) = o.python_home.as_ref().or(server_home) {
+        let candidates = [b"/bin/python3".as_slice(), b"/bin/python"].map(|tail| [home.as_slice(), tail].concat());
+        let usual = candidates.first().filter(|_| system.is_running()).cloned();
+        return candidates.into_iter().find(|c| system.is_executable(&within(c))).or(usual).ok_or_else(|| {
+            const ADVICE: &str =
+                "name a virtual environment or a Python installation, or use python= of WSGIDaemonProcess for an executable";
+            let missing = format!("there is no {}/bin/python3", home.escape_ascii());
+            if o.python_home.is_some() {
+                bad(format!("python-home={}: {missing}; {ADVICE}", home.escape_ascii()))
+            } else {
+                let what = format!("{missing}, and the group '{}' has no python-home= of its own; {ADVICE}", name.escape_ascii());
+                Problem::new("WSGIPythonHome", home, what)
+            }
+        });
+    }
+    let from_path = system.path().into_iter().map(|dir| [dir.as_slice(), b"/python3"].concat());
+    let usual = b"/usr/bin/python3".to_vec();
+    let found = std::iter::once(usual.clone()).chain(from_path).find(|c| system.is_executable(&within(c)));
+    found.or_else(|| system.is_running().then_some(usual)).ok_or_else(|| {
+        bad("no python3 is installed in /usr/bin or on httpd's PATH; install one, or name it with python= or python-home=".into())
+    })
+}
