@@ -72,7 +72,7 @@ type Table = Database<Bytes, Bytes>;
 
 struct Opened {
     env: Env<WithoutTls>,
-    turns: Turns,
+    turns: Box<Turns>,
     table: Table,
     file: File,
     seen: Seen,
@@ -302,6 +302,7 @@ impl Disk {
             _ => {}
         }
         let turns = Turns::open(&self.directory, self.patience).map_err(|e| Trouble::of(&self.directory.join("turns"), e))?;
+        let turns = Box::new(turns);
         let flags = if self.always_sync { EnvFlags::empty() } else { EnvFlags::NO_SYNC };
         let data = path.join("data.mdb");
         look_at_head(&data)?;
