@@ -3,7 +3,9 @@
 //! Responsible for: none lost, none shared with whom it does not belong to, none held by who is gone. Frameworks are in
 //! `session_frameworks.rs`. Called by: `main.rs`.
 use crate::harness::{Httpd, Mpm, Request, Response, Site, processes, until};
+use drover_session::{Key, Limits, Put, Sessions, id, turns, visit};
 use rustix::process::Signal;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The engines that this MPM can have.
@@ -208,6 +210,57 @@ engine_test!(a_session_ends_by_itself, |site| site, |httpd| {
     });
     assert_eq!(get(httpd, "/count", &cookie).text(), "1");
 });
+
+/// Where the sessions of a group lie.
+fn store_of(httpd: &Httpd, group: &str) -> PathBuf {
+    httpd.site.dir().join("sessions").join(id::directory_name(format!("group\0{group}").as_bytes()))
+}
+
+mpm_test!(a_writer_that_does_not_come_to_an_end_costs_others_503_but_not_readers, |site| {
+    let site = self::site(site, "disk").expect_log(&format!("DROVER0070*process {} writes to it for more than 5s", std::process::id()));
+    let httpd = site.start();
+    let cookie = begin(&httpd);
+    let turns = turns::Turns::open(&store_of(&httpd, "app"), turns::PATIENCE).expect("turns");
+    let turn = turns.writer().expect("the turn");
+    let refused = get(&httpd, "/count", &cookie);
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
+    assert_eq!(get(&httpd, "/read", &cookie).text(), "1", "reading waits for no writer");
+    drop(turn);
+    assert_eq!(get(&httpd, "/count", &cookie).text(), "2");
+});
+
+engine_test!(
+    expired_sessions_of_a_group_that_is_gone_are_removed,
+    |site| site.config(
+        "<IfDefine !GONE>\nWSGIDaemonProcess other python-path=@apps@\n\
+         WSGIScriptAlias /other @apps@/sessions/plain.wsgi process-group=other application-group=%{GLOBAL}\n</IfDefine>"
+    ),
+    |httpd| {
+        let cookies = [(); 2].map(|()| cookie(&httpd.get("/other/count")));
+        httpd.reconfigure(|site| site.head("Define GONE"));
+        httpd.restart();
+        // One of them was used last a day ago, and nobody has looked for as long as that is allowed.
+        let directory = store_of(httpd, "other");
+        let limits = Limits { disk_bytes: 1 << 30, memory_bytes: 1 << 20, data_bytes: 1 << 20, always_sync: false };
+        let open = || Sessions::disk(&directory, limits, &|_| {}).expect("store");
+        let name = cookies[0].split('=').nth(1).expect("a name");
+        let key = Key::named(b"group\0other", name.as_bytes()).expect("a key");
+        let (store, now) = (open(), drover_sys::clock::realtime_ns() / 1_000_000);
+        let mut record = store.load(&key, now).expect("store").expect("a session");
+        record.accessed_ms -= 86_400_000;
+        store.put(&key, &record, Put::Replace, now).expect("stored");
+        assert_eq!(store.figures().expect("figures").sessions, 2);
+        drop(store);
+        let locks = std::fs::File::open(directory.join("locks")).expect("locks");
+        locks.set_modified(std::time::SystemTime::now() - visit::REST).expect("a time");
+        begin(httpd);
+        until("its end", || open().figures().expect("figures").sessions == 1);
+        let is_mapped =
+            |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps.contains(&*directory.to_string_lossy()));
+        until("the store to be closed", || !httpd.family().iter().any(|process| is_mapped(process.pid)));
+        assert!(locks.metadata().expect("locks").modified().expect("a time").elapsed().is_ok_and(|since| since < visit::REST));
+    }
+);
 
 mpm_test!(groups_and_hosts_do_not_see_each_others_sessions, |site| {
     let site = self::site(site, "disk").config(

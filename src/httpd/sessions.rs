@@ -242,7 +242,7 @@ pub unsafe fn in_child(
     }));
     let caches: Vec<_> = plan.stores.iter().map(|store| store.kept.clone()).zip(caches.iter().copied()).collect();
     let make: MakeEngine = Box::leak(Box::new(move |store: &StorePlan| engine(store, &caches)));
-    let stores: &'static Stores = match Stores::new(plan.stores.len(), say, make) {
+    let stores: &'static Stores = match Stores::new(&plan.stores, say, make) {
         Ok(stores) => Box::leak(Box::new(stores)),
         Err(e) => {
             log::server(s, log::Level::Error, Code::SessionStore, &e.to_string());

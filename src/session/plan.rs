@@ -58,6 +58,9 @@ pub struct Plan {
 /// The most that the wire and an engine may carry, whatever a server allows.
 const DATA: u64 = drover_wire::session::MAX_DATA as u64;
 
+/// Where sessions in memory go when they must, if others are kept on the disk.
+pub const MEMORY: &str = "memory";
+
 /// What the names of our cookies begin with.
 const COOKIE: &str = "drover_session";
 
@@ -96,7 +99,7 @@ fn store_plan(kept: &Kept, base: &SessionOptions, directory: &Path, disk_too: bo
     let directory = match kept {
         Kept::Socache(provider, _) => directory.join(format!("socache-{provider}")),
         // Memory goes to the disk when it must; two engines cannot have one directory.
-        Kept::Memory if disk_too => directory.join("memory"),
+        Kept::Memory if disk_too => directory.join(MEMORY),
         _ => directory.to_owned(),
     };
     let sync = base.sync.unwrap_or(Sync::Seconds(1));

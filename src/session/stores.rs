@@ -1,28 +1,30 @@
 //! The stores of one child of httpd.
 //!
 //! Responsible for: a store for each scope, opened at its first use, never before the child was forked; the threads for the work between requests,
-//! which end with the child and write down what was in memory. Called by: `httpd::lifecycle`, [`super::answer`].
+//! which end with the child and write down what was in memory; a look now and then at the stores that nobody uses. Called by: `httpd::lifecycle`, [`super::answer`].
 use super::ahead::Seen;
-use super::plan::StorePlan;
-use drover_session::{Engine, Error, Kept, Sessions, Tending, id};
+use super::plan::{MEMORY, StorePlan};
+use drover_session::{Engine, Error, Kept, Limits, Sessions, Tending, id, visit};
 use drover_sys::clock::{monotonic_ns, realtime_ns};
 use drover_sys::signals;
 use drover_sys::wait::{EventfdFlags, PollFd, PollFlags, eventfd, poll_until};
 use parking_lot::{Mutex, RwLock};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{DirBuilder, DirEntry};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long a child that ends waits for its sessions to be written down.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// How often expired sessions are looked for.
 const SECOND_NS: u64 = 1_000_000_000;
+/// Between two visits of a store that nobody uses.
+const VISIT_NS: u64 = 600 * SECOND_NS;
 
 /// Who is told what the administrator must know.
 pub type Say = &'static (dyn Fn(&str) + Send + Sync);
@@ -37,6 +39,10 @@ pub struct Stores {
     /// For each place of [`super::plan::Plan::stores`] those that are open, by scope.
     opened: Vec<RwLock<HashMap<Vec<u8>, &'static Sessions>>>,
     opening: Mutex<Keepers>,
+    /// Where stores of other scopes may lie, and what one may take.
+    homes: Vec<(PathBuf, Limits)>,
+    /// The directories of this child's own stores. Locked while another one is visited: one process cannot have a store open twice.
+    own: Mutex<HashSet<PathBuf>>,
     /// Which URLs want their sessions.
     pub seen: Seen,
     stop: OwnedFd,
@@ -63,11 +69,11 @@ pub fn now_ms() -> u64 {
 }
 
 impl Stores {
-    /// None opened yet, room for `n`.
-    pub fn new(n: usize, say: Say, make: MakeEngine) -> Result<Self, Error> {
+    /// Those of the plans, none opened yet.
+    pub fn new(plans: &[StorePlan], say: Say, make: MakeEngine) -> Result<Self, Error> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| Error::Unavailable(e.to_string()))?;
-        let opened = (0..n).map(|_| RwLock::default()).collect();
-        Ok(Self { opened, opening: Mutex::default(), seen: Seen::default(), stop, say, make })
+        let opened = plans.iter().map(|_| RwLock::default()).collect();
+        Ok(Self { opened, opening: Mutex::default(), homes: homes(plans), own: Mutex::default(), seen: Seen::default(), stop, say, make })
     }
 
     /// The store of a plan, at this place of [`super::plan::Plan::stores`], for a scope: one that is full does not concern the others.
@@ -94,11 +100,18 @@ impl Stores {
             return Err(Error::Unavailable(format!("{} is not there; httpd makes it when it starts", directory.display())));
         }
         match plan.kept {
-            Kept::Memory => Sessions::memory(&scope_directory(directory, scope)?, plan.limits, self.say),
-            Kept::Disk => Sessions::disk(&scope_directory(directory, scope)?, plan.limits, self.say),
+            Kept::Memory => Sessions::memory(&self.own_directory(directory, scope)?, plan.limits, self.say),
+            Kept::Disk => Sessions::disk(&self.own_directory(directory, scope)?, plan.limits, self.say),
             Kept::Socache(..) => Sessions::with_engine(directory, plan.limits, self.say, (self.make)(plan)?),
             Kept::Off => Err(Error::Unavailable("sessions are off".into())),
         }
+    }
+
+    /// The directory of a store that is this child's from now on.
+    fn own_directory(&self, all: &Path, scope: &[u8]) -> Result<PathBuf, Error> {
+        let path = scope_directory(all, scope)?;
+        self.own.lock().insert(path.clone());
+        Ok(path)
     }
 
     /// Sees to the work between requests: one thread for all stores, but for those in memory, each of which must let others in at once.
@@ -109,20 +122,25 @@ impl Stores {
                 store.keep(&self.stop, SECOND_NS, sync_ns, now_ms);
                 store.hand_over();
             });
-            return;
         }
-        let untold = keepers.shared.as_ref().map_or(Some((store, sync_ns)), |shared| shared.send((store, sync_ns)).err().map(|e| e.0));
-        if let Some(first) = untold {
+        if keepers.shared.is_none() {
             let (sender, receiver) = channel();
-            if self.start(keepers, move || self.tend(first, &receiver)) {
+            if self.start(keepers, move || self.tend(&receiver)) {
                 keepers.shared = Some(sender);
             }
         }
+        if plan.kept != Kept::Memory
+            && let Some(shared) = &keepers.shared
+        {
+            // The thread ends with the child only; then it is nobody's work any more.
+            let _ = shared.send((store, sync_ns));
+        }
     }
 
-    /// Tends stores once a second, those too that come later, until the child ends.
-    fn tend(&self, first: Tended, more: &Receiver<Tended>) {
-        let mut stores = vec![(first, Tending::default())];
+    /// Tends stores once a second, those that come later, until the child ends; and visits those that nobody uses.
+    fn tend(&self, more: &Receiver<Tended>) {
+        let mut stores: Vec<(Tended, Tending)> = Vec::new();
+        let mut visit_at = 0;
         loop {
             let mut fds = [PollFd::new(&self.stop, PollFlags::IN)];
             // A failing poll(2) must not become a loop without rest: it is as if a second had passed, which the steps below bear.
@@ -133,6 +151,29 @@ impl Stores {
             }
             for ((store, sync_ns), tending) in &mut stores {
                 store.tend(tending, *sync_ns, now_ms());
+            }
+            if monotonic_ns() >= visit_at {
+                let rest = if self.visit(now_ms()) { SECOND_NS } else { VISIT_NS };
+                visit_at = monotonic_ns().saturating_add(rest);
+            }
+        }
+    }
+
+    /// Removes expired sessions of the scope that nobody has looked after for the longest time, if that is long enough; whether more are to be
+    /// removed at once.
+    fn visit(&self, now_ms: u64) -> bool {
+        let own = self.own.lock();
+        let abandoned = self.homes.iter().flat_map(|(home, limits)| scopes(home).map(move |path| (path, limits)));
+        let abandoned = abandoned.filter(|(path, _)| !own.contains(path));
+        let due =
+            abandoned.filter_map(|(path, limits)| visit::looked_after(&path).filter(|at| visit::is_due(*at)).map(|at| (at, path, limits)));
+        let Some((_, path, limits)) = due.min_by_key(|(at, ..): &(SystemTime, PathBuf, &Limits)| *at) else { return false };
+        let say = self.say;
+        match visit::visit(&path, limits, now_ms, Box::new(say)) {
+            Ok(swept) => swept.is_some_and(|swept| swept.more),
+            Err(e) => {
+                (self.say)(&format!("expired sessions of a scope that is not in use are not removed: {e}"));
+                false
             }
         }
     }
@@ -174,6 +215,28 @@ impl Stores {
     }
 }
 
+/// Where scopes may lie: also those of a former configuration that kept other sessions in memory.
+fn homes(plans: &[StorePlan]) -> Vec<(PathBuf, Limits)> {
+    let mut homes: Vec<(PathBuf, Limits)> = Vec::new();
+    for plan in plans.iter().filter(|plan| matches!(plan.kept, Kept::Memory | Kept::Disk)) {
+        for home in [plan.directory.clone(), plan.directory.join(MEMORY)] {
+            if !homes.iter().any(|(other, _)| *other == home) {
+                homes.push((home, plan.limits));
+            }
+        }
+    }
+    homes
+}
+
+/// The directories of scopes below this one, as many as there may be.
+fn scopes(home: &Path) -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir(home).into_iter().flatten().flatten().filter(is_scope).take(MOST_SCOPES).map(|entry| entry.path())
+}
+
+fn is_scope(entry: &DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().starts_with(id::DIRECTORY.as_bytes())
+}
+
 /// The directory of a scope's store, made if need be. What the scopes of former configurations have left counts too: it fills the disk.
 fn scope_directory(all: &Path, scope: &[u8]) -> Result<PathBuf, Error> {
     let path = all.join(id::directory_name(scope));
@@ -181,7 +244,6 @@ fn scope_directory(all: &Path, scope: &[u8]) -> Result<PathBuf, Error> {
     if path.is_dir() {
         return Ok(path);
     }
-    let is_scope = |entry: &DirEntry| entry.file_name().as_encoded_bytes().starts_with(id::DIRECTORY.as_bytes());
     if std::fs::read_dir(all).map_err(refused)?.flatten().filter(is_scope).count() >= MOST_SCOPES {
         return Err(Error::Unavailable(format!(
             "{} has {MOST_SCOPES} scopes already, and more are not allowed: use DroverSessionScope NAME for several, or remove, while httpd is \
@@ -210,7 +272,7 @@ mod tests {
         let limits = Limits { disk_bytes: 1 << 20, memory_bytes: 1 << 20, data_bytes: 1 << 20, always_sync: false };
         let plan = StorePlan { kept: Kept::Disk, directory: directory.to_owned(), limits, sync_s: 1 };
         let none: MakeEngine = &|_| Err(Error::Unavailable("no engine".into()));
-        (Box::leak(Box::new(Stores::new(1, &|_| {}, none).unwrap())), plan)
+        (Box::leak(Box::new(Stores::new(std::slice::from_ref(&plan), &|_| {}, none).unwrap())), plan)
     }
 
     fn put(store: &Sessions, n: u8, len: usize) -> Result<(), Error> {
@@ -226,6 +288,89 @@ mod tests {
         assert_eq!((0..20).find_map(|n| put(one, n, 100_000).err()), Some(Error::Full));
         assert_eq!(put(other, 1, 100_000), Ok(()));
         assert!(directory.path().join(id::directory_name(b"one")).join("store/data.mdb").exists());
+        stores.finish();
+    }
+
+    /// The directory of a scope that nobody has looked after for an hour, with one session that is over by `LATER` and one that lives.
+    fn abandoned(all: &Path, scope: &[u8], over: u32) -> PathBuf {
+        let directory = scope_directory(all, scope).unwrap();
+        let limits = Limits { disk_bytes: 16 << 20, memory_bytes: 1 << 20, data_bytes: 1 << 20, always_sync: false };
+        let store = Sessions::disk(&directory, limits, &|_| {}).unwrap();
+        let record = |timeout_s| Record { created_ms: 1, accessed_ms: 1, timeout_s, data: vec![7; 10] };
+        for n in 0..over {
+            store.put(&Key::named(b"", n.to_string().as_bytes()).unwrap(), &record(60), Put::Any, 1).unwrap();
+        }
+        store.put(&Key([255; 32]), &record(1 << 20), Put::Any, 1).unwrap();
+        leave(&directory);
+        directory
+    }
+
+    fn leave(directory: &Path) {
+        let locks = std::fs::File::open(directory.join("locks")).unwrap();
+        locks.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+    }
+
+    fn left_in(directory: &Path) -> u64 {
+        let limits = Limits { disk_bytes: 1 << 20, memory_bytes: 1 << 20, data_bytes: 1 << 20, always_sync: false };
+        Sessions::disk(directory, limits, &|_| {}).unwrap().figures().unwrap().sessions
+    }
+
+    const LATER: u64 = 1_000_000;
+
+    #[test]
+    fn stores_that_nobody_uses_are_visited_one_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let (stores, plan) = rig(directory.path());
+        let own = stores.get(0, &plan, b"own").unwrap();
+        put(own, 1, 10).unwrap();
+        leave(&directory.path().join(id::directory_name(b"own")));
+        let all = [b"a", b"b"].map(|scope| abandoned(directory.path(), scope, 3));
+        assert!(!stores.visit(LATER) && all.iter().filter(|path| left_in(path) == 1).count() == 1, "one of them");
+        stores.visit(LATER);
+        assert_eq!(all.each_ref().map(|path| left_in(path)), [1, 1], "what lives stays");
+        // Whoever has been looked after is left alone.
+        let busy = abandoned(directory.path(), b"busy", 3);
+        std::fs::File::open(busy.join("locks")).unwrap().set_modified(SystemTime::now()).unwrap();
+        stores.visit(LATER);
+        assert_eq!((left_in(&busy), own.figures().unwrap().sessions), (4, 1));
+        stores.finish();
+    }
+
+    #[test]
+    fn a_visit_is_bounded_and_goes_on_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let (stores, _) = rig(directory.path());
+        let one = abandoned(directory.path(), b"one", 2500);
+        assert!(stores.visit(LATER));
+        assert_eq!(left_in(&one), 501);
+        assert!(!stores.visit(LATER));
+        assert_eq!(left_in(&one), 1);
+        stores.finish();
+    }
+
+    #[test]
+    fn a_visit_makes_no_store_and_disturbs_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let (stores, _) = rig(directory.path());
+        // Without a store, and in the memory of somebody else.
+        let empty = scope_directory(directory.path(), b"empty").unwrap();
+        std::fs::create_dir(empty.join("store")).unwrap();
+        std::fs::write(empty.join("store/data.mdb"), "").unwrap();
+        std::fs::write(empty.join("locks"), "").unwrap();
+        leave(&empty);
+        let held = abandoned(directory.path(), b"held", 3);
+        let locks = std::fs::OpenOptions::new().read(true).write(true).open(held.join("locks")).unwrap();
+        let owner = drover_session::owner::Owner::new(&held, locks).unwrap();
+        assert!(owner.try_alone().unwrap());
+        assert!(!stores.visit(LATER) && !owner.was_knocked());
+        assert_eq!(std::fs::metadata(empty.join("store/data.mdb")).unwrap().len(), 0);
+        drop(owner);
+        assert_eq!(left_in(&held), 4);
+        // A damaged one is for those who use it.
+        leave(&held);
+        std::fs::write(held.join("store/data.mdb"), "damaged").unwrap();
+        assert!(!stores.visit(LATER));
+        assert_eq!(std::fs::read(held.join("store/data.mdb")).unwrap(), b"damaged");
         stores.finish();
     }
 

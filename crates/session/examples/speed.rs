@@ -24,7 +24,7 @@ fn cpu() -> Duration {
 fn measure(name: &str, mut one: impl FnMut(u32)) {
     let before = cpu();
     (0..TIMES).for_each(&mut one);
-    println!("{name:<40} {:>7.2} us", (cpu() - before).as_secs_f64() * 1e6 / f64::from(TIMES));
+    println!("{name:<40} {:>7.3} us", (cpu() - before).as_secs_f64() * 1e6 / f64::from(TIMES));
 }
 
 fn engine(name: &str, sessions: &Sessions, among: u32) {
@@ -41,7 +41,15 @@ fn engine(name: &str, sessions: &Sessions, among: u32) {
     });
 }
 
+/// What a write costs more since its wait has an end.
+fn turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let turns = drover_session::turns::Turns::open(dir.path(), drover_session::turns::PATIENCE).unwrap();
+    measure("a turn at the store, nobody waiting", |_| drop(turns.writer().unwrap()));
+}
+
 fn main() {
+    turn();
     let limits = Limits { disk_bytes: 4 << 30, memory_bytes: 1 << 30, data_bytes: 1 << 20, always_sync: false };
     for among in [1000, 1_000_000] {
         let dir = tempfile::tempdir().unwrap();

@@ -10,21 +10,26 @@
 #![allow(unsafe_code)]
 use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
 use crate::id::Key;
+use crate::turns::{self, Turns};
 use drover_sys::filelock::{self, Hold};
+use drover_sys::mutex::Held;
 use heed::types::Bytes;
-use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RwTxn, WithoutTls};
+use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
 use parking_lot::RwLock;
-use rustix::fs::{Mode, fchmod, fstat};
+use rustix::fs::{FallocateFlags, Mode, fallocate, fchmod, fstat};
 use rustix::io::Errno;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// Threads of all children of httpd that can read at the same time.
 const READERS: u32 = 16_384;
+/// Bytes of `lock.mdb` with so many: a line of the cache for each, and some for what is common to all (mdb.c: mdb_env_setup_locks).
+const LOCK_FILE: u64 = (READERS as u64 + 7) * 64;
 /// The pages that describe the store: a file that is shorter is none.
 const META_PAGES: u64 = 2;
 /// Where in a page that describes the store its last page stands: after the page's head, four numbers and two tables.
@@ -54,6 +59,8 @@ pub struct Disk {
     directory: PathBuf,
     map_size: usize,
     always_sync: bool,
+    patience: Duration,
+    only_existing: bool,
     guard: File,
     opened: RwLock<Option<Opened>>,
     unsynced: AtomicBool,
@@ -61,9 +68,12 @@ pub struct Disk {
     say: Say,
 }
 
+type Table = Database<Bytes, Bytes>;
+
 struct Opened {
     env: Env<WithoutTls>,
-    table: Database<Bytes, Bytes>,
+    turns: Box<Turns>,
+    table: Table,
     file: File,
     seen: Seen,
 }
@@ -85,6 +95,16 @@ enum Trouble {
     Outgrown,
     /// The store is damaged.
     Damaged(String),
+}
+
+impl Trouble {
+    /// A file that cannot be used.
+    fn of(path: &Path, e: std::io::Error) -> Self {
+        match Self::from(heed::Error::Io(e)) {
+            Self::Told(Error::Unavailable(why)) => Self::Told(Error::Unavailable(format!("{}: {why}", path.display()))),
+            other => other,
+        }
+    }
 }
 
 impl From<heed::Error> for Trouble {
@@ -161,12 +181,26 @@ impl Disk {
             directory: directory.to_owned(),
             map_size,
             always_sync,
+            patience: turns::PATIENCE,
+            only_existing: false,
             guard,
             opened: RwLock::new(None),
             unsynced: AtomicBool::new(false),
             openings: AtomicU64::new(0),
             say,
         }
+    }
+
+    /// With another end to each wait than [`turns::PATIENCE`].
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// The store as it is, or none: it is neither made nor moved aside.
+    #[must_use]
+    pub fn only_existing(self) -> Self {
+        Self { only_existing: true, ..self }
     }
 
     fn store(&self) -> PathBuf {
@@ -211,6 +245,9 @@ impl Disk {
         let map_size = if is_at_its_path && matches!(trouble, Trouble::Outgrown) { None } else { Some(self.map_size) };
         for _ in 0..2 {
             if let Some(why) = damage.take() {
+                if self.only_existing {
+                    return Err(Error::Damaged(format!("{}: {why}", self.store().display())));
+                }
                 self.move_aside(&why)?;
             }
             match self.open(map_size) {
@@ -250,14 +287,22 @@ impl Disk {
         Err(refused(ErrorKind::AlreadyExists.into()))
     }
 
+    /// An empty file would become a new store.
+    fn is_there(&self) -> std::io::Result<()> {
+        let data = std::fs::metadata(self.store().join("data.mdb"))?;
+        if data.len() > 0 { Ok(()) } else { Err(ErrorKind::NotFound.into()) }
+    }
+
     /// With `None` as large as any process has had it.
     fn open(&self, map_size: Option<usize>) -> Result<Opened, Trouble> {
         let path = self.store();
         let refused = |e: std::io::Error| Trouble::Told(Error::Unavailable(format!("{}: {e}", path.display())));
-        match DirBuilder::new().mode(0o700).create(&path) {
+        match if self.only_existing { self.is_there() } else { DirBuilder::new().mode(0o700).create(&path) } {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(refused(e)),
             _ => {}
         }
+        let turns = Turns::open(&self.directory, self.patience).map_err(|e| Trouble::of(&self.directory.join("turns"), e))?;
+        let turns = Box::new(turns);
         let flags = if self.always_sync { EnvFlags::empty() } else { EnvFlags::NO_SYNC };
         let data = path.join("data.mdb");
         look_at_head(&data)?;
@@ -266,41 +311,42 @@ impl Disk {
         if let Some(size) = map_size {
             options.map_size(size);
         }
+        let turn = turns.reader()?;
+        allocate_lock_file(&path.join("lock.mdb"))?;
         // SAFETY: the file is changed through LMDB only, by processes that keep to its locks: the directory is its owner's alone (0700), and
         // `is_sound` looks at its size before each use.
         let env = unsafe { options.flags(flags).open(&path)? };
+        drop(turn);
         let Ok(file) = OpenOptions::new().read(true).write(true).open(&data) else { return Err(Trouble::Stale) };
         let found = file.metadata().map_err(refused)?;
-        is_whole(&env, &file, found.len())?;
-        let mut txn = env.write_txn()?;
-        let table = env.create_database(&mut txn, None)?;
-        txn.commit()?;
+        is_whole(&env, &turns, &file, found.len())?;
+        let table = table(&env, &turns)?;
         let seen = Seen { number: self.openings.fetch_add(1, Ordering::Relaxed), inode: found.ino() };
-        let opened = Opened { env, table, file, seen };
+        let opened = Opened { env, turns, table, file, seen };
         if inode_of(&path) == Some(seen.inode) { Ok(opened) } else { Err(Trouble::Stale) }
     }
 
-    fn commit(&self, txn: RwTxn<'_>) -> Result<(), Trouble> {
-        txn.commit()?;
+    fn commit(&self, txn: Writing<'_>) -> Result<(), Trouble> {
+        txn.txn.commit()?;
         self.unsynced.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     fn sweep_step(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
         self.run(|opened| {
-            if inode_of(&self.store()) != Some(opened.seen.inode) {
-                return Err(Trouble::Stale); // its directory was moved, and nobody has marked it
+            if inode_of(&self.store()) != Some(opened.seen.inode) || !opened.turns.are_shared() {
+                return Err(Trouble::Stale); // its directory was moved, and nobody has marked it; or the file of turns was removed
             }
             opened.clear_dead_readers();
             let nothing = {
-                let txn = opened.env.read_txn()?;
+                let txn = opened.read()?;
                 let first = opened.table.prefix_iter(&txn, &[INDEX])?.next().transpose()?.and_then(|(entry, _)| minute_of(entry));
                 first.is_none_or(|minute| minute.saturating_mul(STEP_MS) > now_ms)
             };
             if nothing {
                 return Ok(Swept::default());
             }
-            let mut txn = opened.env.write_txn()?;
+            let mut txn = opened.write()?;
             let swept = opened.sweep(&mut txn, now_ms, budget)?;
             self.commit(txn)?;
             Ok(swept)
@@ -310,7 +356,7 @@ impl Disk {
     /// Stores many at once, whatever was there; for memory that is written down.
     pub fn put_all(&self, all: &[(Key, &Record)]) -> Result<(), Error> {
         self.run(|opened| {
-            let mut txn = opened.env.write_txn()?;
+            let mut txn = opened.write()?;
             for (key, record) in all {
                 opened.replace(&mut txn, key, record)?;
             }
@@ -364,7 +410,7 @@ fn look_at_head(data: &Path) -> Result<(), Trouble> {
 }
 
 /// The file is as long as the store says of itself: reading past the end of a mapped file would end the process.
-fn is_whole(env: &Env<WithoutTls>, file: &File, len: u64) -> Result<(), Trouble> {
+fn is_whole(env: &Env<WithoutTls>, turns: &Turns, file: &File, len: u64) -> Result<(), Trouble> {
     if len < META_PAGES * page_size() as u64 {
         return Err(Trouble::Damaged("it was cut short".into()));
     }
@@ -374,7 +420,7 @@ fn is_whole(env: &Env<WithoutTls>, file: &File, len: u64) -> Result<(), Trouble>
         return Err(Trouble::Outgrown);
     }
     if len < needed {
-        lengthen(env, file)?;
+        lengthen(env, turns, file)?;
     }
     Ok(())
 }
@@ -382,8 +428,8 @@ fn is_whole(env: &Env<WithoutTls>, file: &File, len: u64) -> Result<(), Trouble>
 /// The last pages of a sound store may never have been written. If this one was cut, empty pages are an error, missing ones death.
 ///
 /// Only a writer makes the file longer: while we are it, nobody else does, and nothing is cut off that was written since the first look.
-fn lengthen(env: &Env<WithoutTls>, file: &File) -> Result<(), Trouble> {
-    let _writer = env.write_txn()?;
+fn lengthen(env: &Env<WithoutTls>, turns: &Turns, file: &File) -> Result<(), Trouble> {
+    let _writer = Writing::begin(env, turns)?;
     let needed = bytes_of(env.info().last_page_number);
     if file.metadata().map_err(heed::Error::Io)?.len() < needed {
         file.set_len(needed).map_err(heed::Error::Io)?;
@@ -391,9 +437,67 @@ fn lengthen(env: &Env<WithoutTls>, file: &File) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// Gives the file of LMDB's locks its blocks on the disk: LMDB makes it of one hole, and on a full disk a write into that would end the process. A
+/// file of this length and nothing but zeros is to LMDB as good as none. Not while this process has the store open: LMDB's locks of the
+/// file would go when it is closed here.
+fn allocate_lock_file(path: &Path) -> Result<(), Trouble> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = file.map_err(|e| Trouble::of(path, e))?;
+    // One that is in use keeps its length: it says how many readers there can be.
+    let len = match file.metadata().map_err(|e| Trouble::of(path, e))?.len() {
+        0 => LOCK_FILE,
+        len => len,
+    };
+    loop {
+        match fallocate(&file, FallocateFlags::empty(), 0, len) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(Trouble::of(path, e.into())),
+        }
+    }
+}
+
+/// LMDB's own table, which is always there; found without a write: reading does not wait for who writes.
+fn table(env: &Env<WithoutTls>, turns: &Turns) -> Result<Table, Trouble> {
+    let turn = turns.reader()?;
+    let txn = env.read_txn()?;
+    drop(turn);
+    let table = env.open_database(&txn, None)?.ok_or_else(|| Trouble::Damaged("it has no table".into()))?;
+    txn.commit()?;
+    Ok(table)
+}
+
 /// Bytes of a store with this last page.
 fn bytes_of(last_page: usize) -> u64 {
     (last_page as u64).saturating_add(1).saturating_mul(page_size() as u64)
+}
+
+/// A write, with the turn for it.
+struct Writing<'o> {
+    // Ends before the turn does.
+    txn: RwTxn<'o>,
+    _turn: Held<'o>,
+}
+
+impl<'o> Writing<'o> {
+    fn begin(env: &'o Env<WithoutTls>, turns: &'o Turns) -> Result<Self, Trouble> {
+        let turn = turns.writer()?;
+        Ok(Self { txn: env.write_txn()?, _turn: turn })
+    }
+}
+
+impl<'o> Deref for Writing<'o> {
+    type Target = RwTxn<'o>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.txn
+    }
+}
+
+impl DerefMut for Writing<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.txn
+    }
 }
 
 impl Opened {
@@ -403,12 +507,21 @@ impl Opened {
         if found.st_nlink == 0 || !Mode::from_raw_mode(found.st_mode).contains(Mode::WUSR) {
             return Err(Trouble::Stale);
         }
-        is_whole(&self.env, &self.file, u64::try_from(found.st_size).unwrap_or_default())
+        is_whole(&self.env, &self.turns, &self.file, u64::try_from(found.st_size).unwrap_or_default())
+    }
+
+    fn read(&self) -> Result<RoTxn<'_, WithoutTls>, Trouble> {
+        let _turn = self.turns.reader()?;
+        Ok(self.env.read_txn()?)
+    }
+
+    fn write(&self) -> Result<Writing<'_>, Trouble> {
+        Writing::begin(&self.env, &self.turns)
     }
 
     /// Readers that were killed hold on to old pages; whether there were any.
     fn clear_dead_readers(&self) -> bool {
-        self.env.clear_stale_readers().is_ok_and(|n| n > 0)
+        self.turns.reader().is_ok_and(|_turn| self.env.clear_stale_readers().is_ok_and(|n| n > 0))
     }
 
     /// Puts a record and moves its entry in the index.
@@ -472,7 +585,7 @@ impl Opened {
 impl Engine for Disk {
     fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
         let found = self.run(|opened| {
-            let txn = opened.env.read_txn()?;
+            let txn = opened.read()?;
             Ok(opened.table.get(&txn, &record_key(key))?.map(Record::decode))
         })?;
         match found {
@@ -488,7 +601,7 @@ impl Engine for Disk {
 
     fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error> {
         self.run(|opened| {
-            let mut txn = opened.env.write_txn()?;
+            let mut txn = opened.write()?;
             if how != Put::Any {
                 let lives = opened.table.get(&txn, &record_key(key))?.and_then(expiry).is_some_and(|expires| now_ms < expires);
                 match (how, lives) {
@@ -504,7 +617,7 @@ impl Engine for Disk {
 
     fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error> {
         self.run(|opened| {
-            let mut txn = opened.env.write_txn()?;
+            let mut txn = opened.write()?;
             let Some(Ok(mut record)) = opened.table.get(&txn, &record_key(key))?.map(Record::decode) else { return Ok(()) };
             record.accessed_ms = record.accessed_ms.max(accessed_ms);
             opened.replace(&mut txn, key, &record)?;
@@ -514,7 +627,7 @@ impl Engine for Disk {
 
     fn remove(&self, key: &Key, now_ms: u64) -> Result<bool, Error> {
         self.run(|opened| {
-            let mut txn = opened.env.write_txn()?;
+            let mut txn = opened.write()?;
             let expires = opened.delete(&mut txn, key)?;
             self.commit(txn)?;
             Ok(expires.is_some_and(|expires| now_ms < expires))
@@ -541,7 +654,7 @@ impl Engine for Disk {
 
     fn figures(&self) -> Result<Figures, Error> {
         self.run(|opened| {
-            let txn = opened.env.read_txn()?;
+            let txn = opened.read()?;
             // Each has a record and its entry in the index.
             Ok(Figures { sessions: opened.table.len(&txn)? / 2, bytes: opened.env.real_disk_size()? })
         })

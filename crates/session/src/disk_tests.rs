@@ -1,10 +1,11 @@
 //! What [`super`] does when things go wrong below it that only it can see.
 //!
-//! Responsible for: readers that die, LMDB refusing to go on, damage after damage. Called by: `disk.rs`.
+//! Responsible for: readers that die, writers that are stopped or killed, LMDB refusing to go on, damage after damage. Called by: `disk.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use super::*;
-use rustix::process::{Signal, getpid, kill_process};
-use std::process::{Command, Stdio};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 
 fn disk(directory: &Path) -> Disk {
     let guard = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(directory.join("locks")).unwrap();
@@ -21,6 +22,147 @@ fn record() -> Record {
 
 fn moved_aside(directory: &Path) -> usize {
     std::fs::read_dir(directory).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("damaged")).count()
+}
+
+/// Not a test but what another process runs: it says when it writes, or begins to read, and goes on when it is told to.
+#[test]
+fn stopping_process() {
+    let (Ok(directory), Ok(what)) = (std::env::var("DROVER_STOPS"), std::env::var("DROVER_WHILE")) else { return };
+    let stop = || {
+        println!("stop me");
+        std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    };
+    let store = disk(Path::new(&directory));
+    let done = store.run(|opened| {
+        if what == "reading" {
+            let _turn = opened.turns.reader()?;
+            stop();
+            return Ok(());
+        }
+        let mut txn = opened.write()?;
+        opened.replace(&mut txn, &key(2), &record())?;
+        stop();
+        store.commit(txn)
+    });
+    assert_eq!(done, Ok(()));
+}
+
+/// A process that is stopped; ended when dropped.
+struct Stopped(Child);
+
+impl Stopped {
+    fn new(directory: &Path, what: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "disk::tests::stopping_process", "--nocapture", "--test-threads=1"]);
+        child.env("DROVER_STOPS", directory).env("DROVER_WHILE", what).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut stopped = Self(child.spawn().unwrap());
+        let mut lines = BufReader::new(stopped.0.stdout.as_mut().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("stop me")));
+        kill_process(stopped.pid(), Signal::STOP).unwrap();
+        let state = waitpid(Some(stopped.pid()), WaitOptions::UNTRACED).unwrap().unwrap().1;
+        assert!(state.stopped(), "{state:?}");
+        stopped
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap()
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A store whose waits end soon.
+fn hasty(directory: &Path) -> Disk {
+    disk(directory).with_patience(Duration::from_millis(50))
+}
+
+fn all_writes(store: &Disk) -> [Result<(), Error>; 5] {
+    [
+        store.put(&key(1), &record(), Put::Any, 1),
+        store.put_all(&[(key(1), &record())]),
+        store.touch(&key(1), 2),
+        store.remove(&key(3), 1).map(drop),
+        store.sweep(1 << 40, 10).map(drop),
+    ]
+}
+
+#[test]
+fn who_is_stopped_while_it_writes_holds_no_reader_up_and_no_writer_for_ever() {
+    for end in [Signal::CONT, Signal::KILL] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = hasty(directory.path());
+        store.put(&key(1), &record(), Put::Any, 1).unwrap();
+        let mut child = Stopped::new(directory.path(), "writing");
+        for (n, refused) in all_writes(&store).into_iter().enumerate() {
+            let Err(Error::Unavailable(why)) = refused else { panic!("{n}: {refused:?}") };
+            let expected = [&format!("process {} writes to it", child.0.id()), "it is stopped", &format!("kill -CONT {}", child.0.id())];
+            assert!(expected.iter().all(|part| why.contains(part)), "{why}");
+        }
+        assert_eq!((store.load(&key(1), 2), store.load(&key(2), 2)), (Ok(Some(record())), Ok(None)));
+        drop(store);
+        let store = hasty(directory.path());
+        assert_eq!(store.load(&key(1), 2), Ok(Some(record())), "also who opens the store now");
+        drop(store);
+        drop(child.0.stdin.take());
+        kill_process(child.pid(), end).unwrap();
+        assert_eq!(all_writes(&disk(directory.path()).with_patience(Duration::MAX)), [const { Ok(()) }; 5]);
+        assert_eq!(child.0.wait().unwrap().success(), end == Signal::CONT);
+    }
+}
+
+#[test]
+fn who_is_stopped_while_it_begins_to_read_holds_nobody_up_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = hasty(directory.path());
+    store.put(&key(1), &record(), Put::Any, 1).unwrap();
+    let child = Stopped::new(directory.path(), "reading");
+    let refused = store.load(&key(1), 2);
+    assert!(matches!(&refused, Err(Error::Unavailable(why)) if why.contains(&child.0.id().to_string())), "{refused:?}");
+    store.put(&key(4), &record(), Put::Any, 1).unwrap();
+    drop(store);
+    assert!(matches!(hasty(directory.path()).load(&key(1), 2), Err(Error::Unavailable(_))), "who opens it reads its tables");
+    drop(child);
+    assert_eq!(hasty(directory.path()).load(&key(4), 2), Ok(Some(record())));
+}
+
+#[test]
+fn who_has_another_file_of_turns_than_the_others_takes_theirs() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, file) = (disk(directory.path()), directory.path().join("turns"));
+    store.put(&key(1), &record(), Put::Any, 1).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let others = Turns::open(directory.path(), Duration::ZERO).unwrap();
+    assert!(store.run(|opened| Ok(opened.turns.are_shared())) == Ok(false));
+    store.sweep(1, 10).unwrap();
+    let _turn = others.writer().unwrap();
+    let hasty = store.with_patience(Duration::from_millis(1));
+    *hasty.opened.write() = None;
+    assert!(matches!(hasty.put(&key(1), &record(), Put::Any, 1), Err(Error::Unavailable(_))));
+}
+
+#[test]
+fn the_file_of_locks_has_its_blocks_before_lmdb_maps_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = disk(directory.path());
+    let blocks = |name: &str| std::fs::metadata(directory.path().join(name)).map(|found| (found.len(), found.blocks() * 512)).unwrap();
+    store.put(&key(1), &record(), Put::Any, 1).unwrap();
+    for (name, len) in [("store/lock.mdb", LOCK_FILE), ("turns", 4096)] {
+        let found = blocks(name);
+        assert!(found.0 == len && found.1 >= len, "{name}: {found:?}");
+    }
+    // As LMDB leaves it; who opens it next mends that.
+    drop(store);
+    let path = directory.path().join("store/lock.mdb");
+    File::create(&path).unwrap().set_len(LOCK_FILE - 320).unwrap();
+    assert!(blocks("store/lock.mdb").1 < LOCK_FILE / 2, "a hole");
+    assert_eq!(disk(directory.path()).load(&key(1), 2), Ok(Some(record())));
+    let found = blocks("store/lock.mdb");
+    assert!(found.0 == LOCK_FILE - 320 && found.1 >= LOCK_FILE - 320, "{found:?}");
 }
 
 /// Not a test but what another process runs: it is killed while it reads.

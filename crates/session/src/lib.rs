@@ -10,7 +10,8 @@
 //! * [`lock`]: one lock a session, over all processes.
 //! * [`choice`]: which engine, and why.
 //! * [`place`]: the directory of a store.
-//! * [`store`]: all of it together.
+//! * [`turns`]: who writes to a store on disk, and how long the others wait.
+//! * [`store`]: all of it together; [`visit`]: those that nobody uses.
 pub mod choice;
 pub mod disk;
 pub mod engine;
@@ -20,6 +21,8 @@ pub mod memory;
 pub mod owner;
 pub mod place;
 pub mod store;
+pub mod turns;
+pub mod visit;
 
 pub use choice::{Asked, Choice, Kept, Refused, choose};
 pub use engine::{Engine, Error, Figures, Put, Record, Swept};

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::SystemTime;
 
 const OWNER: i64 = 0;
 /// Which byte is held by the process that sweeps.
@@ -47,9 +48,14 @@ impl Owner {
         filelock::set(&self.file, OWNER, Hold::Exclusive).map_err(unavailable("cannot lock"))
     }
 
+    /// Tries to be one of several, and leaves whoever is alone in peace.
+    pub fn try_share_quietly(&self) -> Result<bool, Error> {
+        filelock::set(&self.file, OWNER, Hold::Shared).map_err(unavailable("cannot lock"))
+    }
+
     /// Tries to be one of several; knocks when somebody is alone.
     pub fn try_share(&self) -> Result<bool, Error> {
-        let shares = filelock::set(&self.file, OWNER, Hold::Shared).map_err(unavailable("cannot lock"))?;
+        let shares = self.try_share_quietly()?;
         if !shares {
             // A full FIFO says the same.
             let _ = rustix::io::write(&self.knock, b"!");
@@ -70,6 +76,12 @@ impl Owner {
     /// Tries to be the one that sweeps.
     pub fn try_sweep(&self) -> bool {
         filelock::set(&self.file, SWEEPER, Hold::Exclusive) == Ok(true)
+    }
+
+    /// For those who look for stores that nobody looks after ([`crate::visit`]): the time of the file `locks` is good for nothing else.
+    pub fn note_looked_after(&self, at: SystemTime) {
+        // Without it the store is visited, which does no harm.
+        let _ = self.file.set_modified(at);
     }
 
     /// Lets another one sweep.

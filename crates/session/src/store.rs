@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How long a process waits for another one to write its sessions down.
 const HAND_OVER: Duration = Duration::from_secs(10);
@@ -25,6 +25,8 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Expired sessions that are looked at in one step of a sweep, and steps in one go.
 const STEP: usize = 200;
 const STEPS: usize = 50;
+/// How often it is noted that a store is looked after; a tenth of [`crate::visit::REST`].
+const NOTE_NS: u64 = 60_000_000_000;
 
 /// What a store may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +54,12 @@ pub struct Sessions {
 pub struct Tending {
     told: Option<Error>,
     synced: u64,
+    noted: Option<u64>,
 }
 
 impl Default for Tending {
     fn default() -> Self {
-        Self { told: None, synced: monotonic_ns() }
+        Self { told: None, synced: monotonic_ns(), noted: None }
     }
 }
 
@@ -77,7 +80,7 @@ enum Standing {
     Leaving,
 }
 
-fn lock_file(directory: &Path) -> Result<File, Error> {
+pub(crate) fn lock_file(directory: &Path) -> Result<File, Error> {
     let path = directory.join("locks");
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     opened.map_err(|e| Error::Unavailable(format!("{}: {e}", path.display())))
@@ -216,9 +219,7 @@ impl Sessions {
     pub fn keep(&self, stop: impl AsFd, tick_ns: u64, sync_ns: u64, now_ms: impl Fn() -> u64) {
         let mut tending = Tending::default();
         loop {
-            let owner = match &self.kind {
-                Kind::Plain { owner, .. } | Kind::Memory { owner, .. } => owner,
-            };
+            let owner = self.owner();
             let mut fds = [PollFd::new(&stop, PollFlags::IN), PollFd::from_borrowed_fd(owner.knocks(), PollFlags::IN)];
             let alone = matches!(&self.kind, Kind::Memory { standing, .. } if *standing.lock() == Standing::Alone);
             let watched = fds.get_mut(..if alone { 2 } else { 1 }).unwrap_or_default();
@@ -243,12 +244,28 @@ impl Sessions {
     /// One step of the work between requests, for who has many stores to look after and is not needed to let others in: not one in memory.
     pub fn tend(&self, tending: &mut Tending, sync_ns: u64, now_ms: u64) {
         self.try_to_be_alone();
+        self.note_looked_after(tending);
         let mut now = self.sweep(now_ms).err();
         if now.is_none() && monotonic_ns().saturating_sub(tending.synced) >= sync_ns {
             tending.synced = monotonic_ns();
             now = self.engine().and_then(Engine::sync).err();
         }
         self.tell(tending, now);
+    }
+
+    /// So that nobody comes to see whether the store is abandoned ([`crate::visit`]).
+    fn note_looked_after(&self, tending: &mut Tending) {
+        let now = monotonic_ns();
+        if tending.noted.is_none_or(|noted| now.saturating_sub(noted) >= NOTE_NS) {
+            tending.noted = Some(now);
+            self.owner().note_looked_after(SystemTime::now());
+        }
+    }
+
+    fn owner(&self) -> &Owner {
+        match &self.kind {
+            Kind::Plain { owner, .. } | Kind::Memory { owner, .. } => owner,
+        }
     }
 
     /// Said once, not each second.
@@ -274,9 +291,7 @@ impl Sessions {
     /// Removes expired sessions, unless another process is at it.
     pub fn sweep(&self, now_ms: u64) -> Result<Swept, Error> {
         let engine = self.engine()?;
-        let owner = match &self.kind {
-            Kind::Plain { owner, .. } | Kind::Memory { owner, .. } => owner,
-        };
+        let owner = self.owner();
         let mut all = Swept::default();
         if owner.try_sweep() {
             let result = (0..STEPS).try_for_each(|_| {

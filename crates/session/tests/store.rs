@@ -211,9 +211,31 @@ fn a_full_disk_is_an_error_and_the_old_value_stays() {
     assert!(said_by("limited", dir.path()).contains("full, and precious"));
 }
 
+#[test]
+fn a_store_that_finds_no_room_for_its_locks_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(said_by("unopenable", dir.path()).contains("stored at last"));
+}
+
+#[test]
+fn a_disk_too_full_for_the_locks_does_not_end_the_process() {
+    if !rustix::process::geteuid().is_root() {
+        return; // only root can mount one; the test above is for all
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // In a mount namespace of its own, which goes with the process.
+    let small = "mount -t tmpfs -o size=64k none \"$DROVER_DIR\" && exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", small]);
+    assert!(said_by_child(started(command, "cramped", dir.path())).contains("stored at last"));
+}
+
 /// What a helper says that must end well.
 fn said_by(what: &str, dir: &Path) -> String {
-    let mut child = helper(what, dir);
+    said_by_child(helper(what, dir))
+}
+
+fn said_by_child(mut child: Child) -> String {
     let mut said = String::new();
     child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(child.wait().unwrap().success(), "{said}");
@@ -298,8 +320,16 @@ fn a_store_that_is_cut_or_overwritten_is_moved_aside_and_the_service_goes_on() {
 fn helper(what: &str, dir: &Path) -> Child {
     // With SIGXFSZ ignored, as httpd does: a file that may not become longer is an error.
     let mut command = Command::new("sh");
-    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
-    command.args(["--exact", "helper_process", "--nocapture", "--test-threads=1"]).env("DROVER_HELPER", what).env("DROVER_DIR", dir);
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
+    started(command, what, dir)
+}
+
+fn started(mut command: Command, what: &str, dir: &Path) -> Child {
+    command
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "helper_process", "--nocapture", "--test-threads=1"])
+        .env("DROVER_HELPER", what)
+        .env("DROVER_DIR", dir);
     command.stdout(Stdio::piped()).stdin(Stdio::piped()).spawn().unwrap()
 }
 
@@ -393,6 +423,25 @@ fn helper_process() {
             let full = (1..100).find_map(|n| store.put(&key(n), &large, Put::Any, NOW).err());
             assert_eq!(full, Some(Error::Full));
             println!("full, and {}", String::from_utf8(store.load(&key(0), NOW).unwrap().unwrap().data).unwrap());
+        }
+        // On a disk that is nearly full at first.
+        "cramped" => {
+            assert_eq!(disk(dir, 2 << 20).put(&key(0), &record("first"), Put::Any, NOW), Err(Error::Full));
+            assert!(Command::new("mount").args(["-o", "remount,size=8m"]).arg(dir).status().unwrap().success());
+            disk(dir, 2 << 20).put(&key(0), &record("first"), Put::Any, NOW).unwrap();
+            println!("stored at last");
+        }
+        // Where no file may become longer than this: the one of turns, the one of LMDB's locks.
+        "unopenable" => {
+            for limit in [0, 5000] {
+                let limit = rustix::process::Rlimit { current: Some(limit), maximum: None };
+                rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
+                assert_eq!(disk(dir, 2 << 20).load(&key(0), NOW), Err(Error::Full));
+            }
+            let none = rustix::process::Rlimit { current: None, maximum: None };
+            rustix::process::setrlimit(rustix::process::Resource::Fsize, none).unwrap();
+            disk(dir, 2 << 20).put(&key(0), &record("first"), Put::Any, NOW).unwrap();
+            println!("stored at last");
         }
         "unremovable" => {
             let memory = Memory::new(disk(dir, 64 << 20), 1 << 20);

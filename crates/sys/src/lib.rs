@@ -11,6 +11,7 @@ pub mod filelock;
 pub mod inherited;
 pub mod localtime;
 pub mod memfile;
+pub mod mutex;
 pub mod outgoing;
 pub mod peek;
 pub mod shared;

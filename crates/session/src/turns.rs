@@ -1,0 +1,90 @@
+//! Taking turns at a store: LMDB's own mutexes have waits without an end, so whoever wants one of them takes ours before, which has one.
+//!
+//! Responsible for: an error that tells the administrator who holds the others up. LMDB's mutexes still see to it that there is one writer; only
+//! the end of the wait rests on these. Must never: be held while another turn is waited for. Called by: [`crate::disk`].
+use crate::engine::Error;
+use drover_sys::clock::monotonic_ns;
+use drover_sys::mutex::{Held, Mutexes, Refused};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long anybody waits for a turn: a write takes some microseconds, a large step of a sweep some milliseconds, and on a slow disk
+/// that is full of other work a second.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The one that writes: LMDB's writer mutex, which is held from the begin of a write to its end.
+const WRITER: usize = 0;
+/// The one that begins to read or opens the store: LMDB's mutex of its table of readers, and its lock of the file `lock.mdb`.
+const READER: usize = 1;
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Turns {
+    mutexes: Mutexes,
+    path: PathBuf,
+    patience: Duration,
+}
+
+impl Turns {
+    /// Those of the store below this directory.
+    pub fn open(directory: &Path, patience: Duration) -> io::Result<Self> {
+        let path = directory.join("turns");
+        Ok(Self { mutexes: Mutexes::open(&path)?, path, patience })
+    }
+
+    /// To be held around each write.
+    pub fn writer(&self) -> Result<Held<'_>, Error> {
+        self.take(WRITER, "writes to it")
+    }
+
+    /// To be held while a read is begun, not to its end, and while the store is opened.
+    pub fn reader(&self) -> Result<Held<'_>, Error> {
+        self.take(READER, "begins to read it or opens it")
+    }
+
+    /// The file is still the one that others use.
+    #[must_use]
+    pub fn are_shared(&self) -> bool {
+        self.mutexes.is_at(&self.path)
+    }
+
+    fn take(&self, which: usize, what: &str) -> Result<Held<'_>, Error> {
+        // The clock is not asked by who need not wait.
+        self.mutexes
+            .lock(which, 0)
+            .or_else(|refused| match refused {
+                Refused::Busy(_) => {
+                    let patience = u64::try_from(self.patience.as_nanos()).unwrap_or(u64::MAX);
+                    self.mutexes.lock(which, monotonic_ns().saturating_add(patience))
+                }
+                other => Err(other),
+            })
+            .map_err(|refused| self.told(refused, what))
+    }
+
+    fn told(&self, refused: Refused, what: &str) -> Error {
+        let path = self.path.display();
+        Error::Unavailable(match refused {
+            Refused::Busy(0) => format!("others keep it busy: no turn in {:?} at {path}", self.patience),
+            Refused::Busy(pid) => format!(
+                "process {pid} {what} for more than {:?} and keeps all others out{}: let it go on (kill -CONT {pid}), or end it (kill -KILL {pid}); \
+                 the store stays whole",
+                self.patience,
+                state_of(pid)
+            ),
+            Refused::Lost => format!("{path} cannot be used any more: remove it while httpd is stopped"),
+            Refused::System(e) => format!("{path}: {e}"),
+        })
+    }
+}
+
+/// What the kernel says that a process does, if that explains why it does not go on.
+fn state_of(pid: u32) -> &'static str {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    match stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()) {
+        Some('T' | 't') => ", as it is stopped (by SIGSTOP or a debugger)",
+        Some('D') => ", as it waits for the disk",
+        _ => "",
+    }
+}

@@ -1,0 +1,63 @@
+//! A look at a store that nobody uses, to remove what has expired there.
+//!
+//! Responsible for: sessions of scopes that no request asks for any more not staying for ever. Must never: make a store, disturb whoever uses one,
+//! or keep one open. Not for a store that this process has open. Called by: `src/session/stores.rs`.
+use crate::disk::{Disk, Say};
+use crate::engine::{Engine, Error, Swept};
+use crate::owner::Owner;
+use crate::store::{Limits, lock_file};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// A store is left alone for so long after anybody has looked after it: those who use it do that once a minute.
+pub const REST: Duration = Duration::from_secs(600);
+/// How long a visit waits for others: hardly at all.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Expired sessions that are looked at in one step, and steps of one visit.
+const STEP: usize = 200;
+const STEPS: usize = 10;
+
+/// When somebody has looked after the store of this directory last; `None`: there is none.
+#[must_use]
+pub fn looked_after(directory: &Path) -> Option<SystemTime> {
+    let data = std::fs::metadata(directory.join("store/data.mdb")).ok()?;
+    if data.len() == 0 {
+        return None;
+    }
+    std::fs::metadata(directory.join("locks")).ok()?.modified().ok()
+}
+
+/// Whether a store has been left alone for long enough to be visited. A time that is yet to come is none.
+#[must_use]
+pub fn is_due(looked_after: SystemTime) -> bool {
+    looked_after.elapsed().is_ok_and(|since| since >= REST) || looked_after > SystemTime::now()
+}
+
+/// Removes expired sessions; `None`: it is not there, or others look after it. When more are left it is due at once again.
+pub fn visit(directory: &Path, limits: &Limits, now_ms: u64, say: Say) -> Result<Option<Swept>, Error> {
+    if !looked_after(directory).is_some_and(is_due) {
+        return Ok(None);
+    }
+    let owner = Owner::new(directory, lock_file(directory)?)?;
+    // Those who have it in memory have it for themselves alone; for those who come now we are one of several.
+    if !owner.try_share_quietly()? || !owner.try_sweep() {
+        return Ok(None);
+    }
+    // First, so that one that makes trouble is not visited again and again.
+    owner.note_looked_after(SystemTime::now());
+    let disk =
+        Disk::new(directory, limits.disk_bytes, limits.always_sync, lock_file(directory)?, say).with_patience(PATIENCE).only_existing();
+    let mut all = Swept { removed: 0, more: true };
+    for _ in 0..STEPS {
+        let step = disk.sweep(now_ms, STEP)?;
+        all = Swept { removed: all.removed + step.removed, more: step.more };
+        if !step.more {
+            break;
+        }
+    }
+    disk.sync()?;
+    if all.more {
+        owner.note_looked_after(SystemTime::UNIX_EPOCH);
+    }
+    Ok(Some(all))
+}

@@ -1,0 +1,171 @@
+//! Mutexes whose holders are stopped, killed, or many; files that are damaged.
+//!
+//! Responsible for: real processes, which the test binary runs itself as. Called by: `mutex.rs`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+use super::*;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// A directory of a test's own.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("drover-mutex-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("mutexes")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+const COUNTED: u32 = 2000;
+
+/// Not a test but what another process runs.
+#[test]
+fn helper_process() {
+    let (Ok(what), Ok(place)) = (std::env::var("DROVER_HELPER"), std::env::var("DROVER_PLACE")) else { return };
+    let place = PathBuf::from(place);
+    let mutexes = Mutexes::open(&place.join("mutexes")).unwrap();
+    if what == "hold" {
+        let held = mutexes.lock(0, u64::MAX).unwrap();
+        println!("holding");
+        std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+        drop(held);
+        // Nobody reads what the test harness would say.
+        std::process::exit(0);
+    }
+    let number = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(place.join("number")).unwrap();
+    for _ in 0..COUNTED {
+        let _held = mutexes.lock(1, u64::MAX).unwrap();
+        let mut bytes = [0; 4];
+        let _ = number.read_at(&mut bytes, 0).unwrap();
+        number.write_all_at(&(u32::from_ne_bytes(bytes) + 1).to_ne_bytes(), 0).unwrap();
+    }
+}
+
+fn helper(what: &str, place: &Place) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "mutex::tests::helper_process", "--nocapture", "--test-threads=1"]);
+    command.env("DROVER_HELPER", what).env("DROVER_PLACE", &place.0).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// A process that holds the first mutex.
+fn holder(place: &Place) -> Child {
+    let mut child = helper("hold", place);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("holding")));
+    child
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap()
+}
+
+fn after(ms: u64) -> u64 {
+    monotonic_ns() + ms * 1_000_000
+}
+
+fn refused(mutexes: &Mutexes, which: usize, until: u64) -> Option<Refused> {
+    mutexes.lock(which, until).err()
+}
+
+#[test]
+fn who_is_stopped_holds_nobody_up_for_ever() {
+    let place = Place::new("stopped");
+    let mutexes = Mutexes::open(&place.file()).unwrap();
+    let mut child = holder(&place);
+    kill_process(pid_of(&child), Signal::STOP).unwrap();
+    waitpid(Some(pid_of(&child)), WaitOptions::UNTRACED).unwrap();
+    assert_eq!(refused(&mutexes, 0, after(300)), Some(Refused::Busy(child.id())), "more than one slice");
+    assert_eq!((refused(&mutexes, 0, 0), refused(&mutexes, 1, 0)), (Some(Refused::Busy(child.id())), None));
+    kill_process(pid_of(&child), Signal::CONT).unwrap();
+    drop(child.stdin.take());
+    drop(mutexes.lock(0, u64::MAX).unwrap());
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn who_is_killed_lets_go_at_once() {
+    let place = Place::new("killed");
+    let mutexes = Mutexes::open(&place.file()).unwrap();
+    for _ in 0..3 {
+        let mut child = holder(&place);
+        assert_eq!(refused(&mutexes, 0, 0), Some(Refused::Busy(child.id())));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(mutexes.lock(0, 0).unwrap());
+        assert_eq!(refused(&mutexes, 0, 0), None);
+    }
+    // Also while somebody waits.
+    let mut child = holder(&place);
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| refused(&mutexes, 0, u64::MAX));
+        child.kill().unwrap();
+        assert_eq!(waits.join().unwrap(), None);
+    });
+    child.wait().unwrap();
+}
+
+#[test]
+fn processes_that_begin_at_once_count_to_the_exact_end() {
+    let place = Place::new("count");
+    let children: Vec<Child> = (0..6).map(|_| helper("count", &place)).collect();
+    assert!(children.into_iter().all(|mut child| child.wait().unwrap().success()));
+    let number = std::fs::read(place.0.join("number")).unwrap();
+    assert_eq!(number, (6 * COUNTED).to_ne_bytes());
+    let left: Vec<_> = std::fs::read_dir(&place.0).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
+fn what_nobody_uses_is_made_anew() {
+    let place = Place::new("anew");
+    let mutexes = Mutexes::open(&place.file()).unwrap();
+    let held = mutexes.lock(0, 0).unwrap();
+    // As it is after a machine has died: held, by nobody who could let go.
+    let copy = place.0.join("copy");
+    for bytes in [std::fs::read(place.file()).unwrap(), vec![0x55; LEN], vec![7; 10], vec![0; 3 * LEN], Vec::new()] {
+        std::fs::write(&copy, bytes).unwrap();
+        let second = Mutexes::open(&copy).unwrap();
+        assert_eq!((refused(&second, 0, 0), std::fs::metadata(&copy).unwrap().len()), (None, LEN as u64));
+    }
+    drop(held);
+}
+
+#[test]
+fn what_is_damaged_in_use_is_replaced() {
+    let place = Place::new("damaged");
+    type Damage = fn(&File);
+    let damages: [Damage; 2] = [|file| file.set_len(2 * LEN as u64).unwrap(), |file| file.write_all_at(&[0x55; 8], 0).unwrap()];
+    for damage in damages {
+        let old = Mutexes::open(&place.file()).unwrap();
+        damage(&old.file);
+        assert!(old.is_at(&place.file()));
+        let (new, other) = (Mutexes::open(&place.file()).unwrap(), Mutexes::open(&place.file()).unwrap());
+        assert!(!old.is_at(&place.file()) && new.is_at(&place.file()) && new.inode == other.inode);
+        let _held = new.lock(0, 0).unwrap();
+        assert_eq!(refused(&other, 0, 0), Some(Refused::Busy(std::process::id())));
+    }
+}
+
+#[test]
+fn a_mutex_that_nobody_has_mended_is_an_error() {
+    let place = Place::new("lost");
+    let mutexes = Mutexes::open(&place.file()).unwrap();
+    // What glibc writes when a mutex of somebody who died is let go without being mended: i32::MAX - 1 as its owner, the third word.
+    mutexes.file.write_all_at(&(i32::MAX - 1).to_ne_bytes(), 64 + 8).unwrap();
+    assert_eq!((refused(&mutexes, 0, 0), refused(&mutexes, 1, 0)), (Some(Refused::Lost), None));
+    drop(mutexes);
+    assert_eq!(refused(&Mutexes::open(&place.file()).unwrap(), 0, 0), None);
+}
