@@ -134,11 +134,11 @@ both_test!(header_fields_and_status, |site| {
         let answer = httpd.get(&format!("/status_alone?{line}"));
         assert_eq!((answer.status, answer.reason.as_str(), answer.text().as_str()), (status, reason, "x"), "{line}");
     }
-    // White space around a value is no part of it.
+    // White space in front of a value is no part of it; what follows it stays.
     let mut conn = httpd.connect();
     conn.send("GET /spaces HTTP/1.0\r\n\r\n").expect("send");
     let text = String::from_utf8_lossy(&conn.drain()).into_owned();
-    for line in ["Set-Cookie: a=1", "X-Space: b", "X-Tab: c"] {
+    for line in ["Set-Cookie: a=1", "X-Space: b", "X-Tab: c", "X-Behind: d; "] {
         assert!(text.contains(&format!("\r\n{line}\r\n")), "{line}: {text}");
     }
 });

@@ -96,16 +96,17 @@ impl Client for Request<'_> {
         let mut lists: Vec<(&[u8], Vec<u8>)> = Vec::new();
         for field in head.fields {
             let (name, value) = field.map_err(|e| BadHead(e.to_string()))?;
-            // RFC 9110 §5.5: white space around it is no part of the value. Django writes its cookies with a space in front.
-            let value = value.trim_ascii();
+            // RFC 9110 §5.5: it is no part of the value. Django writes its cookies with it. (What follows a value stays, as with mod_wsgi.)
+            let value = value.trim_ascii_start();
             if is_hop_by_hop(name) {
                 return Err(BadHead(format!("{} belongs to the connection, which is httpd's", name.escape_ascii())));
             } else if name.eq_ignore_ascii_case(b"Content-Type") {
                 // SAFETY: the copy lies in the request's pool.
                 unsafe { ffi::ap_set_content_type(r, self.pooled(value)) };
             } else if name.eq_ignore_ascii_case(b"Content-Length") {
+                let digits = value.trim_ascii_end();
                 let length =
-                    str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit)).and_then(|t| t.parse::<i64>().ok());
+                    str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit)).and_then(|t| t.parse::<i64>().ok());
                 let Some(length) = length else { return Err(BadHead("Content-Length is not a number".into())) };
                 // SAFETY: the request is live.
                 unsafe { ffi::ap_set_content_length(r, length) };

@@ -154,7 +154,7 @@ def status_alone(environ, start_response):
 
 
 def spaces(environ, start_response):
-    start_response("200 OK", TEXT + [("Set-Cookie", " a=1"), ("X-Space", "  b"), ("X-Tab", "\tc")])
+    start_response("200 OK", TEXT + [("Set-Cookie", " a=1"), ("X-Space", "  b"), ("X-Tab", "\tc"), ("X-Behind", "d; ")])
     return [b"x"]
 
 
