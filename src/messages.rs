@@ -121,11 +121,14 @@ codes! {
     Stopping = 67;
     /// Something failed inside the worker.
     WorkerInternal = 68;
-    /// The client went away.
+    /// The client went away, or a filter of httpd has answered it in the application's place.
     ClientGone = 69;
     /// The application's session could not be had, and the application did not handle that: another request holds it for longer than
     /// DroverSessionLockTimeout, or the store is out of reach. The line says which.
     SessionUnavailable = 70;
+    /// One of httpd's output filters (SetOutputFilter and the like) failed with the answer; what it says of it stands above. Before anything had gone out
+    /// the client gets 500, else the connection is cut.
+    FilterFailed = 71;
 }
 
 impl fmt::Display for Code {

@@ -243,6 +243,16 @@ both_test!(application_groups_have_their_documented_names, |site| {
     ] {
         assert_eq!(httpd.get(path).json()["mod_wsgi.application_group"], name, "{path}");
     }
+    // A Host header without a port, as from a proxy that keeps it, means the default one.
+    let named = |path: &str| httpd.request("GET", path).header("Host", "shop.example").send().json()["mod_wsgi.application_group"].clone();
+    assert_eq!([named("/server"), named("/resource")], ["localhost", "localhost|/resource"]);
+});
+
+both_test!(a_process_group_named_after_the_server_serves_behind_a_proxy, |site| {
+    let site = site.bare().config("WSGIDaemonProcess localhost threads=2\nWSGIProcessGroup %{SERVER}").app("/", "environ.wsgi");
+    let httpd = site.expect_log("DROVER0027|WSGI0150|No WSGI daemon process called").start();
+    assert_eq!(httpd.request("GET", "/").header("Host", "localhost").send().json()["mod_wsgi.process_group"], "localhost");
+    assert_eq!(httpd.get("/").status, 500, "localhost:port is another name, and nobody has defined it");
 });
 
 both_test!(the_first_alias_that_matches_wins, |site| {

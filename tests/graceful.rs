@@ -75,6 +75,7 @@ fn mixed_load(httpd: &mut Httpd, newest: &AtomicUsize, meanwhile: impl FnOnce(&m
         stop.store(true, Ordering::Relaxed);
         let bad = clients.into_iter().flat_map(|c| c.join().expect("client")).collect();
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        eprintln!("{} served", good.load(Ordering::Relaxed));
         bad
     })
 }

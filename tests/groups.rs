@@ -16,6 +16,33 @@ fn process(httpd: &Httpd, path: &str) -> Value {
     httpd.get(path).json()
 }
 
+fn home_of(user: &str) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").expect("passwd");
+    let line = passwd.lines().find(|line| line.starts_with(&format!("{user}:"))).expect("the user");
+    line.split(':').nth(5).expect("home").into()
+}
+
+both_test!(a_process_runs_where_httpd_does, |site| {
+    // As in a container, where httpd runs in the foreground in the image's directory.
+    let httpd = site.directory("@apps@").environment("HOME", "/root").app("/", "process.wsgi").start();
+    let told = process(&httpd, "/");
+    assert_eq!(told["cwd"], httpd.site.apps().display().to_string());
+    if site::is_root() {
+        assert_eq!(told["environ"]["HOME"], home_of(site::user()), "not root's");
+    }
+});
+
+mpm_test!(where_the_user_may_not_be_is_the_root_instead, |site| {
+    if !site::is_root() {
+        return;
+    }
+    let private = site.dir().join("private");
+    std::fs::create_dir(&private).expect("directory");
+    std::fs::set_permissions(&private, PermissionsExt::from_mode(0o700)).expect("mode");
+    let httpd = site.directory("@dir@/private").app("/", "process.wsgi").start();
+    assert_eq!(process(&httpd, "/")["cwd"], "/");
+});
+
 both_test!(user_group_and_umask, |site| {
     let httpd = site.daemon("user=nobody home=/ group=www-data umask=0027 supplementary-groups=www-data,daemon").app("/", "process.wsgi");
     let httpd = httpd.allow_log("DROVER0009").start();
@@ -47,6 +74,9 @@ both_test!(home_language_and_priority, |site| {
     let apps = httpd.site.apps().display().to_string();
     assert_eq!(told["cwd"], apps);
     assert_eq!(told["path"][0], apps, "home is first in sys.path");
+    if site::is_root() {
+        assert_eq!(told["environ"]["HOME"], home_of(site::user()), "home= is where the process runs, HOME is its user's");
+    }
     assert_eq!(
         (told["environ"]["LANG"].as_str(), told["environ"]["LC_ALL"].as_str(), told["nice"].as_i64()),
         (Some("C.UTF-8"), Some("C.UTF-8"), Some(3))
@@ -70,6 +100,16 @@ both_test!(python_path_comes_first, |site| {
     let path: Vec<_> = told["path"].as_array().expect("list").iter().filter_map(|p| p.as_str()).take(2).collect();
     assert!(path[0].ends_with("/lib") && path[1].ends_with("/lib2"), "{path:?}");
     assert_eq!(told["modules"], serde_json::json!(["marker_one", "marker_two"]));
+});
+
+both_test!(what_a_pth_file_names_follows_its_directory, |site| {
+    let site = site.script("lib/one.pth", "@apps@/named\n").script("named/which.py", "WHICH = 'named'\n");
+    let site = site.script("lib2/which.py", "WHICH = 'second'\n").daemon("python-path=@apps@/lib:@apps@/lib2");
+    let httpd = site
+        .script("m.wsgi", "import which\ndef application(e, s):\n    s('200 OK', [])\n    return [which.WHICH.encode()]\n")
+        .app("/", "m.wsgi")
+        .start();
+    assert_eq!(httpd.ok("/"), "named");
 });
 
 both_test!(two_applications_of_one_group_do_not_meet, |site| {

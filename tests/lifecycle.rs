@@ -4,7 +4,7 @@
 use crate::harness::{Httpd, Site, processes, until};
 use rustix::process::Signal;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 pub fn app(text: &str) -> String {
     format!("import os\ndef application(e, s):\n    s('200 OK', [('X-Pid', str(os.getpid()))])\n    return [b'{text}']\n")
@@ -142,6 +142,19 @@ mpm_test!(a_killed_supervisor_is_started_again, |site| {
     httpd.look();
     httpd.signal(again.pid, Signal::KILL);
     until("answers again", || !processes::is_alive(&again) && httpd.get("/").status == 200);
+});
+
+// With the pauses for one that cannot run, the last of these would be a minute's wait.
+mpm_test!(a_supervisor_that_is_killed_again_and_again_is_started_each_time, |site| {
+    let httpd = site.script("a.wsgi", &app("a")).app("/", "a.wsgi").expect_log("DROVER0007").start();
+    for _ in 0..7 {
+        httpd.ok("/");
+        let (old, seen) = (httpd.droverd(), Instant::now());
+        until("a second of its life", || seen.elapsed() > Duration::from_secs(1));
+        httpd.signal(old.pid, Signal::KILL);
+        until("another droverd", || httpd.family().iter().any(|p| p.command.contains("droverd") && p.pid != old.pid));
+    }
+    httpd.ok("/");
 });
 
 mpm_test!(everything_ends_when_the_parent_is_killed, |site| {

@@ -242,3 +242,18 @@ fn gzip(data: &[u8]) -> Vec<u8> {
     writing.join().expect("writer");
     packed
 }
+
+both_test!(a_filter_may_keep_a_body_until_its_end, |site| {
+    // sort(1) gives nothing before it has everything.
+    let text = "def application(e, s):\n    lines = e['wsgi.input'].read().split()\n    s('200 OK', [('Content-Type', 'text/plain')])\n    \
+                return [b'%d %s %s' % (len(lines), lines[0], lines[-1])]\n";
+    let site = site.modules("ext_filter filter").script("sorted.wsgi", text).app("/", "sorted.wsgi");
+    let site = site.config("ExtFilterDefine sorted mode=input cmd=/usr/bin/sort\n<Location />\nSetInputFilter sorted\n</Location>");
+    let httpd = site.start();
+    for lines in [3, 20_000, 200_000] {
+        let body: String = (0..lines).rev().map(|n| format!("{n:07}\n")).collect();
+        let expected = format!("{lines} 0000000 {:07}", lines - 1);
+        assert_eq!(httpd.request("POST", "/").body(body.clone()).send().text(), expected);
+        assert_eq!(httpd.request("POST", "/").chunked(body.as_bytes().chunks(50_000)).send().text(), expected, "chunked");
+    }
+});

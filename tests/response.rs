@@ -2,6 +2,7 @@
 //!
 //! Responsible for: streaming, head, length, close(), and which wrong responses are refused. Called by: `main.rs`.
 use crate::harness::{Httpd, Site};
+use std::os::unix::fs::PermissionsExt;
 
 fn site(site: Site) -> Site {
     site.app("/on", "response.wsgi").app("/filtered/off", "response.wsgi").app("/filtered", "response.wsgi").app("/", "response.wsgi")
@@ -129,6 +130,43 @@ both_test!(header_fields_and_status, |site| {
     let odd = httpd.get("/status_text");
     assert_eq!((odd.status, odd.reason.as_str()), (299, "Quite Unusual (really)"));
     assert_eq!(httpd.get("/latin1").header("X-Name"), Some("caf\u{e9}"));
+    for (line, status, reason) in [("299", 299, ""), ("418", 418, ""), ("404", 404, "Not Found")] {
+        let answer = httpd.get(&format!("/status_alone?{line}"));
+        assert_eq!((answer.status, answer.reason.as_str(), answer.text().as_str()), (status, reason, "x"), "{line}");
+    }
+    // White space around a value is no part of it.
+    let mut conn = httpd.connect();
+    conn.send("GET /spaces HTTP/1.0\r\n\r\n").expect("send");
+    let text = String::from_utf8_lossy(&conn.drain()).into_owned();
+    for line in ["Set-Cookie: a=1", "X-Space: b", "X-Tab: c"] {
+        assert!(text.contains(&format!("\r\n{line}\r\n")), "{line}: {text}");
+    }
+});
+
+// httpd itself would cut a range out of one answer and not out of another, as the answer arrives in one piece or in several.
+both_test!(a_range_is_the_applications_affair, |site| {
+    let httpd = self::site(site).start();
+    for range in ["bytes=2-3", "bytes=-2", "bytes=1-1,3-3", "bytes=100-"] {
+        for (path, text) in [("/cookies", "cookies"), ("/single", "no length given\n"), ("/empty", "")] {
+            let answer = httpd.request("GET", path).header("Range", range).send();
+            assert_eq!((answer.status, answer.text().as_str(), answer.complete), (200, text, true), "{path} {range}");
+            assert!(answer.header("Content-Range").is_none(), "{path} {range}: {answer:?}");
+        }
+        let answer = httpd.request("GET", "/partial").header("Range", range).send();
+        assert_eq!((answer.status, answer.text().as_str(), answer.header("Content-Range")), (206, "b", Some("bytes 1-1/3")), "{range}");
+    }
+});
+
+// httpd answers 500 in the application's place when a header is none: that answer must arrive.
+both_test!(an_output_filter_answers, |site| {
+    let bad = "<Location /on>\nHeader set X-Bad expr=%{unescape:a%01b}\n</Location>";
+    let httpd = noisy(site).modules("headers").config(bad).allow_log("AH02430").start();
+    for path in ["/on/cookies", "/on/single"] {
+        let answer = httpd.get(path);
+        assert_eq!((answer.status, answer.complete), (500, true), "{path}: {answer:?}");
+        assert!(answer.header("X-Bad").is_none() && answer.text().contains("Internal Server Error"), "{path}: {answer:?}");
+    }
+    assert_eq!(httpd.ok("/cookies"), "cookies");
 });
 
 both_test!(wrong_heads_are_never_sent, |site| {
@@ -210,6 +248,77 @@ both_test!(error_documents, |site| {
     let httpd = site.start();
     assert_eq!(httpd.get("/text_block").text(), "the server's own words");
     assert_eq!(httpd.get("/exc_info_before").text(), "the server's own words");
+});
+
+both_test!(an_overridden_401_says_how_to_authenticate, |site| {
+    let site = site.script(
+        "deny.wsgi",
+        "def application(e, s):\n    s(e['QUERY_STRING'].replace('+', ' '), [('WWW-Authenticate', 'Basic realm=\"a\"'), ('WWW-Authenticate', 'Bearer'), \
+         ('X-Own', '1')])\n    return [b'own words']\n",
+    );
+    let site = site.config("WSGIErrorOverride On\nErrorDocument 401 \"the server's own words\"");
+    let httpd = site.app("/", "deny.wsgi").start();
+    let answer = httpd.get("/?401+No");
+    assert_eq!((answer.status, answer.text().as_str(), answer.header("X-Own")), (401, "the server's own words", None));
+    // RFC 9110 §15.5.2.
+    assert_eq!(answer.all("WWW-Authenticate"), ["Basic realm=\"a\"", "Bearer"]);
+    for status in [600, 999] {
+        // Not an error that httpd knows.
+        let odd = httpd.get(&format!("/?{status}+Odd"));
+        assert_eq!((odd.status, odd.text().as_str()), (status, "own words"));
+    }
+});
+
+both_test!(range_is_the_applications, |site| {
+    let httpd = self::site(site).start();
+    for (path, size) in [("/single", 16), ("/large?1", 65536), ("/many_small?3", 6)] {
+        for method in ["GET", "POST", "HEAD"] {
+            for range in ["bytes=1-2", "bytes=-1", "bytes=0-0,2-2", "bytes=999999-"] {
+                let answer = httpd.request(method, path).header("Range", range).send();
+                let expected = if method == "HEAD" { 0 } else { size };
+                assert_eq!(
+                    (answer.status, answer.body.len(), answer.header("Content-Range")),
+                    (200, expected, None),
+                    "{method} {path} {range}"
+                );
+            }
+        }
+    }
+});
+
+mpm_test!(what_was_cut_is_not_cached, |site| {
+    let cache = site.dir().join("cache");
+    std::fs::create_dir(&cache).expect("directory");
+    std::fs::set_permissions(&cache, PermissionsExt::from_mode(0o777)).expect("mode");
+    let site = site
+        .modules("cache cache_disk headers")
+        .config("CacheRoot @dir@/cache\nCacheEnable disk /\nCacheIgnoreNoLastMod On\nCacheHeader On");
+    let site = noisy(site).config("Header set Cache-Control max-age=100").expect_log("RuntimeError: broken in the middle");
+    let httpd = site.allow_log("AH00765").start();
+    let get = |path: &str| {
+        let answer = httpd.get(path);
+        (answer.text(), answer.complete, answer.header("X-Cache").map(|how| how.starts_with("HIT")))
+    };
+    for _ in 0..2 {
+        assert_eq!(get("/fail_mid_stream"), ("the first half\n".into(), false, Some(false)));
+    }
+    assert_eq!([get("/single").2, get("/single").2], [Some(false), Some(true)], "what is whole is");
+});
+
+mpm_test!(an_output_filter_that_fails_is_said, |site| {
+    let text = "def application(e, s):\n    s('200 OK', [('Content-Type', 'text/plain')])\n    \
+                return (block for block in [b'first\\n', b'x' * 200]) if e['QUERY_STRING'] else [b'x' * 200]\n";
+    let site = site.modules("filter substitute ext_filter").script("lines.wsgi", text).app("/", "lines.wsgi");
+    let site = site.config("<Location />\nSetOutputFilter SUBSTITUTE\nSubstitute s/first/FIRST/\nSubstituteMaxLineLength 100\n</Location>");
+    let site = site.config("ExtFilterDefine gone mode=output cmd=/no/such/program\n<Location /gone>\nSetOutputFilter gone\n</Location>");
+    // httpd's own lines, then ours, with the true cause.
+    let site = site.allow_log("AH01328|AH01458|AH01467").expect_log("DROVER0071: an output filter");
+    let httpd = site.expect_log("DROVER0066*DROVER0071").start();
+    assert_eq!(httpd.get("/").status, 500);
+    assert_eq!(httpd.get("/gone").status, 500);
+    let begun = httpd.get("/?begun");
+    assert_eq!((begun.status, begun.text().as_str(), begun.complete), (200, "FIRST\n", false));
+    assert!(!httpd.log().contains("DROVER0069"), "the client has not gone away");
 });
 
 mpm_test!(a_slow_reader_holds_nobody_up, |site| {

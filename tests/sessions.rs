@@ -285,6 +285,14 @@ mpm_test!(groups_and_hosts_do_not_see_each_others_sessions, |site| {
     assert_eq!(ask("third", "/other/count", &of_host).text(), "2", "both groups of one host");
 });
 
+engine_test!(a_cookie_with_an_end_slides_with_its_session, |site| site.config("DroverSessionCookie max-age=600"), |httpd| {
+    let cookie = begin(httpd);
+    let answer = get(httpd, "/count", &cookie);
+    let given = answer.header("set-cookie").expect("the cookie, given anew");
+    assert!(given.starts_with(&cookie) && given.contains("Max-Age=600"), "{given}");
+    assert_eq!(get(httpd, "/read", &cookie).header("set-cookie"), None, "not with every use");
+});
+
 mpm_test!(two_groups_on_one_host_keep_out_of_each_others_way, |site| {
     let site = self::site(site, "disk").config(
         "WSGIDaemonProcess other python-path=@apps@\n\

@@ -95,7 +95,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
     DaemonOption {
         name: "home",
         take: Take::Path(|o, v| o.home = Some(v)),
-        default: "the user's home directory if the user is not Apache's, else Apache's working directory",
+        default: "the user's home directory if the user is not Apache's, else Apache's working directory (`/` where the user may not be there)",
         doc: "The working directory of the processes; when given, it is also the first entry of `sys.path`.",
         test: "daemon_options_for_identity",
         ..ROW

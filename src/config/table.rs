@@ -727,7 +727,8 @@ pub static DIRECTIVES: &[Directive] = &[
         default: "name=drover_session_ and the scope's name, path=/ secure=Auto httponly=On samesite=Lax",
         summary: c"The cookie that names the session",
         doc: "The name is `drover_session_shop` for the group or the named scope `shop`, so that two of them on one host keep out of each other's way, and \
-            `drover_session` with `DroverSessionScope vhost`. `secure=Auto`: when the request came over TLS. Without `max-age` the browser forgets it when it is closed.",
+            `drover_session` with `DroverSessionScope vhost`. `secure=Auto`: when the request came over TLS. Without `max-age` the browser forgets it when it is closed; \
+            with it, it is given anew when the session changes, and as its time moves.",
         difference: "Not in mod_wsgi.",
         set: |t, raw| set::session_cookie(t, raw),
         test: "sessions",

@@ -43,9 +43,18 @@ pub enum Pass {
     Cut,
 }
 
-/// The client does not take the answer any more.
+/// Why the answer could not be passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gone;
+pub enum NotPassed {
+    /// The client does not take it any more.
+    Gone,
+    /// One of httpd's output filters has answered in its place; nothing is left to be done.
+    Answered,
+    /// One of them has failed before anything had gone out, so that the client can still be told.
+    Refused,
+    /// One of them has failed in the middle of the answer.
+    Spoilt,
+}
 
 /// What of a head could not be used; the text goes to the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,8 +70,10 @@ pub trait Client {
     fn socket(&self) -> Option<BorrowedFd<'_>>;
     /// Sets status and headers. Nothing is sent before the first [`Client::pass`].
     fn set_head(&mut self, head: &Head<'_>) -> Result<(), BadHead>;
+    /// Of a head whose answer is left to ErrorDocument: keeps what the client cannot do without.
+    fn set_error_head(&mut self, head: &Head<'_>);
     /// Passes pieces of the answer's body on.
-    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Gone>;
+    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), NotPassed>;
     /// Bytes that [`Client::pass`] takes without waiting for the client, about; `usize::MAX`: as many as one likes, or it cannot be told.
     fn room(&self) -> usize;
     /// The Cookie header.

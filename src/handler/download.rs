@@ -4,7 +4,7 @@
 //! taken for whole; what the client does not take at once being kept, within bounds. Must never: wait for the client where it can be asked.
 //! Called by: [`super::relay`], [`super::frames`].
 use super::account::Account;
-use super::client::{Client, Gone, Pass};
+use super::client::{Client, NotPassed, Pass};
 use super::failure::Failed;
 use super::relay::{Answer, Manner};
 use crate::dispatch::DispatchError;
@@ -119,8 +119,10 @@ impl<'a> Download<'a> {
         self.bodiless = matches!(head.status, 204 | 304);
         self.left = if self.bodiless || client.is_head() { None } else { content_length(&head)? };
         self.answer = answer_for(&head, self.manner);
-        if self.answer == Answer::Whole {
-            client.set_head(&head).map_err(|e| Failed::Head(e.0))?;
+        match self.answer {
+            Answer::Whole => client.set_head(&head).map_err(|e| Failed::Head(e.0))?,
+            Answer::Status(_) => client.set_error_head(&head),
+            Answer::Redirect(_) => {}
         }
         if let Some(cookie) = cookie {
             client.set_cookie(&cookie);
@@ -148,13 +150,23 @@ impl<'a> Download<'a> {
             return Ok(());
         }
         if self.is_wanted(client, pieces) {
-            self.sent = true;
-            client.pass(pieces, if ended { Pass::End } else { Pass::Flush }).map_err(|Gone| Failed::ClientGone)?;
+            self.pass(client, pieces, ended)?;
         } else {
             self.backlog.add(pieces);
         }
         pieces.clear();
         Ok(())
+    }
+
+    fn pass(&mut self, client: &mut impl Client, pieces: &[&[u8]], ended: bool) -> Result<(), Failed> {
+        let result = client.pass(pieces, if ended { Pass::End } else { Pass::Flush });
+        self.settle(result)
+    }
+
+    /// Notes what has become of the first piece: what a filter has refused has not gone out.
+    fn settle(&mut self, result: Result<(), NotPassed>) -> Result<(), Failed> {
+        self.sent |= !matches!(result, Err(NotPassed::Answered | NotPassed::Refused));
+        result.map_err(Failed::from)
     }
 
     /// Whether the client takes these pieces now, as far as can be told.
@@ -179,8 +191,8 @@ impl<'a> Download<'a> {
         let piece = rest.get(..room).unwrap_or(rest);
         let last = ended && piece.len() == rest.len();
         let n = piece.len();
-        self.sent = true;
-        client.pass(&[piece], if last { Pass::End } else { Pass::Flush }).map_err(|Gone| Failed::ClientGone)?;
+        let result = client.pass(&[piece], if last { Pass::End } else { Pass::Flush });
+        self.settle(result)?;
         self.backlog.take(n);
         Ok(())
     }
@@ -199,7 +211,7 @@ fn content_length(head: &Head<'_>) -> Result<Option<u64>, Failed> {
 }
 
 fn answer_for(head: &Head<'_>, manner: Manner) -> Answer {
-    if manner.error_override && head.status >= 400 {
+    if manner.error_override && (400..600).contains(&head.status) {
         return Answer::Status(head.status);
     }
     if head.status == 200 {

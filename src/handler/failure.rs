@@ -2,7 +2,7 @@
 //!
 //! Called by: `handler`. The statuses are mod_wsgi's (its error reference) where docs/compatibility.md does not say otherwise.
 use crate::dispatch::DispatchError;
-use crate::handler::client::BodyError;
+use crate::handler::client::{BodyError, NotPassed};
 use crate::httpd::Level;
 use crate::messages::Code;
 use drover_wire::frame::Failure;
@@ -21,6 +21,8 @@ pub enum Failed {
     Head(String),
     /// The client does not take the answer.
     ClientGone,
+    /// An output filter of httpd does not; it may have answered itself.
+    Filter(NotPassed),
     /// The session that the application had changed could not be saved.
     Session(drover_session::Error),
     /// The group has as many requests as it may have; the text is for the log, and `None` when it was logged just now.
@@ -84,6 +86,7 @@ pub const fn verdict(failed: &Failed) -> Verdict {
         Failed::Session(_) => (503, Level::Error, Code::SessionUnavailable, Some(5)),
         Failed::Overloaded(_) => (503, Level::Warn, Code::Overloaded, Some(5)),
         Failed::ClientGone => (400, Level::Info, Code::ClientGone, None),
+        Failed::Filter(_) => (500, Level::Error, Code::FilterFailed, None),
     };
     Verdict { status, level, code, retry_after }
 }
@@ -102,6 +105,8 @@ impl fmt::Display for Failed {
             Self::Session(e) => write!(f, "the session could not be saved: {e}"),
             Self::Overloaded(text) => f.write_str(text.as_deref().unwrap_or("the group has as many requests as it may have")),
             Self::ClientGone => f.write_str("the client went away before the answer was complete"),
+            Self::Filter(NotPassed::Answered) => f.write_str("an output filter of httpd has answered in the application's place"),
+            Self::Filter(_) => f.write_str("an output filter of httpd has failed; its own message stands above"),
         }
     }
 }
@@ -109,5 +114,14 @@ impl fmt::Display for Failed {
 impl From<DispatchError> for Failed {
     fn from(e: DispatchError) -> Self {
         Self::Dispatch(e)
+    }
+}
+
+impl From<NotPassed> for Failed {
+    fn from(e: NotPassed) -> Self {
+        match e {
+            NotPassed::Gone => Self::ClientGone,
+            other => Self::Filter(other),
+        }
     }
 }

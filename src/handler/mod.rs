@@ -30,7 +30,7 @@ use crate::resolved::{Group, Resolved};
 use crate::session::{self, StorePlan, Stores};
 use account::Account;
 pub use admission::Gate;
-use client::{BodyError, Client, Pass};
+use client::{BodyError, Client, NotPassed, Pass};
 use delivery::Delivery;
 use drover_sys::clock::monotonic_ns;
 use drover_wire::request::{Builder, MAX_INLINE_BODY};
@@ -67,7 +67,7 @@ pub enum Verdict {
     Done,
     /// Answer with this status.
     Status(u16),
-    /// An input filter has failed: it has answered the request, or httpd does.
+    /// A filter has failed: it has answered the request, or httpd does.
     FilterError,
 }
 
@@ -182,6 +182,10 @@ fn limits(r: &Request<'_>, group: &Group, started: u64) -> Limits {
 fn fail(r: &mut Request<'_>, broken: &Broken, group: &[u8]) -> Verdict {
     let v = verdict(&broken.failed);
     let of = format!("(group '{}')", group.escape_ascii());
+    if broken.failed == Failed::Filter(NotPassed::Answered) {
+        r.log(Level::Info, v.code, &format!("{} {of}", broken.failed));
+        return Verdict::FilterError;
+    }
     if broken.sent {
         let gone = v.code == Code::ClientGone;
         let (level, code) = if gone { (v.level, v.code) } else { (Level::Error, Code::Truncated) };

@@ -2,7 +2,7 @@
 use super::*;
 use crate::dispatch::{Key, Outgoing, Queue, Queues};
 use crate::handler::account::Account;
-use crate::handler::client::{BadHead, Gone, Pass};
+use crate::handler::client::{BadHead, NotPassed, Pass};
 use drover_sys::channel;
 use drover_wire::control::{self, OpenReply, Script};
 use drover_wire::frame::{Deframer, Failure, Header};
@@ -22,6 +22,7 @@ struct Fake {
     passes: Vec<Pass>,
     logs: Vec<(u16, String)>,
     gone: bool,
+    filter: Option<NotPassed>,
     /// The client's socket, and what it says it takes.
     slow: Option<(OwnedFd, usize)>,
     /// A worker that reads all that it was sent before more is read from the client.
@@ -74,10 +75,15 @@ impl Client for Fake {
         self.status = Some(head.status);
         Ok(())
     }
-    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Gone> {
+    fn set_error_head(&mut self, _: &Head<'_>) {}
+    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), NotPassed> {
         pieces.iter().for_each(|p| self.out.extend_from_slice(p));
         self.passes.push(how);
-        if self.gone { Err(Gone) } else { Ok(()) }
+        match self.filter {
+            Some(failed) => Err(failed),
+            None if self.gone => Err(NotPassed::Gone),
+            None => Ok(()),
+        }
     }
     fn room(&self) -> usize {
         self.slow.as_ref().map_or(usize::MAX, |(_, room)| *room)
@@ -370,6 +376,19 @@ fn a_client_that_is_gone_ends_it() {
     })
     .unwrap_err();
     assert_eq!(broken.failed, Failed::ClientGone);
+}
+
+#[test]
+fn what_a_filter_has_refused_was_not_sent() {
+    for (failed, sent) in [(NotPassed::Answered, false), (NotPassed::Refused, false), (NotPassed::Spoilt, true)] {
+        let mut fake = Fake { filter: Some(failed), ..Fake::default() };
+        let broken = run(&mut fake, Upload::None, PLAIN, |w| {
+            w.head(200, &[]);
+            w.send(Kind::Body, 0, b"x");
+        })
+        .unwrap_err();
+        assert_eq!((broken.failed, broken.sent), (Failed::Filter(failed), sent));
+    }
 }
 
 /// A client that takes nothing until the other end of its socket is read.

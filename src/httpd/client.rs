@@ -4,7 +4,7 @@
 //! pointer beyond the request. Called by: `handler`.
 use super::request::Request;
 use super::{ffi, log};
-use crate::handler::client::{BadHead, BodyError, BodyRead, Client, Gone, Pass};
+use crate::handler::client::{BadHead, BodyError, BodyRead, Client, NotPassed, Pass};
 use drover_wire::head::{Head, is_hop_by_hop};
 use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
@@ -79,30 +79,33 @@ impl Client for Request<'_> {
         if head.status < 200 {
             return Err(BadHead(format!("status {} is httpd's own", head.status)));
         }
-        let line = [head.status.to_string().as_bytes(), b" ", head.reason].concat();
+        let separator: &[u8] = if head.reason.is_empty() { b"" } else { b" " };
+        let line = [head.status.to_string().as_bytes(), separator, head.reason].concat();
         let line = self.pooled(&line);
         let r = self.raw;
-        // SAFETY: the line lies in the request's pool.
+        // SAFETY: the request is live; removes a filter of this very request.
+        unsafe { ffi::drover_leave_ranges(r) };
+        // SAFETY: the line lies in the request's pool. To a mere number httpd adds the reason that it knows; without a line it would make 500 of
+        // a number that it does not know.
         unsafe {
             (*r).status = c_int::from(head.status);
-            if !head.reason.is_empty() {
-                (*r).status_line = line;
-            }
+            (*r).status_line = line;
         }
         // Values of one name become one list, as RFC 9110 §5.3 allows and mod_wsgi does; joined here, as apr_table_merge copies the list again
         // for each that it adds.
         let mut lists: Vec<(&[u8], Vec<u8>)> = Vec::new();
         for field in head.fields {
             let (name, value) = field.map_err(|e| BadHead(e.to_string()))?;
+            // RFC 9110 §5.5: white space around it is no part of the value. Django writes its cookies with a space in front.
+            let value = value.trim_ascii();
             if is_hop_by_hop(name) {
                 return Err(BadHead(format!("{} belongs to the connection, which is httpd's", name.escape_ascii())));
             } else if name.eq_ignore_ascii_case(b"Content-Type") {
                 // SAFETY: the copy lies in the request's pool.
                 unsafe { ffi::ap_set_content_type(r, self.pooled(value)) };
             } else if name.eq_ignore_ascii_case(b"Content-Length") {
-                let digits = value.trim_ascii();
                 let length =
-                    str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit)).and_then(|t| t.parse::<i64>().ok());
+                    str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit)).and_then(|t| t.parse::<i64>().ok());
                 let Some(length) = length else { return Err(BadHead("Content-Length is not a number".into())) };
                 // SAFETY: the request is live.
                 unsafe { ffi::ap_set_content_length(r, length) };
@@ -123,7 +126,15 @@ impl Client for Request<'_> {
         Ok(())
     }
 
-    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), Gone> {
+    fn set_error_head(&mut self, head: &Head<'_>) {
+        // RFC 9110 §15.5.2: a 401 must say how to authenticate. As in mod_wsgi, the rest of the head goes with the body.
+        for (name, value) in head.fields.flatten().filter(|(name, _)| name.eq_ignore_ascii_case(b"WWW-Authenticate")) {
+            // SAFETY: both copies lie in the request's pool; the table of error headers goes out with every answer (httpd.h).
+            unsafe { ffi::apr_table_addn((*self.raw).err_headers_out, self.pooled(name), self.pooled(value)) };
+        }
+    }
+
+    fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), NotPassed> {
         if self.output.is_null() {
             // SAFETY: the brigade lives in the request's pool.
             self.output = unsafe { ffi::drover_brigade(self.raw) };
@@ -139,7 +150,13 @@ impl Client for Request<'_> {
         };
         // SAFETY: the brigade is ours; what is in it is valid until the call returns, and it is emptied then.
         let status = unsafe { ffi::drover_pass(self.raw, self.output, how) };
-        if status == ffi::APR_SUCCESS { Ok(()) } else { Err(Gone) }
+        match status {
+            ffi::DROVER_PASSED => Ok(()),
+            ffi::DROVER_ANSWERED => Err(NotPassed::Answered),
+            ffi::DROVER_REFUSED => Err(NotPassed::Refused),
+            ffi::DROVER_SPOILT => Err(NotPassed::Spoilt),
+            _ => Err(NotPassed::Gone),
+        }
     }
 
     fn room(&self) -> usize {

@@ -260,8 +260,7 @@ fn died(pid: i32, status: c_int) {
     if parent.stopped {
         return;
     }
-    let quick = parent.started.elapsed() < Duration::from_secs(5);
-    parent.quick_deaths = if quick { parent.quick_deaths.saturating_add(1) } else { 0 };
+    parent.quick_deaths = if is_quick(status, parent.started.elapsed()) { parent.quick_deaths.saturating_add(1) } else { 0 };
     let how = if libc::WIFSIGNALED(status) {
         format!("was ended by signal {}", libc::WTERMSIG(status))
     } else {
@@ -272,6 +271,13 @@ fn died(pid: i32, status: c_int) {
     if parent.quick_deaths <= QUICK_TRIES {
         again(parent);
     }
+}
+
+/// Whether a death after so long makes one think that droverd cannot run. One that somebody kills can, however often that is done: it is only
+/// not started more than once a second for it.
+const fn is_quick(status: c_int, ran: Duration) -> bool {
+    let killed = libc::WIFSIGNALED(status) && matches!(libc::WTERMSIG(status), libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGHUP);
+    ran.as_millis() < if killed { 1000 } else { 5000 }
 }
 
 /// So often droverd is started again at once; then [`revive`] does it, with growing pauses.
@@ -365,4 +371,25 @@ pub unsafe fn log_of(s: *mut ffi::server_rec) -> Option<(c_int, OwnedFd)> {
     // SAFETY: the log is open for as long as the configuration lives; the copy is ours.
     let copy = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().ok()?;
     Some((fd, copy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_killed_is_not_held_to_be_unable_to_run() {
+        let after = |ms| Duration::from_millis(ms);
+        // As waitpid(2) has it: a signal, or a status in the second byte.
+        for (status, ms, quick) in [
+            (libc::SIGKILL, 900, true),
+            (libc::SIGKILL, 1100, false),
+            (libc::SIGTERM, 1100, false),
+            (libc::SIGSEGV, 1100, true),
+            (1 << 8, 4900, true),
+            (1 << 8, 5100, false),
+        ] {
+            assert_eq!(is_quick(status, after(ms)), quick, "{status} {ms}");
+        }
+    }
 }

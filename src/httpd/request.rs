@@ -109,7 +109,8 @@ impl<'r> Request<'r> {
     }
 
     /// Port of the server, for names of groups: what `ap_get_server_port` gives, but never one that only the client names in its Host header,
-    /// as every port would be a group with processes of its own.
+    /// as every port would be a group with processes of its own. The default ports are not said in such names, and so make one name more at most: what a
+    /// Host header without a port means, as from a proxy in front.
     #[must_use]
     pub fn server_port(&self) -> u16 {
         // SAFETY: the request is live.
@@ -117,7 +118,7 @@ impl<'r> Request<'r> {
         // SAFETY: a live request has a server.
         let configured = unsafe { (*self.server()).port };
         let local = self.local_port();
-        if shown == configured || shown == local { shown } else { local }
+        if shown == configured || shown == local || matches!(shown, 80 | 443) { shown } else { local }
     }
 
     /// Microseconds since 1970 at which the request began.

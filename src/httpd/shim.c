@@ -1,5 +1,6 @@
 /* What of httpd's API is macros or variadic. Called from src/httpd/ only; no policy here. */
 #include "shim.h"
+#include "mod_core.h"
 #include "mod_ssl.h"
 
 #include <sys/socket.h>
@@ -36,9 +37,13 @@ apr_bucket_brigade *drover_brigade(request_rec *r)
     return apr_brigade_create(r->pool, r->connection->bucket_alloc);
 }
 
+/* So often in a row an input filter may give nothing: more than there are pieces in a body. */
+#define MOST_EMPTY (1 << 20)
+
 apr_status_t drover_body_read(request_rec *r, apr_bucket_brigade *bb, int block, char *buf, apr_size_t cap, apr_size_t *got, int *eos)
 {
     apr_read_type_e how = block ? APR_BLOCK_READ : APR_NONBLOCK_READ;
+    int empty = 0;
     *got = 0;
     *eos = 0;
 again:
@@ -48,8 +53,12 @@ again:
             apr_brigade_cleanup(bb);
             return rv;
         }
-        if (APR_BRIGADE_EMPTY(bb))
+        if (APR_BRIGADE_EMPTY(bb)) {
+            /* A filter such as mod_ext_filter has taken what came, and gives it back later. */
+            if (block && ++empty < MOST_EMPTY)
+                goto again;
             return block ? APR_EOF : APR_EAGAIN;
+        }
     }
     while (*got < cap && !APR_BRIGADE_EMPTY(bb)) {
         apr_bucket *b = APR_BRIGADE_FIRST(bb);
@@ -109,12 +118,36 @@ static void reset_at_close(request_rec *r)
     }
 }
 
-apr_status_t drover_pass(request_rec *r, apr_bucket_brigade *bb, int how)
+/* Whether the filter that sends the head is still there, HTTP/1's or HTTP/2's: it goes when it has. */
+static int head_is_due(request_rec *r)
+{
+    ap_filter_t *f;
+    for (f = r->output_filters; f; f = f->next)
+        if (f->frec == ap_http_header_filter_handle || !strcmp(f->frec->name, "h2_c2_response_out") || !strcmp(f->frec->name, "h2_response"))
+            return 1;
+    return 0;
+}
+
+void drover_leave_ranges(request_rec *r)
+{
+    ap_filter_t *f, *next;
+    for (f = r->main ? NULL : r->output_filters; f; f = next) {
+        next = f->next;
+        if (f->frec == ap_byterange_filter_handle)
+            ap_remove_output_filter(f);
+    }
+}
+
+int drover_pass(request_rec *r, apr_bucket_brigade *bb, int how)
 {
     apr_bucket_alloc_t *alloc = r->connection->bucket_alloc;
+    int due = head_is_due(r);
     apr_status_t rv;
     if (how == 2) {
-        /* As mod_proxy_http does: the chunk filter leaves out the last chunk, HTTP/2 resets the stream. */
+        request_rec *of;
+        /* As mod_proxy_http does: mod_cache keeps nothing of it, the chunk filter leaves out the last chunk, HTTP/2 resets the stream. */
+        for (of = r; of; of = of->main)
+            of->no_cache = 1;
         r->connection->keepalive = AP_CONN_CLOSE;
         APR_BRIGADE_INSERT_TAIL(bb, ap_bucket_error_create(HTTP_BAD_GATEWAY, NULL, r->pool, alloc));
         APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_eos_create(alloc));
@@ -127,9 +160,17 @@ apr_status_t drover_pass(request_rec *r, apr_bucket_brigade *bb, int how)
     apr_brigade_cleanup(bb);
     if (how == 2)
         reset_at_close(r);
-    if (rv == APR_SUCCESS && r->connection->aborted)
-        return APR_ECONNABORTED;
-    return rv;
+    if (r->connection->aborted || APR_STATUS_IS_ECONNABORTED(rv) || APR_STATUS_IS_ECONNRESET(rv) || APR_STATUS_IS_EPIPE(rv))
+        return DROVER_GONE;
+    if (rv == APR_SUCCESS)
+        return DROVER_PASSED;
+    if (due && rv == AP_FILTER_ERROR)
+        return DROVER_ANSWERED;
+    if (head_is_due(r))
+        return DROVER_REFUSED;
+    /* A filter that has failed may keep what tells the others that the answer is cut. */
+    r->output_filters = r->proto_output_filters;
+    return DROVER_SPOILT;
 }
 
 static APR_OPTIONAL_FN_TYPE(ssl_is_https) *is_https = NULL;

@@ -36,8 +36,16 @@ apr_bucket_brigade *drover_brigade(request_rec *r);
 
 /* Adds `len` bytes (which must stay valid until drover_pass) to `bb`. */
 void drover_append(request_rec *r, apr_bucket_brigade *bb, const char *data, apr_size_t len);
-/* Passes `bb` down the output filters: how 0 with FLUSH, 1 with EOS, 2 cut such that the client sees it is not complete. */
-apr_status_t drover_pass(request_rec *r, apr_bucket_brigade *bb, int how);
+/* Passes `bb` down the output filters: how 0 with FLUSH, 1 with EOS, 2 cut such that the client sees it is not complete.
+   GONE: the client takes no more. ANSWERED: a filter has answered itself. REFUSED: one has failed, and nothing has gone out. SPOILT: something has. */
+#define DROVER_PASSED 0
+#define DROVER_GONE 1
+#define DROVER_ANSWERED 2
+#define DROVER_REFUSED 3
+#define DROVER_SPOILT 4
+int drover_pass(request_rec *r, apr_bucket_brigade *bb, int how);
+/* Leaves Range to the application: httpd's filter would obey it for every method, and for what it happens to get in one piece only. */
+void drover_leave_ranges(request_rec *r);
 
 int drover_is_https(conn_rec *c);
 void drover_find_optional(void);

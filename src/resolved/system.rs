@@ -125,7 +125,8 @@ pub(super) fn identity(name: &[u8], o: &GroupOptions, system: &dyn System) -> Re
         uid: user.as_ref().map_or(httpd_uid, |u| u.uid),
         gid: gid.unwrap_or(httpd_gid),
         user: user.as_ref().map(|u| u.name.clone()).unwrap_or_default(),
-        home: user.filter(|_| differs).map(|u| u.home).unwrap_or_default(),
+        home: user.map(|u| u.home).unwrap_or_default(),
+        differs,
         supplementary,
     }))
 }

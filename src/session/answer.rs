@@ -263,6 +263,7 @@ impl<'c> RequestSession<'c> {
             if let Ok(sessions) = (self.find)() {
                 touch(sessions, &key, accessed_ms, timeout_s);
             }
+            self.renew_cookie(&name, accessed_ms);
             self.log_name = Some(id::log_name(name.as_bytes()));
         }
     }
@@ -359,7 +360,12 @@ impl<'c> RequestSession<'c> {
             }
             found = sessions.load(&key, now_ms())?;
             match &found {
-                Some(record) => touch(sessions, &key, record.accessed_ms, record.timeout_s),
+                Some(record) => {
+                    touch(sessions, &key, record.accessed_ms, record.timeout_s);
+                    if !now.head_sent {
+                        self.renew_cookie(name, record.accessed_ms);
+                    }
+                }
                 // What is not there is not locked either: a client could hold any name that way.
                 None if lock && !held_before => self.let_go(&key),
                 None => {}
@@ -446,8 +452,20 @@ impl<'c> RequestSession<'c> {
         if save.cookie {
             self.set_cookie = Some(cookie::set(&self.cookie, &name, &self.settings.cookie, self.https));
             self.current = Current::Name(name);
+        } else if !now.head_sent {
+            self.renew_cookie(&name, 0);
         }
         Ok(())
+    }
+
+    /// A cookie with an end of its own is given anew when its session is used or changed, or the browser would drop it in the middle of somebody's work;
+    /// not with every use, as the time in the store is not.
+    fn renew_cookie(&mut self, name: &str, accessed_ms: u64) {
+        let Some(seconds) = self.settings.cookie.max_age else { return };
+        let own = matches!(&self.current, Current::Name(own) if own == name);
+        if own && self.set_cookie.is_none() && has_moved(now_ms(), accessed_ms, seconds.min(self.settings.timeout_s)) {
+            self.set_cookie = Some(cookie::set(&self.cookie, name, &self.settings.cookie, self.https));
+        }
     }
 
     /// Stores under a new identifier.
@@ -522,10 +540,15 @@ impl<'c> RequestSession<'c> {
     }
 }
 
+/// Whether the time of the last use has moved enough to be written down.
+fn has_moved(now: u64, accessed_ms: u64, of_seconds: u32) -> bool {
+    now.saturating_sub(accessed_ms) >= (u64::from(of_seconds) * 1000 / TOUCH.0).max(TOUCH.1)
+}
+
 /// Notes that a session is used, if the time of its last use has moved enough.
 fn touch(sessions: &Sessions, key: &Key, accessed_ms: u64, timeout_s: u32) {
     let now = now_ms();
-    if now.saturating_sub(accessed_ms) >= (u64::from(timeout_s) * 1000 / TOUCH.0).max(TOUCH.1) {
+    if has_moved(now, accessed_ms, timeout_s) {
         // A full store must not forbid reading; the session ends a little early then.
         let _ = sessions.touch(key, now);
     }

@@ -253,6 +253,49 @@ fn who_changes_it_without_the_lock_makes_what_was_sent_worthless() {
     }
 }
 
+#[test]
+fn a_cookie_with_an_end_is_given_anew() {
+    let mut rig = Rig::new();
+    rig.settings.cookie.max_age = Some(600);
+    let [used, ahead, foreign] = [(); 3].map(|()| rig.client(b"{}"));
+    let name = |cookie: &[u8]| String::from_utf8_lossy(cookie.rsplit(|b| *b == b'=').next().unwrap()).into_owned();
+    let find: Find<'_> = &|| Ok(rig.stores[0]);
+    let asked = |request: &Request<'_>, cookie: &[u8]| {
+        let mut session = rig.request(find);
+        let _ = ask(&mut session, request, Some(cookie));
+        session.take_cookie()
+    };
+    // Its time has moved since it was made; at once afterwards it has not.
+    let given = asked(&OPEN, &used).unwrap();
+    assert!(given.contains(&name(&used)) && given.contains("Max-Age=600"), "{given}");
+    assert_eq!(asked(&OPEN, &used), None);
+    // A change is worth it always.
+    let key = name(&used);
+    let Request::Save(new) = save(b"{\"n\":1}") else { unreachable!() };
+    assert!(asked(&Request::Open { key: None, lock: false }, &used).is_none());
+    let mut session = rig.request(find);
+    let _ = ask(&mut session, &OPEN, Some(&used));
+    let _ = ask(&mut session, &Request::Save(Save { key: Some(&key), ..new }), Some(&used));
+    assert!(session.take_cookie().is_some_and(|cookie| cookie.contains(&key)));
+    drop(session);
+    // What was sent ahead counts when it is used.
+    rig.place().wanted(false);
+    let mut session = rig.request(find);
+    let _ = session.send_ahead(Some(&ahead), &mut Vec::new());
+    assert_eq!(session.take_cookie(), None);
+    let _ = ask(&mut session, &Request::Used { lock: false }, Some(&ahead));
+    assert!(session.take_cookie().is_some_and(|cookie| cookie.contains(&name(&ahead))));
+    drop(session);
+    // A session that the application names has a cookie of the application's.
+    assert_eq!(asked(&Request::Open { key: Some(&name(&foreign)), lock: true }, b"x=1"), None);
+    // Without an end there is nothing to renew.
+    rig.settings.cookie.max_age = None;
+    let find: Find<'_> = &|| Ok(rig.stores[0]);
+    let mut session = rig.request(find);
+    let _ = ask(&mut session, &OPEN, Some(&foreign));
+    assert_eq!(session.take_cookie(), None);
+}
+
 /// What httpd pays: `cargo test --release --lib -- --ignored --nocapture costs_of_httpd`.
 #[test]
 #[ignore = "measures"]

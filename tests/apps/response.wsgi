@@ -147,6 +147,22 @@ def status_text(environ, start_response):
     return [b"x"]
 
 
+def status_alone(environ, start_response):
+    """A status without words, as the query says it."""
+    start_response(environ["QUERY_STRING"], TEXT)
+    return [b"x"]
+
+
+def spaces(environ, start_response):
+    start_response("200 OK", TEXT + [("Set-Cookie", " a=1"), ("X-Space", "  b"), ("X-Tab", "\tc")])
+    return [b"x"]
+
+
+def partial(environ, start_response):
+    start_response("206 Partial Content", TEXT + [("Content-Range", "bytes 1-1/3"), ("Content-Length", "1")])
+    return [b"b"]
+
+
 def latin1(environ, start_response):
     start_response("200 OK", TEXT + [("X-Name", "caf\xe9")])
     return [b"x"]

@@ -45,7 +45,7 @@ impl Httpd {
         let stderr = std::fs::File::create(site.dir().join("logs/0-stderr.log")).expect("stderr file");
         let mut command = Command::new(paths::httpd());
         command.arg("-f").arg(config).arg(if site.single { "-X" } else { "-DFOREGROUND" }).env_clear().envs(environment(&site));
-        command.stdin(Stdio::null()).stdout(stderr.try_clone().expect("dup")).stderr(stderr).current_dir("/");
+        command.stdin(Stdio::null()).stdout(stderr.try_clone().expect("dup")).stderr(stderr).current_dir(&site.directory);
         let child = std::os::unix::process::CommandExt::process_group(&mut command, 0).spawn().expect("httpd");
         let mut httpd = Httpd { site, child, seen: Vec::new(), exit: None, finished: false, killed: false };
         let ready = poll(|| {

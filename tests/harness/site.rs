@@ -70,6 +70,7 @@ pub struct Site {
     pub(super) environment: Vec<(String, String)>,
     pub(super) leftovers: bool,
     pub(super) single: bool,
+    pub(super) directory: PathBuf,
     modules: BTreeSet<String>,
     head: String,
     daemon: Option<String>,
@@ -118,6 +119,7 @@ impl Site {
             environment: Vec::new(),
             leftovers: false,
             single: false,
+            directory: "/".into(),
             modules: ["authz_core", "unixd", "log_config"].map(String::from).into(),
             head: String::new(),
             daemon: Some("processes=1 threads=4".into()),
@@ -239,6 +241,12 @@ impl Site {
     /// `httpd -X`: one process, no children.
     pub fn single(mut self) -> Site {
         self.single = true;
+        self
+    }
+
+    /// The directory that httpd is started in, `/` unless given.
+    pub fn directory(mut self, path: &str) -> Site {
+        self.directory = self.fill(path).into();
         self
     }
 

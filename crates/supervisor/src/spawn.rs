@@ -153,11 +153,12 @@ pub fn launch(
             Some(Credentials { uid: i.uid, gid: i.gid, groups })
         }
     };
-    let users_home = spec.identity.as_ref().map(|i| &i.home).filter(|h| !h.is_empty());
+    let users_home = spec.identity.as_ref().filter(|i| i.differs).map(|i| &i.home).filter(|h| !h.is_empty());
     let directory = match (&spec.home, users_home) {
         (Some(home), _) => Directory::Must(cstring(home, "home=")?),
         (None, Some(home)) => Directory::Try(cstring(home, "the user's home directory")?),
-        (None, None) => Directory::Must(c"/".to_owned()),
+        // Where httpd runs, if the user may be there; the root of a chroot=.
+        (None, None) => Directory::Try(c".".to_owned()),
     };
     let command = Command {
         program: cstring(&spec.python, "python=")?,

@@ -679,8 +679,14 @@ fn a_worker_is_who_its_group_says() {
     std::fs::copy(env!("CARGO_BIN_EXE_fake_worker"), &python).unwrap();
     let mut spec = group("shop");
     spec.python = python.to_str().unwrap().into();
-    spec.identity =
-        Some(Identity { uid: 65534, gid: 65534, user: b"nobody".to_vec(), home: b"/nonexistent".to_vec(), supplementary: None });
+    spec.identity = Some(Identity {
+        uid: 65534,
+        gid: 65534,
+        user: b"nobody".to_vec(),
+        home: b"/nonexistent".to_vec(),
+        differs: true,
+        supplementary: None,
+    });
     httpd.configure(vec![spec]);
     let queue = httpd.open("shop", "", &script).unwrap();
     let Answer::Text(text) = request(&queue, &script, "application", 1000).answer() else { panic!() };

@@ -80,6 +80,8 @@ pub struct Identity {
     pub user: Bytes,
     /// The user's home directory, empty when there is none.
     pub home: Bytes,
+    /// `user=` names another user than httpd's: then a process without `home=` begins in that user's home directory.
+    pub differs: bool,
     /// Supplementary groups; `None`: those of the system's group database for `user`.
     pub supplementary: Option<Vec<u32>>,
 }

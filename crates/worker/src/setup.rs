@@ -105,7 +105,7 @@ fn set_streams(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     sys.setattr("stderr", errors::text_stream(&log)?)
 }
 
-/// sys.path: the home directory, then python-path and what its .pth files name, then what was there.
+/// sys.path: the home directory, then each directory of python-path with what its .pth files name, then what was there.
 fn set_path(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     let path = py.import("sys")?.getattr("path")?.cast_into::<PyList>()?;
     let (os, site) = (py.import("os")?, py.import("site")?);
@@ -118,11 +118,12 @@ fn set_path(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     }
     for directory in &config.options.python_path {
         let directory = decode(directory)?;
+        let known = PyList::new(py, path.iter())?;
         site.call_method1("addsitedir", (&directory,))?;
         wanted.push(directory);
+        wanted.extend(path.iter().filter(|entry| !known.contains(entry).unwrap_or(false)));
     }
-    let added = path.iter().filter(|entry| !before.contains(entry).unwrap_or(false));
-    for entry in wanted.into_iter().chain(added) {
+    for entry in wanted {
         if !front.contains(&entry)? {
             front.append(entry)?;
         }
