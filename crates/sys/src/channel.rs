@@ -100,16 +100,13 @@ fn send_control(
 /// descriptors that came already closed.
 pub fn receive(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
-    receive_any(fd.as_fd(), buffer, &mut space, fds, wait).and_then(|got| {
-        never_linger(fds.get(got.before..).unwrap_or_default());
-        got.unless_cut(fds)
-    })
+    receive_any(fd.as_fd(), buffer, &mut space, fds, wait).and_then(|got| got.unless_cut(fds))
 }
 
 /// As [`receive`], without waiting, from somebody who may be trusted not to send sockets that linger (a worker's httpd): a system call less.
 pub fn receive_trusted(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
-    receive_any(fd.as_fd(), buffer, &mut space, fds, false).and_then(|got| got.unless_cut(fds))
+    receive_as_is(fd.as_fd(), buffer, &mut space, fds, false).and_then(|got| got.unless_cut(fds))
 }
 
 /// Receives a piece of a stream without waiting. Its bytes are good whatever becomes of the descriptors: if those did not fit (a process
@@ -117,7 +114,6 @@ pub fn receive_trusted(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>)
 pub fn receive_piece(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
     let got = receive_any(fd.as_fd(), buffer, &mut space, fds, false)?;
-    never_linger(fds.get(got.before..).unwrap_or_default());
     if got.cut {
         dispose(fds.split_off(got.before));
     }
@@ -239,8 +235,21 @@ impl Got {
     }
 }
 
-/// As [`receive`]; what was cut is told, and is no error. Sockets are as their sender has left them.
+/// As [`receive`]; what was cut is told, and is no error.
 fn receive_any(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    space: &mut [MaybeUninit<u8>],
+    fds: &mut Vec<OwnedFd>,
+    wait: bool,
+) -> Result<Got, Errno> {
+    let got = receive_as_is(fd, buffer, space, fds, wait)?;
+    never_linger(fds.get(got.before..).unwrap_or_default());
+    Ok(got)
+}
+
+/// As [`receive_any`]; sockets are as their sender has left them.
+fn receive_as_is(
     fd: BorrowedFd<'_>,
     buffer: &mut [u8],
     space: &mut [MaybeUninit<u8>],
