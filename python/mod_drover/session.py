@@ -416,7 +416,10 @@ class Session(MutableMapping):
     # Saving.
 
     def _bytes(self, state):
-        data = _dumps(state.serializer, state.data)
+        try:
+            data = state.serializer.dumps(state.data)
+        except Exception:
+            data = _dumps(state.serializer, state.data)  # says whose fault it is
         if type(data) is not bytes:
             raise TypeError("the session's serializer must give bytes, not %s" % type(data).__name__)
         if len(data) > state.max_size:
@@ -451,17 +454,16 @@ class Session(MutableMapping):
 
     def _before_head(self, last):
         """The worker is about to send the head. `last`: none of the application's code runs any more. Only called when touched."""
-        if not (self._autosave and self._is_open()):
-            return
         state = self._state
-        if not self._is_changed(state):
+        if state is None or not self._autosave or not (state.changed or self._is_changed(state)):
             return
         if state.is_new and not last:
             self._save(state, True)  # its id is needed, should it be changed again
             return
         data = self._bytes(state)
         self._calls.save_with_head(state.id, data, self._put(state), state.timeout, state.created_ms, state.is_new)
-        self._saved(state, data)
+        state.loaded = data
+        state.changed = False
 
     def _before_end(self):
         """The answer is complete, its head was sent before."""

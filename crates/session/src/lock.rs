@@ -27,10 +27,14 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Pauses between two tries for a lock that another process holds: the kernel has no wait with an end. The first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 
+/// Tables of one process.
+const TABLES: usize = 64;
+
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Locks {
-    table: Mutex<Table>,
+    /// By the first byte of the key: the kernel is asked with a table locked, and that should not keep other sessions waiting.
+    tables: [Mutex<Table>; TABLES],
     file: File,
 }
 
@@ -104,7 +108,7 @@ impl<'l> Offer<'l> {
     #[must_use]
     pub fn keeps_others_waiting(&self) -> bool {
         let Some(guard) = &self.guard else { return false };
-        guard.locks.table.lock().held.get(&guard.key).is_some_and(|held| held.holder == guard.holder && held.in_file)
+        guard.locks.table(&guard.key).lock().held.get(&guard.key).is_some_and(|held| held.holder == guard.holder && held.in_file)
     }
 
     /// Ends the offer if nobody has taken the token; else it stays what it was.
@@ -116,7 +120,7 @@ impl<'l> Offer<'l> {
     #[must_use]
     pub fn settle(mut self) -> Option<Guard<'l>> {
         let guard = self.guard.take().filter(|_| !token::take(&*self.token))?;
-        let mut table = guard.locks.table.lock();
+        let mut table = guard.locks.table(&guard.key).lock();
         let held = table.held.get_mut(&guard.key).filter(|held| held.holder == guard.holder);
         let mine = held.map(|held| held.token = None).is_some();
         drop(table);
@@ -156,7 +160,12 @@ impl Locks {
     /// Locks in this file, which other processes may have open too.
     #[must_use]
     pub fn new(file: File) -> Self {
-        Self { table: Mutex::default(), file }
+        Self { tables: std::array::from_fn(|_| Mutex::default()), file }
+    }
+
+    fn table(&self, key: &Key) -> &Mutex<Table> {
+        let [first, ..] = &self.tables;
+        self.tables.get(usize::from(key.0[0]) % TABLES).unwrap_or(first)
     }
 
     /// Holds a session. Waits until `until` (CLOCK_MONOTONIC nanoseconds), or until `cancelled` says so. Not re-entrant.
@@ -186,7 +195,7 @@ impl Locks {
 
     /// Takes the process's own lock, from whom it is only offered if need be, or a place in its queue.
     fn enter(&self, key: &Key) -> Entered {
-        let mut table = self.table.lock();
+        let mut table = self.table(key).lock();
         table.holders += 1;
         let holder = table.holders;
         match table.held.get_mut(key) {
@@ -210,7 +219,7 @@ impl Locks {
     #[must_use]
     pub fn offer(&self, key: &Key) -> Option<Offer<'_>> {
         let token = Arc::new(token::new().ok()?);
-        let mut table = self.table.lock();
+        let mut table = self.table(key).lock();
         if table.held.contains_key(key) {
             return None;
         }
@@ -228,7 +237,7 @@ impl Locks {
 
     /// A session is changed by somebody who does not hold it: what was sent along with an offer is not true any more.
     pub fn revoke(&self, key: &Key) {
-        let mut table = self.table.lock();
+        let mut table = self.table(key).lock();
         let Some(held) = table.held.get_mut(key) else { return };
         if held.token.take().is_some_and(|token| token::take(&*token)) {
             let holder = held.holder;
@@ -260,7 +269,7 @@ impl Locks {
 
     /// Leaves the queue; what was given meanwhile is passed on.
     fn give_up(&self, key: &Key, waiter: &Arc<Waiter>) {
-        let mut table = self.table.lock();
+        let mut table = self.table(key).lock();
         if let Some(held) = table.held.get_mut(key) {
             held.waiting.retain(|other| !Arc::ptr_eq(other, waiter));
         }
@@ -272,7 +281,7 @@ impl Locks {
 
     /// With the table locked, so that nobody changes between alone and not alone meanwhile; fcntl(2) does not wait here.
     fn try_file(&self, key: &Key) -> Result<bool, Error> {
-        let mut table = self.table.lock();
+        let mut table = self.table(key).lock();
         let alone = table.alone;
         let Some(held) = table.held.get_mut(key) else { return Ok(true) };
         if alone || held.in_file {
@@ -284,7 +293,7 @@ impl Locks {
     }
 
     fn release(&self, key: &Key, holder: u64) {
-        self.free(&mut self.table.lock(), key, holder);
+        self.free(&mut self.table(key).lock(), key, holder);
     }
 
     fn free(&self, table: &mut Table, key: &Key, holder: u64) {
@@ -305,16 +314,18 @@ impl Locks {
 
     /// This process is the only one now; the caller has made sure of it.
     pub fn begin_alone(&self) {
-        self.table.lock().alone = true;
+        self.tables.iter().for_each(|table| table.lock().alone = true);
     }
 
     /// Others may come: what is held is held against them too from now on.
     pub fn end_alone(&self) {
-        let mut table = self.table.lock();
-        table.alone = false;
-        for (key, held) in table.held.iter_mut().filter(|(_, held)| !held.in_file) {
-            // Nobody else is there yet who could hold it, but for two keys with one offset.
-            held.in_file = filelock::set(&self.file, offset(key), Hold::Exclusive).unwrap_or(false);
+        for table in &self.tables {
+            let mut table = table.lock();
+            table.alone = false;
+            for (key, held) in table.held.iter_mut().filter(|(_, held)| !held.in_file) {
+                // Nobody else is there yet who could hold it, but for two keys with one offset.
+                held.in_file = filelock::set(&self.file, offset(key), Hold::Exclusive).unwrap_or(false);
+            }
         }
     }
 }
@@ -330,6 +341,10 @@ mod tests {
 
     fn key(n: u8) -> Key {
         Key([n; 32])
+    }
+
+    fn is_empty(locks: &Locks) -> bool {
+        locks.tables.iter().all(|table| table.lock().held.is_empty())
     }
 
     const FOREVER: u64 = u64::MAX;
@@ -358,7 +373,7 @@ mod tests {
             }
         });
         assert_eq!(total.into_inner(), 800);
-        assert!(processes.iter().all(|p| p.table.lock().held.is_empty()));
+        assert!(processes.iter().all(is_empty));
     }
 
     #[test]
@@ -373,7 +388,7 @@ mod tests {
         }
         drop(held);
         drop(b.lock(&key(1), 0, &mut never()).unwrap());
-        assert!(a.table.lock().held.is_empty() && b.table.lock().held.is_empty());
+        assert!(is_empty(&a) && is_empty(&b));
     }
 
     #[test]
@@ -407,7 +422,7 @@ mod tests {
         b.revoke(&key(1));
         assert_eq!(now(&a), Ok(()));
         assert!(!token::take(&*offer.token()) && offer.settle().is_none());
-        assert!(a.table.lock().held.is_empty() && b.table.lock().held.is_empty());
+        assert!(is_empty(&a) && is_empty(&b));
     }
 
     #[test]
@@ -439,7 +454,7 @@ mod tests {
             }
         });
         assert_eq!(total.into_inner(), 1600);
-        assert!(processes.iter().all(|p| p.table.lock().held.is_empty()));
+        assert!(processes.iter().all(is_empty));
     }
 
     #[test]
@@ -467,7 +482,7 @@ mod tests {
                     let _guard = locks.lock(&key(1), FOREVER, &mut never()).unwrap();
                     order.lock().push(n);
                 });
-                while locks.table.lock().held[&key(1)].waiting.len() <= n {
+                while locks.table(&key(1)).lock().held[&key(1)].waiting.len() <= n {
                     std::thread::yield_now();
                 }
             }
