@@ -419,6 +419,8 @@ class Session(MutableMapping):
         try:
             data = state.serializer.dumps(state.data)
         except Exception:
+            data = None
+        if data is None:
             data = _dumps(state.serializer, state.data)  # says whose fault it is
         if type(data) is not bytes:
             raise TypeError("the session's serializer must give bytes, not %s" % type(data).__name__)

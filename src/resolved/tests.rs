@@ -108,8 +108,8 @@ fn a_virtual_hosts_default_does_not_capture_everybody() {
 fn user_alone_keeps_httpds_group() {
     let main = configure(Context::Server, &["WSGIDaemonProcess a user=shop", "WSGIDaemonProcess b threads=1"]);
     let (_, specs) = resolve(&main_and(&main, &[]), &SYSTEM).unwrap();
-    assert_eq!(spec(&specs, b"a").identity.as_ref().map(|i| (i.uid, i.gid)), Some((1001, 33)));
-    assert_eq!(spec(&specs, b"b").identity.as_ref().map(|i| (i.uid, i.gid, i.home.len())), Some((33, 33, 0)));
+    assert_eq!(spec(&specs, b"a").identity.as_ref().map(|i| (i.uid, i.gid, i.differs)), Some((1001, 33, true)));
+    assert_eq!(spec(&specs, b"b").identity.as_ref().map(|i| (i.uid, i.gid, i.differs)), Some((33, 33, false)));
     let unprivileged = Made { root: false, ..SYSTEM };
     let (_, specs) = resolve(&main_and(&main, &[]), &unprivileged).unwrap();
     assert_eq!(spec(&specs, b"a").identity, None);
