@@ -69,22 +69,40 @@ CREATE, REPLACE, ANY = 0, 1, 2
 _PLAIN = frozenset([str, int, float, bool, bytes, complex, type(None)])
 
 
+def _json_encoder():
+    """JSONEncoder.encode without its first half, which makes the same encoder in C anew for each call. The module `json` does not promise that
+    there is such a thing: it is used if it says what JSONEncoder does."""
+    plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+    sample = {"a": [1, 2.5, None, True, "\u00e9\n"], "b": {"c": []}}
+    try:
+        from json.encoder import c_make_encoder, encode_basestring
+
+        # Without a table of what is being encoded: what contains itself is a RecursionError.
+        parts = c_make_encoder(None, plain.default, encode_basestring, None, ":", ",", False, False, True)
+        if "".join(parts(sample, 0)) == plain.encode(sample):
+            return lambda data: "".join(parts(data, 0))
+    except Exception:
+        pass
+    return plain.encode
+
+
+_encode_json = _json_encoder()
+_decode_json = json.JSONDecoder().decode
+_decode_first_json = json.JSONDecoder().raw_decode
+
+
 class _Json:
     """The default: what a browser could be given. Tuples come back as lists."""
 
-    _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-    _decode = json.JSONDecoder().decode
-    _decode_first = json.JSONDecoder().raw_decode
+    @staticmethod
+    def dumps(data):
+        return _encode_json(data).encode("utf-8", "surrogatepass")
 
-    @classmethod
-    def dumps(cls, data):
-        return cls._encode(data).encode("utf-8", "surrogatepass")
-
-    @classmethod
-    def loads(cls, data):
+    @staticmethod
+    def loads(data):
         text = data.decode("utf-8", "surrogatepass")
-        value, end = cls._decode_first(text)  # knows no space around it, so it is quicker, and enough for what `dumps` makes
-        return value if end == len(text) else cls._decode(text)
+        value, end = _decode_first_json(text)  # knows no space around it, so it is quicker, and enough for what `dumps` makes
+        return value if end == len(text) else _decode_json(text)
 
 
 def _pickle():

@@ -182,10 +182,10 @@ impl Unanswered {
 impl Exchange {
     /// The frame of a question, without a save's data.
     fn question(&self, request: &Request<'_>) -> Result<Vec<u8>, Unanswered> {
-        let mut out = Vec::with_capacity(HEADER + 128);
+        let data = if let Request::Save(save) = request { save.data.len() } else { 0 };
+        let mut out = Vec::with_capacity(HEADER + 128 + data);
         out.resize(HEADER, 0);
         request.encode(&mut out).map_err(|e| Unanswered::Wrong(e.to_string()))?;
-        let data = if let Request::Save(save) = request { save.data.len() } else { 0 };
         let header = self.way.header(Kind::Session, request.op() as u16, out.len() - HEADER + data);
         if let Some(place) = out.first_chunk_mut::<HEADER>() {
             *place = header;
