@@ -225,7 +225,14 @@ impl Worker {
         loop {
             assert!(poll_until(&mut fds, soon()).unwrap() > 0, "nothing came in time");
             if fds[0].revents().is_empty() {
-                return false;
+                // HELD goes out before the word to droverd.
+                let held = Header { len: 0, number: exchange.number, kind: Kind::Held, code: 0 }.encode();
+                let mut first = held.map(|_| 0);
+                let peeked = drover_sys::peek::peek(&exchange.near, &mut first, &mut Vec::new());
+                if peeked != Ok(held.len()) || first != held {
+                    return false;
+                }
+                readable(control);
             }
             let message = self.receive();
             if !matches!(message.0, FromWorker::Activity(_)) {
