@@ -4,7 +4,7 @@
 //! never: start a thread, fork without exec, wait without a deadline. Called by: `lifecycle`, in the parent only.
 use super::{ffi, log};
 use crate::messages::Code;
-use drover_sys::{Errno, channel, memfile};
+use drover_sys::{Errno, channel, memfile, signals};
 use drover_wire::control::{self, Configuration, ToSupervisor};
 use parking_lot::Mutex;
 use std::ffi::{CString, OsStr, c_int, c_void};
@@ -276,7 +276,7 @@ fn died(pid: i32, status: c_int) {
 /// Whether a death after so long makes one think that droverd cannot run. One that somebody kills can, however often that is done: it is only
 /// not started more than once a second for it.
 const fn is_quick(status: c_int, ran: Duration) -> bool {
-    let killed = libc::WIFSIGNALED(status) && matches!(libc::WTERMSIG(status), libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGHUP);
+    let killed = libc::WIFSIGNALED(status) && signals::is_sent_to_end(libc::WTERMSIG(status));
     ran.as_millis() < if killed { 1000 } else { 5000 }
 }
 

@@ -29,15 +29,15 @@ impl Supervisor {
             }
             Err(e) => {
                 unit.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
-                self.unstarted(id, number, e.to_string());
+                self.unstarted(id, number, e.to_string(), false);
             }
         }
     }
 
-    /// There will be no process for this worker.
-    pub fn unstarted(&mut self, id: u32, worker: Number, reason: String) {
+    /// There will be no process for this worker. `killed`: somebody has ended what was to become it, or its template.
+    pub fn unstarted(&mut self, id: u32, worker: Number, reason: String, killed: bool) {
         self.gate.leave((id, worker));
-        self.feed(id, Event::Unstarted { worker, reason, killed: false });
+        self.feed(id, Event::Unstarted { worker, reason, killed });
     }
 
     /// Listens to a worker from now on.

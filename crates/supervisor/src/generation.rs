@@ -3,8 +3,9 @@
 //! Responsible for: the old generation serving until the new one does, and new processes never being started faster than the
 //! back-off allows. Must never: end an old worker before a new one serves. Called by: [`crate::pool`].
 #![forbid(unsafe_code)]
+use crate::changed::remember;
 use crate::messages::Code;
-use crate::pool::{Action, Broken, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log, remember};
+use crate::pool::{Action, Broken, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log};
 use std::collections::BTreeSet;
 use std::time::Duration;
 

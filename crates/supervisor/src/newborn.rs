@@ -8,7 +8,7 @@
 //! subreaper). The worker says Hello before any Python code runs in it, and the kernel puts the sender's id beside the message.
 use crate::messages::Code;
 use crate::poller::Source;
-use crate::pool::{Event, Now, Number};
+use crate::pool::{Now, Number};
 use crate::process::{Ends, Process, ends};
 use crate::settings::Settings;
 use crate::supervisor::{Supervisor, now};
@@ -46,7 +46,7 @@ impl Supervisor {
         let (unit, generation, settings) = (process.unit, process.generation, process.settings.clone());
         let (ours, theirs) = match ends() {
             Ok(made) => made,
-            Err(e) => return self.unstarted(unit, number, e.to_string()),
+            Err(e) => return self.unstarted(unit, number, e.to_string(), false),
         };
         let told = process.control.as_ref().ok_or(Errno::PIPE).and_then(|control| {
             name_senders(&ours.control, true)?;
@@ -62,7 +62,7 @@ impl Supervisor {
                 self.next_newborn = self.next_newborn.wrapping_add(1);
             }
             Err(Errno::PIPE | Errno::CONNRESET) => self.template_hung_up(template, Some(number)),
-            Err(e) => self.unstarted(unit, number, format!("cannot tell the template to fork: {e}")),
+            Err(e) => self.unstarted(unit, number, format!("cannot tell the template to fork: {e}"), false),
         }
     }
 
@@ -124,8 +124,7 @@ impl Supervisor {
         let Some(newborn) = self.newborns.remove(&id) else { return };
         self.poller.remove(&newborn.ends.control);
         if !newborn.abandoned {
-            self.gate.leave((newborn.unit, newborn.number));
-            self.feed(newborn.unit, Event::Unstarted { worker: newborn.number, reason: reason.to_owned(), killed });
+            self.unstarted(newborn.unit, newborn.number, reason.to_owned(), killed);
         }
         self.fork_next(newborn.template);
     }

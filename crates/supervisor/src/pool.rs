@@ -11,7 +11,6 @@
 #![forbid(unsafe_code)]
 use crate::backoff::Backoff;
 use crate::changed::Held;
-pub(crate) use crate::changed::remember;
 pub use crate::events::{Action, Event, Limits, Now, Number, Path, ScriptFailure, Token, Why};
 use crate::messages::Code;
 use crate::scale::Scale;

@@ -7,7 +7,7 @@ use crate::peer::Peer;
 use crate::pool::{Now, Number};
 use crate::settings::Settings;
 use crate::spawn::{Place, SpawnError, launch};
-use drover_sys::Errno;
+use drover_sys::{Errno, signals};
 use drover_sys::channel::{packet_pair, send};
 use drover_sys::spawn::Child;
 use drover_wire::control::{ToWorker, encode};
@@ -145,8 +145,8 @@ pub enum Ended {
 
 /// Ended by a signal that somebody sends to end a process, not one that its own fault brings.
 fn is_killed(status: WaitStatus) -> bool {
-    let by = |signal: Signal| status.terminating_signal() == Some(signal.as_raw());
-    [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1].into_iter().any(by)
+    // SIGUSR1 ends a worker too, as httpd's children.
+    status.terminating_signal().is_some_and(|signal| signals::is_sent_to_end(signal) || signal == signals::USER1)
 }
 
 fn describe(status: WaitStatus) -> String {

@@ -67,7 +67,7 @@ impl Supervisor {
             return self.fork_next(pid);
         }
         let Some(unit) = self.units.get(&id) else { return };
-        let Some(queue) = &unit.queue else { return self.unstarted(id, number, "the group is gone".to_owned()) };
+        let Some(queue) = &unit.queue else { return self.unstarted(id, number, "the group is gone".to_owned(), false) };
         match start(id, number, generation, &unit.settings, &queue.receive, &self.place) {
             Ok((process, outputs)) => {
                 let pid = process.pid().as_raw_nonzero().get().unsigned_abs();
@@ -89,7 +89,7 @@ impl Supervisor {
             }
             Err(e) => {
                 unit.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
-                self.unstarted(id, number, e.to_string());
+                self.unstarted(id, number, e.to_string(), false);
             }
         }
     }
@@ -185,8 +185,7 @@ impl Supervisor {
         let Some(template) = self.templates.get_mut(&pid) else { return };
         let (unit, waiting) = (template.process.unit, std::mem::take(&mut template.waiting));
         for worker in waiting {
-            self.gate.leave((unit, worker));
-            self.feed(unit, Event::Unstarted { worker, reason: reason.to_owned(), killed });
+            self.unstarted(unit, worker, reason.to_owned(), killed);
         }
     }
 

@@ -20,6 +20,12 @@ pub const PIPE: i32 = libc::SIGPIPE;
 /// httpd's graceful restart.
 pub const USER1: i32 = libc::SIGUSR1;
 
+/// Whether a process that this signal has ended was ended by somebody, not by a fault of its own.
+#[must_use]
+pub const fn is_sent_to_end(signal: i32) -> bool {
+    matches!(signal, libc::SIGKILL | TERMINATE | INTERRUPT | HANGUP)
+}
+
 /// The signal for which a worker's `faulthandler` writes all stacks; a real-time one, which nobody else uses.
 #[must_use]
 pub fn dump() -> Signal {
