@@ -54,12 +54,6 @@ impl Mpm {
     pub const fn for_sessions(&self) -> choice::Mpm {
         choice::Mpm { threaded: self.threaded, forked: self.forked, max_daemons: self.daemons }
     }
-
-    /// Whether all requests see the same memory: the sessions' rule.
-    #[must_use]
-    pub fn shares_memory(&self) -> bool {
-        choice::choose(&choice::Asked::Memory, self.for_sessions()).is_ok()
-    }
 }
 
 impl fmt::Display for Mpm {
@@ -73,7 +67,7 @@ impl fmt::Display for Mpm {
             self.daemons,
             self.threads,
             self.slots(),
-            if self.shares_memory() { "are one process and share" } else { "do not share" }
+            if self.for_sessions().shares_memory() { "are one process and share" } else { "do not share" }
         )
     }
 }

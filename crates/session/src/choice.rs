@@ -30,6 +30,14 @@ pub struct Mpm {
     pub max_daemons: i32,
 }
 
+impl Mpm {
+    /// Whether all requests see the same memory.
+    #[must_use]
+    pub const fn shares_memory(&self) -> bool {
+        self.threaded && (!self.forked || self.max_daemons == 1)
+    }
+}
+
 /// Where sessions are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kept {
@@ -60,12 +68,11 @@ pub struct Refused(pub Mpm);
 
 /// Chooses.
 pub fn choose(asked: &Asked, mpm: Mpm) -> Result<Choice, Refused> {
-    let alone = mpm.threaded && (!mpm.forked || mpm.max_daemons == 1);
     let kept = match asked {
         Asked::Off => Kept::Off,
         Asked::Disk => Kept::Disk,
         Asked::Socache(provider, arguments) => Kept::Socache(provider.clone(), arguments.clone()),
-        Asked::Auto | Asked::Memory if alone => Kept::Memory,
+        Asked::Auto | Asked::Memory if mpm.shares_memory() => Kept::Memory,
         Asked::Auto => Kept::Disk,
         Asked::Memory => return Err(Refused(mpm)),
     };

@@ -287,17 +287,11 @@ impl Disk {
         Err(refused(ErrorKind::AlreadyExists.into()))
     }
 
-    /// An empty file would become a new store.
-    fn is_there(&self) -> std::io::Result<()> {
-        let data = std::fs::metadata(self.store().join("data.mdb"))?;
-        if data.len() > 0 { Ok(()) } else { Err(ErrorKind::NotFound.into()) }
-    }
-
     /// With `None` as large as any process has had it.
     fn open(&self, map_size: Option<usize>) -> Result<Opened, Trouble> {
         let path = self.store();
         let refused = |e: std::io::Error| Trouble::Told(Error::Unavailable(format!("{}: {e}", path.display())));
-        match if self.only_existing { self.is_there() } else { DirBuilder::new().mode(0o700).create(&path) } {
+        match if self.only_existing { is_begun(&self.directory) } else { DirBuilder::new().mode(0o700).create(&path) } {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(refused(e)),
             _ => {}
         }
@@ -363,6 +357,12 @@ impl Disk {
             self.commit(txn)
         })
     }
+}
+
+/// Whether there is a store below this directory. An empty file is none: it would become a new one.
+pub(crate) fn is_begun(directory: &Path) -> std::io::Result<()> {
+    let data = std::fs::metadata(directory.join("store/data.mdb"))?;
+    if data.len() > 0 { Ok(()) } else { Err(ErrorKind::NotFound.into()) }
 }
 
 /// Held while a store is moved aside or opened, so that two processes do not move each other's.

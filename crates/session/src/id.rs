@@ -72,6 +72,14 @@ impl Key {
         good.then(|| Self::hash(scope, name))
     }
 
+    /// The one of several parts that is this key's: always the same one.
+    pub(crate) fn part<'p, T, const N: usize>(&self, parts: &'p [T; N]) -> &'p T {
+        const { assert!(N > 0) };
+        let [first, ..] = self.0;
+        #[allow(clippy::indexing_slicing)] // the remainder is below N
+        &parts[usize::from(first) % N]
+    }
+
     fn hash(scope: &[u8], name: &[u8]) -> Self {
         let len = u64::try_from(scope.len()).unwrap_or(u64::MAX);
         Self(Sha256::new().chain_update(len.to_le_bytes()).chain_update(scope).chain_update(name).finalize().into())

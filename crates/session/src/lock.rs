@@ -164,8 +164,7 @@ impl Locks {
     }
 
     fn table(&self, key: &Key) -> &Mutex<Table> {
-        let [first, ..] = &self.tables;
-        self.tables.get(usize::from(key.0[0]) % TABLES).unwrap_or(first)
+        key.part(&self.tables)
     }
 
     /// Holds a session. Waits until `until` (CLOCK_MONOTONIC nanoseconds), or until `cancelled` says so. Not re-entrant.

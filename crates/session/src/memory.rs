@@ -21,7 +21,7 @@ const STEP: usize = 500;
 #[derive(Debug)]
 pub struct Memory {
     disk: Disk,
-    shards: Vec<Mutex<Shard>>,
+    shards: Box<[Mutex<Shard>; SHARDS]>,
     /// Bytes that a shard may take.
     most: u64,
     alone: RwLock<bool>,
@@ -82,19 +82,18 @@ impl Memory {
     /// Empty, and a window on the disk until [`Memory::begin_alone`].
     #[must_use]
     pub fn new(disk: Disk, bytes: u64) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let shards = Box::new(std::array::from_fn(|_| Mutex::default()));
         Self { disk, shards, most: bytes / SHARDS as u64, alone: RwLock::new(false) }
     }
 
-    fn shard(&self, key: &Key) -> Result<&Mutex<Shard>, Error> {
-        let [first, ..] = key.0;
-        self.shards.get(usize::from(first) % SHARDS).ok_or_else(|| Error::Unavailable("no memory".into()))
+    fn shard(&self, key: &Key) -> &Mutex<Shard> {
+        key.part(&self.shards)
     }
 
     /// From now on nobody else uses the disk.
     pub fn begin_alone(&self) {
         let mut alone = self.alone.write();
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             *shard.lock() = Shard::default();
         }
         *alone = true;
@@ -107,7 +106,7 @@ impl Memory {
             return Ok(());
         }
         let mut lost = None;
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             let shard = std::mem::take(&mut *shard.lock());
             let dirty: Vec<(Key, &Record)> =
                 shard.slots.iter().filter(|(_, slot)| slot.dirty).map(|(key, slot)| (*key, &slot.record)).collect();
@@ -183,7 +182,7 @@ impl Engine for Memory {
         if !*alone {
             return self.disk.load(key, now_ms);
         }
-        let mut shard = self.shard(key)?.lock();
+        let mut shard = self.shard(key).lock();
         let found = self.find(&mut shard, key, now_ms)?;
         Ok(found.record().filter(|record| !record.is_expired(now_ms)).cloned())
     }
@@ -193,7 +192,7 @@ impl Engine for Memory {
         if !*alone {
             return self.disk.put(key, record, how, now_ms);
         }
-        let mut shard = self.shard(key)?.lock();
+        let mut shard = self.shard(key).lock();
         let found = self.find(&mut shard, key, now_ms)?;
         let lives = found.record().is_some_and(|record| !record.is_expired(now_ms));
         match how {
@@ -223,7 +222,7 @@ impl Engine for Memory {
         if !*alone {
             return self.disk.touch(key, accessed_ms);
         }
-        let mut shard = self.shard(key)?.lock();
+        let mut shard = self.shard(key).lock();
         if matches!(self.find(&mut shard, key, accessed_ms)?, Found::OnDisk(_)) {
             return self.disk.touch(key, accessed_ms);
         }
@@ -240,7 +239,7 @@ impl Engine for Memory {
         if !*alone {
             return self.disk.remove(key, now_ms);
         }
-        let mut shard = self.shard(key)?.lock();
+        let mut shard = self.shard(key).lock();
         // The disk first: if that fails, memory has the newest record still, and no older one comes back to life.
         let lived = match shard.slots.get(key) {
             Some(slot) if !slot.on_disk => false,
@@ -253,7 +252,7 @@ impl Engine for Memory {
         let alone = self.alone.read();
         let mut swept = Swept::default();
         if *alone {
-            for shard in &self.shards {
+            for shard in self.shards.iter() {
                 swept.removed += self.sweep_shard(&mut shard.lock(), now_ms, budget.saturating_sub(swept.removed))?;
             }
             swept.more = swept.removed >= budget;
@@ -270,7 +269,7 @@ impl Engine for Memory {
         let _alone = self.alone.read();
         let disk = self.disk.figures()?;
         let mut figures = Figures { sessions: disk.sessions, bytes: disk.bytes };
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             let shard = shard.lock();
             figures.sessions += shard.slots.values().filter(|slot| !slot.on_disk).count() as u64;
             figures.bytes += shard.bytes;

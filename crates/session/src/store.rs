@@ -80,6 +80,19 @@ enum Standing {
     Leaving,
 }
 
+/// So many steps of a sweep at most.
+pub(crate) fn sweep(engine: &dyn Engine, now_ms: u64, steps: usize) -> Result<Swept, Error> {
+    let mut all = Swept { removed: 0, more: true };
+    for _ in 0..steps {
+        let step = engine.sweep(now_ms, STEP)?;
+        all = Swept { removed: all.removed + step.removed, more: step.more };
+        if !step.more {
+            break;
+        }
+    }
+    Ok(all)
+}
+
 pub(crate) fn lock_file(directory: &Path) -> Result<File, Error> {
     let path = directory.join("locks");
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -292,19 +305,12 @@ impl Sessions {
     pub fn sweep(&self, now_ms: u64) -> Result<Swept, Error> {
         let engine = self.engine()?;
         let owner = self.owner();
-        let mut all = Swept::default();
-        if owner.try_sweep() {
-            let result = (0..STEPS).try_for_each(|_| {
-                let step = engine.sweep(now_ms, STEP)?;
-                all = Swept { removed: all.removed + step.removed, more: step.more };
-                if step.more { Ok(()) } else { Err(None) }
-            });
-            owner.end_sweep();
-            if let Err(Some(e)) = result.map_err(|e: Option<Error>| e) {
-                return Err(e);
-            }
+        if !owner.try_sweep() {
+            return Ok(Swept::default());
         }
-        Ok(all)
+        let swept = sweep(engine, now_ms, STEPS);
+        owner.end_sweep();
+        swept
     }
 
     /// Holds a session against everybody else; see [`Locks::lock`].

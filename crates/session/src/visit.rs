@@ -2,10 +2,10 @@
 //!
 //! Responsible for: sessions of scopes that no request asks for any more not staying for ever. Must never: make a store, disturb whoever uses one,
 //! or keep one open. Not for a store that this process has open. Called by: `src/session/stores.rs`.
-use crate::disk::{Disk, Say};
+use crate::disk::{self, Disk, Say};
 use crate::engine::{Engine, Error, Swept};
 use crate::owner::Owner;
-use crate::store::{Limits, lock_file};
+use crate::store::{Limits, lock_file, sweep};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -13,17 +13,13 @@ use std::time::{Duration, SystemTime};
 pub const REST: Duration = Duration::from_secs(600);
 /// How long a visit waits for others: hardly at all.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// Expired sessions that are looked at in one step, and steps of one visit.
-const STEP: usize = 200;
+/// Steps of a sweep in one visit.
 const STEPS: usize = 10;
 
 /// When somebody has looked after the store of this directory last; `None`: there is none.
 #[must_use]
 pub fn looked_after(directory: &Path) -> Option<SystemTime> {
-    let data = std::fs::metadata(directory.join("store/data.mdb")).ok()?;
-    if data.len() == 0 {
-        return None;
-    }
+    disk::is_begun(directory).ok()?;
     std::fs::metadata(directory.join("locks")).ok()?.modified().ok()
 }
 
@@ -47,14 +43,7 @@ pub fn visit(directory: &Path, limits: &Limits, now_ms: u64, say: Say) -> Result
     owner.note_looked_after(SystemTime::now());
     let disk =
         Disk::new(directory, limits.disk_bytes, limits.always_sync, lock_file(directory)?, say).with_patience(PATIENCE).only_existing();
-    let mut all = Swept { removed: 0, more: true };
-    for _ in 0..STEPS {
-        let step = disk.sweep(now_ms, STEP)?;
-        all = Swept { removed: all.removed + step.removed, more: step.more };
-        if !step.more {
-            break;
-        }
-    }
+    let all = sweep(&disk, now_ms, STEPS)?;
     disk.sync()?;
     if all.more {
         owner.note_looked_after(SystemTime::UNIX_EPOCH);
