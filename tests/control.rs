@@ -7,7 +7,8 @@ use serde_json::Value;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
-fn drover(httpd: &Httpd, arguments: &[&str]) -> Command {
+/// `drover` with these arguments, for this server.
+pub fn drover(httpd: &Httpd, arguments: &[&str]) -> Command {
     let mut command = Command::new(paths::drover());
     command.args(arguments).arg("--socket").arg(httpd.site.dir().join("run/drover.sock")).current_dir("/");
     command

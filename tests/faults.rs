@@ -8,7 +8,7 @@
 //! bytes are a message's first, so that the receiver can know. Short writes are made for real, by sockets with the smallest buffer.
 use crate::harness::inject::{Injection, Limit, Lowered, Scope, lowest_free, shrink_buffers};
 use crate::harness::wait::PATIENCE;
-use crate::harness::{Httpd, Mpm, Request, Site, paths, processes, until};
+use crate::harness::{Httpd, Mpm, Request, Site, processes, until};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -386,10 +386,8 @@ fn suffer<F: Sync>(
 
 /// Gives droverd something to do: a new generation, and a worker that leaves.
 fn churn(httpd: &Httpd) {
-    let socket = httpd.site.dir().join("run/drover.sock");
-    let mut reload = std::process::Command::new(paths::drover());
-    let reload = reload.args(["reload", "app", "--socket"]).arg(socket).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let mut reload = reload.expect("drover");
+    let mut reload = crate::control::drover(httpd, &["reload", "app"]);
+    let mut reload = reload.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("drover");
     if let Some(worker) = httpd.workers().first() {
         kill(worker, Signal::TERM);
         until("its end", || !processes::is_alive(worker));

@@ -4,7 +4,7 @@
 //! seconds in `make test` and for MINUTES in `make soak`; the order of events comes from a seed that a failure prints. Called by:
 //! `main.rs`.
 use crate::graceful::{ask, code};
-use crate::harness::{Httpd, Site, paths, processes, until};
+use crate::harness::{Httpd, Site, processes, until};
 use crate::lifecycle::change;
 use rustix::process::Signal;
 use std::sync::Mutex;
@@ -81,10 +81,8 @@ impl Story {
 
 /// What `drover` says; `None`: it could not ask droverd.
 fn drover(httpd: &Httpd, arguments: &[&str]) -> Option<String> {
-    let socket = httpd.site.dir().join("run/drover.sock");
-    let mut command = std::process::Command::new(paths::drover());
-    let output = command.args(arguments).arg("--socket").arg(socket).output().ok().filter(|o| o.status.success());
-    output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
+    let (ok, said, _) = crate::control::run(httpd, arguments);
+    ok.then_some(said)
 }
 
 /// Whether a worker serves that is not dead or about to go, as far as droverd knows or as the test has seen to it.

@@ -211,7 +211,7 @@ class Session(MutableMapping):
     def _load(self, lock):
         key, record, default, serializer, max_size, engine = self._calls.open(None, lock)
         state = _State()
-        state.serializer = self._own or _serializers.get(serializer) or _serializer(serializer)
+        state.serializer = self._own or _serializer(serializer)
         state.engine = engine
         state.max_size = max_size
         state.default_timeout = default
@@ -245,12 +245,12 @@ class Session(MutableMapping):
     def _change(self):
         if self._read_only:
             raise SessionError("the session was taken with read_only() and cannot be changed")
-        state = self._state or self._touch()
+        state = self._opened()
         state.changed = True
         return state
 
     def __getitem__(self, key):
-        state = self._state or self._touch()
+        state = self._opened()
         value = state.data[key]
         if type(value) not in _PLAIN:
             state.handed_out = True
@@ -258,7 +258,7 @@ class Session(MutableMapping):
 
     def get(self, key, default=None):
         """The value under a key, or `default`."""
-        state = self._state or self._touch()
+        state = self._opened()
         value = state.data.get(key, default)
         if type(value) not in _PLAIN:
             state.handed_out = True
@@ -293,7 +293,7 @@ class Session(MutableMapping):
 
     def copy(self):
         """The values as a dict of their own."""
-        state = self._state or self._touch()
+        state = self._opened()
         state.handed_out = True
         return dict(state.data)
 
@@ -322,7 +322,7 @@ class Session(MutableMapping):
     @property
     def timeout(self):
         """Seconds without a request after which it expires. Can be set, for this session alone; DroverSessionTimeout is what new ones get."""
-        state = self._state or self._touch()
+        state = self._opened()
         return state.timeout or state.default_timeout
 
     @timeout.setter
@@ -376,7 +376,7 @@ class Session(MutableMapping):
         """Removes the session and has the client forget its cookie. What is put in afterwards makes a new one."""
         if self._read_only:
             raise SessionError("the session was taken with read_only() and cannot be changed")
-        state = self._state or self._touch()
+        state = self._opened()
         if not state.is_new:
             self._calls.remove(state.id, True)
         state.data = {}
@@ -434,12 +434,7 @@ class Session(MutableMapping):
     # Saving.
 
     def _bytes(self, state):
-        try:
-            data = state.serializer.dumps(state.data)
-        except Exception:
-            data = None
-        if data is None:
-            data = _dumps(state.serializer, state.data)  # says whose fault it is
+        data = _dumps(state.serializer, state.data)
         if type(data) is not bytes:
             raise TypeError("the session's serializer must give bytes, not %s" % type(data).__name__)
         if len(data) > state.max_size:
@@ -475,15 +470,14 @@ class Session(MutableMapping):
     def _before_head(self, last):
         """The worker is about to send the head. `last`: none of the application's code runs any more. Only called when touched."""
         state = self._state
-        if state is None or not self._autosave or not (state.changed or self._is_changed(state)):
+        if state is None or not self._autosave or not self._is_changed(state):
             return
         if state.is_new and not last:
             self._save(state, True)  # its id is needed, should it be changed again
             return
         data = self._bytes(state)
         self._calls.save_with_head(state.id, data, self._put(state), state.timeout, state.created_ms, state.is_new)
-        state.loaded = data
-        state.changed = False
+        self._saved(state, data)
 
     def _before_end(self):
         """The answer is complete, its head was sent before."""

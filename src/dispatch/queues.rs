@@ -100,16 +100,6 @@ impl Queues {
 
     /// Asks droverd; when it dies over the question, the next one.
     fn ask(&self, key: &Key, script: Script, wake: &Wake, until: u64) -> Result<OwnedFd, DispatchError> {
-        for _ in 0..TRIES {
-            if let Some(queue) = self.ask_once(key, script.clone(), wake, until)? {
-                return Ok(queue);
-            }
-        }
-        Err(DispatchError::SupervisorSilent)
-    }
-
-    /// `None`: whoever had the question has died.
-    fn ask_once(&self, key: &Key, script: Script, wake: &Wake, until: u64) -> Result<Option<OwnedFd>, DispatchError> {
         let message = control::encode(&OpenQueue {
             version: drover_wire::VERSION.to_owned(),
             group: key.group.clone(),
@@ -117,9 +107,19 @@ impl Queues {
             script,
         })
         .map_err(DispatchError::TooLarge)?;
+        for _ in 0..TRIES {
+            if let Some(queue) = self.ask_once(&message, wake, until)? {
+                return Ok(queue);
+            }
+        }
+        Err(DispatchError::SupervisorSilent)
+    }
+
+    /// `None`: whoever had the question has died.
+    fn ask_once(&self, question: &[u8], wake: &Wake, until: u64) -> Result<Option<OwnedFd>, DispatchError> {
         let (near, far) = channel::packet_pair().map_err(|e| DispatchError::System("cannot make a socket pair", e))?;
         loop {
-            match channel::send(&self.broker, &[&message], &[far.as_fd()], false) {
+            match channel::send(&self.broker, &[question], &[far.as_fd()], false) {
                 Ok(_) => break,
                 Err(Errno::AGAIN) => wait_for(&self.broker, PollFlags::OUT, wake, until)?,
                 Err(e) => return Err(DispatchError::System("cannot reach droverd", e)),

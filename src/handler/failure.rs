@@ -86,6 +86,7 @@ pub const fn verdict(failed: &Failed) -> Verdict {
         Failed::Session(_) => (503, Level::Error, Code::SessionUnavailable, Some(5)),
         Failed::Overloaded(_) => (503, Level::Warn, Code::Overloaded, Some(5)),
         Failed::ClientGone => (400, Level::Info, Code::ClientGone, None),
+        Failed::Filter(NotPassed::Answered) => (500, Level::Info, Code::FilterFailed, None),
         Failed::Filter(_) => (500, Level::Error, Code::FilterFailed, None),
     };
     Verdict { status, level, code, retry_after }

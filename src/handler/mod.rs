@@ -183,7 +183,7 @@ fn fail(r: &mut Request<'_>, broken: &Broken, group: &[u8]) -> Verdict {
     let v = verdict(&broken.failed);
     let of = format!("(group '{}')", group.escape_ascii());
     if broken.failed == Failed::Filter(NotPassed::Answered) {
-        r.log(Level::Info, v.code, &format!("{} {of}", broken.failed));
+        r.log(v.level, v.code, &format!("{} {of}", broken.failed));
         return Verdict::FilterError;
     }
     if broken.sent {

@@ -182,10 +182,10 @@ impl Unanswered {
 impl Exchange {
     /// The frame of a question, without a save's data.
     fn question(&self, request: &Request<'_>) -> Result<Vec<u8>, Unanswered> {
-        let data = if let Request::Save(save) = request { save.data.len() } else { 0 };
-        let mut out = Vec::with_capacity(HEADER + 128 + data);
+        let mut out = Vec::with_capacity(HEADER + 128);
         out.resize(HEADER, 0);
         request.encode(&mut out).map_err(|e| Unanswered::Wrong(e.to_string()))?;
+        let data = if let Request::Save(save) = request { save.data.len() } else { 0 };
         let header = self.way.header(Kind::Session, request.op() as u16, out.len() - HEADER + data);
         if let Some(place) = out.first_chunk_mut::<HEADER>() {
             *place = header;
@@ -277,7 +277,6 @@ impl SessionCalls {
                 opened
             }
             None => {
-                drop(exchange);
                 payload = self.ask(py, &Request::Open { key: key.as_deref(), lock })?;
                 Opened::decode(&payload).map_err(|e| unread(py, e))?
             }
