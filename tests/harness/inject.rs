@@ -2,6 +2,7 @@
 //!
 //! Responsible for: a fault being in force before the test goes on, being counted, and being gone afterwards. Must never: let a test pass
 //! because nothing could be injected: where ptrace is not permitted it fails and says so. Called by: `faults.rs`.
+use super::processes;
 use super::site::is_root;
 use super::wait::{PATIENCE, poll};
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -70,7 +71,7 @@ impl Injection {
 
     /// Waits until every thread waits in a call that is the kernel's own: strace that lets one go while it leaves a call out makes it ENOSYS.
     fn wait_for_rest(&self) {
-        let _ = poll(|| self.pids.iter().all(|pid| is_at_rest(*pid)).then_some(()));
+        let _ = poll(|| self.pids.iter().all(|pid| processes::is_at_rest(*pid)).then_some(()));
     }
 
     fn end(&mut self) {
@@ -91,13 +92,6 @@ impl Drop for Injection {
             self.end();
         }
     }
-}
-
-/// All threads sleep; so does a process that has ended.
-fn is_at_rest(pid: i32) -> bool {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let state = |path: PathBuf| std::fs::read_to_string(path.join("stat")).ok()?.rsplit_once(") ")?.1.chars().next();
-    threads.map(|thread| state(thread.path())).all(|state| matches!(state, None | Some('S' | 'Z' | 'X')))
 }
 
 fn lines(stderr: ChildStderr) -> Receiver<String> {

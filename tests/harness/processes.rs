@@ -71,6 +71,13 @@ pub fn is_alive(p: &Process) -> bool {
     process(p.pid).is_some_and(|now| now.started == p.started && now.state != 'Z' && now.state != 'X')
 }
 
+/// All threads sleep; so does a process that has ended.
+pub fn is_at_rest(pid: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let state = |path: std::path::PathBuf| std::fs::read_to_string(path.join("stat")).ok()?.rsplit_once(") ")?.1.chars().next();
+    threads.map(|thread| state(thread.path())).all(|state| matches!(state, None | Some('S' | 'Z' | 'X')))
+}
+
 /// Paths of Unix sockets below `dir`.
 pub fn sockets_below(dir: &Path) -> Vec<String> {
     let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
