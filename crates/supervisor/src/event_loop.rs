@@ -6,6 +6,7 @@ use crate::arguments::Inherited;
 use crate::messages::Code;
 use crate::poller::Source;
 use crate::pool::Event;
+use crate::reserve::Reserve;
 use crate::store::Stored;
 use crate::supervisor::Supervisor;
 use drover_sys::Errno;
@@ -26,6 +27,7 @@ pub struct EventLoop {
     signals: Signals,
     control: Option<OwnedFd>,
     broker: OwnedFd,
+    reserve: Reserve,
     parent: Pid,
     /// Error logs that came ahead of their configuration.
     logs: Vec<OwnedFd>,
@@ -55,8 +57,20 @@ impl EventLoop {
             supervisor.main.message(Code::TakenOver, None, None, &[taken.len().to_string()]);
         }
         let buffer = vec![0; MAX_CONTROL];
-        let (logs, control) = (Vec::new(), Some(control));
-        Ok(Self { supervisor, signals, control, broker, parent, logs, taken, configured: false, stopped: false, ending: false, buffer })
+        Ok(Self {
+            supervisor,
+            signals,
+            control: Some(control),
+            broker,
+            reserve: Reserve::default(),
+            parent,
+            logs: Vec::new(),
+            taken,
+            configured: false,
+            stopped: false,
+            ending: false,
+            buffer,
+        })
     }
 
     /// Runs until everything has ended.
@@ -66,6 +80,7 @@ impl EventLoop {
             self.parent_gone();
         }
         while !(self.ending && self.supervisor.is_empty()) {
+            self.reserve.fill();
             self.supervisor.tick();
             let until = self.supervisor.deadline().map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
             for source in self.supervisor.poller.wait(until)? {
@@ -123,7 +138,7 @@ impl EventLoop {
         for _ in 0..AT_ONCE {
             let Some(control) = &self.control else { return };
             let mut fds = Vec::new();
-            match receive(control, &mut self.buffer, &mut fds, false) {
+            match self.reserve.lend(|| receive(control, &mut self.buffer, &mut fds, false)) {
                 Ok(0) | Err(Errno::CONNRESET) => return self.parent_gone(),
                 Ok(n) => match decode::<ToSupervisor>(self.buffer.get(..n).unwrap_or_default()) {
                     Ok(message) => self.on_message(message, fds),
@@ -173,7 +188,7 @@ impl EventLoop {
     fn on_broker(&mut self) {
         for _ in 0..AT_ONCE {
             let mut fds = Vec::new();
-            match receive(&self.broker, &mut self.buffer, &mut fds, false) {
+            match self.reserve.lend(|| receive(&self.broker, &mut self.buffer, &mut fds, false)) {
                 Ok(0) if has_ended(&self.broker) => return self.supervisor.poller.remove(&self.broker),
                 Ok(n) => match (decode::<OpenQueue>(self.buffer.get(..n).unwrap_or_default()), fds.first()) {
                     (Ok(open), Some(reply_to)) => self.supervisor.open_queue(open, reply_to),

@@ -27,6 +27,7 @@ mod generation;
 mod group;
 mod pool;
 mod replace;
+mod reserve;
 mod scale;
 #[cfg(test)]
 mod scenarios;
