@@ -104,3 +104,50 @@ mpm_test!(a_port_of_the_clients_choice_names_no_group, |site| {
     }
     assert_eq!(httpd.workers().len(), 1);
 });
+
+/// Counts in its session; `/scribble?BYTE` writes that byte over the memory of the queue's tokens, `/hole` takes its pages away.
+const SCRIBBLES: &str = r#"
+import ctypes
+
+def application(environ, start_response):
+    with open("/proc/self/maps") as maps:
+        begin, end = [int(n, 16) for n in next(line for line in maps if "mod_drover tokens" in line).split()[0].split("-")]
+    if environ["PATH_INFO"] == "/scribble":
+        ctypes.memset(begin, int(environ["QUERY_STRING"]), end - begin)
+        body = "done"
+    elif environ["PATH_INFO"] == "/hole":
+        MADV_REMOVE = 9
+        body = str(ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_REMOVE))
+    else:
+        session = environ["mod_drover.session"]
+        session["n"] = session.get("n", 0) + 1
+        body = str(session["n"])
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [body.encode()]
+"#;
+
+mpm_test!(who_writes_into_the_memory_of_tokens_loses_no_lock_and_takes_none_of_others, |site| {
+    let groups = "WSGIDaemonProcess other processes=1 threads=2\n\
+        WSGIScriptAlias /other @apps@/s.wsgi process-group=other application-group=%{GLOBAL}";
+    let site = site.script("s.wsgi", SCRIBBLES).daemon("processes=2 threads=2").config(groups).config("DroverSession disk");
+    let httpd = site.app("/", "s.wsgi").start();
+    let begin = |path: &str| httpd.get(path).header("Set-Cookie").expect("a cookie").split(';').next().expect("cookie").to_owned();
+    let sessions = [("/", begin("/")), ("/other", begin("/other"))];
+    let mut count = 1;
+    let mut check = |after: &str| {
+        for _ in 0..3 {
+            count += 1;
+            for (path, cookie) in &sessions {
+                let answer = httpd.request("GET", path).header("Cookie", cookie).send();
+                assert_eq!((answer.status, answer.text()), (200, count.to_string()), "{path} after {after}");
+            }
+        }
+    };
+    check("the start");
+    for byte in [255, 0, 1, 127] {
+        assert_eq!(httpd.ok(&format!("/scribble?{byte}")), "done");
+        check(&format!("{byte}s"));
+    }
+    assert_eq!(httpd.ok("/hole"), "0");
+    check("the hole");
+});

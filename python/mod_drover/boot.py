@@ -26,7 +26,7 @@ def main():
     ours = os.path.join(packages, "mod_wsgi")
     load("mod_drover", os.path.join(here, "__init__.py"), [here])
     load("mod_wsgi", os.path.join(ours, "__init__.py"), [ours])
-    drover.run(int(options["--control"]), int(options["--queue"]))
+    drover.run(int(options["--control"]), int(options["--queue"]), int(options["--tokens"]))
 
 
 if __name__ == "__main__":

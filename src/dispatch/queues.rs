@@ -4,6 +4,7 @@
 //! never: keep more pairs than `MAX_IDLE`, or wait past the caller's deadline. Called by: `handler`.
 use super::error::DispatchError;
 use super::way_back::{Pair, Wake};
+use drover_sys::token::Board;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{Errno, channel};
 use drover_wire::control::{self, OpenQueue, OpenReply, Script};
@@ -26,6 +27,8 @@ pub struct Key {
 #[derive(Debug)]
 pub struct Queue {
     pub(super) fd: OwnedFd,
+    /// For tokens that go with its requests; without it none do.
+    tokens: Option<Arc<Board>>,
     idle: Mutex<Vec<Pair>>,
     /// How many pairs all queues of this process keep.
     kept: Arc<AtomicUsize>,
@@ -36,6 +39,12 @@ pub struct Queue {
 const MAX_IDLE: usize = 96;
 
 impl Queue {
+    /// Where tokens lie that go with its requests.
+    #[must_use]
+    pub const fn tokens(&self) -> Option<&Arc<Board>> {
+        self.tokens.as_ref()
+    }
+
     pub(super) fn take_pair(&self) -> Result<Pair, DispatchError> {
         let Some(pair) = self.idle.lock().pop() else { return Pair::new() };
         self.kept.fetch_sub(1, Ordering::Relaxed);
@@ -56,6 +65,9 @@ impl Drop for Queue {
         self.kept.fetch_sub(self.idle.get_mut().len(), Ordering::Relaxed);
     }
 }
+
+/// What an opened queue is made of.
+type Opened = (OwnedFd, Option<Arc<Board>>);
 
 /// Deaths of droverd that one question outlives.
 const TRIES: usize = 10;
@@ -86,7 +98,8 @@ impl Queues {
         if let Some(queue) = self.known.read().get(key) {
             return Ok(Arc::clone(queue));
         }
-        let queue = Arc::new(Queue { fd: self.ask(key, script, wake, until)?, idle: Mutex::default(), kept: Arc::clone(&self.kept) });
+        let (fd, tokens) = self.ask(key, script, wake, until)?;
+        let queue = Arc::new(Queue { fd, tokens, idle: Mutex::default(), kept: Arc::clone(&self.kept) });
         Ok(Arc::clone(self.known.write().entry(key.clone()).or_insert(queue)))
     }
 
@@ -99,7 +112,7 @@ impl Queues {
     }
 
     /// Asks droverd; when it dies over the question, the next one.
-    fn ask(&self, key: &Key, script: Script, wake: &Wake, until: u64) -> Result<OwnedFd, DispatchError> {
+    fn ask(&self, key: &Key, script: Script, wake: &Wake, until: u64) -> Result<Opened, DispatchError> {
         let message = control::encode(&OpenQueue {
             version: drover_wire::VERSION.to_owned(),
             group: key.group.clone(),
@@ -116,7 +129,7 @@ impl Queues {
     }
 
     /// `None`: whoever had the question has died.
-    fn ask_once(&self, question: &[u8], wake: &Wake, until: u64) -> Result<Option<OwnedFd>, DispatchError> {
+    fn ask_once(&self, question: &[u8], wake: &Wake, until: u64) -> Result<Option<Opened>, DispatchError> {
         let (near, far) = channel::packet_pair().map_err(|e| DispatchError::System("cannot make a socket pair", e))?;
         loop {
             match channel::send(&self.broker, &[question], &[far.as_fd()], false) {
@@ -131,7 +144,11 @@ impl Queues {
         let n = channel::receive(&near, &mut buffer, &mut fds, false).map_err(|e| DispatchError::System("no answer from droverd", e))?;
         let Some(reply) = buffer.get(..n).filter(|b| !b.is_empty()) else { return Ok(None) };
         match control::decode(reply).map_err(DispatchError::Wire)? {
-            OpenReply::Opened => fds.pop().map(Some).ok_or_else(|| DispatchError::Refused("no descriptor came with the answer".into())),
+            OpenReply::Opened => {
+                let mut fds = fds.into_iter();
+                let queue = fds.next().ok_or_else(|| DispatchError::Refused("no descriptor came with the answer".into()))?;
+                Ok(Some((queue, fds.next().and_then(|file| Board::map(file).ok()).map(Arc::new))))
+            }
             OpenReply::UnknownGroup => Err(DispatchError::UnknownGroup),
             OpenReply::TooManyApplications { limit } => Err(DispatchError::TooManyApplications(limit)),
             OpenReply::Refused(why) => Err(DispatchError::Refused(why)),

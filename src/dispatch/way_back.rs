@@ -100,8 +100,6 @@ pub struct Outgoing<'m> {
     pub bytes: &'m [u8],
     /// Its number.
     pub number: u32,
-    /// The token that goes with it (`request::OFFERED`).
-    pub token: Option<BorrowedFd<'m>>,
     /// The worker may ask for sessions.
     pub sessions: bool,
 }
@@ -132,7 +130,7 @@ impl<'q> Exchange<'q> {
         until: u64,
         must_wait: &mut dyn FnMut(),
     ) -> Result<Self, DispatchError> {
-        let Outgoing { bytes: message, number, token, sessions } = message;
+        let Outgoing { bytes: message, number, sessions } = message;
         let Pair { near, far, cookie } = queue.take_pair()?;
         let (inline, file) = if is_external(message) {
             let (prefix, rest) = message.split_at_checked(PREFIX).ok_or(DispatchError::TooLarge(WireError::Short("prefix")))?;
@@ -140,13 +138,8 @@ impl<'q> Exchange<'q> {
         } else {
             (message, None)
         };
-        let mut fds = [far.as_fd(); 3];
-        let mut count = 1;
-        for (place, fd) in fds.iter_mut().skip(1).zip(file.iter().map(AsFd::as_fd).chain(token)) {
-            *place = fd;
-            count += 1;
-        }
-        let fds = fds.get(..count).unwrap_or_default();
+        let both = [far.as_fd(), file.as_ref().map_or(far.as_fd(), AsFd::as_fd)];
+        let fds = both.get(..if file.is_some() { 2 } else { 1 }).unwrap_or_default();
         loop {
             let pause = match channel::send(&queue.fd, &[inline], fds, false) {
                 Ok(_) => break,

@@ -39,7 +39,6 @@ use line::Line;
 use relay::{Answer, Broken, Limits};
 use select::Selection;
 use std::cell::RefCell;
-use std::os::fd::AsFd;
 
 /// What a request needs that outlives it.
 #[derive(Debug, Clone, Copy)]
@@ -158,13 +157,13 @@ fn run(r: &mut Request<'_>, task: Task<'_>, buffers: &mut Buffers) -> Result<Ans
     let find = || sessions::store(context, &scope);
     let mut session = sessions::begin(r, task, &scope, &find, limits.answer_by);
     ahead.clear();
-    let (flags, token) = session.as_mut().map_or((0, None), |session| session.send_ahead(r.cookies(), ahead));
-    prefix.flags |= flags;
+    if let Some(session) = &mut session {
+        session.send_ahead(r.cookies(), line.queue.tokens(), &mut prefix, ahead);
+    }
 
     let inline = body.get(..received.inline).unwrap_or_default();
     let bytes = message.finish(prefix, ahead, inline).map_err(DispatchError::TooLarge)?;
-    let token = token.as_ref().map(AsFd::as_fd);
-    let message = Outgoing { bytes, number: prefix.number, token, sessions: session.is_some() };
+    let message = Outgoing { bytes, number: prefix.number, sessions: session.is_some() };
     Delivery { task, line, ticket, message, limits, until, received: &received, session: session.as_mut() }.run(r, answer, body)
 }
 

@@ -173,7 +173,7 @@ fn sent<'q>(queue: &'q Queue, wake: &Wake) -> Exchange<'q> {
     let mut builder = Builder::default();
     builder.begin(b"/srv/a.wsgi", b"application").unwrap();
     let bytes = builder.finish(Prefix { number: 7, ..Prefix::default() }, b"", b"").unwrap();
-    let message = Outgoing { bytes, number: 7, token: None, sessions: true };
+    let message = Outgoing { bytes, number: 7, sessions: true };
     Exchange::send(queue, message, Vec::new(), wake, u64::MAX, &mut || {}).unwrap()
 }
 

@@ -8,10 +8,10 @@ use super::plan::Settings;
 use super::stores::now_ms;
 use drover_session::{Error, Guard, Id, Key, Offer, Record, Sessions, id};
 use drover_sys::clock::monotonic_ns;
+use drover_sys::token::{Board, Token};
 use drover_wire::WireError;
-use drover_wire::request::{AHEAD_BY_KEY, MAX_AHEAD, OFFERED};
+use drover_wire::request::{AHEAD_BY_KEY, MAX_AHEAD, Prefix};
 use drover_wire::session::{Opened, Put, Request, Save, Status, Stored, encode_bool, encode_key, error_text};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// A share of the timeout by which the time of the last use must have moved to be written, and the least of it in milliseconds.
@@ -170,29 +170,28 @@ impl<'c> RequestSession<'c> {
     }
 
     /// Appends what the worker would be answered if it asked for the request's session, when it is likely to: [`Opened`] with its data. The
-    /// lock goes with it as a token, which the worker takes or leaves. Gives the flags for the request as well (`request::OFFERED` and others).
-    pub fn send_ahead(&mut self, cookies: Option<&[u8]>, out: &mut Vec<u8>) -> (u16, Option<Arc<OwnedFd>>) {
+    /// lock goes with it as a token on that board, which the worker takes or leaves. Notes both in the prefix.
+    pub fn send_ahead(&mut self, cookies: Option<&[u8]>, board: Option<&Arc<Board>>, prefix: &mut Prefix, out: &mut Vec<u8>) {
         let guess = self.place.map_or(Guess::Nothing, Place::guess);
         if guess == Guess::Nothing {
-            return (0, None);
+            return;
         }
         let from = out.len();
-        let Some(mut flags) = self.look_ahead(guess, cookies, out).filter(|_| out.len() - from <= MAX_AHEAD) else {
+        let Some(flags) = self.look_ahead(guess, cookies, board, out).filter(|_| out.len() - from <= MAX_AHEAD) else {
             out.truncate(from);
             self.ahead = Ahead::None;
             self.offer = None;
-            return (0, None);
+            return;
         };
         self.offered_until = monotonic_ns().saturating_add(OFFERED_NS);
-        let token = self.offer.as_ref().map(Offer::token);
-        if token.is_some() {
-            flags |= OFFERED;
+        prefix.flags |= flags;
+        if let Some(Token { place, number }) = self.offer.as_ref().map(Offer::token) {
+            (prefix.token_place, prefix.token) = (place, number);
         }
-        (flags, token)
     }
 
     /// Gives the flags that belong to it.
-    fn look_ahead(&mut self, guess: Guess, cookies: Option<&[u8]>, out: &mut Vec<u8>) -> Option<u16> {
+    fn look_ahead(&mut self, guess: Guess, cookies: Option<&[u8]>, board: Option<&Arc<Board>>, out: &mut Vec<u8>) -> Option<u16> {
         let sessions = (self.find)().ok().filter(|sessions| sessions.is_near())?;
         let (name, flags) = match self.cookie_name(cookies) {
             Some(name) => (Some(name), 0),
@@ -201,7 +200,7 @@ impl<'c> RequestSession<'c> {
         let mut found = None;
         if let Some(name) = name {
             let key = Key::named(&self.scope, name.as_bytes())?;
-            let offer = if guess == Guess::Lock { Some(sessions.offer(&key)?) } else { None };
+            let offer = if guess == Guess::Lock { Some(sessions.offer(&key, board?)?) } else { None };
             found = sessions.load(&key, now_ms()).ok()?.map(|record| (name, key, record));
             // What is not there is not locked either.
             self.offer = offer.filter(|_| found.is_some());

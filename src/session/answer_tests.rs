@@ -40,6 +40,7 @@ struct Rig {
     settings: Settings,
     stores: [&'static Sessions; 2],
     seen: Seen,
+    board: Arc<Board>,
     _dir: tempfile::TempDir,
 }
 
@@ -61,7 +62,8 @@ impl Rig {
         let second = Sessions::with_engine(dir.path(), LIMITS, &|text| panic!("{text}"), Box::new(Nothing)).unwrap();
         // Sessions live as long as their process.
         let stores = [first, second].map(|store| -> &'static Sessions { Box::leak(Box::new(store)) });
-        Self { settings, stores, seen: Seen::default(), _dir: dir }
+        let board = Arc::new(Board::map(token::create().unwrap()).unwrap());
+        Self { settings, stores, seen: Seen::default(), board, _dir: dir }
     }
 
     /// A client's session with these data: its cookie.
@@ -79,6 +81,13 @@ impl Rig {
 
     fn request<'c>(&'c self, find: Find<'c>) -> RequestSession<'c> {
         RequestSession::new(&self.settings, find, Some(self.place()), (SCOPE.to_vec(), NAME.to_owned()), false, None)
+    }
+
+    /// What goes ahead: the request's flags, the token, and in `out` what the worker would be answered.
+    fn send_ahead(&self, request: &mut RequestSession<'_>, cookies: Option<&[u8]>, out: &mut Vec<u8>) -> (u16, Option<Token>) {
+        let mut prefix = Prefix::default();
+        request.send_ahead(cookies, Some(&self.board), &mut prefix, out);
+        (prefix.flags, (prefix.token != 0).then_some(Token { place: prefix.token_place, number: prefix.token }))
     }
 }
 
@@ -128,28 +137,28 @@ fn nothing_is_sent_ahead_of_what_nobody_wanted_before() {
     let cookie = rig.client(b"{}");
     let find: Find<'_> = &|| Ok(rig.stores[0]);
     let mut out = Vec::new();
-    assert!(rig.request(find).send_ahead(Some(&cookie), &mut out).1.is_none() && out.is_empty());
+    assert!(rig.send_ahead(&mut rig.request(find), Some(&cookie), &mut out).1.is_none() && out.is_empty());
     // A request that asks is what tells.
     assert_eq!(data_of(ask(&mut rig.request(find), &OPEN, Some(&cookie))), Some(b"{}".to_vec()));
     let mut next = rig.request(find);
-    assert!(next.send_ahead(Some(&cookie), &mut out).1.is_some());
+    assert!(rig.send_ahead(&mut next, Some(&cookie), &mut out).1.is_some());
     let opened = Opened::decode(&out).unwrap();
     assert_eq!((opened.record.unwrap().data, opened.engine), (&b"{}"[..], "disk"));
     assert!(cookie.ends_with(opened.id.unwrap().as_bytes()));
     // Without a cookie, or with one that names nothing, that there is no session.
     for cookie in [None, Some(&b"drover=none"[..]), Some(&format!("{}={}", NAME, Id::new().unwrap().as_str()).into_bytes())] {
         let mut out = Vec::new();
-        assert!(rig.request(find).send_ahead(cookie, &mut out).1.is_none());
+        assert!(rig.send_ahead(&mut rig.request(find), cookie, &mut out).1.is_none());
         assert_eq!((Opened::decode(&out).unwrap().id, Opened::decode(&out).unwrap().record), (None, None), "{cookie:?}");
     }
     // Left alone again and again, it is sent no more.
     for _ in 0..9 {
         let mut request = rig.request(find);
-        let _ = request.send_ahead(Some(&cookie), &mut Vec::new());
+        let _ = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new());
         request.release();
     }
     out.clear();
-    assert!(rig.request(find).send_ahead(Some(&cookie), &mut out).1.is_none() && out.is_empty());
+    assert!(rig.send_ahead(&mut rig.request(find), Some(&cookie), &mut out).1.is_none() && out.is_empty());
 }
 
 #[test]
@@ -161,14 +170,16 @@ fn a_cookie_of_the_applications_own_is_learnt() {
     let cookie = format!("csrftoken=1; sessionid={key}").into_bytes();
     rig.place().wanted(false);
     let mut out = Vec::new();
-    assert_eq!(rig.request(find).send_ahead(Some(&cookie), &mut out).0, 0);
+    assert_eq!(rig.send_ahead(&mut rig.request(find), Some(&cookie), &mut out), (0, None));
     assert_eq!(Opened::decode(&out).unwrap().id, None);
     let _ = ask(&mut rig.request(find), &Request::Open { key: Some(&key), lock: true }, Some(&cookie));
     out.clear();
-    assert_eq!(rig.request(find).send_ahead(Some(&cookie), &mut out).0, OFFERED | AHEAD_BY_KEY);
+    let (flags, token) = rig.send_ahead(&mut rig.request(find), Some(&cookie), &mut out);
+    assert!(flags == AHEAD_BY_KEY && token.is_some());
     assert_eq!(Opened::decode(&out).unwrap().id, Some(key.as_str()));
     out.clear();
-    assert_eq!(rig.request(find).send_ahead(Some(&ours), &mut out).0, OFFERED, "ours stays ours");
+    let (flags, token) = rig.send_ahead(&mut rig.request(find), Some(&ours), &mut out);
+    assert!(flags == 0 && token.is_some(), "ours stays ours");
 }
 
 #[test]
@@ -178,7 +189,7 @@ fn who_only_looks_holds_nobody_up() {
     let find: Find<'_> = &|| Ok(rig.stores[0]);
     rig.place().wanted(false);
     let (mut request, mut out) = (rig.request(find), Vec::new());
-    assert!(request.send_ahead(Some(&cookie), &mut out).1.is_none() && !out.is_empty());
+    assert!(rig.send_ahead(&mut request, Some(&cookie), &mut out).1.is_none() && !out.is_empty());
     assert!(is_free(&rig, 0, &cookie) && is_free(&rig, 1, &cookie));
     assert!(matches!(ask(&mut request, &Request::Used { lock: false }, Some(&cookie)), Answered::Nothing));
     assert!(request.take_log_name().is_some() && !request.has_changed());
@@ -196,9 +207,9 @@ fn the_lock_goes_to_whom_takes_the_token() {
     rig.place().wanted(true);
     // The worker takes it: nobody else has it until the request is over.
     let mut request = rig.request(find);
-    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).1.unwrap();
+    let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
     assert!(!is_free(&rig, 1, &cookie));
-    assert!(token::take(&*token));
+    assert!(rig.board.take(token));
     assert!(!is_free(&rig, 0, &cookie) && !is_free(&rig, 1, &cookie));
     request.withdraw(true);
     let key = std::str::from_utf8(cookie.rsplit(|b| *b == b'=').next().unwrap()).unwrap();
@@ -209,31 +220,31 @@ fn the_lock_goes_to_whom_takes_the_token() {
     assert!(is_free(&rig, 0, &cookie) && is_free(&rig, 1, &cookie));
     // Another request of the child wants it first: then the worker has to ask, and waits.
     let mut request = rig.request(find);
-    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).1.unwrap();
+    let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
     let mut other = rig.request(find);
     assert_eq!(data_of(ask(&mut other, &OPEN, Some(&cookie))), Some(b"{\"n\":1}".to_vec()));
-    assert!(!token::take(&*token));
+    assert!(!rig.board.take(token));
     drop(other);
     assert_eq!(data_of(ask(&mut request, &OPEN, Some(&cookie))), Some(b"{\"n\":1}".to_vec()));
     assert!(!is_free(&rig, 0, &cookie));
     drop(request);
     // Another child wants it: it is withdrawn when its time is over.
     let mut request = rig.request(find);
-    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).1.unwrap();
+    let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
     request.withdraw(false);
     assert!(!is_free(&rig, 1, &cookie), "its time is not over");
     request.withdraw(true);
-    assert!(is_free(&rig, 1, &cookie) && !token::take(&*token));
+    assert!(is_free(&rig, 1, &cookie) && !rig.board.take(token));
     // Nobody wants it, or it goes back.
     let mut request = rig.request(find);
-    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).1.unwrap();
+    let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
     let _ = ask(&mut request, &Request::Used { lock: false }, Some(&cookie));
-    assert!(is_free(&rig, 1, &cookie) && !token::take(&*token));
+    assert!(is_free(&rig, 1, &cookie) && !rig.board.take(token));
     let mut request = rig.request(find);
     rig.place().wanted(true);
-    let token = request.send_ahead(Some(&cookie), &mut Vec::new()).1.unwrap();
+    let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
     drop(request);
-    assert!(is_free(&rig, 1, &cookie) && !token::take(&*token));
+    assert!(is_free(&rig, 1, &cookie) && !rig.board.take(token));
 }
 
 #[test]
@@ -247,9 +258,9 @@ fn who_changes_it_without_the_lock_makes_what_was_sent_worthless() {
     for change in [save, Request::Remove { key: Some(key), cookie: false }] {
         rig.place().wanted(true);
         let mut request = rig.request(find);
-        let token = request.send_ahead(Some(&cookie), &mut Vec::new()).1.unwrap();
+        let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
         let _ = ask(&mut rig.request(find), &change, Some(&cookie));
-        assert!(!token::take(&*token), "{change:?}");
+        assert!(!rig.board.take(token), "{change:?}");
     }
 }
 
@@ -281,7 +292,7 @@ fn a_cookie_with_an_end_is_given_anew() {
     // What was sent ahead counts when it is used.
     rig.place().wanted(false);
     let mut session = rig.request(find);
-    let _ = session.send_ahead(Some(&ahead), &mut Vec::new());
+    let _ = rig.send_ahead(&mut session, Some(&ahead), &mut Vec::new());
     assert_eq!(session.take_cookie(), None);
     let _ = ask(&mut session, &Request::Used { lock: false }, Some(&ahead));
     assert!(session.take_cookie().is_some_and(|cookie| cookie.contains(&name(&ahead))));
@@ -319,9 +330,9 @@ fn costs_of_httpd() {
                 rig.place().wanted(lock);
                 let mut out = Vec::with_capacity(1000);
                 let mut request = rig.request(find);
-                let (_, token) = request.send_ahead(Some(&cookie), &mut out);
+                let (_, token) = rig.send_ahead(&mut request, Some(&cookie), &mut out);
                 if let Some(token) = token {
-                    assert!(token::take(&*token));
+                    assert!(rig.board.take(token));
                     let Request::Save(new) = save(&[b'x'; 250]) else { unreachable!() };
                     let _ = ask(&mut request, &Request::Save(Save { key: Some(key), ..new }), Some(&cookie));
                 } else {

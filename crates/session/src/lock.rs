@@ -12,11 +12,10 @@ use crate::engine::Error;
 use crate::id::Key;
 use drover_sys::clock::monotonic_ns;
 use drover_sys::filelock::{self, Hold};
-use drover_sys::token;
+use drover_sys::token::{Board, Token};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +51,7 @@ struct Held {
     holder: u64,
     in_file: bool,
     /// It is only offered, as long as nobody has taken this.
-    token: Option<Arc<OwnedFd>>,
+    token: Option<Lying>,
     waiting: VecDeque<Arc<Waiter>>,
 }
 
@@ -82,7 +81,20 @@ pub struct Guard<'l> {
 pub struct Offer<'l> {
     /// Taken out when it is settled.
     guard: Option<Guard<'l>>,
-    token: Arc<OwnedFd>,
+    token: Lying,
+}
+
+/// A token, and where it lies.
+#[derive(Debug, Clone)]
+struct Lying {
+    board: Arc<Board>,
+    token: Token,
+}
+
+impl Lying {
+    fn take(&self) -> bool {
+        self.board.take(self.token)
+    }
 }
 
 /// How a lock is come by.
@@ -98,10 +110,10 @@ impl<'l> Offer<'l> {
         self.guard.as_ref().is_some_and(|guard| guard.key == *key)
     }
 
-    /// Who takes the token ([`token::take`]) has the lock. Nobody can once the offer is settled.
+    /// Who takes the token ([`Board::take`]) has the lock. Nobody can once the offer is settled.
     #[must_use]
-    pub fn token(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.token)
+    pub const fn token(&self) -> Token {
+        self.token.token
     }
 
     /// Whether other processes cannot have the session meanwhile. (Those who want it in this one take the token.)
@@ -113,13 +125,13 @@ impl<'l> Offer<'l> {
 
     /// Ends the offer if nobody has taken the token; else it stays what it was.
     pub fn withdraw(self) -> Option<Self> {
-        (!token::take(&*self.token)).then_some(self)
+        (!self.token.take()).then_some(self)
     }
 
     /// Ends the offer: the lock, if it is that of the one it was offered to.
     #[must_use]
     pub fn settle(mut self) -> Option<Guard<'l>> {
-        let guard = self.guard.take().filter(|_| !token::take(&*self.token))?;
+        let guard = self.guard.take().filter(|_| !self.token.take())?;
         let mut table = guard.locks.table(&guard.key).lock();
         let held = table.held.get_mut(&guard.key).filter(|held| held.holder == guard.holder);
         let mine = held.map(|held| held.token = None).is_some();
@@ -132,7 +144,7 @@ impl Drop for Offer<'_> {
     fn drop(&mut self) {
         if self.guard.is_some() {
             // Before the guard goes: whoever still has the token must not find it good.
-            let _ = token::take(&*self.token);
+            let _ = self.token.take();
         }
     }
 }
@@ -203,7 +215,7 @@ impl Locks {
                 Entered::Now(holder)
             }
             Some(held) => {
-                if held.token.take().is_some_and(|token| token::take(&*token)) {
+                if held.token.take().is_some_and(|token| token.take()) {
                     held.holder = holder;
                     return Entered::Now(holder);
                 }
@@ -214,20 +226,21 @@ impl Locks {
         }
     }
 
-    /// Offers a session that nobody holds. Waits for nothing.
+    /// Offers a session that nobody holds, by a token on this board. Waits for nothing.
     #[must_use]
-    pub fn offer(&self, key: &Key) -> Option<Offer<'_>> {
-        let token = Arc::new(token::new().ok()?);
+    pub fn offer(&self, key: &Key, board: &Arc<Board>) -> Option<Offer<'_>> {
         let mut table = self.table(key).lock();
         if table.held.contains_key(key) {
             return None;
         }
-        table.holders += 1;
-        let mut held = Held { token: Some(token.clone()), ..Held::by(table.holders) };
-        held.in_file = !table.alone && filelock::set(&self.file, offset(key), Hold::Exclusive) == Ok(true);
-        if !table.alone && !held.in_file {
+        let token = Lying { board: board.clone(), token: board.put(offset(key).unsigned_abs())? };
+        let in_file = !table.alone && filelock::set(&self.file, offset(key), Hold::Exclusive) == Ok(true);
+        if !table.alone && !in_file {
+            let _ = token.take();
             return None;
         }
+        table.holders += 1;
+        let held = Held { token: Some(token.clone()), in_file, ..Held::by(table.holders) };
         let holder = table.holders;
         table.held.insert(*key, held);
         drop(table);
@@ -238,7 +251,7 @@ impl Locks {
     pub fn revoke(&self, key: &Key) {
         let mut table = self.table(key).lock();
         let Some(held) = table.held.get_mut(key) else { return };
-        if held.token.take().is_some_and(|token| token::take(&*token)) {
+        if held.token.take().is_some_and(|token| token.take()) {
             let holder = held.holder;
             self.free(&mut table, key, holder);
         }
@@ -332,10 +345,15 @@ impl Locks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use drover_sys::token;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn file(dir: &tempfile::TempDir) -> File {
         std::fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).open(dir.path().join("locks")).unwrap()
+    }
+
+    fn board() -> Arc<Board> {
+        Arc::new(Board::map(token::create().unwrap()).unwrap())
     }
 
     fn key(n: u8) -> Key {
@@ -394,19 +412,20 @@ mod tests {
     fn what_is_offered_is_whose_token_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (Locks::new(file(&dir)), Locks::new(file(&dir)));
+        let board = board();
         let now = |locks: &Locks| locks.lock(&key(1), 0, &mut never()).map(drop);
         // Not wanted by the one it was offered to: the next one has it at once, and the offer has nothing any more.
-        let offer = a.offer(&key(1)).unwrap();
-        assert!(offer.keeps_others_waiting() && a.offer(&key(1)).is_none() && b.offer(&key(1)).is_none());
+        let offer = a.offer(&key(1), &board).unwrap();
+        assert!(offer.keeps_others_waiting() && a.offer(&key(1), &board).is_none() && b.offer(&key(1), &board).is_none());
         assert_eq!(now(&b), Err(Error::LockTimeout), "another process does not see the token");
         let other = a.lock(&key(1), 0, &mut never()).unwrap();
-        assert!(!token::take(&*offer.token()) && !offer.keeps_others_waiting());
+        assert!(!board.take(offer.token()) && !offer.keeps_others_waiting());
         assert!(offer.settle().is_none());
         assert_eq!((now(&a), now(&b)), (Err(Error::LockTimeout), Err(Error::LockTimeout)), "still the other's");
         drop(other);
         // Wanted.
-        let offer = a.offer(&key(1)).unwrap();
-        assert!(token::take(&*offer.token()));
+        let offer = a.offer(&key(1), &board).unwrap();
+        assert!(board.take(offer.token()));
         let offer = offer.withdraw().unwrap();
         assert_eq!(now(&a), Err(Error::LockTimeout));
         let guard = offer.settle().unwrap();
@@ -414,18 +433,19 @@ mod tests {
         drop(guard);
         assert_eq!((now(&a), now(&b)), (Ok(()), Ok(())));
         // Given up, withdrawn, changed by others: free.
-        let offer = a.offer(&key(1)).unwrap();
+        let offer = a.offer(&key(1), &board).unwrap();
         assert!(offer.withdraw().is_none());
-        drop(a.offer(&key(1)).unwrap());
-        let offer = b.offer(&key(1)).unwrap();
+        drop(a.offer(&key(1), &board).unwrap());
+        let offer = b.offer(&key(1), &board).unwrap();
         b.revoke(&key(1));
         assert_eq!(now(&a), Ok(()));
-        assert!(!token::take(&*offer.token()) && offer.settle().is_none());
+        assert!(!board.take(offer.token()) && offer.settle().is_none());
         assert!(is_empty(&a) && is_empty(&b));
     }
 
     #[test]
     fn offers_and_locks_exclude_each_other() {
+        let board = &board();
         let dir = tempfile::tempdir().unwrap();
         let processes = [Locks::new(file(&dir)), Locks::new(file(&dir))];
         let (inside, total) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -439,8 +459,8 @@ mod tests {
                 let (locks, work) = (&processes[n % 2], &work);
                 scope.spawn(move || {
                     for round in 0..200 {
-                        let offer = if (n + round) % 3 == 0 { None } else { locks.offer(&key(1)) };
-                        if offer.as_ref().is_some_and(|offer| token::take(&*offer.token())) {
+                        let offer = if (n + round) % 3 == 0 { None } else { locks.offer(&key(1), board) };
+                        if offer.as_ref().is_some_and(|offer| board.take(offer.token())) {
                             work();
                             drop(offer.unwrap().settle().expect("the token was ours"));
                             continue;

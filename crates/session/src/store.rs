@@ -9,12 +9,14 @@ use crate::lock::{Guard, Locks, Offer};
 use crate::memory::Memory;
 use crate::owner::Owner;
 use drover_sys::clock::monotonic_ns;
+use drover_sys::token::Board;
 use drover_sys::wait::{PollFd, PollFlags, poll_until, readable_now};
 use parking_lot::Mutex;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -330,8 +332,8 @@ impl Sessions {
 
     /// Holds a session on the chance that it is wanted; see [`Locks::offer`]. To be asked only if it [`Sessions::is_near`].
     #[must_use]
-    pub fn offer(&self, key: &Key) -> Option<Offer<'_>> {
-        self.locks.offer(key)
+    pub fn offer(&self, key: &Key, board: &Arc<Board>) -> Option<Offer<'_>> {
+        self.locks.offer(key, board)
     }
 
     /// See [`Locks::revoke`].

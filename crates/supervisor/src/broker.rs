@@ -4,6 +4,7 @@
 use crate::group::{PoolKey, admit};
 use crate::messages::Code;
 use crate::pool::Event;
+use crate::store::Queue;
 use crate::supervisor::Supervisor;
 use drover_sys::channel::send;
 use drover_wire::control::{OpenQueue, OpenReply, encode};
@@ -39,15 +40,15 @@ impl Supervisor {
         };
         if let Some(unit) = self.units.get_mut(&id) {
             unit.scripts.add(open.script);
-            reply(reply_to, &OpenReply::Opened, unit.queue.as_ref().map(|q| &q.send));
+            reply(reply_to, &OpenReply::Opened, unit.queue.as_ref());
         }
         self.feed(id, Event::Wanted);
     }
 }
 
-fn reply(to: &OwnedFd, reply: &OpenReply, queue: Option<&OwnedFd>) {
+fn reply(to: &OwnedFd, reply: &OpenReply, queue: Option<&Queue>) {
     let Ok(bytes) = encode(reply) else { return };
-    let fds: Vec<_> = queue.iter().map(|q| q.as_fd()).collect();
+    let fds: Vec<_> = queue.iter().flat_map(|q| [q.send.as_fd(), q.tokens.as_fd()]).collect();
     // A child that does not wait any more has closed its end; it will ask again if it needs to.
     let _ = send(to, &[&bytes], &fds, false);
 }

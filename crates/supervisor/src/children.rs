@@ -21,7 +21,7 @@ impl Supervisor {
         if unit.settings.spec.preload_fork {
             return self.launch_from_template(id, number, generation);
         }
-        match start(id, number, generation, &unit.settings, &queue.receive, &self.place) {
+        match start(id, number, generation, &unit.settings, queue, &self.place) {
             Ok((process, outputs)) => {
                 let watched = self.attach(process, outputs);
                 self.feed(id, Event::Started(number));

@@ -7,6 +7,7 @@ use crate::peer::Peer;
 use crate::pool::{Now, Number};
 use crate::settings::Settings;
 use crate::spawn::{Place, SpawnError, launch};
+use crate::store::Queue;
 use drover_sys::channel::{packet_pair, send};
 use drover_sys::spawn::Child;
 use drover_sys::{Errno, signals};
@@ -72,11 +73,11 @@ pub fn start(
     number: Number,
     generation: u64,
     settings: &Rc<Settings>,
-    queue: &OwnedFd,
+    queue: &Queue,
     place: &Place,
 ) -> Result<(Process, [Output; 2]), SpawnError> {
     let (ours, [control, output, error]) = ends()?;
-    let child = launch(settings, place, control.as_fd(), queue.as_fd(), output.as_fd(), error.as_fd())?;
+    let child = launch(settings, place, control.as_fd(), queue, output.as_fd(), error.as_fd())?;
     Ok(Process::new(unit, number, generation, settings, ours, child.pid, Some(child)))
 }
 

@@ -3,6 +3,7 @@
 //! Responsible for: everything about a start that comes from the configuration, and for saying which option is at fault when it
 //! fails. Called by: the supervisor. The mechanism is in `drover_sys::spawn`.
 use crate::settings::Settings;
+use crate::store::Queue;
 use drover_sys::Errno;
 use drover_sys::spawn::{Child, Command, Credentials, Directory, Failed, Limit, Step, spawn, supplementary_groups};
 use drover_wire::control::{Bytes, GroupSpec};
@@ -90,11 +91,11 @@ fn cstring(bytes: &[u8], option: &'static str) -> Result<CString, SpawnError> {
     CString::new(bytes).map_err(|_| SpawnError::Nul(option))
 }
 
-fn arguments(spec: &GroupSpec, boot: &[u8], control: i32, queue: i32) -> Vec<Bytes> {
+fn arguments(spec: &GroupSpec, boot: &[u8], descriptors: [(&str, i32); 3]) -> Vec<Bytes> {
     let mut all = vec![spec.python.clone()];
     all.extend(spec.python_arguments.iter().cloned());
     all.push(boot.to_vec());
-    all.extend(["--control".into(), control.to_string().into_bytes(), "--queue".into(), queue.to_string().into_bytes()]);
+    all.extend(descriptors.into_iter().flat_map(|(name, fd)| [name.into(), fd.to_string().into_bytes()]));
     // The worker writes its display-name over these; a long one is given the room it lacks.
     let room: usize = all.iter().map(|a| a.len() + 1).sum();
     let addition = if spec.preload_fork { TEMPLATE_TITLE } else { 0 };
@@ -134,12 +135,14 @@ pub fn launch(
     settings: &Settings,
     place: &Place,
     control: BorrowedFd<'_>,
-    queue: BorrowedFd<'_>,
+    queue: &Queue,
     output: BorrowedFd<'_>,
     error: BorrowedFd<'_>,
 ) -> Result<Child, SpawnError> {
     let spec = &settings.spec;
-    let arguments = arguments(spec, &place.boot, control.as_raw_fd(), queue.as_raw_fd());
+    let keep = [control, queue.receive.as_fd(), queue.tokens.as_fd()];
+    let [first, second, third] = keep.map(|fd| fd.as_raw_fd());
+    let arguments = arguments(spec, &place.boot, [("--control", first), ("--queue", second), ("--tokens", third)]);
     let environment = environment(spec, &place.environment);
     let pair = |(k, v): (&Bytes, &Bytes)| cstring(&[k.as_slice(), b"=", v.as_slice()].concat(), "an environment variable");
     let credentials = match &spec.identity {
@@ -172,7 +175,7 @@ pub fn launch(
         open_files: place.open_files,
         limits: limits(spec),
         standard: [place.null.as_fd(), output, error],
-        keep: &[control, queue],
+        keep: &keep,
     };
     spawn(&command).map_err(|failed| SpawnError::from_step(failed, spec))
 }
@@ -185,10 +188,12 @@ mod tests {
     #[test]
     fn a_long_name_gets_room() {
         let mut spec = GroupSpec { python: b"/p".to_vec(), ..GroupSpec::default() };
-        assert_eq!(arguments(&spec, b"/boot.py", 8, 9), [&b"/p"[..], b"/boot.py", b"--control", b"8", b"--queue", b"9"]);
+        let arguments = |spec: &_| arguments(spec, b"/boot.py", [("--control", 8), ("--queue", 9), ("--tokens", 10)]);
+        let plain = [&b"/p"[..], b"/boot.py", b"--control", b"8", b"--queue", b"9", b"--tokens", b"10"];
+        assert_eq!(arguments(&spec), plain);
         spec.worker.display_name = Some(vec![b'n'; 100]);
-        let all = arguments(&spec, b"/boot.py", 8, 9);
-        assert!(all.iter().map(|a| a.len() + 1).sum::<usize>() > 100 && all.len() == 7);
+        let all = arguments(&spec);
+        assert!(all.iter().map(|a| a.len() + 1).sum::<usize>() > 100 && all.len() == plain.len() + 1);
     }
 
     #[test]

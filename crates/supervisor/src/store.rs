@@ -1,7 +1,7 @@
 //! Where queues outlive droverd.
 //!
 //! The store is a SEQPACKET pair whose two ends httpd's parent keeps open and never reads. Each queue lies in it as one message:
-//! the names, and both ends of the queue as descriptors. What is sent to the one end stays in the kernel until it is read from the
+//! the names, and both ends of the queue and the memory of its tokens as descriptors. What is sent to the one end stays in the kernel until it is read from the
 //! other; a new droverd reads it and knows every queue, with all requests that wait in them.
 //!
 //! Responsible for: no queue being lost whenever droverd is killed. To go through the store each message is looked at (MSG_PEEK),
@@ -11,6 +11,7 @@ use crate::group::PoolKey;
 use drover_sys::Errno;
 use drover_sys::channel::{packet_pair, receive, send, set_send_buffer};
 use drover_sys::peek::peek;
+use drover_sys::token;
 use drover_wire::control::{Bytes, Script, decode, encode};
 use rustix::net::sockopt::socket_send_buffer_size;
 use std::collections::BTreeSet;
@@ -31,6 +32,8 @@ type Record = (u8, u64, Bytes, Bytes, Bytes, Bytes);
 pub struct Queue {
     pub send: OwnedFd,
     pub receive: OwnedFd,
+    /// Memory for tokens that go with its requests ([`drover_sys::token`]).
+    pub tokens: OwnedFd,
 }
 
 impl Queue {
@@ -38,7 +41,7 @@ impl Queue {
     pub fn new() -> Result<Self, Errno> {
         let (send, receive) = packet_pair()?;
         set_send_buffer(&send, QUEUE_ROOM);
-        Ok(Self { send, receive })
+        Ok(Self { send, receive, tokens: token::create()? })
     }
 }
 
@@ -74,7 +77,12 @@ impl Store {
             return Err(Errno::MSGSIZE);
         }
         set_send_buffer(&self.write, self.room / 4 * 3);
-        send(&self.write, &[&bytes], &[queue.send.as_fd(), queue.receive.as_fd()], false).map(drop)
+        self.append(&bytes, queue)
+    }
+
+    fn append(&self, record: &[u8], queue: &Queue) -> Result<(), Errno> {
+        let fds = [queue.send.as_fd(), queue.receive.as_fd(), queue.tokens.as_fd()];
+        send(&self.write, &[record], &fds, false).map(drop)
     }
 
     /// Puts another queue in the place of one.
@@ -104,15 +112,15 @@ impl Store {
             let bytes = buffer.get(..n).unwrap_or_default();
             let record = decode::<Record>(bytes).ok();
             let mut ends = fds.into_iter();
-            let ends = (ends.next(), ends.next());
+            let ends = (ends.next(), ends.next(), ends.next());
             let mut ours = false;
             match (record, ends) {
                 (Some((MARK, number, ..)), _) => ours = number == mark,
-                (Some((QUEUE, _, group, application, path, callable)), (Some(sender), Some(receiver))) => {
+                (Some((QUEUE, _, group, application, path, callable)), (Some(send), Some(receive), Some(tokens))) => {
                     let key = PoolKey { group, application };
                     if keep(&key) && seen.insert(key.clone()) {
-                        send(&self.write, &[bytes], &[sender.as_fd(), receiver.as_fd()], false)?;
-                        let queue = Queue { send: sender, receive: receiver };
+                        let queue = Queue { send, receive, tokens };
+                        self.append(bytes, &queue)?;
                         found.push(Stored { key, script: Script { path, callable }, queue });
                     }
                 }
@@ -134,6 +142,7 @@ impl Store {
 mod tests {
     use super::*;
     use drover_sys::channel::cookie;
+    use drover_sys::token::Board;
 
     fn key(name: &str) -> PoolKey {
         PoolKey { group: name.into(), application: b"app".to_vec() }
@@ -149,8 +158,7 @@ mod tests {
         let mut store = Store::new(read, write);
         store.room = 60_000;
         let script = Script { path: vec![b'p'; 5000], callable: vec![] };
-        let (a, b) = packet_pair().unwrap();
-        let queue = Queue { send: a, receive: b };
+        let queue = Queue::new().unwrap();
         let put = (0..1000).take_while(|n| store.put(&key(&n.to_string()), &script, &queue).is_ok()).count();
         assert!((2..900).contains(&put), "{put}");
         for _ in 0..3 {
@@ -164,11 +172,11 @@ mod tests {
         let (parent_write, parent_read) = (write.try_clone().unwrap(), read.try_clone().unwrap());
         let store = Store::new(read, write);
         let script = Script { path: b"/a.wsgi".to_vec(), callable: b"application".to_vec() };
-        let mut cookies = Vec::new();
+        let (mut cookies, mut tokens) = (Vec::new(), Vec::new());
         for name in ["a", "b", "c"] {
-            let (send_end, receive_end) = packet_pair().unwrap();
-            cookies.push(cookie(&receive_end).unwrap());
-            let queue = Queue { send: send_end, receive: receive_end };
+            let queue = Queue::new().unwrap();
+            cookies.push(cookie(&queue.receive).unwrap());
+            tokens.push(Board::map(&queue.tokens).unwrap().put(0).unwrap());
             store.put(&key(name), &script, &queue).unwrap();
             send(&queue.send, &[name.as_bytes()], &[], false).unwrap();
         }
@@ -185,14 +193,15 @@ mod tests {
         let found = store.round(|k| k.group != b"b").unwrap();
         assert_eq!(names(&found), ["a", "c"]);
         assert_eq!(cookie(&found[1].queue.receive).unwrap(), cookies[2]);
+        assert!(Board::map(&found[1].queue.tokens).unwrap().take(tokens[2]), "its memory too");
         assert_eq!(found[0].script, script);
         let mut buffer = [0; 8];
         assert_eq!(receive(&found[0].queue.receive, &mut buffer, &mut Vec::new(), false).unwrap(), 1);
         assert_eq!(&buffer[..1], b"a");
         assert_eq!(names(&store.round(|_| true).unwrap()), ["a", "c"]);
-        let (send_end, receive_end) = packet_pair().unwrap();
-        let new = cookie(&receive_end).unwrap();
-        store.replace(&key("a"), &script, &Queue { send: send_end, receive: receive_end }).unwrap();
+        let queue = Queue::new().unwrap();
+        let new = cookie(&queue.receive).unwrap();
+        store.replace(&key("a"), &script, &queue).unwrap();
         let found = store.round(|_| true).unwrap();
         assert_eq!((names(&found), cookie(&found[1].queue.receive)), (vec!["c".to_owned(), "a".to_owned()], Ok(new)));
         assert_eq!(store.round(|_| false).unwrap().len(), 0);

@@ -68,7 +68,7 @@ impl Supervisor {
         }
         let Some(unit) = self.units.get(&id) else { return };
         let Some(queue) = &unit.queue else { return self.unstarted(id, number, "the group is gone".to_owned(), false) };
-        match start(id, number, generation, &unit.settings, &queue.receive, &self.place) {
+        match start(id, number, generation, &unit.settings, queue, &self.place) {
             Ok((process, outputs)) => {
                 let pid = process.pid().as_raw_nonzero().get().unsigned_abs();
                 unit.settings.log(Code::TemplateStarted, Some(pid), &[]);

@@ -22,7 +22,7 @@ pub mod session;
 pub use codec::{Reader, WireError};
 
 /// Number of the protocol; the first field of every message. Raised at each incompatible change.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;
 
 /// Version of the product. The parts of one installation carry the same one, and refuse each other otherwise.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

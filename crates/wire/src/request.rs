@@ -5,14 +5,13 @@
 //!
 //! The message is a fixed prefix of [`PREFIX`] bytes, then script, callable, the environment as pairs of (2-byte length, key),
 //! (4-byte length, value), then the session sent ahead, then the part of the body that rides inside. Descriptor 0 that comes with it is the
-//! worker's end of the way back. When [`EXTERNAL`] is set, everything behind the prefix is in descriptor 1, a sealed memory file. When
-//! [`OFFERED`] is set, the last descriptor is the token of the session's lock.
+//! worker's end of the way back. When [`EXTERNAL`] is set, everything behind the prefix is in descriptor 1, a sealed memory file.
 use crate::codec::{Reader, WireError, put_long, put_short};
 
 /// First four bytes of every request message.
 pub const MAGIC: u32 = u32::from_ne_bytes(*b"DRVQ");
 /// Bytes of the fixed part.
-pub const PREFIX: usize = 72;
+pub const PREFIX: usize = 84;
 /// The largest message that is sent as one datagram; anything larger goes through a memory file ([`EXTERNAL`]).
 pub const MAX_INLINE: usize = 160 * 1024;
 /// The largest part of a body that rides inside the message.
@@ -34,10 +33,8 @@ pub const RESENT: u16 = 1 << 3;
 pub const UNCOUNTED: u16 = 1 << 4;
 /// httpd keeps sessions for this request (DroverSession is not off): SESSION frames may be sent.
 pub const SESSIONS: u16 = 1 << 5;
-/// The lock of the session that is sent ahead is the request's as soon as the worker takes the token, which is the last descriptor.
-pub const OFFERED: u16 = 1 << 6;
 /// What is sent ahead is a session that the application names itself, not that of DroverSessionCookie.
-pub const AHEAD_BY_KEY: u16 = 1 << 7;
+pub const AHEAD_BY_KEY: u16 = 1 << 6;
 
 /// Where the flags stand in a message.
 const FLAGS: std::ops::Range<usize> = 6..8;
@@ -72,6 +69,11 @@ pub struct Prefix {
     pub started_us: u64,
     /// Script's modification time in microseconds since 1970 as httpd saw it; 0: do not compare (WSGIScriptReloading Off).
     pub script_mtime_us: u64,
+    /// The token of the lock of the session that is sent ahead: its place on the queue's board, and its number; 0: the lock is not offered.
+    /// The lock is the request's as soon as the worker takes the token.
+    pub token_place: u32,
+    /// See `token_place`.
+    pub token: u64,
     /// httpd's LogLevel for this request (0 emerg … 7 debug, 15 trace8).
     pub log_level: u8,
     /// Number of pairs in the environment.
@@ -106,6 +108,8 @@ impl Prefix {
         put(&self.queued_at.to_ne_bytes());
         put(&self.started_us.to_ne_bytes());
         put(&self.script_mtime_us.to_ne_bytes());
+        put(&self.token.to_ne_bytes());
+        put(&self.token_place.to_ne_bytes());
         put(&u32::from(self.pairs).to_ne_bytes());
         put(&self.env_len.to_ne_bytes());
         put(&self.ahead_len.to_ne_bytes());
@@ -122,6 +126,7 @@ impl Prefix {
         let log_level = u8::try_from(r.u32("log level")?).map_err(|_| WireError::Bad("log level"))?;
         let (take_by, answer_by, queued_at) = (r.u64("take_by")?, r.u64("answer_by")?, r.u64("queued_at")?);
         let (started_us, script_mtime_us) = (r.u64("started")?, r.u64("mtime")?);
+        let (token, token_place) = (r.u64("token")?, r.u32("token's place")?);
         let pairs = u16::try_from(r.u32("pairs")?).map_err(|_| WireError::Bad("number of pairs"))?;
         let (env_len, ahead_len, body_len) = (r.u32("env length")?, r.u32("session length")?, r.u32("body length")?);
         if env_len as usize > MAX_ENVIRONMENT {
@@ -141,6 +146,8 @@ impl Prefix {
             queued_at,
             started_us,
             script_mtime_us,
+            token_place,
+            token,
             log_level,
             pairs,
             env_len,

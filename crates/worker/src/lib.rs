@@ -62,7 +62,7 @@ mod _drover {
 
     /// Serves on these descriptors until the process ends.
     #[pyfunction]
-    fn run(py: Python<'_>, control: i32, queue: i32) -> PyResult<()> {
-        process::run(py, control, queue)
+    fn run(py: Python<'_>, control: i32, queue: i32, tokens: i32) -> PyResult<()> {
+        process::run(py, control, queue, tokens)
     }
 }

@@ -129,7 +129,7 @@ fn lead(worker: &Worker, watch: &mut Watch, now: u64) {
         return watch.reset(); // between two requests
     }
     let others = worker.slots.iter().filter(|other| other.index != leader && other.since.load(Ordering::Acquire) != 0);
-    let seen = Seen { since, cpu: cpu(slot), others_cpu: others.map(cpu).sum(), now, waiting: wait::readable_now(&worker.queue) };
+    let seen = Seen { since, cpu: cpu(slot), others_cpu: others.map(cpu).sum(), now, waiting: wait::readable_now(&worker.queue.socket) };
     if watch.tick(&seen) {
         if let Some(follower) = worker.leadership.promote(leader).and_then(|index| worker.slots.get(index)) {
             follower.parker.call();

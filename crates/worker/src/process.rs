@@ -19,7 +19,8 @@ use crate::setup::{MOD_WSGI_VERSION, set_up};
 use crate::shutdown;
 use crate::template;
 use crate::watchdog;
-use crate::worker::Worker;
+use crate::worker::{Queue, Worker};
+use drover_sys::token::Board;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_wire::VERSION;
 use drover_wire::control::{FromWorker, Loaded, MAX_CONTROL, ToWorker, WorkerConfig};
@@ -33,11 +34,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The whole life of a worker. Does not return.
-pub fn run(py: Python<'_>, control: RawFd, queue: RawFd) -> PyResult<()> {
-    let (control, queue) = (native::adopt(control), native::adopt(queue));
+pub fn run(py: Python<'_>, control: RawFd, queue: RawFd, tokens: RawFd) -> PyResult<()> {
+    let (control, queue, tokens) = (native::adopt(control), native::adopt(queue), native::adopt(tokens));
     for fd in [&control, &queue] {
         rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).map_err(system)?;
     }
+    let queue = Queue { socket: queue, tokens: Arc::new(Board::map(tokens).map_err(system)?) };
     let control = Control::new(control);
     let hello = hello(py)?;
     control.insist(&hello).map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
@@ -80,7 +82,7 @@ pub fn hear_start(py: Python<'_>, control: &Control) -> WorkerConfig {
 pub fn live(
     py: Python<'_>,
     config: WorkerConfig,
-    queue: OwnedFd,
+    queue: Queue,
     control: Control,
     scripts: Scripts,
     prepare: impl FnOnce(Python<'_>, &WorkerConfig) -> PyResult<()>,

@@ -27,7 +27,7 @@ use drover_sys::{Errno, channel, clock, memfile};
 use drover_wire::control::{self, FromWorker};
 use drover_wire::frame::Failure;
 use drover_wire::request::{
-    EXTERNAL, MAX_AHEAD, MAX_ENVIRONMENT, MAX_INLINE, MAX_INLINE_BODY, OFFERED, PREFIX, Payload, Prefix, RESENT, SESSIONS, UNCOUNTED,
+    EXTERNAL, MAX_AHEAD, MAX_ENVIRONMENT, MAX_INLINE, MAX_INLINE_BODY, PREFIX, Payload, Prefix, RESENT, SESSIONS, UNCOUNTED,
 };
 use parking_lot::Mutex;
 use pyo3::prelude::*;
@@ -124,9 +124,9 @@ impl Server {
                 return Taken::Stop;
             }
             woken = false;
-            match channel::receive_trusted(&worker.queue, buffer, fds) {
-                Ok(0) if channel::has_ended(&worker.queue) => worker.stop(), // nobody can send any more
-                Ok(0) => fds.clear(),                                        // a message without bytes: no request of ours
+            match channel::receive_trusted(&worker.queue.socket, buffer, fds) {
+                Ok(0) if channel::has_ended(&worker.queue.socket) => worker.stop(), // nobody can send any more
+                Ok(0) => fds.clear(),                                               // a message without bytes: no request of ours
                 Ok(n) => {
                     return Taken::Message(n);
                 }
@@ -166,13 +166,12 @@ impl Server {
             return self.lost(py, "a request came without its way back");
         }
         let way = Arc::new(fds.remove(0)); // a memory file, now first, is still needed for a handback
-        let token = take_token(&prefix, fds);
         let waited = if prefix.queued_at == 0 { 0 } else { now.saturating_sub(prefix.queued_at) };
         self.worker.count(waited, prefix.flags & UNCOUNTED == 0);
         if waited > LONG_WAIT_NS && has_hung_up(&way) {
             return; // nobody waits for it
         }
-        let ahead = Ahead::new(&prefix, payload.ahead, token, waited);
+        let ahead = Ahead::new(&prefix, payload.ahead, &self.worker.queue.tokens, waited);
         let exchange = self.exchange(prefix, &payload, &way, ahead);
         if prefix.take_by != 0 && now >= prefix.take_by {
             return failure::fail(py, &exchange, Failure::Expired, "the request was taken too late");
@@ -390,12 +389,6 @@ fn open<'a>(message: &'a [u8], fds: &[OwnedFd], file: &'a mut Vec<u8>) -> Result
     };
     let payload = Payload::decode(&prefix, rest).map_err(|e| e.to_string())?;
     Ok((prefix, payload))
-}
-
-/// The token of the session's lock. A message that was handed back comes without it.
-fn take_token(prefix: &Prefix, fds: &mut Vec<OwnedFd>) -> Option<OwnedFd> {
-    let expected = if prefix.flags & EXTERNAL != 0 { 2 } else { 1 };
-    if prefix.flags & OFFERED != 0 && fds.len() == expected { fds.pop() } else { None }
 }
 
 /// Whether httpd has closed its end.

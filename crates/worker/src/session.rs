@@ -9,7 +9,7 @@ use crate::exchange::{Exchange, Slot};
 use crate::failure;
 use crate::fork;
 use crate::gil;
-use drover_sys::token;
+use drover_sys::token::{Board, Token};
 use drover_wire::frame::{HEADER, Kind};
 use drover_wire::request::{AHEAD_BY_KEY, Prefix, RESENT, SESSIONS};
 use drover_wire::session::{Opened, Put, Request, Save, Status, decode_bool, decode_key};
@@ -19,7 +19,6 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -53,15 +52,16 @@ pub struct Ahead {
     opened: Vec<u8>,
     /// It is not the session of DroverSessionCookie.
     by_key: bool,
-    /// Whoever takes it has the session's lock.
-    token: Option<OwnedFd>,
+    /// Whoever takes this from there has the session's lock.
+    token: Option<(Token, Arc<Board>)>,
 }
 
 impl Ahead {
     /// What came with a request that was `waited` nanoseconds on its way.
-    pub fn new(prefix: &Prefix, opened: &[u8], token: Option<OwnedFd>, waited: u64) -> Option<Self> {
+    pub fn new(prefix: &Prefix, opened: &[u8], board: &Arc<Board>, waited: u64) -> Option<Self> {
         let good = !opened.is_empty() && prefix.flags & RESENT == 0 && waited < FRESH_NS;
-        good.then(|| Self { opened: opened.to_vec(), by_key: prefix.flags & AHEAD_BY_KEY != 0, token })
+        let token = || (prefix.token != 0).then(|| (Token { place: prefix.token_place, number: prefix.token }, board.clone()));
+        good.then(|| Self { opened: opened.to_vec(), by_key: prefix.flags & AHEAD_BY_KEY != 0, token: token() })
     }
 
     /// What the application gets if it asks for this session, with its lock or without. `None`: it has to ask httpd.
@@ -71,7 +71,7 @@ impl Ahead {
         if !is_meant {
             return None;
         }
-        let has_lock = || self.token.as_ref().is_some_and(token::take);
+        let has_lock = || self.token.as_ref().is_some_and(|(token, board)| board.take(*token));
         // What is not there cannot be locked.
         (!lock || opened.id.is_none() || has_lock()).then_some(opened)
     }

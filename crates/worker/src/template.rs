@@ -12,6 +12,7 @@ use crate::native;
 use crate::process::{hear_start, hello, live, load, refuse};
 use crate::scripts::Scripts;
 use crate::setup::set_up;
+use crate::worker::Queue;
 use drover_wire::control::{FromWorker, ToWorker, WorkerConfig, encode};
 use pyo3::prelude::*;
 use std::ffi::CString;
@@ -24,8 +25,8 @@ const ENDING: Duration = Duration::from_millis(10);
 const LOOKS: u32 = 100;
 
 /// The whole life of a template, and of each worker forked from it. Does not return but for an error of Python's.
-pub fn run(py: Python<'_>, control: Control, queue: OwnedFd, config: WorkerConfig) -> PyResult<()> {
-    fork::remember_template([control.fd().as_raw_fd(), queue.as_raw_fd()]);
+pub fn run(py: Python<'_>, control: Control, queue: Queue, config: WorkerConfig) -> PyResult<()> {
+    fork::remember_template([control.fd().as_raw_fd(), queue.socket.as_raw_fd()]);
     let name = native::name();
     let prepared = set_up(py, &config).and_then(|()| hooks::is_template(py, true)).and_then(|()| {
         let hello = encode(&hello(py)?).map_err(|e| pyo3::exceptions::PyRuntimeError::new_err(e.to_string()))?;

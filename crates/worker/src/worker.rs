@@ -9,11 +9,21 @@ use crate::monitor::Bell;
 use crate::scripts::Scripts;
 use crate::watchdog::Watchdog;
 use drover_sys::Errno;
+use drover_sys::token::Board;
 use drover_sys::wait::{EventfdFlags, Exclusive, eventfd};
 use drover_wire::control::{FromWorker, Leave, WorkerConfig};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+/// Where requests come from.
+#[derive(Debug)]
+pub struct Queue {
+    /// The end to be read.
+    pub socket: OwnedFd,
+    /// Where the tokens lie that go with them.
+    pub tokens: Arc<Board>,
+}
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -21,7 +31,7 @@ pub struct Worker {
     /// What droverd wants.
     pub config: WorkerConfig,
     /// The group's queue.
-    pub queue: OwnedFd,
+    pub queue: Queue,
     /// The queue and [`Worker::stop`]'s bell, for the one thread that waits.
     pub set: Exclusive,
     /// The socket to droverd.
@@ -67,10 +77,10 @@ pub struct Tally {
 
 impl Worker {
     /// One that does not serve yet. `scripts` are those that its template has imported; else there are none yet.
-    pub fn new(config: WorkerConfig, queue: OwnedFd, control: Control, scripts: Scripts) -> Result<Self, Errno> {
+    pub fn new(config: WorkerConfig, queue: Queue, control: Control, scripts: Scripts) -> Result<Self, Errno> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let look = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let set = Exclusive::new(&queue, &[&stop, &look])?;
+        let set = Exclusive::new(&queue.socket, &[&stop, &look])?;
         let threads = usize::try_from(config.threads).unwrap_or(0);
         Ok(Self {
             queue,
@@ -189,7 +199,7 @@ impl Worker {
 
     /// The descriptors that a forked child must not keep.
     pub fn descriptors(&self) -> [&OwnedFd; 5] {
-        [&self.queue, self.control.fd(), &self.news, &self.stop, &self.look]
+        [&self.queue.socket, self.control.fd(), &self.news, &self.stop, &self.look]
     }
 }
 

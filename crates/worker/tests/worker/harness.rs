@@ -2,15 +2,16 @@
 //!
 //! Responsible for: a worker started as droverd starts it, and every wait having a limit. Called by: the tests beside it.
 #![allow(dead_code)]
+use drover_sys::token::{self, Board, Token};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{Errno, channel, clock, memfile};
 use drover_wire::control::{Activity, FromWorker, Loaded, Script, ToWorker, WorkerConfig, WorkerOptions, decode, encode};
 use drover_wire::frame::{BodyFailure, Deframer, Event, Failure, Header, Kind};
 use drover_wire::head::Head;
-use drover_wire::request::{BODY_FOLLOWS, Builder, EXTERNAL, OFFERED, PREFIX, Prefix};
+use drover_wire::request::{BODY_FOLLOWS, Builder, EXTERNAL, PREFIX, Prefix};
 use drover_wire::session::Status;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -104,6 +105,7 @@ pub struct Worker {
     control: Option<OwnedFd>,
     pub queue: OwnedFd,
     receiving: OwnedFd,
+    pub tokens: Board,
     printed: Arc<Mutex<String>>,
     reader: Option<std::thread::JoinHandle<()>>,
     pub scratch: Scratch,
@@ -123,10 +125,13 @@ impl Worker {
         let boot = install(&scratch.0);
         let (queue, receiving) = channel::packet_pair().unwrap();
         channel::set_send_buffer(&queue, 4 << 20);
+        let tokens = token::create().unwrap();
+        let inherited = rustix::io::dup(&tokens).unwrap(); // not close-on-exec
         let mut child = Command::new("/bin/sh")
             .args(["-c", "exec 3<&0 4<&1 </dev/null >&2; exec \"$@\" --control 3 --queue 4", "sh"])
             .arg(python())
             .arg(boot)
+            .args(["--tokens", &inherited.as_raw_fd().to_string()])
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::from(receiving.try_clone().unwrap()))
@@ -146,6 +151,7 @@ impl Worker {
             control: Some(control),
             queue,
             receiving,
+            tokens: Board::map(&tokens).unwrap(),
             printed,
             reader: Some(reader),
             scratch,
@@ -349,7 +355,7 @@ pub struct Request {
     pub prefix: Prefix,
     /// The session sent ahead, and the token of its lock.
     pub ahead: Vec<u8>,
-    pub token: Option<Arc<OwnedFd>>,
+    pub token: Option<Token>,
 }
 
 impl Request {
@@ -477,18 +483,16 @@ impl Exchange {
         for (key, value) in &request.pairs {
             builder.pair(key.as_bytes(), value).unwrap();
         }
-        let offered = if request.token.is_some() { OFFERED } else { 0 };
-        let prefix = Prefix { number, flags: request.prefix.flags | offered, ..request.prefix };
+        let (token_place, token) = request.token.map_or((0, 0), |token| (token.place, token.number));
+        let prefix = Prefix { number, token_place, token, ..request.prefix };
         let message = builder.finish(prefix, &request.ahead, &request.body).unwrap();
         let prefix = Prefix::decode(message).unwrap();
         let cookie = channel::cookie(&far).unwrap();
         if prefix.flags & EXTERNAL != 0 {
             let file = memfile::create(&message[PREFIX..]).unwrap();
-            let fds: Vec<_> = [far.as_fd(), file.as_fd()].into_iter().chain(request.token.iter().map(|t| t.as_fd())).collect();
-            channel::send(&worker.queue, &[&message[..PREFIX]], &fds, true).unwrap();
+            channel::send(&worker.queue, &[&message[..PREFIX]], &[far.as_fd(), file.as_fd()], true).unwrap();
         } else {
-            let fds: Vec<_> = std::iter::once(far.as_fd()).chain(request.token.iter().map(|t| t.as_fd())).collect();
-            channel::send(&worker.queue, &[message], &fds, true).unwrap();
+            channel::send(&worker.queue, &[message], &[far.as_fd()], true).unwrap();
         }
         Self { near, cookie, number, deframer: Deframer::new(number), bytes: Vec::new(), fds: Vec::new() }
     }

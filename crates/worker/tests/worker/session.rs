@@ -1,11 +1,9 @@
 //! Sessions as the worker asks for them: the frames, the moments, and what else goes on on the same socket.
 use crate::harness::{Answer, Ending, Exchange, Got, Request, Worker, app, config};
-use drover_sys::token;
 use drover_wire::frame::{Failure, Kind};
 use drover_wire::request::{BODY_ON_DEMAND, SESSIONS};
 use drover_wire::session::{self, Op, Opened, Put, Serializer, Status, Stored};
 use std::collections::HashMap;
-use std::sync::Arc;
 
 fn get(path: &str) -> Request {
     let mut request = Request::get(path);
@@ -150,9 +148,9 @@ fn what_was_sent_ahead_is_not_asked_for() {
             }
             request.ahead = opened(Some("mine"), Some(b"{\"a\":1}"));
             request.token = offered.map(|free| {
-                let token = token::new().unwrap();
-                assert!(free || token::take(&token));
-                Arc::new(token)
+                let token = worker.tokens.put(0).unwrap();
+                assert!(free || worker.tokens.take(token));
+                token
             });
             assert_eq!(httpd.answer(worker.request(&request)).good(), said, "{code}");
             assert_eq!(httpd.asked, asked, "{code}");
