@@ -57,7 +57,7 @@ class Case(Server):
 
 
 def main():
-    rounds, secs = 3, 2
+    rounds, secs = 9, 2
     cases = [
         Case("ours, memory", "session_drover", True, "memory", ONE_CHILD),
         Case("ours, disk", "session_drover", True, "disk"),

@@ -2,7 +2,7 @@
 //!
 //! Responsible for: a store for each scope, opened at its first use, never before the child was forked; the threads for the work between requests,
 //! which end with the child and write down what was in memory; a look now and then at the stores that nobody uses. Called by: `httpd::lifecycle`, [`super::answer`].
-use super::ahead::Seen;
+use super::guess::Seen;
 use super::plan::{MEMORY, StorePlan};
 use drover_session::{Engine, Error, Kept, Limits, Sessions, Tending, id, visit};
 use drover_sys::clock::{monotonic_ns, realtime_ns};

@@ -4,9 +4,10 @@
 //! the end of the wait rests on these. Must never: be held while another turn is waited for. Called by: [`crate::disk`].
 use crate::engine::Error;
 use drover_sys::clock::monotonic_ns;
-use drover_sys::mutex::{Held, Mutexes, Refused};
+use drover_sys::mutex::{COUNT, Held, Holder, Mutexes, Refused};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long anybody waits for a turn: a write takes some microseconds, a large step of a sweep some milliseconds, and on a slow disk
@@ -24,13 +25,15 @@ pub struct Turns {
     mutexes: Mutexes,
     path: PathBuf,
     patience: Duration,
+    /// Whose turn has used somebody's patience up, of each.
+    endless: [AtomicU64; COUNT],
 }
 
 impl Turns {
     /// Those of the store below this directory.
     pub fn open(directory: &Path, patience: Duration) -> io::Result<Self> {
         let path = directory.join("turns");
-        Ok(Self { mutexes: Mutexes::open(&path)?, path, patience })
+        Ok(Self { mutexes: Mutexes::open(&path)?, path, patience, endless: Default::default() })
     }
 
     /// To be held around each write.
@@ -54,25 +57,39 @@ impl Turns {
         self.mutexes
             .lock(which, 0)
             .or_else(|refused| match refused {
+                // It was waited for in vain: not every request should wait so long for it.
+                Refused::Busy(holder) if self.is_endless(which, holder) => Err(refused),
                 Refused::Busy(_) => {
                     let patience = u64::try_from(self.patience.as_nanos()).unwrap_or(u64::MAX);
-                    self.mutexes.lock(which, monotonic_ns().saturating_add(patience))
+                    self.mutexes.lock(which, monotonic_ns().saturating_add(patience)).inspect_err(|refused| self.note(which, *refused))
                 }
                 other => Err(other),
             })
             .map_err(|refused| self.told(refused, what))
     }
 
+    fn is_endless(&self, which: usize, holder: Holder) -> bool {
+        holder.pid().is_some() && self.endless.get(which).is_some_and(|turn| turn.load(Ordering::Relaxed) == holder.0)
+    }
+
+    fn note(&self, which: usize, refused: Refused) {
+        if let (Refused::Busy(holder), Some(turn)) = (refused, self.endless.get(which)) {
+            turn.store(holder.0, Ordering::Relaxed);
+        }
+    }
+
     fn told(&self, refused: Refused, what: &str) -> Error {
         let path = self.path.display();
         Error::Unavailable(match refused {
-            Refused::Busy(0) => format!("others keep it busy: no turn in {:?} at {path}", self.patience),
-            Refused::Busy(pid) => format!(
-                "process {pid} {what} for more than {:?} and keeps all others out{}: let it go on (kill -CONT {pid}), or end it (kill -KILL {pid}); \
-                 the store stays whole",
-                self.patience,
-                state_of(pid)
-            ),
+            Refused::Busy(holder) => match holder.pid() {
+                None => format!("others keep it busy: no turn in {:?} at {path}", self.patience),
+                Some(pid) => format!(
+                    "process {pid} {what} for more than {:?} and keeps all others out{}: let it go on (kill -CONT {pid}), or end it \
+                     (kill -KILL {pid}); the store stays whole",
+                    self.patience,
+                    state_of(pid)
+                ),
+            },
             Refused::Lost => format!("{path} cannot be used any more: remove it while httpd is stopped"),
             Refused::System(e) => format!("{path}: {e}"),
         })
@@ -86,5 +103,26 @@ fn state_of(pid: u32) -> &'static str {
         Some('T' | 't') => ", as it is stopped (by SIGSTOP or a debugger)",
         Some('D') => ", as it waits for the disk",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_without_an_end_is_waited_for_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let [mut turns, others] = [(); 2].map(|()| Turns::open(directory.path(), Duration::from_millis(1)).unwrap());
+        let turn = others.writer().unwrap();
+        assert!(turns.writer().is_err());
+        turns.patience = Duration::MAX; // who waits now waits for ever
+        assert!(turns.writer().is_err() && turns.reader().is_ok());
+        drop(turn);
+        drop(turns.writer().unwrap());
+        // The next turn is another one.
+        let _turn = others.writer().unwrap();
+        let Err(Refused::Busy(holder)) = turns.mutexes.lock(WRITER, 0) else { panic!("it is held") };
+        assert!(!turns.is_endless(WRITER, holder));
     }
 }

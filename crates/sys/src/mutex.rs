@@ -18,7 +18,7 @@ use std::marker::PhantomData;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Mutexes in a file.
@@ -26,7 +26,7 @@ pub const COUNT: usize = 2;
 /// Bytes of the file: one page, of which the kernel has none smaller.
 const LEN: usize = 4096;
 /// Stands where the mutexes are made; another number for another layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"drovmtx\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"drovmtx\x02");
 /// Which byte of the file its users hold.
 const USERS: i64 = 0;
 /// How often the file is opened until it is one that can be used, and the pause between.
@@ -34,6 +34,9 @@ const TRIES: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(2);
 /// The clock of pthread_mutex_timedlock(3) can be set: it is asked anew so often.
 const SLICE_NS: u64 = 250_000_000;
+
+/// The half of [`Slot::holder`] that is the process.
+const PROCESS: u64 = 0xffff_ffff;
 
 #[repr(C)]
 struct Page {
@@ -45,8 +48,8 @@ struct Page {
 #[repr(C, align(64))]
 struct Slot {
     mutex: UnsafeCell<libc::pthread_mutex_t>,
-    /// Whose turn it is, as far as is known: a hint for the administrator.
-    holder: AtomicU32,
+    /// Whose turn it is, as far as is known: a hint. The process in the low half, 0 for nobody; the number of the turn in the high one.
+    holder: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Page>() <= LEN && align_of::<Page>() <= LEN);
@@ -79,11 +82,23 @@ impl std::fmt::Debug for Slot {
     }
 }
 
+/// One turn of a process at a mutex.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder(pub u64);
+
+impl Holder {
+    /// Its process; `None`: it is not known.
+    #[must_use]
+    pub fn pid(self) -> Option<u32> {
+        u32::try_from(self.0 & PROCESS).ok().filter(|pid| *pid != 0)
+    }
+}
+
 /// Why a mutex was not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// It was held to the end of the wait, probably by this process.
-    Busy(u32),
+    /// It was held to the end of the wait, probably by this one.
+    Busy(Holder),
     /// A holder has died and the next one did not mend it. Once nobody uses the file any more it is made anew.
     Lost,
     /// Something else.
@@ -175,7 +190,7 @@ impl Mutexes {
         while matches!(got, Err(Errno::BUSY | Errno::TIMEDOUT)) {
             let now = monotonic_ns();
             if now >= until {
-                return Err(Refused::Busy(slot.holder.load(Ordering::Relaxed)));
+                return Err(Refused::Busy(Holder(slot.holder.load(Ordering::Relaxed))));
             }
             let end = realtime_ns().saturating_add(SLICE_NS.min(until - now));
             let end = libc::timespec { tv_sec: seconds(end), tv_nsec: nanoseconds(end) };
@@ -189,7 +204,8 @@ impl Mutexes {
             Err(Errno::NOTRECOVERABLE) => return Err(Refused::Lost),
             Err(e) => return Err(Refused::System(e)),
         }
-        slot.holder.store(self.pid, Ordering::Relaxed);
+        let turn = (slot.holder.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+        slot.holder.store(turn << 32 | u64::from(self.pid), Ordering::Relaxed);
         Ok(Held { slot, not_send: PhantomData })
     }
 }
@@ -230,7 +246,7 @@ fn nanoseconds(ns: u64) -> libc::c_long {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.slot.holder.store(0, Ordering::Relaxed);
+        self.slot.holder.fetch_and(!PROCESS, Ordering::Relaxed);
         // SAFETY: held by this thread, as the guard is not Send; it cannot fail then.
         unsafe { libc::pthread_mutex_unlock(self.slot.mutex.get()) };
     }

@@ -1,10 +1,12 @@
 //! Tests of `answer`: what is sent ahead, and whose the lock is then.
 use super::*;
 use crate::config::SessionOptions;
-use crate::session::ahead::Seen;
+use crate::session::guess::Seen;
 use crate::session::plan;
 use drover_session::{Asked, Engine, Figures, Limits, Swept, choice::Mpm};
-use drover_sys::token;
+use drover_sys::token::{self, Board, Token};
+use drover_wire::request::{AHEAD_BY_KEY, Prefix};
+use std::sync::Arc;
 
 const LIMITS: Limits = Limits { disk_bytes: 64 << 20, memory_bytes: 8 << 20, data_bytes: 1 << 20, always_sync: false };
 

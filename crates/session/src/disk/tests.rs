@@ -1,10 +1,13 @@
 //! What [`super`] does when things go wrong below it that only it can see.
 //!
-//! Responsible for: readers that die, writers that are stopped or killed, LMDB refusing to go on, damage after damage. Called by: `disk.rs`.
+//! Responsible for: readers that die, writers that are stopped or killed, LMDB refusing to go on, damage after damage. Called by: `disk/mod.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+use super::environment::LOCK_FILE;
 use super::*;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
-use std::io::{BufRead, BufReader};
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 
 fn disk(directory: &Path) -> Disk {
@@ -212,13 +215,13 @@ fn a_store_that_lmdb_refuses_to_go_on_with_is_opened_again() {
     let first = AtomicBool::new(true);
     let found = store.run(|opened| {
         if first.swap(false, Ordering::Relaxed) {
-            return Err(heed::Error::Mdb(MdbError::Panic).into());
+            return Err(heed::Error::Mdb(heed::MdbError::Panic).into());
         }
         let txn = opened.env.read_txn()?;
         Ok((opened.seen.number, opened.table.len(&txn)?))
     });
     assert_eq!(found, Ok((1, 2)), "opened a second time, and all is there");
-    let never = store.run(|_| Err::<(), _>(heed::Error::Mdb(MdbError::Panic).into()));
+    let never = store.run(|_| Err::<(), _>(heed::Error::Mdb(heed::MdbError::Panic).into()));
     assert!(matches!(never, Err(Error::Unavailable(_))), "{never:?}");
     assert_eq!((moved_aside(directory.path()), store.load(&key(1), 2)), (0, Ok(Some(record()))));
 }

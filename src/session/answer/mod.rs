@@ -1,18 +1,18 @@
-//! One request's questions about sessions, answered; the first of them before it is asked, if it is likely to be.
+//! One request's questions about sessions, answered; the first of them before it is asked, if it is likely to be ([`ahead`]).
 //!
 //! Responsible for: a worker reaching the sessions of its scope and no others; locks that end with the request; identifiers of our own making
 //! only. Must never: trust a key, or wait without asking whether anybody still listens. Called by: `handler`.
-use super::ahead::{Guess, Place};
+mod ahead;
+
 use super::cookie;
+use super::guess::Place;
 use super::plan::Settings;
 use super::stores::now_ms;
+use ahead::Ahead;
 use drover_session::{Error, Guard, Id, Key, Offer, Record, Sessions, id};
 use drover_sys::clock::monotonic_ns;
-use drover_sys::token::{Board, Token};
 use drover_wire::WireError;
-use drover_wire::request::{AHEAD_BY_KEY, MAX_AHEAD, Prefix};
 use drover_wire::session::{Opened, Put, Request, Save, Status, Stored, encode_bool, encode_key, error_text};
-use std::sync::Arc;
 
 /// A share of the timeout by which the time of the last use must have moved to be written, and the least of it in milliseconds.
 const TOUCH: (u64, u64) = (20, 1000);
@@ -20,9 +20,6 @@ const TOUCH: (u64, u64) = (20, 1000);
 const MOST_HELD: usize = 64;
 /// Tries to find an identifier that is not taken; the second is already a miracle.
 const TRIES: usize = 3;
-
-/// A lock that was sent ahead keeps other processes waiting for so long, nanoseconds, if the application does not want it.
-const OFFERED_NS: u64 = 50_000_000;
 
 /// Where the store of a request comes from; asked only when a session is touched.
 pub type Find<'c> = &'c dyn Fn() -> Result<&'static Sessions, Error>;
@@ -45,20 +42,13 @@ pub struct RequestSession<'c> {
     offered_until: u64,
     /// The session of the cookie: as the client sent it, or as this request has made it.
     current: Current,
+    /// The name that was asked for last, and its key: to make one costs as much as to look the session up.
+    named: Option<(String, Key)>,
     set_cookie: Option<String>,
-    log_name: Option<String>,
+    /// Its session, until that is noted.
+    logged: Option<String>,
     /// Something was stored or removed.
     changed: bool,
-}
-
-/// What went to the worker with the request.
-enum Ahead {
-    /// Nothing, or what was sent has been used.
-    None,
-    /// That there is no session.
-    Absent,
-    /// This one.
-    Sent { name: String, key: Key, accessed_ms: u64, timeout_s: u32 },
 }
 
 enum Current {
@@ -136,8 +126,9 @@ impl<'c> RequestSession<'c> {
             offer: None,
             offered_until: 0,
             current: Current::Unknown,
+            named: None,
             set_cookie: None,
-            log_name: None,
+            logged: None,
             changed: false,
         }
     }
@@ -149,7 +140,7 @@ impl<'c> RequestSession<'c> {
 
     /// What stands in logs for the session, once.
     pub fn take_log_name(&mut self) -> Option<String> {
-        self.log_name.take()
+        self.logged.take().map(|name| id::log_name(name.as_bytes()))
     }
 
     /// Whether the request has stored or removed something.
@@ -167,104 +158,6 @@ impl<'c> RequestSession<'c> {
         }
         self.offer = None;
         self.held.clear();
-    }
-
-    /// Appends what the worker would be answered if it asked for the request's session, when it is likely to: [`Opened`] with its data. The
-    /// lock goes with it as a token on that board, which the worker takes or leaves. Notes both in the prefix.
-    pub fn send_ahead(&mut self, cookies: Option<&[u8]>, board: Option<&Arc<Board>>, prefix: &mut Prefix, out: &mut Vec<u8>) {
-        let guess = self.place.map_or(Guess::Nothing, Place::guess);
-        if guess == Guess::Nothing {
-            return;
-        }
-        let from = out.len();
-        let Some(flags) = self.look_ahead(guess, cookies, board, out).filter(|_| out.len() - from <= MAX_AHEAD) else {
-            out.truncate(from);
-            self.ahead = Ahead::None;
-            self.offer = None;
-            return;
-        };
-        self.offered_until = monotonic_ns().saturating_add(OFFERED_NS);
-        prefix.flags |= flags;
-        if let Some(Token { place, number }) = self.offer.as_ref().map(Offer::token) {
-            (prefix.token_place, prefix.token) = (place, number);
-        }
-    }
-
-    /// Gives the flags that belong to it.
-    fn look_ahead(&mut self, guess: Guess, cookies: Option<&[u8]>, board: Option<&Arc<Board>>, out: &mut Vec<u8>) -> Option<u16> {
-        let sessions = (self.find)().ok().filter(|sessions| sessions.is_near())?;
-        let (name, flags) = match self.cookie_name(cookies) {
-            Some(name) => (Some(name), 0),
-            None => self.foreign_name(cookies).map_or((None, 0), |name| (Some(name), AHEAD_BY_KEY)),
-        };
-        let mut found = None;
-        if let Some(name) = name {
-            let key = Key::named(&self.scope, name.as_bytes())?;
-            let offer = if guess == Guess::Lock { Some(sessions.offer(&key, board?)?) } else { None };
-            found = sessions.load(&key, now_ms()).ok()?.map(|record| (name, key, record));
-            // What is not there is not locked either.
-            self.offer = offer.filter(|_| found.is_some());
-        }
-        self.encode(found.as_ref().map(|(name, _, record)| (name.as_str(), record)), out).ok()?;
-        self.ahead = found.map_or(Ahead::Absent, |(name, key, record)| Ahead::Sent {
-            name,
-            key,
-            accessed_ms: record.accessed_ms,
-            timeout_s: record.timeout_s,
-        });
-        Some(flags)
-    }
-
-    /// What a cookie says that is not ours, but whose like an application has asked for.
-    fn foreign_name(&self, cookies: Option<&[u8]>) -> Option<String> {
-        let seen = self.place?.seen();
-        cookie::value(cookies?, |cookie| seen.is_name(cookie.name()))
-    }
-
-    /// An application names its sessions itself: the cookie that told it is remembered.
-    fn learn(&self, name: &str, cookies: Option<&[u8]>) {
-        if let Some(place) = self.place
-            && let Some(cookie) = cookies.and_then(|header| cookie::name_of(header, name))
-        {
-            place.seen().learn(&cookie);
-        }
-    }
-
-    /// Until when (CLOCK_MONOTONIC nanoseconds) a lock that was sent ahead may wait to be wanted.
-    #[must_use]
-    pub const fn offered_until(&self) -> Option<u64> {
-        if self.offer.is_some() { Some(self.offered_until) } else { None }
-    }
-
-    /// Takes back a lock that nobody has wanted and that others wait for; at its time, or at once if `now`.
-    pub fn withdraw(&mut self, now: bool) {
-        if self.offer.is_none() || (!now && monotonic_ns() < self.offered_until) {
-            return;
-        }
-        self.offered_until = monotonic_ns().saturating_add(OFFERED_NS);
-        if self.offer.as_ref().is_some_and(Offer::keeps_others_waiting) {
-            self.offer = self.offer.take().and_then(Offer::withdraw);
-        }
-    }
-
-    /// From now on the lock that was sent ahead is the request's, or it is not.
-    fn settle(&mut self) {
-        self.held.extend(self.offer.take().and_then(Offer::settle));
-    }
-
-    /// The application has read what was sent ahead.
-    fn use_ahead(&mut self, lock: bool) {
-        self.settle();
-        if let Some(place) = self.place {
-            place.wanted(lock);
-        }
-        if let Ahead::Sent { name, key, accessed_ms, timeout_s } = std::mem::replace(&mut self.ahead, Ahead::None) {
-            if let Ok(sessions) = (self.find)() {
-                touch(sessions, &key, accessed_ms, timeout_s);
-            }
-            self.renew_cookie(&name, accessed_ms);
-            self.log_name = Some(id::log_name(name.as_bytes()));
-        }
     }
 
     /// Answers a question. An error is one of the worker's: what it sent is no question.
@@ -374,7 +267,7 @@ impl<'c> RequestSession<'c> {
             self.learn(asked, now.cookies);
         }
         if found.is_some() {
-            self.log_name = name.as_ref().map(|name| id::log_name(name.as_bytes()));
+            self.logged = name.clone();
         }
         Ok(self.encode(name.as_deref().zip(found.as_ref()), out)?)
     }
@@ -446,7 +339,7 @@ impl<'c> RequestSession<'c> {
             let key = self.key(&name)?;
             self.let_go(&key);
         }
-        self.log_name = Some(id::log_name(name.as_bytes()));
+        self.logged = Some(name.clone());
         encode_key(out, &name)?;
         if save.cookie {
             self.set_cookie = Some(cookie::set(&self.cookie, &name, &self.settings.cookie, self.https));
@@ -508,9 +401,14 @@ impl<'c> RequestSession<'c> {
         }
     }
 
-    fn key(&self, name: &str) -> Result<Key, Failure> {
+    fn key(&mut self, name: &str) -> Result<Key, Failure> {
+        if let Some((_, key)) = self.named.as_ref().filter(|(named, _)| named == name) {
+            return Ok(*key);
+        }
         let bad = Failure::Said(Status::BadKey, "a session's key is made of 1 to 128 letters, digits, '_' and '-'");
-        Key::named(&self.scope, name.as_bytes()).ok_or(bad)
+        let key = Key::named(&self.scope, name.as_bytes()).ok_or(bad)?;
+        self.named = Some((name.to_owned(), key));
+        Ok(key)
     }
 
     fn holds(&self, key: &Key) -> bool {
@@ -582,5 +480,4 @@ impl From<Failure> for No {
 }
 
 #[cfg(test)]
-#[path = "answer_tests.rs"]
 mod tests;

@@ -1,0 +1,332 @@
+//! Sessions in a file that all processes of one machine share: an LMDB environment (<http://www.lmdb.tech/doc/>).
+//!
+//! Responsible for: what was stored being there after any process died at any moment; a damaged store being moved aside while the service
+//! goes on. Must never: be opened before a fork, or be put on a network file system. Called by: [`crate::store`], [`crate::memory`].
+//!
+//! The directory `store` holds one table, as each more is a page more in each commit: records, under 'r' and their key, and an index, under 'e',
+//! the minute of expiry and the key, from which a sweep takes the oldest without looking at the others. Commits are not synchronised one by one
+//! unless asked for: [`Disk::sync`] does that now and then. Who moves a store aside takes its file's permission to write away: that tells
+//! all who have it open.
+mod environment;
+mod records;
+mod trouble;
+
+use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
+use crate::id::Key;
+use crate::turns::{self, Turns};
+use drover_sys::filelock::{self, Hold};
+use environment::{Opened, Seen, Writing, inode_of, page_size};
+use heed::EnvFlags;
+use parking_lot::RwLock;
+use records::{expiry, record_key};
+use rustix::fs::{Mode, fchmod};
+use std::fs::{DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+use trouble::Trouble;
+
+/// How often an operation is begun: opened, opened again after damage, and as the store is growing.
+const ATTEMPTS: usize = 4;
+/// Damaged stores that one process moves aside within one second.
+const MOST_ASIDE: u32 = 100;
+/// Which byte of `locks` is held while the store is moved aside or opened.
+const MOVING: i64 = 2;
+
+/// Whom to tell what the administrator must know: a line of text.
+pub type Say = Box<dyn Fn(&str) + Send + Sync>;
+
+/// See the head of this file.
+pub struct Disk {
+    directory: PathBuf,
+    map_size: usize,
+    always_sync: bool,
+    patience: Duration,
+    only_existing: bool,
+    guard: File,
+    opened: RwLock<Option<Opened>>,
+    unsynced: AtomicBool,
+    openings: AtomicU64,
+    say: Say,
+}
+
+impl Disk {
+    /// A store below `directory`, which exists; opened at its first use. `map_size`: the most it may become, bytes.
+    pub fn new(directory: &Path, map_size: u64, always_sync: bool, guard: File, say: Say) -> Self {
+        let page = page_size();
+        let map_size = usize::try_from(map_size).unwrap_or(usize::MAX / 2).max(1 << 20) / page * page;
+        Self {
+            directory: directory.to_owned(),
+            map_size,
+            always_sync,
+            patience: turns::PATIENCE,
+            only_existing: false,
+            guard,
+            opened: RwLock::new(None),
+            unsynced: AtomicBool::new(false),
+            openings: AtomicU64::new(0),
+            say,
+        }
+    }
+
+    /// With another end to each wait than [`turns::PATIENCE`].
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// The store as it is, or none: it is neither made nor moved aside.
+    #[must_use]
+    pub fn only_existing(self) -> Self {
+        Self { only_existing: true, ..self }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.directory.join("store")
+    }
+
+    /// Runs an operation on the store, opens it before if need be; after damage once more on a new one.
+    fn run<T>(&self, operation: impl Fn(&Opened) -> Result<T, Trouble>) -> Result<T, Error> {
+        let mut cleared = false;
+        for _ in 0..ATTEMPTS {
+            let (seen, trouble) = {
+                let opened = self.opened.read();
+                let result = opened.as_ref().map_or(Err(Trouble::Stale), |opened| opened.is_sound().and_then(|()| operation(opened)));
+                match result {
+                    Ok(done) => return Ok(done),
+                    // Perhaps it is full of what readers hold that have died.
+                    Err(Trouble::Told(Error::Full)) if !cleared && opened.as_ref().is_some_and(Opened::clear_dead_readers) => {
+                        cleared = true;
+                        continue;
+                    }
+                    Err(Trouble::Told(e)) => return Err(e),
+                    Err(trouble) => (opened.as_ref().map(|opened| opened.seen), trouble),
+                }
+            };
+            self.open_again(seen, trouble)?;
+        }
+        Err(Error::Unavailable("it had to be opened again and again".into()))
+    }
+
+    /// Opens the store that is at its path now in place of the one that was seen; moves that aside before if it is damaged and still there.
+    fn open_again(&self, seen: Option<Seen>, trouble: Trouble) -> Result<(), Error> {
+        let mut opened = self.opened.write();
+        if opened.as_ref().map(|opened| opened.seen) != seen {
+            return Ok(()); // another thread was faster
+        }
+        let _moving = Moving::begin(&self.guard);
+        // Closed before it is opened again: LMDB cannot have one file open twice in a process.
+        *opened = None;
+        let is_at_its_path = seen.is_some() && seen.map(|seen| seen.inode) == inode_of(&self.store());
+        let mut damage = if let Trouble::Damaged(why) = &trouble { Some(why.clone()).filter(|_| is_at_its_path) } else { None };
+        // Others may have a higher limit, before or after a reload. What they have mapped is mapped then, which the store knows.
+        let map_size = if is_at_its_path && matches!(trouble, Trouble::Outgrown) { None } else { Some(self.map_size) };
+        for _ in 0..2 {
+            if let Some(why) = damage.take() {
+                if self.only_existing {
+                    return Err(Error::Damaged(format!("{}: {why}", self.store().display())));
+                }
+                self.move_aside(&why)?;
+            }
+            match self.open(map_size) {
+                Ok(new) => {
+                    *opened = Some(new);
+                    return Ok(());
+                }
+                Err(Trouble::Told(e)) => return Err(e),
+                // Others have made it longer just now; the next attempt sees that.
+                Err(Trouble::Stale | Trouble::Outgrown) => return Ok(()),
+                Err(Trouble::Damaged(why)) => damage = Some(why),
+            }
+        }
+        Err(Error::Damaged("a new store could not be begun either".into()))
+    }
+
+    fn move_aside(&self, why: &str) -> Result<(), Error> {
+        let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let refused = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", self.store().display()));
+        for n in 0..MOST_ASIDE {
+            let aside = self.directory.join(format!("store.damaged-{seconds}-{}-{n}", std::process::id()));
+            match std::fs::rename(self.store(), &aside) {
+                // Of the same second: a directory takes the place of an empty one only.
+                Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {}
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(refused(e)),
+                _ => {
+                    // Else they look at its path each second.
+                    let _ = File::open(aside.join("data.mdb")).map(|file| fchmod(file, Mode::RUSR));
+                    (self.say)(&format!(
+                        "the session store was damaged ({why}); it lies now at {}, and a new one is begun",
+                        aside.display()
+                    ));
+                    return Ok(());
+                }
+            }
+        }
+        Err(refused(ErrorKind::AlreadyExists.into()))
+    }
+
+    /// With `None` as large as any process has had it.
+    fn open(&self, map_size: Option<usize>) -> Result<Opened, Trouble> {
+        let path = self.store();
+        let refused = |e: std::io::Error| Trouble::Told(Error::Unavailable(format!("{}: {e}", path.display())));
+        match if self.only_existing { is_begun(&self.directory) } else { DirBuilder::new().mode(0o700).create(&path) } {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(refused(e)),
+            _ => {}
+        }
+        let turns = Turns::open(&self.directory, self.patience).map_err(|e| Trouble::of(&self.directory.join("turns"), e))?;
+        let flags = if self.always_sync { EnvFlags::empty() } else { EnvFlags::NO_SYNC };
+        Opened::open(&path, Box::new(turns), map_size, flags, self.openings.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn commit(&self, txn: Writing<'_>) -> Result<(), Trouble> {
+        txn.commit()?;
+        self.unsynced.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sweep_step(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
+        self.run(|opened| {
+            if inode_of(&self.store()) != Some(opened.seen.inode) || !opened.turns.are_shared() {
+                return Err(Trouble::Stale); // its directory was moved, and nobody has marked it; or the file of turns was removed
+            }
+            opened.clear_dead_readers();
+            if !opened.has_expired(&*opened.read()?, now_ms)? {
+                return Ok(Swept::default());
+            }
+            let mut txn = opened.write()?;
+            let swept = opened.sweep(&mut txn, now_ms, budget)?;
+            self.commit(txn)?;
+            Ok(swept)
+        })
+    }
+
+    /// Stores many at once, whatever was there; for memory that is written down.
+    pub fn put_all(&self, all: &[(Key, &Record)]) -> Result<(), Error> {
+        self.run(|opened| {
+            let mut txn = opened.write()?;
+            for (key, record) in all {
+                opened.replace(&mut txn, key, record)?;
+            }
+            self.commit(txn)
+        })
+    }
+}
+
+/// Whether there is a store below this directory. An empty file is none: it would become a new one.
+pub(crate) fn is_begun(directory: &Path) -> std::io::Result<()> {
+    let data = std::fs::metadata(directory.join("store/data.mdb"))?;
+    if data.len() > 0 { Ok(()) } else { Err(ErrorKind::NotFound.into()) }
+}
+
+/// Held while a store is moved aside or opened, so that two processes do not move each other's.
+struct Moving<'f>(&'f File);
+
+impl<'f> Moving<'f> {
+    fn begin(file: &'f File) -> Option<Self> {
+        // Whoever holds it needs a few milliseconds; after a second its holder is stopped, and it is better to go on.
+        for _ in 0..200 {
+            if filelock::set(file, MOVING, Hold::Exclusive) == Ok(true) {
+                return Some(Self(file));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+}
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        // Else the kernel does it when the process ends.
+        let _ = filelock::set(self.0, MOVING, Hold::Free);
+    }
+}
+
+impl Engine for Disk {
+    fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
+        let found = self.run(|opened| {
+            let txn = opened.read()?;
+            Ok(opened.table.get(&txn, &record_key(key))?.map(Record::decode))
+        })?;
+        match found {
+            Some(Err(e)) => {
+                // One bad record is no reason to leave the others.
+                (self.say)(&format!("a session was damaged and is removed: {e}"));
+                self.remove(key, now_ms)?;
+                Ok(None)
+            }
+            other => Ok(other.transpose()?.filter(|record| !record.is_expired(now_ms))),
+        }
+    }
+
+    fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error> {
+        self.run(|opened| {
+            let mut txn = opened.write()?;
+            if how != Put::Any {
+                let lives = opened.table.get(&txn, &record_key(key))?.and_then(expiry).is_some_and(|expires| now_ms < expires);
+                match (how, lives) {
+                    (Put::Create, true) => return Err(Error::Exists.into()),
+                    (Put::Replace, false) => return Err(Error::Missing.into()),
+                    _ => {}
+                }
+            }
+            opened.replace(&mut txn, key, record)?;
+            self.commit(txn)
+        })
+    }
+
+    fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error> {
+        self.run(|opened| {
+            let mut txn = opened.write()?;
+            let Some(Ok(mut record)) = opened.table.get(&txn, &record_key(key))?.map(Record::decode) else { return Ok(()) };
+            record.accessed_ms = record.accessed_ms.max(accessed_ms);
+            opened.replace(&mut txn, key, &record)?;
+            self.commit(txn)
+        })
+    }
+
+    fn remove(&self, key: &Key, now_ms: u64) -> Result<bool, Error> {
+        self.run(|opened| {
+            let mut txn = opened.write()?;
+            let expires = opened.delete(&mut txn, key)?;
+            self.commit(txn)?;
+            Ok(expires.is_some_and(|expires| now_ms < expires))
+        })
+    }
+
+    fn sweep(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
+        // To remove takes room as well, for the new versions of the pages that are changed: in a full store, a few at a time.
+        let mut step = budget;
+        loop {
+            match self.sweep_step(now_ms, step) {
+                Err(Error::Full) if step > 1 => step = (step / 4).max(1),
+                other => return other,
+            }
+        }
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        if !self.unsynced.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.run(|opened| Ok(opened.env.force_sync()?))
+    }
+
+    fn figures(&self) -> Result<Figures, Error> {
+        self.run(|opened| {
+            let txn = opened.read()?;
+            // Each has a record and its entry in the index.
+            Ok(Figures { sessions: opened.table.len(&txn)? / 2, bytes: opened.env.real_disk_size()? })
+        })
+    }
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Disk").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
