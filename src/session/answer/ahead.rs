@@ -26,7 +26,7 @@ pub(super) enum Ahead {
 }
 
 impl RequestSession<'_> {
-    /// Appends what the worker would be answered if it asked for the request's session, when it is likely to: [`Opened`] with its data. The
+    /// Appends what the worker would be answered if it asked for the request's session, when it is likely to: `session::Opened` with its data. The
     /// lock goes with it as a token on that board, which the worker takes or leaves. Notes both in the prefix.
     pub fn send_ahead(&mut self, cookies: Option<&[u8]>, board: Option<&Arc<Board>>, prefix: &mut Prefix, out: &mut Vec<u8>) {
         let guess = self.place.map_or(Guess::Nothing, Place::guess);

@@ -1,4 +1,4 @@
-//! One request's questions about sessions, answered; the first of them before it is asked, if it is likely to be ([`ahead`]).
+//! One request's questions about sessions, answered; the first of them before it is asked, if it is likely to be (`ahead`).
 //!
 //! Responsible for: a worker reaching the sessions of its scope and no others; locks that end with the request; identifiers of our own making
 //! only. Must never: trust a key, or wait without asking whether anybody still listens. Called by: `handler`.
