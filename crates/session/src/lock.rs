@@ -51,7 +51,7 @@ struct Held {
     holder: u64,
     in_file: bool,
     /// It is only offered, as long as nobody has taken this.
-    token: Option<Lying>,
+    token: Option<Posted>,
     waiting: VecDeque<Arc<Waiter>>,
 }
 
@@ -81,17 +81,17 @@ pub struct Guard<'l> {
 pub struct Offer<'l> {
     /// Taken out when it is settled.
     guard: Option<Guard<'l>>,
-    token: Lying,
+    posted: Posted,
 }
 
 /// A token, and where it lies.
 #[derive(Debug, Clone)]
-struct Lying {
+struct Posted {
     board: Arc<Board>,
     token: Token,
 }
 
-impl Lying {
+impl Posted {
     fn take(&self) -> bool {
         self.board.take(self.token)
     }
@@ -113,7 +113,7 @@ impl<'l> Offer<'l> {
     /// Who takes the token ([`Board::take`]) has the lock. Nobody can once the offer is settled.
     #[must_use]
     pub const fn token(&self) -> Token {
-        self.token.token
+        self.posted.token
     }
 
     /// Whether other processes cannot have the session meanwhile. (Those who want it in this one take the token.)
@@ -123,15 +123,10 @@ impl<'l> Offer<'l> {
         guard.locks.table(&guard.key).lock().held.get(&guard.key).is_some_and(|held| held.holder == guard.holder && held.in_file)
     }
 
-    /// Ends the offer if nobody has taken the token; else it stays what it was.
-    pub fn withdraw(self) -> Option<Self> {
-        (!self.token.take()).then_some(self)
-    }
-
     /// Ends the offer: the lock, if it is that of the one it was offered to.
     #[must_use]
     pub fn settle(mut self) -> Option<Guard<'l>> {
-        let guard = self.guard.take().filter(|_| !self.token.take())?;
+        let guard = self.guard.take().filter(|_| !self.posted.take())?;
         let mut table = guard.locks.table(&guard.key).lock();
         let held = table.held.get_mut(&guard.key).filter(|held| held.holder == guard.holder);
         let mine = held.map(|held| held.token = None).is_some();
@@ -144,7 +139,7 @@ impl Drop for Offer<'_> {
     fn drop(&mut self) {
         if self.guard.is_some() {
             // Before the guard goes: whoever still has the token must not find it good.
-            let _ = self.token.take();
+            let _ = self.posted.take();
         }
     }
 }
@@ -233,18 +228,18 @@ impl Locks {
         if table.held.contains_key(key) {
             return None;
         }
-        let token = Lying { board: board.clone(), token: board.put(offset(key).unsigned_abs())? };
+        let posted = Posted { board: board.clone(), token: board.put(offset(key).unsigned_abs())? };
         let in_file = !table.alone && filelock::set(&self.file, offset(key), Hold::Exclusive) == Ok(true);
         if !table.alone && !in_file {
-            let _ = token.take();
+            let _ = posted.take();
             return None;
         }
         table.holders += 1;
-        let held = Held { token: Some(token.clone()), in_file, ..Held::by(table.holders) };
+        let held = Held { token: Some(posted.clone()), in_file, ..Held::by(table.holders) };
         let holder = table.holders;
         table.held.insert(*key, held);
         drop(table);
-        Some(Offer { guard: Some(Guard { locks: self, key: *key, holder }), token })
+        Some(Offer { guard: Some(Guard { locks: self, key: *key, holder }), posted })
     }
 
     /// A session is changed by somebody who does not hold it: what was sent along with an offer is not true any more.
@@ -426,15 +421,14 @@ mod tests {
         // Wanted.
         let offer = a.offer(&key(1), &board).unwrap();
         assert!(board.take(offer.token()));
-        let offer = offer.withdraw().unwrap();
         assert_eq!(now(&a), Err(Error::LockTimeout));
         let guard = offer.settle().unwrap();
         assert_eq!(now(&b), Err(Error::LockTimeout));
         drop(guard);
         assert_eq!((now(&a), now(&b)), (Ok(()), Ok(())));
-        // Given up, withdrawn, changed by others: free.
+        // Given up, taken back, changed by others: free.
         let offer = a.offer(&key(1), &board).unwrap();
-        assert!(offer.withdraw().is_none());
+        assert!(offer.settle().is_none());
         drop(a.offer(&key(1), &board).unwrap());
         let offer = b.offer(&key(1), &board).unwrap();
         b.revoke(&key(1));

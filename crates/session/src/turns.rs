@@ -4,10 +4,9 @@
 //! the end of the wait rests on these. Must never: be held while another turn is waited for. Called by: [`crate::disk`].
 use crate::engine::Error;
 use drover_sys::clock::monotonic_ns;
-use drover_sys::mutex::{COUNT, Held, Holder, Mutexes, Refused};
+use drover_sys::mutex::{Held, Holder, Mutexes, Refused};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long anybody waits for a turn: a write takes some microseconds, a large step of a sweep some milliseconds, and on a slow disk
@@ -25,15 +24,13 @@ pub struct Turns {
     mutexes: Mutexes,
     path: PathBuf,
     patience: Duration,
-    /// Whose turn has used somebody's patience up, of each.
-    endless: [AtomicU64; COUNT],
 }
 
 impl Turns {
     /// Those of the store below this directory.
     pub fn open(directory: &Path, patience: Duration) -> io::Result<Self> {
         let path = directory.join("turns");
-        Ok(Self { mutexes: Mutexes::open(&path)?, path, patience, endless: Default::default() })
+        Ok(Self { mutexes: Mutexes::open(&path)?, path, patience })
     }
 
     /// To be held around each write.
@@ -58,30 +55,29 @@ impl Turns {
             .lock(which, 0)
             .or_else(|refused| match refused {
                 // It was waited for in vain: not every request should wait so long for it.
-                Refused::Busy(holder) if self.is_endless(which, holder) => Err(refused),
-                Refused::Busy(_) => {
-                    let patience = u64::try_from(self.patience.as_nanos()).unwrap_or(u64::MAX);
-                    self.mutexes.lock(which, monotonic_ns().saturating_add(patience)).inspect_err(|refused| self.note(which, *refused))
-                }
-                other => Err(other),
+                Refused::Busy(holder) if self.mutexes.is_endless(which, holder) => Err((refused, Some(holder))),
+                Refused::Busy(holder) => self.wait(which, holder),
+                other => Err((other, None)),
             })
-            .map_err(|refused| self.told(refused, what))
+            .map_err(|(refused, holder)| self.told(refused, holder.and_then(Holder::pid), what))
     }
 
-    fn is_endless(&self, which: usize, holder: Holder) -> bool {
-        holder.pid().is_some() && self.endless.get(which).is_some_and(|turn| turn.load(Ordering::Relaxed) == holder.0)
+    /// Waits for a turn that `holder` has now. With the error, who has had it all the time.
+    fn wait(&self, which: usize, holder: Holder) -> Result<Held<'_>, (Refused, Option<Holder>)> {
+        let patience = u64::try_from(self.patience.as_nanos()).unwrap_or(u64::MAX);
+        self.mutexes.lock(which, monotonic_ns().saturating_add(patience)).map_err(|refused| {
+            let lasted = refused == Refused::Busy(holder);
+            if lasted && self.patience >= PATIENCE {
+                self.mutexes.note_endless(which, holder);
+            }
+            (refused, lasted.then_some(holder))
+        })
     }
 
-    fn note(&self, which: usize, refused: Refused) {
-        if let (Refused::Busy(holder), Some(turn)) = (refused, self.endless.get(which)) {
-            turn.store(holder.0, Ordering::Relaxed);
-        }
-    }
-
-    fn told(&self, refused: Refused, what: &str) -> Error {
+    fn told(&self, refused: Refused, holder: Option<u32>, what: &str) -> Error {
         let path = self.path.display();
         Error::Unavailable(match refused {
-            Refused::Busy(holder) => match holder.pid() {
+            Refused::Busy(_) => match holder {
                 None => format!("others keep it busy: no turn in {:?} at {path}", self.patience),
                 Some(pid) => format!(
                     "process {pid} {what} for more than {:?} and keeps all others out{}: let it go on (kill -CONT {pid}), or end it \
@@ -113,16 +109,20 @@ mod tests {
     #[test]
     fn a_turn_without_an_end_is_waited_for_once() {
         let directory = tempfile::tempdir().unwrap();
-        let [mut turns, others] = [(); 2].map(|()| Turns::open(directory.path(), Duration::from_millis(1)).unwrap());
+        let open = |patience| Turns::open(directory.path(), patience).unwrap();
+        let (others, hasty) = (open(Duration::ZERO), open(Duration::from_millis(1)));
         let turn = others.writer().unwrap();
-        assert!(turns.writer().is_err());
-        turns.patience = Duration::MAX; // who waits now waits for ever
-        assert!(turns.writer().is_err() && turns.reader().is_ok());
+        let Err(Refused::Busy(holder)) = hasty.mutexes.lock(WRITER, 0) else { panic!("it is held") };
+        assert!(hasty.writer().is_err() && !hasty.mutexes.is_endless(WRITER, holder), "who is in a hurry condemns nobody");
+        others.mutexes.note_endless(WRITER, holder);
+        let patient = open(Duration::MAX); // waits for ever, if it waits
+        let Err(Error::Unavailable(why)) = patient.writer() else { panic!("it is held") };
+        assert!(why.contains(&format!("process {}", std::process::id())) && patient.reader().is_ok(), "{why}");
         drop(turn);
-        drop(turns.writer().unwrap());
+        drop(patient.writer().unwrap());
         // The next turn is another one.
         let _turn = others.writer().unwrap();
-        let Err(Refused::Busy(holder)) = turns.mutexes.lock(WRITER, 0) else { panic!("it is held") };
-        assert!(!turns.is_endless(WRITER, holder));
+        let Err(Refused::Busy(next)) = hasty.mutexes.lock(WRITER, 0) else { panic!("it is held") };
+        assert!(next != holder && !hasty.mutexes.is_endless(WRITER, next));
     }
 }

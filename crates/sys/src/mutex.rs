@@ -50,6 +50,8 @@ struct Slot {
     mutex: UnsafeCell<libc::pthread_mutex_t>,
     /// Whose turn it is, as far as is known: a hint. The process in the low half, 0 for nobody; the number of the turn in the high one.
     holder: AtomicU64,
+    /// The turn that somebody has waited for in vain, as `holder` had it.
+    endless: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Page>() <= LEN && align_of::<Page>() <= LEN);
@@ -84,7 +86,7 @@ impl std::fmt::Debug for Slot {
 
 /// One turn of a process at a mutex.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holder(pub u64);
+pub struct Holder(u64);
 
 impl Holder {
     /// Its process; `None`: it is not known.
@@ -97,7 +99,7 @@ impl Holder {
 /// Why a mutex was not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// It was held to the end of the wait, probably by this one.
+    /// It is held, probably by this one.
     Busy(Holder),
     /// A holder has died and the next one did not mend it. Once nobody uses the file any more it is made anew.
     Lost,
@@ -179,6 +181,19 @@ impl Mutexes {
     #[must_use]
     pub fn is_at(&self, path: &Path) -> bool {
         std::fs::metadata(path).is_ok_and(|found| found.ino() == self.inode)
+    }
+
+    /// This turn was waited for in vain: all who share the mutexes should know.
+    pub fn note_endless(&self, which: usize, holder: Holder) {
+        if let Some(slot) = self.page().slots.get(which) {
+            slot.endless.store(holder.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether somebody has noted that of this turn.
+    #[must_use]
+    pub fn is_endless(&self, which: usize, holder: Holder) -> bool {
+        holder.pid().is_some() && self.page().slots.get(which).is_some_and(|slot| slot.endless.load(Ordering::Relaxed) == holder.0)
     }
 
     /// Takes one of the [`COUNT`] mutexes; waits until `until` (CLOCK_MONOTONIC nanoseconds), or longer by what the clock is set back

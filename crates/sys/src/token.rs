@@ -4,7 +4,7 @@
 //! with more than whose a token is. Called by: the locks of sessions (`crates/session`), the worker; droverd makes the memory with each queue.
 //!
 //! A place is a word. Its low half is 0 while it is free, else when a token was put there, in seconds; its high half counts the tokens that
-//! were put there before, from a number by chance. So no two tokens look the same, also of two boards.
+//! were put there before, from a number by chance. So no two tokens of a place look the same, nor, but for a chance of 1 in 2^32, those of two boards.
 #![allow(unsafe_code)]
 use crate::clock::monotonic_ns;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
@@ -19,8 +19,11 @@ const PLACES: usize = 2048;
 const BYTES: usize = PLACES * size_of::<AtomicU64>();
 /// Places that are looked at for a free one.
 const TRIES: u64 = 16;
-/// A token that has lain for longer was left behind by a process that was killed. One that was not is lost by that, which it may be.
+/// Whoever has put a token takes it back, unless somebody else has taken it, within so many seconds.
+pub const LIVES_S: u64 = 30;
+/// A token that has lain for longer was left behind by a process that was killed; so was one that comes from the future.
 const FORGOTTEN_S: u64 = 60;
+const _: () = assert!(LIVES_S < FORGOTTEN_S);
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 const TIME: u64 = 0xffff_ffff;
 
@@ -44,7 +47,8 @@ unsafe impl Send for Board {}
 // SAFETY: as above.
 unsafe impl Sync for Board {}
 
-/// Memory for tokens, for all processes that are to share it; it has its pages and keeps its size.
+/// Memory for tokens, for all processes that are to share it. It keeps its size. It has its pages too, until somebody who has it punches holes into it:
+/// these read as zeros. (With `vm.overcommit_memory=2` and no memory left at all, a hole would be SIGBUS, where everything else fails as well.)
 pub fn create() -> Result<OwnedFd, Errno> {
     let file = memfd_create("mod_drover tokens", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     fallocate(&file, FallocateFlags::empty(), 0, BYTES as u64)?;
@@ -86,7 +90,7 @@ impl Board {
             let word = self.word(place)?;
             let before = word.load(Ordering::Relaxed);
             let since = before & TIME;
-            if since != 0 && now.saturating_sub(since) <= FORGOTTEN_S {
+            if since != 0 && now.abs_diff(since) <= FORGOTTEN_S {
                 return None;
             }
             let number = (before | TIME).wrapping_add(1) | (now & TIME).max(1);
@@ -154,10 +158,10 @@ mod tests {
         let old = all[3];
         let word = board.word(old.place).unwrap();
         let long_ago = (old.number & !TIME) | 1;
-        let board_is_young = monotonic_ns() / 1_000_000_000 <= FORGOTTEN_S;
+        let machine_is_young = monotonic_ns() / 1_000_000_000 <= FORGOTTEN_S;
         word.store(long_ago, Ordering::Relaxed);
         let new = board.put(PLACES as u64 - 1);
-        assert_eq!(new.map(|token| token.place), (!board_is_young).then_some(old.place));
+        assert_eq!(new.map(|token| token.place), (!machine_is_young).then_some(old.place));
         assert!(!board.take(old));
     }
 
@@ -176,9 +180,9 @@ mod tests {
         for (place, number) in [(PLACES as u32, 1), (u32::MAX, u64::MAX), (0, 1)] {
             assert!(!board.take(Token { place, number }));
         }
-        board.word(0).unwrap().store(u64::MAX, Ordering::Relaxed);
+        board.all().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
         let token = board.put(0).unwrap();
-        assert!(board.take(token), "somewhere there is room");
+        assert!(board.take(token), "what comes from the future is nobody's");
     }
 
     #[test]

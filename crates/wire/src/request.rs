@@ -69,11 +69,10 @@ pub struct Prefix {
     pub started_us: u64,
     /// Script's modification time in microseconds since 1970 as httpd saw it; 0: do not compare (WSGIScriptReloading Off).
     pub script_mtime_us: u64,
-    /// The token of the lock of the session that is sent ahead: its place on the queue's board, and its number; 0: the lock is not offered.
-    /// The lock is the request's as soon as the worker takes the token.
-    pub token_place: u32,
-    /// See `token_place`.
+    /// The token of the lock of the session that is sent ahead, which is the request's as soon as the worker takes it; 0: it is not offered.
     pub token: u64,
+    /// Where the token lies on the queue's board.
+    pub token_place: u32,
     /// httpd's LogLevel for this request (0 emerg … 7 debug, 15 trace8).
     pub log_level: u8,
     /// Number of pairs in the environment.

@@ -8,12 +8,14 @@ use crate::session::guess::{Guess, Place};
 use crate::session::stores::now_ms;
 use drover_session::{Key, Offer};
 use drover_sys::clock::monotonic_ns;
-use drover_sys::token::{Board, Token};
+use drover_sys::token::{Board, LIVES_S, Token};
 use drover_wire::request::{AHEAD_BY_KEY, MAX_AHEAD, Prefix};
 use std::sync::Arc;
 
 /// A lock that was sent ahead keeps other processes waiting for so long, nanoseconds, if the application does not want it.
 const OFFERED_NS: u64 = 50_000_000;
+/// Between two looks whether it does, at most.
+const LONGEST_LOOK_NS: u64 = 1_000_000_000;
 
 /// What went to the worker with the request.
 pub(super) enum Ahead {
@@ -40,7 +42,8 @@ impl RequestSession<'_> {
             self.offer = None;
             return;
         };
-        self.offered_until = monotonic_ns().saturating_add(OFFERED_NS);
+        self.offered_at = monotonic_ns();
+        self.offered_until = self.offered_at.saturating_add(OFFERED_NS);
         prefix.flags |= flags;
         if let Some(Token { place, number }) = self.offer.as_ref().map(Offer::token) {
             (prefix.token_place, prefix.token) = (place, number);
@@ -93,15 +96,18 @@ impl RequestSession<'_> {
         if self.offer.is_some() { Some(self.offered_until) } else { None }
     }
 
-    /// Takes back a lock that nobody has wanted and that others wait for; at its time, or at once if `now`.
+    /// Takes back a lock that nobody has wanted, if it keeps others waiting or was offered long ago; at its time, or at once if `now`. Has the worker
+    /// taken it, it is the request's from now on.
     pub fn withdraw(&mut self, now: bool) {
         if self.offer.is_none() || (!now && monotonic_ns() < self.offered_until) {
             return;
         }
-        self.offered_until = monotonic_ns().saturating_add(OFFERED_NS);
-        if self.offer.as_ref().is_some_and(Offer::keeps_others_waiting) {
-            self.offer = self.offer.take().and_then(Offer::withdraw);
+        let waited = monotonic_ns().saturating_sub(self.offered_at);
+        if waited >= LIVES_S * 1_000_000_000 || self.offer.as_ref().is_some_and(Offer::keeps_others_waiting) {
+            return self.settle();
         }
+        // Those who may come to wait are not there yet: it is looked less and less often.
+        self.offered_until = self.offered_at.saturating_add(waited.saturating_add(waited.clamp(OFFERED_NS, LONGEST_LOOK_NS)));
     }
 
     /// From now on the lock that was sent ahead is the request's, or it is not.

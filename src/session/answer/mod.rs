@@ -39,6 +39,8 @@ pub struct RequestSession<'c> {
     /// What was sent ahead and not asked for yet, and its lock.
     ahead: Ahead,
     offer: Option<Offer<'static>>,
+    /// When it was sent, and until when it may wait to be wanted.
+    offered_at: u64,
     offered_until: u64,
     /// The session of the cookie: as the client sent it, or as this request has made it.
     current: Current,
@@ -124,6 +126,7 @@ impl<'c> RequestSession<'c> {
             place,
             ahead: Ahead::None,
             offer: None,
+            offered_at: 0,
             offered_until: 0,
             current: Current::Unknown,
             named: None,

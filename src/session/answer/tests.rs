@@ -4,7 +4,7 @@ use crate::config::SessionOptions;
 use crate::session::guess::Seen;
 use crate::session::plan;
 use drover_session::{Asked, Engine, Figures, Limits, Swept, choice::Mpm};
-use drover_sys::token::{self, Board, Token};
+use drover_sys::token::{self, Board, LIVES_S, Token};
 use drover_wire::request::{AHEAD_BY_KEY, Prefix};
 use std::sync::Arc;
 
@@ -247,6 +247,30 @@ fn the_lock_goes_to_whom_takes_the_token() {
     let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
     drop(request);
     assert!(is_free(&rig, 1, &cookie) && !rig.board.take(token));
+}
+
+#[test]
+fn what_is_offered_for_long_is_taken_back_although_nobody_waits() {
+    let rig = Rig::new();
+    let dir = tempfile::tempdir().unwrap();
+    let alone: &'static Sessions = Box::leak(Box::new(Sessions::memory(dir.path(), LIMITS, &|text| panic!("{text}")).unwrap()));
+    let find: Find<'_> = &|| Ok(alone);
+    let id = Id::new().unwrap();
+    let record = Record { created_ms: 1, accessed_ms: now_ms(), timeout_s: 1800, data: b"{}".to_vec() };
+    alone.put(&Key::derive(SCOPE, &id), &record, drover_session::Put::Create, now_ms()).unwrap();
+    let cookie = format!("{NAME}={}", id.as_str()).into_bytes();
+    for taken in [false, true] {
+        rig.place().wanted(true);
+        let mut request = rig.request(find);
+        let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
+        request.withdraw(true);
+        assert!(request.offered_until() > Some(request.offered_at), "it is looked at again");
+        assert!(!taken || rig.board.take(token));
+        request.offered_at -= LIVES_S * 1_000_000_000;
+        request.withdraw(true);
+        assert_eq!((request.offered_until(), request.held.len()), (None, usize::from(taken)));
+        assert!(!rig.board.take(token));
+    }
 }
 
 #[test]
