@@ -5,6 +5,7 @@
 use crate::engine::Error;
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 /// Random bytes of an identifier.
 const BYTES: usize = 20;
@@ -55,8 +56,39 @@ impl fmt::Debug for Id {
 }
 
 /// The name under which a session is stored: SHA-256 of the length of the scope, the scope, and the identifier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(pub [u8; 32]);
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Not the bytes that `part` goes by, which the keys of a part have in common.
+        let [.., a, b, c, d, e, f, g, h] = self.0;
+        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+/// For tables of keys: a key is a hash already.
+pub(crate) type ByKey = BuildHasherDefault<KeyHasher>;
+
+/// See [`ByKey`].
+#[derive(Debug, Default)]
+pub(crate) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 impl Key {
     /// The key of an identifier in a scope.

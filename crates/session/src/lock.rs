@@ -9,7 +9,7 @@
 //! A lock can be held on the chance that somebody will want it ([`Locks::offer`]): whoever takes the [`Offer`]'s token first has it, the one it
 //! was offered to or the next that wants it.
 use crate::engine::Error;
-use crate::id::Key;
+use crate::id::{ByKey, Key};
 use drover_sys::clock::monotonic_ns;
 use drover_sys::filelock::{self, Hold};
 use drover_sys::token::{Board, Token};
@@ -40,7 +40,7 @@ pub struct Locks {
 #[derive(Debug, Default)]
 struct Table {
     alone: bool,
-    held: HashMap<Key, Held>,
+    held: HashMap<Key, Held, ByKey>,
     /// The number of the last holder.
     holders: u64,
 }

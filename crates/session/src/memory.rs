@@ -5,7 +5,7 @@
 //! [`crate::store`].
 use crate::disk::Disk;
 use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
-use crate::id::Key;
+use crate::id::{ByKey, Key};
 use hashlink::LinkedHashMap;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
@@ -30,8 +30,8 @@ pub struct Memory {
 /// Least recently used first.
 #[derive(Debug, Default)]
 struct Shard {
-    slots: LinkedHashMap<Key, Slot>,
-    /// The same, by the time at which they are over.
+    slots: LinkedHashMap<Key, Slot, ByKey>,
+    /// The same, by the step of time in which they are over: a session that is used stays at its place for most of the time.
     ends: BTreeSet<(u64, Key)>,
     bytes: u64,
 }
@@ -45,6 +45,14 @@ struct Slot {
     on_disk: bool,
 }
 
+/// Milliseconds in one step of `Shard::ends`.
+const STEP_MS: u64 = 60_000;
+
+/// The step that ends after the record does.
+fn end(record: &Record) -> u64 {
+    record.expires_ms().div_ceil(STEP_MS)
+}
+
 fn weight(record: &Record) -> u64 {
     OVERHEAD + record.data.len() as u64
 }
@@ -53,15 +61,33 @@ impl Shard {
     fn insert(&mut self, key: Key, slot: Slot) {
         self.remove(&key);
         self.bytes += weight(&slot.record);
-        self.ends.insert((slot.record.expires_ms(), key));
+        self.ends.insert((end(&slot.record), key));
         self.slots.insert(key, slot);
     }
 
     fn remove(&mut self, key: &Key) -> Option<Slot> {
         let slot = self.slots.remove(key)?;
-        self.ends.remove(&(slot.record.expires_ms(), *key));
+        self.ends.remove(&(end(&slot.record), *key));
         self.bytes = self.bytes.saturating_sub(weight(&slot.record));
         Some(slot)
+    }
+
+    /// Puts a newer record in the place of one that is here. False: there is no room for it as it is.
+    fn replace(&mut self, key: &Key, record: &Record, most: u64) -> bool {
+        let Some(slot) = self.slots.get_mut(key) else { return false };
+        let bytes = self.bytes.saturating_sub(weight(&slot.record)) + weight(record);
+        if bytes > most {
+            return false;
+        }
+        let (before, after) = (end(&slot.record), end(record));
+        if before != after {
+            self.ends.remove(&(before, *key));
+            self.ends.insert((after, *key));
+        }
+        self.bytes = bytes;
+        slot.record.clone_from(record);
+        slot.dirty = true;
+        true
     }
 
     /// Makes room: what goes is on the disk before it goes.
@@ -128,7 +154,8 @@ impl Memory {
     /// The record in memory or, if there is none, from the disk; that it is used is noted. With the shard locked throughout, so that no old
     /// record from the disk takes a newer one's place.
     fn find<'s>(&self, shard: &'s mut Shard, key: &Key, now_ms: u64) -> Result<Found<'s>, Error> {
-        if !shard.slots.contains_key(key) {
+        // To the end of the order, if it is there.
+        if shard.slots.to_back(key).is_none() {
             let Some(record) = self.disk.load(key, now_ms)? else { return Ok(Found::Nothing) };
             // Who goes cannot be written down: that is no reason not to read.
             if shard.make_room(weight(&record), self.most, &self.disk).is_err() {
@@ -136,7 +163,6 @@ impl Memory {
             }
             shard.insert(*key, Slot { record, dirty: false, on_disk: true });
         }
-        shard.slots.to_back(key);
         Ok(shard.slots.get(key).map_or(Found::Nothing, Found::Here))
     }
 }
@@ -163,13 +189,13 @@ impl Memory {
     fn sweep_shard(&self, shard: &mut Shard, now_ms: u64, budget: usize) -> Result<usize, Error> {
         let mut removed = 0;
         while removed < budget
-            && let Some((ends, key)) = shard.ends.first().copied().filter(|(ends, _)| *ends <= now_ms)
+            && let Some((end, key)) = shard.ends.first().copied().filter(|(end, _)| end.saturating_mul(STEP_MS) <= now_ms)
         {
             if shard.slots.get(&key).is_some_and(|slot| slot.on_disk) {
                 self.disk.remove(&key, now_ms)?;
             }
             shard.remove(&key);
-            shard.ends.remove(&(ends, key));
+            shard.ends.remove(&(end, key));
             removed += 1;
         }
         Ok(removed)
@@ -206,6 +232,9 @@ impl Engine for Memory {
             Found::Here(slot) => slot.on_disk,
             Found::OnDisk(_) => true,
         };
+        if shard.replace(key, record, self.most) {
+            return Ok(());
+        }
         if let Some(old) = shard.remove(key)
             && let Err(e) = shard.make_room(weight(record), self.most, &self.disk)
         {

@@ -52,7 +52,7 @@ impl RequestSession<'_> {
 
     /// Gives the flags that belong to it.
     fn look_ahead(&mut self, guess: Guess, cookies: Option<&[u8]>, board: Option<&Arc<Board>>, out: &mut Vec<u8>) -> Option<u16> {
-        let sessions = (self.find)().ok().filter(|sessions| sessions.is_near())?;
+        let sessions = self.store().ok().filter(|sessions| sessions.is_near())?;
         let (name, flags) = match self.cookie_name(cookies) {
             Some(name) => (Some(name), 0),
             None => self.foreign_name(cookies).map_or((None, 0), |name| (Some(name), AHEAD_BY_KEY)),
@@ -122,7 +122,7 @@ impl RequestSession<'_> {
             place.wanted(lock);
         }
         if let Ahead::Sent { name, key, accessed_ms, timeout_s } = std::mem::replace(&mut self.ahead, Ahead::None) {
-            if let Ok(sessions) = (self.find)() {
+            if let Ok(sessions) = self.store() {
                 touch(sessions, &key, accessed_ms, timeout_s);
             }
             self.renew_cookie(&name, accessed_ms);

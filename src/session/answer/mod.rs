@@ -28,6 +28,8 @@ pub type Find<'c> = &'c dyn Fn() -> Result<&'static Sessions, Error>;
 pub struct RequestSession<'c> {
     settings: &'c Settings,
     find: Find<'c>,
+    /// What that has found.
+    store: Option<&'static Sessions>,
     scope: Vec<u8>,
     cookie: String,
     https: bool,
@@ -118,6 +120,7 @@ impl<'c> RequestSession<'c> {
         Self {
             settings,
             find,
+            store: None,
             scope,
             cookie,
             https,
@@ -188,8 +191,14 @@ impl<'c> RequestSession<'c> {
         })
     }
 
+    fn store(&mut self) -> Result<&'static Sessions, Error> {
+        let store = self.store.map_or_else(self.find, Ok)?;
+        self.store = Some(store);
+        Ok(store)
+    }
+
     fn carry_out(&mut self, request: &Request<'_>, now: &mut Now<'_>, out: &mut Vec<u8>) -> Result<(), Failure> {
-        let sessions = (self.find)()?;
+        let sessions = self.store()?;
         sessions.enter(self.wait_until(), now.cancelled)?;
         self.changed |= matches!(request, Request::Save(_) | Request::Remove { .. });
         match *request {
