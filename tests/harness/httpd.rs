@@ -7,7 +7,7 @@ use super::gate::Gate;
 use super::log::Logs;
 use super::processes::{self, MARK, Process};
 use super::wait::{poll, until};
-use super::{Mpm, Site, paths};
+use super::{Site, paths};
 use rustix::process::{Pid, Signal, kill_process};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -207,14 +207,13 @@ impl Httpd {
         assert!(self.exit.is_some(), "httpd did not end after SIGTERM");
     }
 
-    /// Waits until httpd's children sleep. A child of mod_mpm_event dies of SIGSEGV now and then, with any modules or none, when SIGTERM comes
-    /// just when a thread is done with a connection: the main thread still knows its socket (`close_worker_sockets`).
+    /// Waits until httpd's children sleep. With any modules or none, SIGTERM can end one that does not: a child of mod_mpm_event when a thread is just
+    /// done with a connection, whose socket the main thread still knows (`close_worker_sockets`); one of mod_mpm_prefork when it is in malloc(3),
+    /// as the handler of the signal destroys its pools (`just_die`).
     fn rest(&self) {
-        if self.site.mpm == Mpm::Event {
-            let program = paths::httpd().display().to_string();
-            let children = || processes::all().into_iter().filter(|p| p.parent == self.pid() && p.command.starts_with(&program));
-            let _ = poll(|| children().all(|p| processes::is_at_rest(p.pid)).then_some(()));
-        }
+        let program = paths::httpd().display().to_string();
+        let children = || processes::all().into_iter().filter(|p| p.parent == self.pid() && p.command.starts_with(&program));
+        let _ = poll(|| children().all(|p| processes::is_at_rest(p.pid)).then_some(()));
     }
 
     /// Waits for httpd's own end, after a signal that the test has sent.
