@@ -176,6 +176,7 @@ impl Httpd {
     /// `apachectl restart`, until the next generation serves.
     #[track_caller]
     pub fn restart(&mut self) {
+        self.rest();
         self.cycle(Signal::HUP);
     }
 
