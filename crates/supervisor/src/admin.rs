@@ -205,6 +205,10 @@ pub fn reply_to(client: &Peer, reply: &Reply) {
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::sync::Mutex;
+
+    /// Held while a socket is opened: droverd has one thread, the tests have several, and a process has one umask.
+    static UMASK: Mutex<()> = Mutex::new(());
 
     #[test]
     fn a_crowd_does_not_push_others_out() {
@@ -227,6 +231,7 @@ mod tests {
 
     #[test]
     fn a_crowd_is_let_in_piece_by_piece() {
+        let _alone = UMASK.lock().unwrap();
         let sink = || std::rc::Rc::new(crate::log::Sink::standard_error(3));
         let place = crate::spawn::Place::new(Path::new("/nowhere/droverd"), None).unwrap();
         let (read, write) = drover_sys::channel::packet_pair().unwrap();
@@ -254,6 +259,7 @@ mod tests {
 
     #[test]
     fn only_a_dead_socket_is_taken_away() {
+        let _alone = UMASK.lock().unwrap();
         let directory = std::env::temp_dir().join(format!("drover-admin-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let (path, file) = (directory.join("sock"), directory.join("file"));
