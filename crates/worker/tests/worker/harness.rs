@@ -126,7 +126,9 @@ impl Worker {
         let (queue, receiving) = channel::packet_pair().unwrap();
         channel::set_send_buffer(&queue, 4 << 20);
         let tokens = token::create().unwrap();
-        let inherited = rustix::io::dup(&tokens).unwrap(); // not close-on-exec
+        // Above the numbers that the shell gives, and not close-on-exec.
+        let inherited = rustix::io::fcntl_dupfd_cloexec(&tokens, 64).unwrap();
+        rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
         let mut child = Command::new("/bin/sh")
             .args(["-c", "exec 3<&0 4<&1 </dev/null >&2; exec \"$@\" --control 3 --queue 4", "sh"])
             .arg(python())
