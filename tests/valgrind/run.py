@@ -107,6 +107,14 @@ def series(port):
     assert ask(port, "GET", "/")[0] == 200, "after clients that went away"
 
 
+def rest(pid):
+    """Waits until httpd's threads sleep. mod_mpm_event's own cleanups read what is freed when SIGTERM comes as a thread is just done with a connection."""
+    deadline = time.monotonic() + PATIENCE
+    sleeping = lambda task: (task / "stat").read_text().rpartition(")")[2].split()[0] == "S"
+    while time.monotonic() < deadline and not all(map(sleeping, pathlib.Path(f"/proc/{pid}/task").iterdir())):
+        time.sleep(0.01)
+
+
 def verdict(report):
     """The faults in valgrind's report, as text."""
     faults = []
@@ -147,6 +155,7 @@ def run(mpm, prefix, modules):
                 time.sleep(0.05)
         assert httpd.poll() is None, "httpd did not start"
         series(port)
+        rest(httpd.pid)
         httpd.send_signal(signal.SIGTERM)
         httpd.wait(PATIENCE)
         faults = verdict(report)
