@@ -185,6 +185,7 @@ impl Watch<'_> {
             ToWorker::Dump => dump::stacks(worker),
             ToWorker::LastWords { within_ms } => {
                 let within = Duration::from_millis(within_ms);
+                worker.deadline.killed_within(within);
                 self.last_words = Some(clock::monotonic_ns() + nanoseconds(within - (within / 4).min(LAST_WORDS)));
             }
             ToWorker::Look => worker.look_again(),

@@ -6,6 +6,7 @@ use crate::errors::write_plainly;
 use crate::exchange::Slot;
 use crate::messages::Code;
 use crate::native;
+use crate::threads;
 use crate::worker::Worker;
 use drover_sys::{Errno, signals};
 use parking_lot::Mutex;
@@ -66,13 +67,13 @@ impl Dumps {
 pub fn stacks(worker: &Worker) {
     let (dumps, slots) = (Arc::clone(&worker.dumps), worker.slots.clone());
     // A system that has no more threads gives no dump.
-    let _ = std::thread::Builder::new().stack_size(256 * 1024).spawn(move || {
+    let _ = threads::start_native("drover-dump", move || {
         dumps.write(&slots, |file| {
             let (fd, whose) = (file.as_raw_fd(), Arc::new(AtomicU8::new(OPEN)));
             let take = |whose: &AtomicU8, who| whose.compare_exchange(OPEN, who, Ordering::AcqRel, Ordering::Acquire).is_ok();
             let (done, wait) = mpsc::channel();
             let theirs = Arc::clone(&whose);
-            let dumper = std::thread::Builder::new().spawn(move || {
+            let dumper = threads::start_python("drover-stacks", move || {
                 Python::attach(|py| {
                     if take(&theirs, WITH_GIL) {
                         // Without faulthandler there are no stacks.

@@ -1,7 +1,8 @@
 //! The few calls into CPython that PyO3 has no cheap safe form of.
 //!
-//! Responsible for: text from and to bytes without a detour, and the call of the application. Must never: hold a reference that
-//! it did not take. Called by: `environ`, `headers`, `application`.
+//! Responsible for: text from and to bytes without a detour, the call of the application, and what CPython calls a thread. Must never: hold a reference that
+//! it did not take. Called by: `environ`, `headers`, `application`, `interrupt`,
+//! `serve`, `shutdown`.
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -51,6 +52,14 @@ pub fn append_latin1(text: &Bound<'_, PyString>, out: &mut Vec<u8>) -> PyResult<
     let bytes = unsafe { Bound::from_owned_ptr_or_err(text.py(), ffi::PyUnicode_AsLatin1String(text.as_ptr())) }?;
     out.extend_from_slice(bytes.cast::<pyo3::types::PyBytes>()?.as_bytes());
     Ok(())
+}
+
+/// What CPython calls the calling thread: `threading.get_ident()`, unless somebody has replaced that.
+pub fn thread_ident() -> std::ffi::c_long {
+    // SAFETY: it asks the system for the calling thread and needs neither the GIL nor a thread state.
+    let ident = unsafe { ffi::PyThread_get_thread_ident() };
+    // An address of user space, which has the highest bit clear.
+    std::ffi::c_long::try_from(ident).unwrap_or(std::ffi::c_long::MAX)
 }
 
 /// Raises an exception of this class in a thread when it next runs Python code, or takes back what was not raised yet.

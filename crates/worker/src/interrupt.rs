@@ -9,6 +9,7 @@ use crate::errors::{self, INFO};
 use crate::exchange::{Exchange, Slot};
 use crate::fast;
 use crate::messages::Code;
+use crate::threads;
 use pyo3::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +17,7 @@ use std::sync::atomic::Ordering;
 /// Has the exception raised in the thread of `slot`, soon, if it still runs `exchange` then.
 pub fn raise_in(slot: Arc<Slot>, exchange: Arc<Exchange>) {
     // A system that has no more threads raises nothing; the time after which the process is replaced goes on.
-    let _ = std::thread::Builder::new().name("drover-interrupt".to_owned()).stack_size(256 * 1024).spawn(move || {
+    let _ = threads::start_python("drover-interrupt", move || {
         Python::attach(|py| {
             let runs = slot.exchange().is_some_and(|now| Arc::ptr_eq(&now, &exchange));
             if !runs || !exchange.in_application.load(Ordering::Acquire) {

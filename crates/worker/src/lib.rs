@@ -38,6 +38,7 @@ mod setup;
 mod shutdown;
 mod start;
 mod template;
+mod threads;
 mod watchdog;
 mod way;
 mod worker;

@@ -14,10 +14,10 @@ use crate::messages::Code;
 use crate::monitor;
 use crate::native;
 use crate::scripts::{Found, Scripts};
-use crate::serve::Server;
 use crate::setup::{MOD_WSGI_VERSION, set_up};
 use crate::shutdown;
 use crate::template;
+use crate::threads::{self, Importing, ThreadError};
 use crate::watchdog;
 use crate::worker::{Queue, Worker};
 use drover_sys::token::Board;
@@ -25,7 +25,6 @@ use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_wire::VERSION;
 use drover_wire::control::{FromWorker, Loaded, MAX_CONTROL, ToWorker, WorkerConfig};
 use drover_wire::frame::Failure;
-use parking_lot::Mutex;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -98,19 +97,38 @@ pub fn live(
     if let Err(e) = worker.dumps.register(py) {
         refuse(&worker.control, &failure::traceback(py, &e));
     }
-    start_native("drover-control", &worker, move |worker| control::run(worker, &signals))?;
+    let ours = || Arc::clone(&worker);
+    let mine = ours();
+    must(&worker, threads::start_native("drover-control", move || control::run(&mine, &signals)));
     fork::remember(&worker);
+    let importing = Importing::begin(py);
     // What a template has imported knows its hooks already; what is imported now may bring more.
     run_hooks(py, &worker);
     let report = load(py, &worker.config, &worker.scripts);
     run_hooks(py, &worker);
+    drop(importing);
+    let mine = ours();
+    must(&worker, threads::start_native("drover-monitor", move || monitor::run(&mine)));
+    if watchdog::limit(&worker).is_some() {
+        let mine = ours();
+        must(&worker, threads::start_python("drover-watchdog", move || watchdog::run(&mine)));
+    }
+    // A worker says that it has loaded when all of its threads run.
+    must(&worker, threads::start_requests(py, &worker));
     let _ = py.detach(|| worker.control.insist(&FromWorker::Loaded(report))); // droverd's end is seen by the control thread
     if let Err(e) = serve(py, &worker) {
         // Some threads may serve already; the interpreter is not torn down below them.
         errors::write_plainly(failure::traceback(py, &e).as_bytes());
         native::leave(1);
     }
-    shutdown::leave(py)
+    shutdown::leave(py, &worker)
+}
+
+/// A worker without this thread is none.
+fn must(worker: &Worker, started: Result<(), ThreadError>) {
+    if let Err(e) = started {
+        refuse(&worker.control, &e.to_string());
+    }
 }
 
 /// A function given to `mod_drover.after_fork` that fails is a start that fails.
@@ -133,12 +151,6 @@ pub fn refuse(control: &Control, why: &str) -> ! {
         errors::write_plainly(format!("{}: {}\n", Code::SetupFailed, why.trim_end()).as_bytes());
     }
     native::leave(1)
-}
-
-fn start_native(name: &str, worker: &Arc<Worker>, body: impl FnOnce(&Worker) + Send + 'static) -> PyResult<()> {
-    let worker = Arc::clone(worker);
-    // The handle is dropped: these threads end with the process.
-    std::thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024).spawn(move || body(&worker)).map(drop).map_err(PyErr::from)
 }
 
 /// Imports the scripts that droverd names, as far as they are not imported yet; gives what is to be said of them.
@@ -166,22 +178,13 @@ pub fn load(py: Python<'_>, config: &WorkerConfig, scripts: &Scripts) -> Vec<Loa
     report
 }
 
-/// Starts the threads when droverd says so, and waits until all have ended.
+/// Waits until all request threads have ended because the worker stops.
 fn serve(py: Python<'_>, worker: &Arc<Worker>) -> PyResult<()> {
     let (wake, waker) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK).map_err(system)?;
     // Handlers that the application installed run in this thread, which has to be woken for them.
     let silent = PyDict::new(py);
     silent.set_item("warn_on_full_buffer", false)?;
     py.import("signal")?.getattr("set_wakeup_fd")?.call((waker.as_raw_fd(),), Some(&silent))?;
-    wait(py, worker, &wake, || worker.may_serve() || worker.is_stopping());
-    if worker.is_stopping() {
-        return Ok(());
-    }
-    start_native("drover-monitor", worker, monitor::run)?;
-    if watchdog::limit(worker).is_some() {
-        start_native("drover-watchdog", worker, watchdog::run)?;
-    }
-    start_threads(py, worker)?;
     wait(py, worker, &wake, || worker.is_stopping() && worker.alive.load(Ordering::Acquire) == 0);
     Ok(())
 }
@@ -201,50 +204,8 @@ fn wait(py: Python<'_>, worker: &Worker, wake: &OwnedFd, done: impl Fn() -> bool
     }
 }
 
-/// A request thread's body.
-#[pyclass(frozen, module = "_drover")]
-struct RequestThread {
-    worker: Arc<Worker>,
-    server: Mutex<Option<Server>>,
-}
-
-#[pymethods]
-impl RequestThread {
-    fn __call__(&self, py: Python<'_>) {
-        struct Ended<'a>(&'a Worker);
-        impl Drop for Ended<'_> {
-            fn drop(&mut self) {
-                self.0.thread_ended();
-            }
-        }
-        let _ended = Ended(&self.worker);
-        let server = self.server.lock().take();
-        if let Some(mut server) = server {
-            server.run(py);
-        }
-    }
-}
-
-fn start_threads(py: Python<'_>, worker: &Arc<Worker>) -> PyResult<()> {
-    let thread = py.import("threading")?.getattr("Thread")?;
-    let timeout = py.import("mod_wsgi")?.getattr("RequestTimeout")?;
-    worker.alive.store(worker.slots.len(), Ordering::Release);
-    for slot in &worker.slots {
-        let log = Bound::new(py, Log::new(Some(Arc::clone(slot)), "<wsgi.errors>"))?;
-        let template = template(py, worker, slot.index, &log)?;
-        let server = Server::new(py, Arc::clone(worker), Arc::clone(slot), &template, log.unbind(), timeout.clone().unbind());
-        let body = RequestThread { worker: Arc::clone(worker), server: Mutex::new(Some(server)) };
-        let arguments = PyDict::new(py);
-        arguments.set_item("target", Bound::new(py, body)?)?;
-        arguments.set_item("name", format!("mod_drover-{}", slot.index))?;
-        arguments.set_item("daemon", true)?;
-        thread.call((), Some(&arguments))?.call_method0("start")?;
-    }
-    Ok(())
-}
-
 /// What all environs of one thread have in common.
-fn template<'py>(py: Python<'py>, worker: &Worker, index: usize, log: &Bound<'py, Log>) -> PyResult<Bound<'py, PyDict>> {
+pub fn template<'py>(py: Python<'py>, worker: &Worker, index: usize, log: &Bound<'py, Log>) -> PyResult<Bound<'py, PyDict>> {
     let c = &worker.config;
     let text = |bytes: &[u8]| environ::text(py, bytes);
     let t = PyDict::new(py);

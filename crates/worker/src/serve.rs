@@ -1,13 +1,14 @@
 //! A request thread: takes requests from the queue and has the application answer them.
 //!
 //! Responsible for: a request's way through the worker, from its message to its end; read this first. Must never: wait on the
-//! queue unless it leads. Called by: `process`, in a `threading.Thread`.
+//! queue unless it leads. Called by: `threads`, in each request thread.
 use crate::application::{self, Outcome};
 use crate::body::Body;
 use crate::environ::{Environs, Times, Unfit};
 use crate::errors::{self, ERROR, Log};
 use crate::exchange::{Exchange, Slot};
 use crate::failure;
+use crate::fast;
 use crate::fork;
 use crate::gil;
 use crate::handback;
@@ -79,15 +80,12 @@ impl Server {
     /// Runs until the worker stops.
     pub fn run(&mut self, py: Python<'_>) {
         self.slot.occupy();
-        let ident = py.import("threading").and_then(|m| m.call_method0("get_ident")).and_then(|i| i.extract());
-        if let Ok(ident) = ident {
-            let _ = self.slot.ident.set(ident); // once for each thread
-        }
+        let _ = self.slot.ident.set(fast::thread_ident()); // once for each thread
         let me = self.slot.index;
         let mut buffer = vec![0; PREFIX + MAX_INLINE];
         let mut fds = Vec::new();
-        // Thread 0 begins as the leader, the others asleep.
-        let mut leads = me == 0;
+        // All begin asleep; the first one, which leads, is called when droverd says Serve.
+        let mut leads = false;
         loop {
             if !leads {
                 let slot = &self.slot;

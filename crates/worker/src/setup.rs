@@ -8,6 +8,7 @@ use crate::messages::Code;
 use crate::native;
 use crate::process::system;
 use crate::restrict::{Restricted, SignalIntercept};
+use crate::threads::{self, request_stack};
 use drover_wire::control::WorkerConfig;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -20,6 +21,7 @@ pub const MOD_WSGI_VERSION: (u32, u32, u32) = (6, 1, 1);
 pub fn set_up(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     let options = &config.options;
     let sys = py.import("sys")?;
+    threads::module(py)?;
     if let Some(name) = options.display_name.as_ref().and_then(|n| CString::new(n.as_slice()).ok()) {
         native::set_title(&name);
     }
@@ -33,7 +35,7 @@ pub fn set_up(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
         sys.call_method1("setswitchinterval", (us as f64 / 1e6,))?;
     }
     if let Some(bytes) = options.stack_size {
-        let pages = bytes.div_ceil(4096).saturating_mul(4096);
+        let pages = request_stack(Some(bytes)).div_ceil(4096).saturating_mul(4096);
         if py.import("threading")?.call_method1("stack_size", (pages,)).is_err() {
             warn(&format!("stack-size={bytes} is refused by Python"));
         }

@@ -7,6 +7,7 @@ use crate::exchange::Slot;
 use crate::leader::Leadership;
 use crate::monitor::Bell;
 use crate::scripts::Scripts;
+use crate::shutdown::Deadline;
 use crate::watchdog::Watchdog;
 use drover_sys::Errno;
 use drover_sys::token::Board;
@@ -46,7 +47,7 @@ pub struct Worker {
     pub monitor: Bell,
     /// Request threads that have not ended.
     pub alive: AtomicUsize,
-    /// Readable when the first thread should look again: whether droverd has said Serve, whether all is over.
+    /// Readable when the first thread should look again: whether all is over.
     pub news: OwnedFd,
     serve: AtomicBool,
     stopping: AtomicBool,
@@ -62,6 +63,8 @@ pub struct Worker {
     pub watchdog: Watchdog,
     /// What the threads were doing.
     pub dumps: Arc<Dumps>,
+    /// When the process has to be gone.
+    pub deadline: Deadline,
 }
 
 /// What droverd is told of now and then ([`drover_wire::control::Activity`]); `waited_us` is since it was told last.
@@ -100,19 +103,19 @@ impl Worker {
             tally: Tally::default(),
             watchdog: Watchdog::default(),
             dumps: Arc::new(Dumps::new()?),
+            deadline: Deadline::default(),
             config,
         })
     }
 
     /// droverd wants requests to be taken.
     pub fn allow(&self) {
-        self.serve.store(true, Ordering::Release);
-        self.tell();
-    }
-
-    /// Whether [`Worker::allow`] was called.
-    pub fn may_serve(&self) -> bool {
-        self.serve.load(Ordering::Acquire)
+        // A second call would wake a thread that does not lead any more.
+        if !self.serve.swap(true, Ordering::AcqRel)
+            && let Some(first) = self.slots.first()
+        {
+            first.parker.call();
+        }
     }
 
     /// Whether no more requests are to be taken.
