@@ -111,7 +111,7 @@ impl Slot {
 
     /// The request is over.
     pub fn end(&self) {
-        self.since.store(0, Ordering::Release);
+        self.since.store(0, Ordering::SeqCst);
         let last = self.current.lock().take();
         drop(last);
     }

@@ -6,6 +6,7 @@
 //! A request's way: `serve` → `environ` → `application` → `response` → `way`. Unsafe code is in `native`, `fast` and `birth`.
 
 mod application;
+mod bell;
 mod birth;
 mod body;
 mod control;
@@ -31,6 +32,7 @@ mod policy;
 mod process;
 mod response;
 mod restrict;
+mod schedule;
 mod scripts;
 mod serve;
 mod session;

@@ -1,85 +1,56 @@
 //! The native thread that watches running requests. It never takes the GIL.
 //!
 //! Responsible for: calling a follower when `policy` says so, telling httpd that a request is not waiting any more, telling
-//! droverd of one that runs too long. Must never: touch Python. Called by: `process`, which starts it.
+//! droverd of one that runs too long and of what was done. Must never: touch Python, wake without a reason (`schedule`). Called by:
+//! `process`, which starts it; `serve`, when a request begins or ends.
 use crate::dump;
 use crate::exchange::{Exchange, Slot};
 use crate::interrupt;
 use crate::leader::Leader;
 use crate::policy::{Seen, Watch};
+use crate::schedule::{Reasons, Schedule, TELL_NS, TICK_NS};
 use crate::worker::Worker;
 use drover_sys::{clock, wait};
 use drover_wire::control::{Activity, FromWorker};
-use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-/// How often it looks while something runs and there are followers to call.
-const TICK: Duration = Duration::from_millis(1);
-/// How often it looks when there is nobody to call.
-const SLOW_TICK: Duration = Duration::from_millis(20);
-/// So many ticks with nothing running, and it sleeps until woken.
-const IDLE_TICKS: u32 = 20;
-/// How often droverd is told what was done.
-const TELL_NS: u64 = 200_000_000;
 /// How long before the time by which it had to be taken httpd is told that a request runs, at most.
 const NOTICE_NS: u64 = 1_000_000_000;
 
-/// Wakes the monitor when it sleeps deeply.
-#[derive(Debug, Default)]
-pub struct Bell {
-    asleep: AtomicBool,
-    lock: Mutex<()>,
-    bell: Condvar,
-}
-
-impl Bell {
-    /// To be called when a request begins: cheap while the monitor is awake.
-    pub fn ring(&self) {
-        if self.asleep.load(Ordering::SeqCst) {
-            let guard = self.lock.lock();
-            self.asleep.store(false, Ordering::SeqCst);
-            drop(guard);
-            self.bell.notify_one();
-        }
-    }
-
-    fn sleep(&self, still_idle: impl Fn() -> bool) {
-        let mut guard = self.lock.lock();
-        self.asleep.store(true, Ordering::SeqCst);
-        // A request that began before it could see us asleep is seen here.
-        if !still_idle() {
-            self.asleep.store(false, Ordering::SeqCst);
-        }
-        while self.asleep.load(Ordering::SeqCst) {
-            self.bell.wait(&mut guard);
-        }
-    }
-}
-
 /// Runs until the process ends.
 pub fn run(worker: &Worker) {
-    let tick = if worker.slots.len() > 1 { TICK } else { SLOW_TICK };
-    let idle = || worker.slots.iter().all(|slot| slot.since.load(Ordering::SeqCst) == 0);
-    let mut watch = Watch::default();
-    let mut quiet = 0;
-    let mut report = Report::default();
+    let (mut watch, mut report, mut schedule) = (Watch::default(), Report::default(), Schedule::default());
     loop {
-        std::thread::sleep(if quiet >= IDLE_TICKS { SLOW_TICK } else { tick });
-        quiet = if idle() { quiet + 1 } else { 0 };
-        // It does not sleep on something untold.
-        let told = report.tell(worker, clock::monotonic_ns());
-        if worker.ask_for_successor() && told && quiet >= IDLE_TICKS {
-            worker.monitor.sleep(idle);
-            quiet = 0;
-        }
         let now = clock::monotonic_ns();
+        report.tell(worker, now);
         for slot in &worker.slots {
             check(worker, slot, now);
         }
         lead(worker, &mut watch, now);
+        let until = schedule.next(now, &reasons(worker, &report));
+        worker.monitor.sleep(until, || reasons(worker, &report).at(now));
     }
+}
+
+/// Why to look again.
+fn reasons(worker: &Worker, report: &Report) -> Reasons {
+    let due = worker.slots.iter().filter_map(|slot| due(worker, slot)).min();
+    Reasons { promotable: promotable(worker).is_some(), untold: report.untold(worker), due }
+}
+
+/// A request has begun: wakes the monitor if it has to look earlier than it would.
+pub fn begun(worker: &Worker, slot: &Arc<Slot>, now: u64) {
+    worker.monitor.ring(now.saturating_add(TICK_NS), || {
+        let reasons =
+            Reasons { promotable: worker.leadership.has_follower(), untold: Some(now.saturating_add(TELL_NS)), due: due(worker, slot) };
+        reasons.at(now)
+    });
+}
+
+/// A request is over, of which droverd has to be told.
+pub fn ended(worker: &Worker) {
+    worker.monitor.ring(0, || clock::monotonic_ns().saturating_add(TELL_NS));
 }
 
 /// What droverd was told last.
@@ -89,40 +60,59 @@ struct Report {
     taken: u64,
     counted: u64,
     running: u32,
+    /// The last message did not go out, or a question does not.
+    failed: bool,
 }
 
 impl Report {
-    /// Tells what is new, if the last time is long enough ago. True: nothing is left to be told.
-    fn tell(&mut self, worker: &Worker, now: u64) -> bool {
-        let running = worker.slots.iter().filter(|slot| slot.since.load(Ordering::Relaxed) != 0).count();
-        let running = u32::try_from(running).unwrap_or(u32::MAX);
-        let (taken, counted) = (worker.tally.taken.load(Ordering::Relaxed), worker.tally.counted.load(Ordering::Relaxed));
-        if taken == self.taken && running == self.running {
-            return true;
+    /// When droverd has to be told something; `None`: it knows all.
+    fn untold(&self, worker: &Worker) -> Option<u64> {
+        let news = worker.tally.taken.load(Ordering::SeqCst) != self.taken || running(worker) != self.running;
+        (news || self.failed).then(|| self.at.saturating_add(TELL_NS))
+    }
+
+    /// Tells what is new, if the last time is long enough ago.
+    fn tell(&mut self, worker: &Worker, now: u64) {
+        if self.untold(worker).is_none_or(|at| now < at) {
+            return;
         }
-        if now.saturating_sub(self.at) < TELL_NS {
-            return false;
+        self.at = now;
+        // What droverd has no room for now is said later.
+        self.failed = !worker.ask_for_successor();
+        let running = running(worker);
+        let (taken, counted) = (worker.tally.taken.load(Ordering::SeqCst), worker.tally.counted.load(Ordering::Relaxed));
+        if taken == self.taken && running == self.running {
+            return;
         }
         let waited_us = worker.tally.waited_us.swap(0, Ordering::Relaxed);
         let activity = Activity { taken: taken - self.taken, counted: counted - self.counted, waited_us, running };
-        let heard = worker.control.send(&FromWorker::Activity(activity), &[]).is_ok();
-        if heard {
+        if worker.control.send(&FromWorker::Activity(activity), &[]).is_ok() {
             (self.taken, self.counted, self.running) = (taken, counted, running);
         } else {
             // When droverd does not take it, the next one makes up for it.
             worker.tally.waited_us.fetch_max(waited_us, Ordering::Relaxed);
+            self.failed = true;
         }
-        self.at = now;
-        heard
+    }
+}
+
+/// Requests that run.
+fn running(worker: &Worker) -> u32 {
+    let running = worker.slots.iter().filter(|slot| slot.since.load(Ordering::SeqCst) != 0).count();
+    u32::try_from(running).unwrap_or(u32::MAX)
+}
+
+/// The thread that runs a request as the leader, when a follower could take the queue in its place.
+fn promotable(worker: &Worker) -> Option<usize> {
+    match worker.leadership.look() {
+        Leader::Running(leader) if !worker.is_stopping() && worker.leadership.has_follower() => Some(leader),
+        _ => None,
     }
 }
 
 /// Calls a follower if that is good.
 fn lead(worker: &Worker, watch: &mut Watch, now: u64) {
-    let Leader::Running(leader) = worker.leadership.look() else { return watch.reset() };
-    if worker.is_stopping() || !worker.leadership.has_follower() {
-        return watch.reset();
-    }
+    let Some(leader) = promotable(worker) else { return watch.reset() };
     let Some(slot) = worker.slots.get(leader) else { return };
     let since = slot.since.load(Ordering::Acquire);
     if since == 0 {
@@ -142,6 +132,31 @@ fn cpu(slot: &Arc<Slot>) -> u64 {
     slot.clock.get().and_then(|clock| clock.ns()).unwrap_or(0)
 }
 
+/// When `check` has to look at the running request of a slot next; `None`: it has no limits ahead.
+fn due(worker: &Worker, slot: &Arc<Slot>) -> Option<u64> {
+    let since = slot.since.load(Ordering::SeqCst);
+    if since == 0 {
+        return None;
+    }
+    let exchange = slot.exchange()?;
+    let unless = |told: &AtomicBool| !told.load(Ordering::Relaxed);
+    let notice = notice_at(&exchange).filter(|_| unless(&exchange.told_taken));
+    let over = limit(worker).map(|limit| since.saturating_add(limit).saturating_add(1));
+    let interrupt = over.filter(|_| grace(worker) > 0 && unless(&exchange.told_interrupt));
+    let stuck = over.filter(|_| unless(&exchange.told_stuck)).map(|at| at.saturating_add(grace(worker)));
+    [notice, interrupt, stuck].into_iter().flatten().min()
+}
+
+/// request-timeout, nanoseconds.
+fn limit(worker: &Worker) -> Option<u64> {
+    worker.config.options.request_timeout_ms.map(|ms| ms.saturating_mul(1_000_000)).filter(|&ns| ns > 0)
+}
+
+/// interrupt-timeout, nanoseconds; 0: none.
+fn grace(worker: &Worker) -> u64 {
+    worker.config.options.interrupt_timeout_ms.map_or(0, |ms| ms.saturating_mul(1_000_000))
+}
+
 /// Looks at one running request.
 fn check(worker: &Worker, slot: &Arc<Slot>, now: u64) {
     let since = slot.since.load(Ordering::Acquire);
@@ -149,14 +164,13 @@ fn check(worker: &Worker, slot: &Arc<Slot>, now: u64) {
         return;
     }
     let age = now.saturating_sub(since);
-    let limit = worker.config.options.request_timeout_ms.map(|ms| ms.saturating_mul(1_000_000)).filter(|&ns| ns > 0);
     // Young requests, which are nearly all, cost nothing more.
     let Some(exchange) = slot.exchange() else { return };
     if is_near(&exchange, now) && !exchange.told_taken.swap(true, Ordering::Relaxed) {
         exchange.way.tell_taken();
     }
-    let Some(limit) = limit.filter(|limit| age > *limit) else { return };
-    let grace = worker.config.options.interrupt_timeout_ms.map_or(0, |ms| ms.saturating_mul(1_000_000));
+    let Some(limit) = limit(worker).filter(|limit| age > *limit) else { return };
+    let grace = grace(worker);
     if grace > 0 && !exchange.told_interrupt.swap(true, Ordering::Relaxed) {
         interrupt::raise_in(Arc::clone(slot), Arc::clone(&exchange));
     }
@@ -171,10 +185,12 @@ fn check(worker: &Worker, slot: &Arc<Slot>, now: u64) {
 
 /// Whether httpd is about to think that nobody has taken the request.
 pub fn is_near(exchange: &Exchange, now: u64) -> bool {
+    notice_at(exchange).is_some_and(|at| now >= at)
+}
+
+/// When httpd has to be told that the request runs; `None`: it need not be.
+fn notice_at(exchange: &Exchange) -> Option<u64> {
     let p = &exchange.prefix;
-    if p.take_by == 0 {
-        return false;
-    }
     let notice = (p.take_by.saturating_sub(p.queued_at) / 4).min(NOTICE_NS);
-    now >= p.take_by.saturating_sub(notice)
+    (p.take_by != 0).then(|| p.take_by.saturating_sub(notice))
 }

@@ -106,6 +106,7 @@ impl Server {
                     if fork::is_child() {
                         native::leave(0); // the application forked, and the child came back here
                     }
+                    monitor::ended(&self.worker);
                 }
             }
             leads = self.worker.leadership.come_back(me);
@@ -180,7 +181,7 @@ impl Server {
             exchange.way.tell_taken();
         }
         self.slot.begin(&exchange, now);
-        self.worker.monitor.ring();
+        monitor::begun(&self.worker, &self.slot, now);
         self.answer(py, &exchange, way, &payload, message, fds, Timing { now, waited });
         if let Some(body) = &exchange.body {
             gil::lock(py, body).close();

@@ -1,11 +1,11 @@
 //! The worker: what all its threads share.
 //!
 //! Responsible for: when it stops. Must never: hold anything of one request. Called by: everybody.
+use crate::bell::Bell;
 use crate::control::Control;
 use crate::dump::Dumps;
 use crate::exchange::Slot;
 use crate::leader::Leadership;
-use crate::monitor::Bell;
 use crate::scripts::Scripts;
 use crate::shutdown::Deadline;
 use crate::watchdog::Watchdog;
@@ -131,7 +131,7 @@ impl Worker {
         for slot in &self.slots {
             slot.parker.call();
         }
-        self.monitor.ring();
+        self.monitor.wake();
     }
 
     /// Requests that run now will not be finished, as this process is about to be killed: httpd hears so, and runs none of them again.
@@ -170,7 +170,7 @@ impl Worker {
 
     /// A request has been taken, which had waited so long (nanoseconds).
     pub fn count(&self, waited: u64, counts: bool) {
-        self.tally.taken.fetch_add(1, Ordering::Relaxed);
+        self.tally.taken.fetch_add(1, Ordering::SeqCst);
         if counts {
             self.tally.counted.fetch_add(1, Ordering::Relaxed);
         }

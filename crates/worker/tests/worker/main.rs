@@ -9,6 +9,7 @@ mod patched;
 mod policy;
 mod python;
 mod response;
+mod schedule;
 mod scripts;
 mod session;
 mod threads;
