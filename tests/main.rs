@@ -7,6 +7,7 @@
 #[macro_use]
 mod harness;
 
+mod application_threads;
 mod clients;
 mod config;
 mod control;

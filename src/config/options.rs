@@ -239,9 +239,9 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         name: "stack-size",
         take: Take::Size { min: 32768, put: |o, v| o.stack_size = (v > 0).then_some(v) },
         unit: "bytes",
-        default: "the system's",
-        doc: "The stack of each thread that handles requests.",
-        difference: "mod_wsgi accepts sizes below 32768, with which Python cannot start a thread.",
+        default: "8388608 (8 MiB)",
+        doc: "The stack of each thread that handles requests. A value below 262144 counts as 262144. It is also the size that `threading.stack_size()` has when the application is imported; what the application sets there applies to its own threads only.",
+        difference: "In mod_wsgi the default is the system's. mod_wsgi accepts sizes below 32768, with which Python cannot start a thread.",
         test: "daemon_options_for_size",
         ..ROW
     },

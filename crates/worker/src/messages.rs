@@ -24,15 +24,15 @@ codes! {
     Stacks = 403;
     /// A worker could not be set up, and droverd could not be told. The line has the reason.
     SetupFailed = 404;
-    /// At the exit of a process, work that the application gave to an executor has not ended within a second. The line names the thread.
+    /// At the exit of a process, work that the application gave to an executor did not end within a second. The line names the thread.
     /// The functions registered with `atexit` run now; the process goes on to wait for that work until shutdown-timeout is near.
     ExitWaits = 405;
-    /// A process has exited although code of the application still ran: a thread that is no daemon, the work of an executor, or a
+    /// A process has exited although code of the application still ran: a non-daemon thread, the work of an executor, or a
     /// function registered for the exit. The line names the thread and where it was. Make such a thread end when the process exits
     /// (`atexit`, `mod_wsgi.subscribe_shutdown`), or start it with `daemon=True`.
     ExitForced = 406;
     /// A request thread ended because of an error inside mod_drover; the lines before it have the reason. Running requests are
-    /// finished and the process is replaced. Please report it.
+    /// finished and the process is replaced. This is a fault of mod_drover: report it with those lines.
     ThreadLost = 407;
 }
 

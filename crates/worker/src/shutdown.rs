@@ -4,7 +4,7 @@
 //! the log naming what holds it up. Must never: tear the interpreter down: a request thread that is cut off in there would unwind
 //! through our frames. Called by: `process`; `control` tells when droverd kills the process.
 //!
-//! The order: `mod_wsgi.subscribe_shutdown`; executors end (at most a second); `atexit`; threads that are no daemons end. Python itself
+//! The order: `mod_wsgi.subscribe_shutdown`; executors end (at most a second); `atexit`; non-daemon threads end. Python itself
 //! waits for threads before `atexit`, so that functions there could not stop them. Threads that were started while a script was
 //! imported are not waited for, as with mod_wsgi.
 use crate::errors;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-/// How long callbacks, atexit and threads of the application have together, if droverd gives no other limit.
+/// How long callbacks, atexit and threads of the application have together, while droverd has not said when it kills the process.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long executors have before the functions registered with atexit run, which may be what ends their work.
 const EXECUTORS: Duration = Duration::from_secs(1);
@@ -48,17 +48,17 @@ impl Deadline {
         self.changed.notify_all();
     }
 
-    /// How long from now until then, at most until `latest`.
-    fn left(&self, latest: u64) -> Duration {
-        let at = self.at.lock().map_or(latest, |at| at.min(latest));
+    /// How long from now until then; until `otherwise` while droverd has said nothing.
+    fn left(&self, otherwise: u64) -> Duration {
+        let at = self.at.lock().unwrap_or(otherwise);
         Duration::from_nanos(at.saturating_sub(clock::monotonic_ns()))
     }
 
-    /// Waits until then, at most until `latest`.
-    fn wait(&self, latest: u64) {
+    /// Waits until then; until `otherwise` while droverd has said nothing.
+    fn wait(&self, otherwise: u64) {
         let mut known = self.at.lock();
         loop {
-            let left = known.map_or(latest, |at| at.min(latest)).saturating_sub(clock::monotonic_ns());
+            let left = known.unwrap_or(otherwise).saturating_sub(clock::monotonic_ns());
             if left == 0 {
                 return;
             }
@@ -69,18 +69,18 @@ impl Deadline {
 
 /// Runs what is registered for the end, and ends the process.
 pub fn leave(py: Python<'_>, worker: &Arc<Worker>) -> ! {
-    let latest = clock::monotonic_ns().saturating_add(nanoseconds(PATIENCE));
+    let otherwise = clock::monotonic_ns().saturating_add(nanoseconds(PATIENCE));
     let (ours, main) = (Arc::clone(worker), fast::thread_ident());
     // If the system has no thread for this, the end is bounded by droverd.
     let _ = threads::start_native("drover-exit", move || {
-        ours.deadline.wait(latest);
+        ours.deadline.wait(otherwise);
         force(main);
     });
     report(py, py.import("mod_wsgi").and_then(|m| m.call_method0("_stopping")).map(drop));
     report(py, end_executors(py));
     report(py, threads::module(py).and_then(|m| m.call_method0("shut_down")).map(drop));
     report(py, py.import("atexit").and_then(|m| m.call_method0("_run_exitfuncs")).map(drop));
-    report(py, wait_for_threads(py, worker.deadline.left(latest).saturating_sub(NAMING)));
+    report(py, wait_for_threads(py, worker.deadline.left(otherwise).saturating_sub(NAMING)));
     for stream in ["stdout", "stderr", "__stdout__", "__stderr__"] {
         // A stream that the application has closed or taken away needs no flush.
         let _ = py.import("sys").and_then(|sys| sys.getattr(stream)).and_then(|s| s.call_method0("flush"));
