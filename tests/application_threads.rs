@@ -29,30 +29,57 @@ def application(environ, start_response):
     return [" ".join(map(str, (got, answers.get(timeout=30), len(body), me.name[:-1], me.daemon, me.is_alive()))).encode()]
 "#;
 
-fn green(site: Site, library: &str, patch: &str) {
-    let text = GREEN.replace("@library@", library).replace("@patch@", patch);
-    let site = site.script("green.wsgi", &text).daemon("processes=1 threads=4 python-home=@venv@").app("/", "green.wsgi").allow_output();
+/// What such an application answers with; the name is that of the thread, without its number.
+fn answer(length: usize, name: &str) -> String {
+    format!("x 7 {length} {name}- True True")
+}
+
+fn green(site: Site, patch: &str, options: &str) {
+    let library = patch.rsplit_once('.').expect("a module's function").0;
+    let site = site.script("green.wsgi", &GREEN.replace("@library@", library).replace("@patch@", patch)).allow_output();
+    serves(site.daemon(&format!("processes=1 threads=4 python-home=@venv@{options}")).app("/", "green.wsgi"), "", "mod_drover");
+}
+
+fn serves(site: Site, at: &'static str, name: &str) {
     let (met, go) = (site.gate("met"), site.gate("go"));
     let httpd = site.start();
     let port = httpd.site.port;
-    let large = httpd.request("POST", "/").body("z".repeat(300_000)).send();
-    assert_eq!(large.text(), "x 7 300000 mod_drover- True True");
-    let all: Vec<_> = (0..4).map(|_| std::thread::spawn(move || Request::new(port, "GET", "/meet").send())).collect();
+    if !at.is_empty() {
+        httpd.ok("/hello"); // so the worker runs before the script is known
+    }
+    let large = httpd.request("POST", &format!("{at}/")).body("z".repeat(300_000)).send();
+    assert_eq!(large.text(), answer(300_000, name));
+    let all: Vec<_> = (0..4).map(|_| std::thread::spawn(move || Request::new(port, "GET", &format!("{at}/meet")).send())).collect();
     // All four run at once.
     (0..4).for_each(|_| assert_ne!(met.reached(), 0));
     go.open(4);
     for one in all {
-        assert_eq!(one.join().expect("thread").text(), "x 7 0 mod_drover- True True");
+        assert_eq!(one.join().expect("thread").text(), answer(0, name));
     }
     httpd.finish();
 }
 
 mpm_test!(gevent_patches, |site| {
-    green(site, "gevent.monkey", "gevent.monkey.patch_all()");
+    green(site, "gevent.monkey.patch_all()", "");
 });
 
 mpm_test!(eventlet_patches, |site| {
-    green(site, "eventlet", "eventlet.monkey_patch()");
+    green(site, "eventlet.monkey_patch()", "");
+});
+
+mpm_test!(gevent_patches_in_forked_workers, |site| {
+    green(site, "gevent.monkey.patch_all()", " preload=On");
+});
+
+mpm_test!(eventlet_patches_in_forked_workers, |site| {
+    green(site, "eventlet.monkey_patch()", " preload=On");
+});
+
+mpm_test!(gevent_patches_with_the_first_request, |site| {
+    let site = site.script("green.wsgi", &GREEN.replace("@library@", "gevent.monkey").replace("@patch@", "gevent.monkey.patch_all()"));
+    // httpd learns which script the pattern means with the first request, so it is imported by a request thread. `threading` knows that one by another number from then on.
+    let site = site.daemon("processes=1 threads=4 python-home=@venv@").config("WSGIScriptAliasMatch ^/(green)(/.*) @apps@/$1.wsgi$2\n");
+    serves(site.app("/hello", "hello.wsgi").allow_output(), "/green", "Dummy");
 });
 
 /// Threads of every kind that never end, but for the one that the function registered with atexit stops.

@@ -63,6 +63,16 @@ def end_import():
     _early.update(threading.enumerate())
 
 
+def _others():
+    """The threads of `threading` but for the calling one. eventlet lists a main thread of its own making."""
+    mine = (_get_ident(), threading.get_ident())
+    return [t for t in threading.enumerate() if t is not _main and t.ident not in mine]
+
+
+def other_names():
+    return [thread.name for thread in _others()]
+
+
 def is_green():
     """Whether a library has replaced threads by greenlets."""
     return threading.get_ident is not _get_ident
@@ -94,9 +104,9 @@ def _executors():
 
 def _unfinished():
     """Started by requests: threads that are no daemons, and those of executors."""
-    seen = [t for t in threading.enumerate() if not t.daemon] + _executors()
+    seen = [t for t in _others() if not t.daemon] + _executors()
     dummy = getattr(threading, "_DummyThread", ())
-    return [t for t in dict.fromkeys(seen) if t is not _main and t not in _early and not isinstance(t, dummy) and t.is_alive()]
+    return [t for t in dict.fromkeys(seen) if t not in _early and not isinstance(t, dummy) and t.is_alive()]
 
 
 def wait(seconds):

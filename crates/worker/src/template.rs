@@ -12,6 +12,7 @@ use crate::native;
 use crate::process::{hear_start, hello, live, load, refuse};
 use crate::scripts::Scripts;
 use crate::setup::set_up;
+use crate::threads;
 use crate::worker::Queue;
 use drover_wire::control::{FromWorker, ToWorker, WorkerConfig, encode};
 use pyo3::prelude::*;
@@ -125,13 +126,7 @@ fn freeze(py: Python<'_>) -> PyResult<()> {
 
 /// Why it cannot be forked: it has more threads than this one.
 fn other_threads(py: Python<'_>) -> Option<String> {
-    let names = |py: Python<'_>| -> PyResult<Vec<String>> {
-        let threading = py.import("threading")?;
-        let main = threading.call_method0("main_thread")?;
-        let all = threading.call_method0("enumerate")?;
-        let others = all.try_iter()?.filter(|t| t.as_ref().map_or(true, |t| !t.is(&main)));
-        others.map(|t| t?.getattr("name")?.extract()).collect()
-    };
+    let names = |py: Python<'_>| -> PyResult<Vec<String>> { threads::module(py)?.call_method0("other_names")?.extract() };
     let mut looks = 0;
     let (python, all) = loop {
         let python = names(py).unwrap_or_default();
