@@ -12,7 +12,7 @@ use super::proxy::{Network, PROXY_HEADERS, proxy_header};
 use super::scalar::{self, Parsed};
 use super::session::{self, COOKIE_OPTIONS, CookieOptions};
 use super::suggest::nearest;
-use super::target::{Context, Effect, Target};
+use super::target::{Effect, Target};
 use super::value::{ControlSocket, HashSeed, InterpreterScope, MapHead, MaxWaiting, ScopedOptions};
 use super::words::Words;
 use std::borrow::Cow;
@@ -249,8 +249,7 @@ pub fn daemon_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
         return Err(Problem::Exclusive("script-user", "script-group"));
     }
     check_unique(&name, target.defined_groups)?;
-    let in_vhost = target.context == Context::VirtualHost;
-    target.server.groups.push(DaemonGroup { name, in_vhost, server_name_of_vhost: None, options: group });
+    target.server.groups.push(DaemonGroup { name, options: group });
     Ok(Effect::of(notices))
 }
 

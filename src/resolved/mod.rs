@@ -70,6 +70,7 @@ pub struct Resolved {
     implicit_name: Vec<u8>,
     implicit_said: Option<drover_sys::shared::Flag>,
     max_waiting: Option<MaxWaiting>,
+    ignores_case: bool,
 }
 
 /// Why a request cannot have the group it names.
@@ -122,6 +123,12 @@ impl Resolved {
         &self.implicit_name
     }
 
+    /// WSGICaseSensitivity: whether two paths that differ in the case of letters are two.
+    #[must_use]
+    pub const fn is_case_sensitive(&self) -> bool {
+        !self.ignores_case
+    }
+
     /// DroverMaxWaiting for a group of this capacity, where httpd has `slots` threads in all; `None`: no limit.
     #[must_use]
     pub fn most_of_a_group(&self, capacity: u64, slots: u64) -> Option<u64> {
@@ -165,6 +172,7 @@ pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved,
         implicit_name,
         implicit_said: drover_sys::shared::Flag::new().ok(),
         max_waiting: servers.first().and_then(|s| s.config.max_waiting),
+        ignores_case: servers.first().is_some_and(|s| s.config.case_sensitivity == Some(false)),
     };
     let mut specs = Vec::new();
     for server in servers {

@@ -117,6 +117,7 @@ fn worker_options(name: &[u8], implicit: bool, o: &GroupOptions, config: &Server
         restrict_stdout: interpreter.restrict_stdout.unwrap_or(false),
         restrict_signal: interpreter.restrict_signal.unwrap_or(true),
         locale: o.locale.clone(),
+        ignore_case: config.case_sensitivity == Some(false),
     }
 }
 

@@ -136,6 +136,17 @@ fn the_interpreter_is_the_environments_own() {
 }
 
 #[test]
+fn processes_are_shown_under_the_name_that_was_asked_for() {
+    for (options, want) in
+        [("threads=1", None), ("display-name=%{GROUP}", Some("(wsgi:a)")), ("display-name='x %{GROUP}'", Some("x %{GROUP}"))]
+    {
+        let main = configure(Context::Server, &[&format!("WSGIDaemonProcess a {options}")]);
+        let (_, specs) = resolve(&main_and(&main, &[]), &SYSTEM).unwrap();
+        assert_eq!(spec(&specs, b"a").worker.display_name.as_deref(), want.map(str::as_bytes), "{options}");
+    }
+}
+
+#[test]
 fn what_does_not_exist_is_named() {
     for (option, part) in [
         ("user=nobody-here", "no such user"),
