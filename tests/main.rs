@@ -13,6 +13,7 @@ mod control;
 mod crash;
 mod deploys;
 mod duplex;
+mod effects;
 mod environ;
 mod failures;
 mod faults;

@@ -262,7 +262,8 @@ mod tests {
 
     #[test]
     fn script_names_end_where_path_info_begins() {
-        let table = [("/app", 4, "/app"), ("//app//x//y", 5, "/app"), ("/x/y", 0, ""), ("/a///b", 6, "/a/b"), ("/app", 9, "/app"), ("", 0, "")];
+        let table =
+            [("/app", 4, "/app"), ("//app//x//y", 5, "/app"), ("/x/y", 0, ""), ("/a///b", 6, "/a/b"), ("/app", 9, "/app"), ("", 0, "")];
         for (uri, end, want) in table {
             assert_eq!(String::from_utf8(script_name(uri.as_bytes(), end)).unwrap(), want, "{uri} {end}");
         }

@@ -137,7 +137,7 @@ pub static DIRECTIVES: &[Directive] = &[
         default: "%{RESOURCE}",
         summary: c"Application group, hence processes, that the application shares",
         doc: "Applications of the same process group and application group share their processes and may share state; others never do. The expansions are those of WSGIProcessGroup; `%{GLOBAL}` is one name like any other.",
-        difference: "In mod_wsgi each application group is a sub-interpreter of the same processes; here each has processes of its own and the main interpreter of each, so that every extension module works in every group.",
+        difference: "In mod_wsgi each application group is a sub-interpreter of the same processes; here each has processes of its own and the main interpreter of each, so that every extension module works in every group. The port in a name is that of ServerName or of the virtual host, else the one on which the request came in; in mod_wsgi the Host header of the request decides, so that a Host with and one without a port make two applications.",
         set: |t, raw| set::put_expr(raw, |v| t.settings().application_group = Some(v)),
         test: "names_that_depend_on_the_request",
         ..ROW
@@ -414,7 +414,9 @@ pub static DIRECTIVES: &[Directive] = &[
         default: "Off",
         summary: c"Whether wsgi.file_wrapper may use sendfile",
         doc: "In mod_wsgi, On lets the kernel send a file that an application returns through `wsgi.file_wrapper`.",
-        notice: Some("a file that is returned through wsgi.file_wrapper is read in blocks by the worker, its descriptor is not passed to httpd yet"),
+        notice: Some(
+            "a file that is returned through wsgi.file_wrapper is read in blocks by the worker, its descriptor is not passed to httpd yet",
+        ),
         set: |_, raw| set::checked(raw, scalar::flag),
         test: "switches_per_directory",
         ..ROW
@@ -586,7 +588,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"Whether a request whose process died is run once more",
         doc: "A GET, HEAD, OPTIONS or TRACE request without a body, of whose answer nothing has come when its process dies, is given to another process, once. Any other request is answered with 502: it may have changed something.",
         difference: "Not in mod_wsgi.",
-        set: |t, raw| set::put(raw, set::retry, |v| t.dir.retry = Some(v)),
+        set: |t, raw| set::put(raw, set::retry, |v| t.settings().retry = Some(v)),
         test: "overload_and_death",
         ..ROW
     },

@@ -538,14 +538,14 @@ fn sessions() {
 #[test]
 fn overload_and_death() {
     let mut reader = Reader::default();
-    assert_eq!((reader.server.max_waiting, reader.dir.retry), (None, None));
+    assert_eq!((reader.server.max_waiting, reader.server.dir.retry), (None, None));
     for (line, expected) in [("off", MaxWaiting::Off), ("1", MaxWaiting::Requests(1)), ("50", MaxWaiting::Requests(50))] {
         reader.applied(&format!("DroverMaxWaiting {line}"));
         assert_eq!(reader.server.max_waiting, Some(expected));
     }
     for (line, expected) in [("idempotent", true), ("off", false)] {
         reader.applied(&format!("DroverRetry {line}"));
-        assert_eq!(reader.dir.retry, Some(expected));
+        assert_eq!(reader.server.dir.retry, Some(expected));
     }
     for bad in ["DroverMaxWaiting 0", "DroverMaxWaiting all", "DroverMaxWaiting -1", "DroverRetry on", "DroverRetry"] {
         assert!(reader.read(bad).is_err(), "{bad}");
@@ -602,10 +602,7 @@ fn switches_per_directory() {
 #[test]
 fn switches_per_server() {
     type Read = fn(&ServerConfig) -> Option<bool>;
-    let table: &[(&str, Read)] = &[
-        ("WSGICaseSensitivity", |s| s.case_sensitivity),
-        ("WSGIDontWriteBytecode", |s| s.dont_write_bytecode),
-    ];
+    let table: &[(&str, Read)] = &[("WSGICaseSensitivity", |s| s.case_sensitivity), ("WSGIDontWriteBytecode", |s| s.dont_write_bytecode)];
     for (name, read) in table {
         let mut reader = Reader::default();
         reader.read(&format!("{name} on")).unwrap();

@@ -218,4 +218,6 @@ fn limits(server: &Server<'_>, o: &GroupOptions, system: &dyn System) -> Result<
 }
 
 #[cfg(test)]
+mod effects;
+#[cfg(test)]
 mod tests;

@@ -3,13 +3,13 @@ use super::*;
 use crate::config::{Context, DirConfig, Target, directive};
 use drover_sys::users::User;
 
-struct Made {
-    root: bool,
-    running: bool,
-    files: Vec<&'static str>,
+pub(super) struct Made {
+    pub(super) root: bool,
+    pub(super) running: bool,
+    pub(super) files: Vec<&'static str>,
 }
 
-const SYSTEM: Made = Made { root: true, running: false, files: vec![] };
+pub(super) const SYSTEM: Made = Made { root: true, running: false, files: vec![] };
 
 impl System for Made {
     fn user_by_name(&self, name: &[u8]) -> Option<User> {
@@ -44,7 +44,7 @@ impl System for Made {
     }
 }
 
-fn configure(context: Context, lines: &[&str]) -> ServerConfig {
+pub(super) fn configure(context: Context, lines: &[&str]) -> ServerConfig {
     let (mut server, mut dir, mut names) = (ServerConfig::default(), DirConfig::default(), Vec::new());
     for line in lines {
         let (name, arguments) = line.split_once(' ').unwrap();
@@ -56,7 +56,7 @@ fn configure(context: Context, lines: &[&str]) -> ServerConfig {
     server
 }
 
-fn main_and<'a>(main: &'a ServerConfig, vhosts: &'a [ServerConfig]) -> Vec<Server<'a>> {
+pub(super) fn main_and<'a>(main: &'a ServerConfig, vhosts: &'a [ServerConfig]) -> Vec<Server<'a>> {
     let view = |config, is_virtual, name: &'a [u8], log| Server { config, name, is_virtual, log, log_level: 4 };
     let mut all = vec![view(main, false, b"main.example", 0)];
     all.extend(vhosts.iter().enumerate().map(|(i, c)| view(c, true, b"shop.example", i as u16 + 1)));
