@@ -1,6 +1,7 @@
 //! Every directive with any arguments, in every place: no panic, a refusal changes nothing, and what was accepted can be merged and resolved.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
+use drover_sys::reach::{Barrier, Need, Who};
 use drover_sys::users::User;
 use mod_drover::resolved::{Server, System, resolve};
 use mod_drover::config::{Context, DIRECTIVES, DirConfig, InterpreterScope, ServerConfig, Settings, Target, directive};
@@ -35,6 +36,18 @@ impl System for Nothing {
     }
     fn path(&self) -> Vec<Vec<u8>> {
         Vec::new()
+    }
+    fn groups_of(&self, _: &[u8], _: u32) -> Vec<u32> {
+        Vec::new()
+    }
+    fn own(&self) -> Who {
+        Who { uid: 0, gid: 0, groups: Vec::new() }
+    }
+    fn barrier(&self, _: &Who, _: &[u8], _: Need) -> Option<Barrier> {
+        None
+    }
+    fn python_version(&self, _: &[u8]) -> Option<(u32, u32)> {
+        None
     }
     fn httpd_identity(&self) -> Option<(u32, u32)> {
         None

@@ -12,7 +12,7 @@ mod system;
 
 use crate::config::{GroupOptions, IMPLICIT_GROUP, MaxWaiting, ServerConfig};
 use crate::messages::Code;
-pub use doubts::{Added, doubt, missing};
+pub use doubts::{Added, doubt, missing, unreadable};
 use drover_wire::control::GroupSpec;
 use spec::{group_of, specify};
 use std::collections::HashMap;
