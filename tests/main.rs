@@ -26,6 +26,7 @@ mod lifecycle;
 mod limits;
 mod logging;
 mod overload;
+mod permissions;
 mod preload;
 mod real_apps;
 mod request_body;
