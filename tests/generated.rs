@@ -28,6 +28,37 @@ fn drover_conf_is_fresh() {
     fresh("apache-conf/drover.conf", &docs::apache_conf());
 }
 
+/// The examples that people copy: Markdown's blocks, the commented configuration, the example's head.
+fn examples() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).expect("file");
+    let mut found = Vec::new();
+    let pages =
+        std::fs::read_dir(root.join("docs")).expect("docs").map(|entry| format!("docs/{}", entry.expect("entry").file_name().display()));
+    for page in pages.chain(["README.md".to_owned()]).filter(|name| name.ends_with(".md")) {
+        let text = read(&page);
+        found.extend(text.split("\n```").skip(1).step_by(2).map(|block| (page.clone(), block.to_owned())));
+    }
+    let head = docs::apache_conf().split("<IfModule").next().unwrap_or_default().to_owned();
+    found.push(("apache-conf/drover.conf".to_owned(), head));
+    let examples = std::fs::read_dir(root.join("examples")).expect("examples");
+    found.extend(
+        examples.map(|entry| format!("examples/{}", entry.expect("entry").file_name().display())).map(|name| (name.clone(), read(&name))),
+    );
+    found
+}
+
+#[test]
+fn every_example_names_the_application_group() {
+    let with_alias: Vec<_> = examples().into_iter().filter(|(_, text)| text.contains("WSGIScriptAlias ")).collect();
+    assert!(with_alias.len() > 3, "the examples are found: {with_alias:?}");
+    for (page, text) in with_alias {
+        let in_global = text.contains("WSGIApplicationGroup %{GLOBAL}")
+            || text.lines().filter(|line| line.contains("WSGIScriptAlias ")).all(|line| line.contains("application-group=%{GLOBAL}"));
+        assert!(in_global, "{page}: without %{{GLOBAL}} an application has processes for each host and port:\n{text}");
+    }
+}
+
 /// Each directive that has an effect, and the test of a running server that sees it.
 const DIRECTIVES_SEEN: &[(&str, &str)] = &[
     ("WSGIScriptAlias", "config.rs the_first_alias_that_matches_wins"),

@@ -12,6 +12,7 @@ mod config;
 mod control;
 mod crash;
 mod deploys;
+mod doubled;
 mod duplex;
 mod effects;
 mod environ;

@@ -88,6 +88,17 @@ impl Expr {
         Some(format!("'{}' is taken as it stands{advice}", Shown(text)))
     }
 
+    /// The same for the name of a process group or application group, which may also lack its `%{` and `}`.
+    pub fn slip_of_group(&self) -> Option<String> {
+        const NAMES: [&str; 4] = ["GLOBAL", "RESOURCE", "SERVER", "HOST"];
+        let Self::Literal(text) = self else { return None };
+        let bare: Vec<u8> = text.iter().copied().filter(|b| !matches!(b, b'%' | b'$' | b'{' | b'}')).collect();
+        match NAMES.iter().find(|name| bare.eq_ignore_ascii_case(name.as_bytes())) {
+            Some(name) => Some(format!("'{}' is taken as it stands, did you mean %{{{name}}}?", Shown(text))),
+            None => self.slip(),
+        }
+    }
+
     /// The value if it is the same for every request; the global group is the empty name.
     pub fn fixed(&self) -> Option<&[u8]> {
         match self {

@@ -138,7 +138,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"Application group, hence processes, that the application shares",
         doc: "Applications of the same process group and application group share their processes and may share state; others never do. The expansions are those of WSGIProcessGroup; `%{GLOBAL}` is one name like any other.",
         difference: "In mod_wsgi each application group is a sub-interpreter of the same processes; here each has processes of its own and the main interpreter of each, so that every extension module works in every group. The port in a name is that of ServerName or of the virtual host, else the one on which the request came in; in mod_wsgi the Host header of the request decides, so that a Host with and one without a port make two applications.",
-        set: |t, raw| set::put_expr(raw, |v| t.settings().application_group = Some(v)),
+        set: |t, raw| set::put_group(raw, |v| t.settings().application_group = Some(v)),
         test: "names_that_depend_on_the_request",
         ..ROW
     },

@@ -214,13 +214,13 @@ fn script_aliases() {
     let mut reader = Reader::default();
     reader.applied("WSGIScriptAlias / /srv/app.wsgi");
     reader.applied(
-        "WSGIScriptAlias '/a b' \"/srv/a b/\" process-group=%{ENV:g} application-group=%{GLOBAL} callable-object=app pass-authorization=on",
+        "WSGIScriptAlias '/a b/' \"/srv/a b/\" process-group=%{ENV:g} application-group=%{GLOBAL} callable-object=app pass-authorization=on",
     );
     reader.applied("WSGIScriptAliasMatch ^/x/(.*) /srv/$1.wsgi");
     let [first, second, third] = reader.server.aliases.as_slice() else { panic!("three aliases") };
     assert_eq!((&first.pattern, first.target.as_slice()), (&AliasPattern::Prefix(b"/".to_vec()), b"/srv/app.wsgi".as_slice()));
     assert_eq!((&first.process_group, &first.pass_authorization), (&None, &None));
-    assert_eq!(second.pattern, AliasPattern::Prefix(b"/a b".to_vec()));
+    assert_eq!(second.pattern, AliasPattern::Prefix(b"/a b/".to_vec()));
     assert_eq!(second.process_group, Some(Expr::Env(b"g".to_vec())));
     assert_eq!((&second.application_group, second.pass_authorization), (&Some(Expr::Global), Some(true)));
     assert_eq!(second.callable_object, Some(Expr::Literal(b"app".to_vec())));
@@ -567,6 +567,43 @@ fn names_that_depend_on_the_request() {
         reader.refused(name, &["takes one argument"]);
         reader.refused(&format!("{name} ''"), &["takes one argument"]);
         reader.refused(&format!("{name} a b"), &["takes one argument"]);
+    }
+}
+
+#[test]
+fn what_looks_like_a_slip_of_the_pen_is_said() {
+    let table = [
+        ("WSGIApplicationGroup GLOBAL", "'GLOBAL' is taken as it stands, did you mean %{GLOBAL}?"),
+        ("WSGIApplicationGroup %GLOBAL", "did you mean %{GLOBAL}?"),
+        ("WSGIApplicationGroup ${global}", "did you mean %{GLOBAL}?"),
+        ("WSGIApplicationGroup {RESOURCE}", "did you mean %{RESOURCE}?"),
+        ("WSGIProcessGroup SERVER", "did you mean %{SERVER}?"),
+        ("WSGIRestrictProcess a GLOBAL", "did you mean %{GLOBAL}?"),
+        ("WSGIScriptAlias /x /x application-group=GLOBAL", "did you mean %{GLOBAL}?"),
+        ("WSGIScriptAlias /x/ /srv/x", "the URL path ends with a slash and the path does not"),
+        ("WSGIScriptAlias /x /srv/x/", "the path ends with a slash and the URL path does not"),
+        (
+            "WSGIDaemonProcess processes=6",
+            "'processes=6' is taken as the name of the group; the name comes first, as in: WSGIDaemonProcess name processes=",
+        ),
+        ("WSGIDaemonProcess proceses=6", "as in: WSGIDaemonProcess name processes="),
+    ];
+    for (line, part) in table {
+        let said = notice(Reader::default().read(line));
+        assert!(said.contains(part), "{line}: {said}");
+    }
+    let mut reader = Reader::default();
+    reader.applied("WSGIDaemonProcess x=y");
+    let said = notice(reader.read("WSGIImportScript /i process-group=x=y application-group=GLOBAL"));
+    assert!(said.contains("did you mean %{GLOBAL}?"), "{said}");
+    for line in [
+        "WSGIScriptAlias / /srv/x",
+        "WSGIScriptAlias / /srv/x/",
+        "WSGIScriptAlias /x/ /srv/x/",
+        "WSGICallableObject GLOBAL",
+        "WSGIApplicationGroup global-shop",
+    ] {
+        reader.applied(line);
     }
 }
 

@@ -83,6 +83,7 @@ struct Groups {
     resolved: Resolved,
     specs: Vec<GroupSpec>,
     unreadable: Vec<Problem>,
+    doubled: Vec<Problem>,
 }
 
 unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<Groups, Problem> {
@@ -91,7 +92,7 @@ unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<Gr
     let views: Vec<Server<'_>> = all.iter().map(|(_, view)| *view).collect();
     let (resolved, specs) = resolved::resolve(&views, &Host)?;
     let unreadable = resolved::unreadable(&views, &specs, resolved.implicit_name(), &Host);
-    Ok(Groups { resolved, specs, unreadable })
+    Ok(Groups { resolved, specs, unreadable, doubled: resolved::doubled(&views) })
 }
 
 /// The configuration has been read, and the MPM has checked its own part: refuse what cannot work. `apachectl -t` ends here.
@@ -122,6 +123,7 @@ unsafe fn check(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Result<
         let groups = resolve(s, &mut Vec::new()).map_err(|problem| (Code::Refused, problem))?;
         if commands::first_pass() {
             doubts(pconf, s, &groups).iter().for_each(|text| log::startup(log::Level::Warn, Code::Doubtful, text));
+            doubled(pconf, &groups).iter().for_each(|text| log::startup(log::Level::Notice, Code::Doubled, text));
         }
         // What a server that runs cannot have any more does not end it: post_config says so, and goes on.
         if Host.is_running() {
@@ -161,6 +163,15 @@ unsafe fn doubts(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, groups: &
             said.push(format!("{problem}{}", commands::place_of(pconf, &problem)));
         }
         said
+    }
+}
+
+/// What has more processes than it needs; nothing where sections choose groups, which depends on the request.
+unsafe fn doubled(pconf: *mut ffi::apr_pool_t, groups: &Groups) -> Vec<String> {
+    // SAFETY: the caller's: the pool of a live configuration.
+    unsafe {
+        let known = !commands::sections_choose_groups(pconf);
+        groups.doubled.iter().filter(|_| known).map(|problem| format!("{problem}{}", commands::place_of(pconf, problem))).collect()
     }
 }
 

@@ -39,6 +39,11 @@ pub fn missing(added: &Added<'_>, system: &dyn System) -> Vec<String> {
             .filter(|path| path.starts_with(b"/") && system.is_missing(path))
             .map(|path| format!("the script {} is not there", shown(path))),
     );
+    // Else it is taken for a script, which cannot be read.
+    let directory = |alias: &&ScriptAlias| !alias.target.ends_with(b"/") && system.is_directory(&alias.target);
+    said.extend(added.aliases.iter().filter(fixed).filter(directory).map(|alias| {
+        format!("the script {} is a directory: for a directory of scripts end the URL path and the path with a slash", shown(&alias.target))
+    }));
     let no_python =
         |home: &&Vec<u8>| [b"/bin/python3".as_slice(), b"/bin/python"].iter().all(|tail| !system.is_executable(&[home, *tail].concat()));
     said.extend(added.python_home.filter(no_python).map(|home| {

@@ -5,13 +5,16 @@
 //!
 //! * `system`: what a configuration names, looked up: users, directories, the interpreter.
 //! * `spec`: what droverd is told of each group.
+//! * `doubled`: applications that have more processes than they need.
 //! * `doubts`: what can be started with and is not right all the same.
+mod doubled;
 mod doubts;
 mod spec;
 mod system;
 
 use crate::config::{GroupOptions, IMPLICIT_GROUP, MaxWaiting, ServerConfig};
 use crate::messages::Code;
+pub use doubled::doubled;
 pub use doubts::{Added, doubt, missing, unreadable};
 use drover_wire::control::GroupSpec;
 use spec::{group_of, specify};
