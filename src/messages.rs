@@ -51,6 +51,9 @@ codes! {
     /// The configuration names something that is not there: a group, a script, a directory. It is accepted, as by mod_wsgi, but what depends on it will
     /// fail. The line has file and line.
     Doubtful = 14;
+    /// At `apachectl -t` and at start: an application has more processes than it needs, because its application group is `%{RESOURCE}`, the default.
+    /// Write `application-group=%{GLOBAL}` for the only application of a group. The line has file and line.
+    Doubled = 36;
     /// Options ExecCGI is off where the script lies. Map it with WSGIScriptAlias, or allow ExecCGI.
     NoExecCgi = 20;
     /// The script is not there, or httpd's user cannot look at it.

@@ -51,7 +51,10 @@ mpm_test!(a_script_that_the_groups_user_may_not_read, |site| {
     }
     let site = site.script("a.wsgi", &app("secret")).app("/", "a.wsgi").daemon("processes=1 threads=2 user=nobody");
     std::fs::set_permissions(site.apps().join("a.wsgi"), std::fs::Permissions::from_mode(0o600)).expect("chmod");
-    let site = site.expect_log("DROVER0227*user nobody may not read").allow_output().allow_log("DROVER0225|DROVER0061");
+    let site = site
+        .expect_log("DROVER0227*user nobody may not read")
+        .allow_output()
+        .allow_log("DROVER0014: WSGIScriptAlias|DROVER0225|DROVER0061");
     let httpd = site.start();
     assert_eq!(httpd.get("/").status, 503);
     until("the state", || status(&httpd).contains(": failing"));

@@ -98,11 +98,13 @@ mpm_test!(a_worker_cannot_make_httpd_wait_for_a_close, |site| {
 // A name that a client makes up in its Host header is no new group of processes.
 mpm_test!(a_port_of_the_clients_choice_names_no_group, |site| {
     let httpd = site.config("WSGIApplicationGroup %{RESOURCE}").app("/", "hello.wsgi").start();
-    for port in 2000..2005 {
-        let answer = Request::new(httpd.site.port, "GET", "/").header("Host", format!("localhost:{port}")).send();
+    let own = httpd.site.port.to_string();
+    for port in ["2000", "2001", "2002", "80", "443", "", &own] {
+        let host = format!("localhost:{port}");
+        let answer = Request::new(httpd.site.port, "GET", "/").header("Host", host.trim_end_matches(':')).send();
         assert_eq!(answer.status, 200);
     }
-    assert_eq!(httpd.workers().len(), 1);
+    assert_eq!(httpd.workers().len(), 1, "with and without a port, and with any port, it is one application");
 });
 
 /// Counts in its session; `/scribble?BYTE` writes that byte over the memory of the queue's tokens, `/hole` takes its pages away.

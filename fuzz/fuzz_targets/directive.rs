@@ -1,7 +1,58 @@
 //! Every directive with any arguments, in every place: no panic, a refusal changes nothing, and what was accepted can be merged and resolved.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
+use drover_sys::reach::{Barrier, Need, Who};
+use drover_sys::users::User;
+use mod_drover::resolved::{Server, System, resolve};
 use mod_drover::config::{Context, DIRECTIVES, DirConfig, InterpreterScope, ServerConfig, Settings, Target, directive};
+
+/// A system that has everything but users.
+struct Nothing;
+
+impl System for Nothing {
+    fn user_by_name(&self, _: &[u8]) -> Option<User> {
+        None
+    }
+    fn user_by_id(&self, _: u32) -> Option<User> {
+        None
+    }
+    fn group_by_name(&self, _: &[u8]) -> Option<u32> {
+        None
+    }
+    fn is_executable(&self, _: &[u8]) -> bool {
+        true
+    }
+    fn is_directory(&self, _: &[u8]) -> bool {
+        true
+    }
+    fn is_running(&self) -> bool {
+        false
+    }
+    fn is_missing(&self, _: &[u8]) -> bool {
+        false
+    }
+    fn cores(&self) -> u32 {
+        1
+    }
+    fn path(&self) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+    fn groups_of(&self, _: &[u8], _: u32) -> Vec<u32> {
+        Vec::new()
+    }
+    fn own(&self) -> Who {
+        Who { uid: 0, gid: 0, groups: Vec::new() }
+    }
+    fn barrier(&self, _: &Who, _: &[u8], _: Need) -> Option<Barrier> {
+        None
+    }
+    fn python_version(&self, _: &[u8]) -> Option<(u32, u32)> {
+        None
+    }
+    fn httpd_identity(&self) -> Option<(u32, u32)> {
+        None
+    }
+}
 
 fuzz_target!(|input: (u8, u8, Vec<(u8, &[u8])>)| {
     let (place, scope, lines) = input;
@@ -21,8 +72,9 @@ fuzz_target!(|input: (u8, u8, Vec<(u8, &[u8])>)| {
             assert_eq!((&server.groups, &server.aliases, &server.imports), (&before.0.groups, &before.0.aliases, &before.0.imports));
         }
     }
-    for group in &server.groups {
-        let _ = (group.display_name(), group.options.interpreter(Some(b"/home")));
+    let main = Server { config: &server, name: b"main.example", is_virtual: false, log: 0, log_level: 4 };
+    if let Err(problem) = resolve(&[main], &Nothing) {
+        assert!(!problem.to_string().is_empty());
     }
     let merged = ServerConfig::merge(&server, &ServerConfig::default());
     assert_eq!(merged.dir, server.dir);

@@ -1,7 +1,13 @@
 """Makes an interpreter a worker of mod_drover. droverd runs this file; nothing imports it."""
-import importlib.util
 import os
 import sys
+
+OLDEST = (3, 9)
+if sys.version_info[:2] < OLDEST:
+    # Also Python 2 must be able to read this file up to here.
+    sys.exit("mod_drover: python %d.%d at %s is too old; mod_drover needs %d.%d or newer" % (sys.version_info[:2] + (sys.executable,) + OLDEST))
+
+import importlib.util
 
 
 def load(name, path, package=None):

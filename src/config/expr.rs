@@ -25,7 +25,7 @@ pub trait RequestNames {
     fn host_name(&self) -> Option<&[u8]>;
     /// The port as `ap_get_server_port` gives it, but not one of the client's choice.
     fn port(&self) -> u16;
-    /// SCRIPT_NAME as `script_name` below makes it.
+    /// The SCRIPT_NAME that names a group: as [`script_name`] makes it, in lower case with `WSGICaseSensitivity Off`.
     fn script_name(&self) -> Vec<u8>;
     /// A variable: from the request's notes, else its subprocess environment, else the process environment.
     fn env(&self, name: &[u8]) -> Option<Vec<u8>>;
@@ -86,6 +86,17 @@ impl Expr {
             None => format!("; known are {} and %{{ENV:name}}, as the whole of a name", KNOWN.join(", ")),
         };
         Some(format!("'{}' is taken as it stands{advice}", Shown(text)))
+    }
+
+    /// The same for the name of a process group or application group, which may also lack its `%{` and `}`.
+    pub fn slip_of_group(&self) -> Option<String> {
+        const NAMES: [&str; 4] = ["GLOBAL", "RESOURCE", "SERVER", "HOST"];
+        let Self::Literal(text) = self else { return None };
+        let bare: Vec<u8> = text.iter().copied().filter(|b| !matches!(b, b'%' | b'$' | b'{' | b'}')).collect();
+        match NAMES.iter().find(|name| bare.eq_ignore_ascii_case(name.as_bytes())) {
+            Some(name) => Some(format!("'{}' is taken as it stands, did you mean %{{{name}}}?", Shown(text))),
+            None => self.slip(),
+        }
     }
 
     /// The value if it is the same for every request; the global group is the empty name.
@@ -149,39 +160,20 @@ fn with_port(host: &[u8], port: u16) -> Vec<u8> {
     }
 }
 
-/// The part of the URI before PATH_INFO, repeated slashes collapsed, in small letters when WSGICaseSensitivity is Off.
-///
-/// PATH_INFO has its slashes collapsed by httpd already, so the two are compared from the end with every run of slashes counting as one.
-pub fn script_name(uri: &[u8], path_info: &[u8], case_sensitive: bool) -> Vec<u8> {
-    let mut head = uri;
-    let mut info = path_info;
-    while let (Some((a, rest)), Some((b, shorter))) = (head.split_last(), info.split_last()) {
-        if a != b {
-            break;
-        }
-        head = rest;
-        info = shorter;
-        if *b == b'/' {
-            while let [rest @ .., b'/'] = head {
-                head = rest;
-            }
+/// SCRIPT_NAME: the first `end` bytes of the URI (those before PATH_INFO), each run of slashes as one.
+pub fn script_name(uri: &[u8], end: usize) -> Vec<u8> {
+    fold_slashes(uri.get(..end).unwrap_or(uri))
+}
+
+/// A path with each run of slashes as one.
+pub fn fold_slashes(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    for &byte in path {
+        if byte != b'/' || out.last() != Some(&b'/') {
+            out.push(byte);
         }
     }
-    // A PATH_INFO that is no suffix of the URI (after a rewrite) ends inside a segment: that segment belongs to the script whole.
-    let end = match path_info {
-        [] => uri.len(),
-        _ => {
-            let last = head.len().saturating_sub(1);
-            last + uri.iter().skip(last).take_while(|&&byte| byte != b'/').count()
-        }
-    };
-    let mut name: Vec<u8> = Vec::with_capacity(end);
-    for &byte in uri.iter().take(end) {
-        if byte != b'/' || name.last() != Some(&b'/') {
-            name.push(if case_sensitive { byte } else { byte.to_ascii_lowercase() });
-        }
-    }
-    name
+    out
 }
 
 #[cfg(test)]
@@ -281,21 +273,10 @@ mod tests {
 
     #[test]
     fn script_names_end_where_path_info_begins() {
-        let table = [
-            ("/app", "", "/app"),
-            ("/app/x/y", "/x/y", "/app"),
-            ("//app//x//y", "/x/y", "/app"),
-            ("/x/y", "/x/y", ""),
-            ("/app/", "/", "/app"),
-            ("/APP/x", "/x", "/APP"),
-            ("/app/other", "/x", "/app/other"),
-            ("/a/x", "/bx", "/a"),
-            ("//x", "/x", ""),
-            ("", "/x", ""),
-        ];
-        for (uri, info, want) in table {
-            assert_eq!(String::from_utf8(script_name(uri.as_bytes(), info.as_bytes(), true)).unwrap(), want, "{uri} {info}");
+        let table =
+            [("/app", 4, "/app"), ("//app//x//y", 5, "/app"), ("/x/y", 0, ""), ("/a///b", 6, "/a/b"), ("/app", 9, "/app"), ("", 0, "")];
+        for (uri, end, want) in table {
+            assert_eq!(String::from_utf8(script_name(uri.as_bytes(), end)).unwrap(), want, "{uri} {end}");
         }
-        assert_eq!(script_name(b"/APP/x", b"/x", false), b"/app");
     }
 }

@@ -1,6 +1,6 @@
 //! A group of daemon processes as WSGIDaemonProcess describes it.
 //!
-//! Responsible for the typed options and their defaults, which are mod_wsgi's (wsgi_daemon.c), and for which virtual host may use a group. Must
+//! Responsible for the typed options and their defaults, which are mod_wsgi's (wsgi_daemon.c), and for names being unique. Must
 //! never look a user, a group or a path up: that is the business of whoever starts the processes. Filled by `options`, read by
 //! `httpd::lifecycle`, which hands it to the supervisor.
 
@@ -30,10 +30,6 @@ pub enum GroupSpec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DaemonGroup {
     pub name: Vec<u8>,
-    /// Defined inside a `<VirtualHost>`, hence for virtual hosts of its ServerName only.
-    pub in_vhost: bool,
-    /// That ServerName, which is known only when the whole configuration has been read; the caller fills it in.
-    pub server_name_of_vhost: Option<Vec<u8>>,
     pub options: GroupOptions,
 }
 
@@ -88,7 +84,6 @@ pub struct GroupOptions {
     /// More waiting requests than this are refused at once.
     pub queue_depth: Option<u32>,
     pub display_name: Option<Vec<u8>>,
-    pub header_buffer_size: u64,
     pub response_buffer_size: u64,
     /// Request bodies up to this size are read whole before a process is given the request.
     pub request_buffer_size: u64,
@@ -100,7 +95,6 @@ pub struct GroupOptions {
     /// A process above this is replaced when its requests are done.
     pub memory_soft: Option<u64>,
     pub virtual_memory_limit: Option<u64>,
-    pub server_metrics: bool,
     /// How many application groups may have processes of their own in this group.
     pub max_application_groups: u32,
 }
@@ -144,7 +138,6 @@ impl Default for GroupOptions {
             listen_backlog: 100,
             queue_depth: None,
             display_name: None,
-            header_buffer_size: 32_768,
             response_buffer_size: 8 << 20,
             request_buffer_size: 1 << 20,
             script_user: None,
@@ -154,31 +147,7 @@ impl Default for GroupOptions {
             memory_limit: None,
             memory_soft: None,
             virtual_memory_limit: None,
-            server_metrics: false,
             max_application_groups: 32,
-        }
-    }
-}
-
-impl GroupOptions {
-    /// The interpreter to run: `python=`, else `bin/python3` of `python-home=`, else of the server's WSGIPythonHome, else nobody said.
-    pub fn interpreter(&self, server_home: Option<&[u8]>) -> Option<Vec<u8>> {
-        let of_home = |home: &[u8]| [home.strip_suffix(b"/").unwrap_or(home), b"/bin/python3"].concat();
-        self.python.clone().or_else(|| self.python_home.as_deref().or(server_home).map(of_home))
-    }
-}
-
-impl DaemonGroup {
-    /// A group defined in a virtual host serves the virtual hosts of the same ServerName only; any other serves all.
-    pub fn visible_to(&self, server_name: Option<&[u8]>) -> bool {
-        !self.in_vhost || self.server_name_of_vhost.as_deref() == server_name
-    }
-
-    /// What `ps` shows for its processes, if anything was asked for; `%{GROUP}` stands for `(wsgi:name)`.
-    pub fn display_name(&self) -> Option<Vec<u8>> {
-        match self.options.display_name.as_deref()? {
-            b"%{GROUP}" => Some([b"(wsgi:", self.name.as_slice(), b")"].concat()),
-            name => Some(name.to_vec()),
         }
     }
 }
@@ -291,33 +260,7 @@ mod tests {
         assert_eq!(options.shutdown_timeout, Duration::from_secs(5));
         assert_eq!(options.deadlock_timeout, Some(Duration::from_secs(300)));
         assert_eq!(options.graceful_timeout, Duration::from_secs(15));
-        assert_eq!((options.listen_backlog, options.header_buffer_size, options.response_buffer_size), (100, 32768, 8388608));
+        assert_eq!((options.listen_backlog, options.response_buffer_size), (100, 8388608));
         assert_eq!(options.max_application_groups, 32);
-    }
-
-    #[test]
-    fn the_interpreter_comes_from_the_nearest_setting() {
-        let mut options = GroupOptions::default();
-        assert_eq!(options.interpreter(None), None);
-        assert_eq!(options.interpreter(Some(b"/venv/")).unwrap(), b"/venv/bin/python3");
-        options.python_home = Some(b"/own".to_vec());
-        assert_eq!(options.interpreter(Some(b"/venv")).unwrap(), b"/own/bin/python3");
-        options.python = Some(b"/opt/python3.12".to_vec());
-        assert_eq!(options.interpreter(Some(b"/venv")).unwrap(), b"/opt/python3.12");
-    }
-
-    #[test]
-    fn groups_of_a_virtual_host_stay_there() {
-        let mut group = DaemonGroup { name: b"g".to_vec(), in_vhost: false, server_name_of_vhost: None, options: GroupOptions::default() };
-        assert!(group.visible_to(None) && group.visible_to(Some(b"a")));
-        group.in_vhost = true;
-        group.server_name_of_vhost = Some(b"a".to_vec());
-        assert!(group.visible_to(Some(b"a")) && !group.visible_to(Some(b"b")) && !group.visible_to(None));
-        assert!(check_unique(b"g", &[b"x".to_vec()]).is_ok() && check_unique(b"x", &[b"x".to_vec()]).is_err());
-        assert_eq!(group.display_name(), None);
-        group.options.display_name = Some(b"%{GROUP}".to_vec());
-        assert_eq!(group.display_name().unwrap(), b"(wsgi:g)");
-        group.options.display_name = Some(b"x %{GROUP}".to_vec());
-        assert_eq!(group.display_name().unwrap(), b"x %{GROUP}");
     }
 }

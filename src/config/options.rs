@@ -388,7 +388,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
     // Limits.
     DaemonOption {
         name: "header-buffer-size",
-        take: Take::Size { min: 8192, put: |o, v| o.header_buffer_size = if v == 0 { 32_768 } else { v } },
+        take: Take::Size { min: 8192, put: |_, _| {} },
         unit: "bytes",
         default: "32768",
         doc: "In mod_wsgi, the longest response header line that an application may send.",
@@ -478,7 +478,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
     // Accepted for mod_wsgi's sake.
     DaemonOption {
         name: "server-metrics",
-        take: Take::Flag(|o, v| o.server_metrics = v),
+        take: Take::Flag(|_, _| {}),
         default: "Off",
         doc: "Whether applications of the group may read Apache's scoreboard.",
         notice: Some("server-metrics= has no effect: Apache's scoreboard is not handed to applications, mod_status shows it"),

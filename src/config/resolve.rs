@@ -17,7 +17,6 @@ pub struct Settings<'a> {
     pub callable_object: Option<&'a Expr>,
     /// `None`: all process groups may be chosen.
     pub restrict_process: Option<&'a [Vec<u8>]>,
-    pub pass_apache_request: bool,
     pub pass_authorization: bool,
     pub script_reloading: bool,
     pub error_override: bool,
@@ -27,7 +26,6 @@ pub struct Settings<'a> {
     pub trusted_proxy_headers: &'a [&'static ProxyHeader],
     /// `None`: everybody is trusted. An empty list trusts nobody.
     pub trusted_proxies: Option<&'a [Network]>,
-    pub enable_sendfile: bool,
     /// A request that changes nothing runs once more when its process died before it answered.
     pub retry: bool,
 }
@@ -39,7 +37,6 @@ impl<'a> Settings<'a> {
             application_group: dir.application_group.as_ref().or(server.application_group.as_ref()),
             callable_object: dir.callable_object.as_ref().or(server.callable_object.as_ref()),
             restrict_process: dir.restrict_process.as_deref().or(server.restrict_process.as_deref()),
-            pass_apache_request: dir.pass_apache_request.or(server.pass_apache_request).unwrap_or(false),
             pass_authorization: dir.pass_authorization.or(server.pass_authorization).unwrap_or(false),
             script_reloading: dir.script_reloading.or(server.script_reloading).unwrap_or(true),
             error_override: dir.error_override.or(server.error_override).unwrap_or(false),
@@ -48,7 +45,6 @@ impl<'a> Settings<'a> {
             ignore_activity: dir.ignore_activity.or(server.ignore_activity).unwrap_or(false),
             trusted_proxy_headers: dir.trusted_proxy_headers.as_deref().or(server.trusted_proxy_headers.as_deref()).unwrap_or(&[]),
             trusted_proxies: dir.trusted_proxies.as_deref().or(server.trusted_proxies.as_deref()),
-            enable_sendfile: dir.enable_sendfile.or(server.enable_sendfile).unwrap_or(false),
             retry: dir.retry.or(server.retry).unwrap_or(true),
         }
     }

@@ -12,7 +12,7 @@ use super::proxy::{Network, PROXY_HEADERS, proxy_header};
 use super::scalar::{self, Parsed};
 use super::session::{self, COOKIE_OPTIONS, CookieOptions};
 use super::suggest::nearest;
-use super::target::{Context, Effect, Target};
+use super::target::{Effect, Target};
 use super::value::{ControlSocket, HashSeed, InterpreterScope, MapHead, MaxWaiting, ScopedOptions};
 use super::words::Words;
 use std::borrow::Cow;
@@ -98,9 +98,17 @@ pub fn put_expr(raw: &[u8], put: impl FnOnce(Expr)) -> Outcome {
     Ok(Effect::of(said))
 }
 
+/// The one argument as the name of a group that may depend on the request.
+pub fn put_group(raw: &[u8], put: impl FnOnce(Expr)) -> Outcome {
+    let expr = Expr::parse(&one(raw)?);
+    let said = expr.slip_of_group().map(Cow::Owned).into_iter().collect();
+    put(expr);
+    Ok(Effect::of(said))
+}
+
 pub fn process_group(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let mut expr = None;
-    let effect = put_expr(raw, |v| expr = Some(v))?;
+    let effect = put_group(raw, |v| expr = Some(v))?;
     target.named_groups.extend(expr.as_ref().and_then(Expr::fixed).filter(|name| !name.is_empty()).map(<[u8]>::to_vec));
     target.settings().process_group = expr;
     Ok(effect)
@@ -171,8 +179,9 @@ pub fn script_alias(target: &mut Target<'_>, raw: &[u8], regex: bool) -> Outcome
         check_defined(&import.process_group, target.defined_groups)?;
         target.server.imports.push(import);
     }
-    let names = [&alias.process_group, &alias.application_group, &alias.callable_object];
-    let mut said: Vec<Cow<'static, str>> = names.into_iter().flatten().filter_map(Expr::slip).map(Cow::Owned).collect();
+    let groups = [&alias.process_group, &alias.application_group].into_iter().flatten().filter_map(Expr::slip_of_group);
+    let mut said: Vec<Cow<'static, str>> = groups.chain(alias.callable_object.as_ref().and_then(Expr::slip)).map(Cow::Owned).collect();
+    said.extend(slashes(&alias).map(Cow::Borrowed));
     if never_matches {
         said.push(Cow::Borrowed("the URL path does not begin with '/', so this alias matches no request"));
     }
@@ -182,6 +191,22 @@ pub fn script_alias(target: &mut Target<'_>, raw: &[u8], regex: bool) -> Outcome
     target.named_groups.extend(alias.process_group.as_ref().and_then(Expr::fixed).filter(|name| !name.is_empty()).map(<[u8]>::to_vec));
     target.server.aliases.push(alias);
     Ok(Effect::of(said))
+}
+
+/// What follows from one of URL path and path ending with a slash, and the other not.
+fn slashes(alias: &ScriptAlias) -> Option<&'static str> {
+    let AliasPattern::Prefix(location) = &alias.pattern else { return None };
+    match (location.ends_with(b"/"), alias.target.ends_with(b"/")) {
+        _ if location == b"/" => None,
+        (true, false) => Some(
+            "the URL path ends with a slash and the path does not, so the rest of a URL is appended to the path without a slash: \
+             end both with a slash (a directory of scripts) or neither (one script)",
+        ),
+        (false, true) => Some(
+            "the path ends with a slash and the URL path does not: end both with a slash (a directory of scripts) or neither (one script)",
+        ),
+        _ => None,
+    }
 }
 
 /// The script of an alias can be loaded in advance when it, its process group and its application group are the same for all requests.
@@ -202,9 +227,10 @@ pub fn import_script(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     const OPTIONS: &[&str] = &["process-group", "application-group"];
     let mut words = Words::new(raw);
     let script = words.word().filter(|word| !word.is_empty()).ok_or(Problem::Arguments("requires the path of a script"))?;
-    let (mut process_group, mut application_group) = (None, None);
+    let (mut process_group, mut application_group, mut said) = (None, None, Vec::new());
     while let Some((name, value)) = option(&mut words, OPTIONS)? {
         let value = name_expr(name, &value)?;
+        said.extend(value.slip_of_group().map(Cow::Owned));
         if name == "process-group" { process_group = Some(value) } else { application_group = Some(value) }
     }
     let application_group = application_group.ok_or(Problem::MissingOption("application-group"))?;
@@ -220,7 +246,7 @@ pub fn import_script(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     };
     let application_group = application_group.to_vec();
     target.server.imports.push(ImportScript { script, process_group, application_group, from_alias: false });
-    Ok(Effect::Applied)
+    Ok(Effect::of(said))
 }
 
 pub fn daemon_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
@@ -228,6 +254,13 @@ pub fn daemon_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let name = words.word().filter(|word| !word.is_empty()).ok_or(Problem::Arguments("requires the name of the group"))?;
     let mut group = GroupOptions::default();
     let mut notices: Vec<Cow<'static, str>> = Vec::new();
+    if let Some(option) = option_in_place_of_name(&name) {
+        let text = format!(
+            "'{}' is taken as the name of the group; the name comes first, as in: WSGIDaemonProcess name {option}=…",
+            super::error::Shown(&name)
+        );
+        notices.push(text.into());
+    }
     let mut given: Vec<&'static str> = Vec::new();
     while let Some(found) = words.option() {
         let (name, value) = found.map_err(|error| Problem::NotAnOption { word: error.0, accepted: Accepted::OfDaemons })?;
@@ -249,9 +282,15 @@ pub fn daemon_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
         return Err(Problem::Exclusive("script-user", "script-group"));
     }
     check_unique(&name, target.defined_groups)?;
-    let in_vhost = target.context == Context::VirtualHost;
-    target.server.groups.push(DaemonGroup { name, in_vhost, server_name_of_vhost: None, options: group });
+    target.server.groups.push(DaemonGroup { name, options: group });
     Ok(Effect::of(notices))
+}
+
+/// The option that a group's name looks like.
+fn option_in_place_of_name(name: &[u8]) -> Option<&'static str> {
+    let (before, _) = name.split_at_checked(name.iter().position(|b| *b == b'=')?)?;
+    let known = || DAEMON_OPTIONS.iter().map(|row| row.name);
+    known().find(|option| option.as_bytes() == before).or_else(|| nearest(before, known()))
 }
 
 /// Options that do nothing beside or without another one.
@@ -272,7 +311,7 @@ fn without_effect(group: &GroupOptions, given: &[&str]) -> impl Iterator<Item = 
 pub fn restrict_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let mut words = Words::new(raw);
     let names: Vec<Expr> = std::iter::from_fn(|| words.word()).map(|name| Expr::parse(&name)).collect();
-    let said = names.iter().filter_map(Expr::slip).map(Cow::Owned).collect();
+    let said = names.iter().filter_map(Expr::slip_of_group).map(Cow::Owned).collect();
     target.named_groups.extend(names.iter().filter_map(Expr::fixed).filter(|name| !name.is_empty()).map(<[u8]>::to_vec));
     let sources = names.into_iter().map(|name| if name == Expr::Global { Vec::new() } else { name.source() });
     target.settings().restrict_process = Some(sources.collect());

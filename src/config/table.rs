@@ -100,7 +100,7 @@ pub static DIRECTIVES: &[Directive] = &[
         synopsis: "On|Off",
         default: "On",
         summary: c"Whether the file system tells capital from small letters",
-        doc: "Off: the paths of scripts are compared, and the application groups that `%{RESOURCE}` gives are made, in small letters.",
+        doc: "Off, for a file system that ignores the case of letters: scripts whose paths differ only in the case of ASCII letters are one application, and the SCRIPT_NAME in names that `%{RESOURCE}` makes is in lower case.",
         set: |t, raw| set::put(raw, scalar::flag, |v| t.server.case_sensitivity = Some(v)),
         test: "switches_per_server",
         ..ROW
@@ -137,8 +137,8 @@ pub static DIRECTIVES: &[Directive] = &[
         default: "%{RESOURCE}",
         summary: c"Application group, hence processes, that the application shares",
         doc: "Applications of the same process group and application group share their processes and may share state; others never do. The expansions are those of WSGIProcessGroup; `%{GLOBAL}` is one name like any other.",
-        difference: "In mod_wsgi each application group is a sub-interpreter of the same processes; here each has processes of its own and the main interpreter of each, so that every extension module works in every group.",
-        set: |t, raw| set::put_expr(raw, |v| t.settings().application_group = Some(v)),
+        difference: "In mod_wsgi each application group is a sub-interpreter of the same processes; here each has processes of its own and the main interpreter of each, so that every extension module works in every group. The port in a name is that of ServerName or of the virtual host, else the one on which the request came in; in mod_wsgi the Host header of the request decides, so that a Host with and one without a port make two applications.",
+        set: |t, raw| set::put_group(raw, |v| t.settings().application_group = Some(v)),
         test: "names_that_depend_on_the_request",
         ..ROW
     },
@@ -163,7 +163,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"Whether embedded mode is forbidden",
         doc: "In mod_wsgi, On keeps Python out of Apache's own processes.",
         notice: Some("there is no embedded mode: Python never runs in Apache's own processes, which is what On asks for"),
-        set: |t, raw| set::put(raw, scalar::flag, |v| t.server.restrict_embedded = Some(v)),
+        set: |_, raw| set::checked(raw, scalar::flag),
         test: "switches_per_server",
         ..ROW
     },
@@ -315,7 +315,7 @@ pub static DIRECTIVES: &[Directive] = &[
         doc: "In mod_wsgi, On gives each sub-interpreter a lock of its own.",
         notice: Some("every application group has processes of its own, hence a lock of its own, whatever this says"),
         scopable: true,
-        set: |t, raw| set::put(raw, scalar::flag, |v| t.interpreter().per_interpreter_gil = Some(v)),
+        set: |_, raw| set::checked(raw, scalar::flag),
         test: "interpreter_options_are_scoped",
         ..ROW
     },
@@ -329,7 +329,7 @@ pub static DIRECTIVES: &[Directive] = &[
         doc: "In mod_wsgi, On runs a free-threaded build of Python without the lock.",
         notice: Some("the interpreter that python= or python-home= names decides whether there is a lock"),
         scopable: true,
-        set: |t, raw| set::put(raw, scalar::flag, |v| t.interpreter().free_threading = Some(v)),
+        set: |_, raw| set::checked(raw, scalar::flag),
         test: "interpreter_options_are_scoped",
         ..ROW
     },
@@ -413,8 +413,11 @@ pub static DIRECTIVES: &[Directive] = &[
         synopsis: "On|Off",
         default: "Off",
         summary: c"Whether wsgi.file_wrapper may use sendfile",
-        doc: "On: a file that an application returns through `wsgi.file_wrapper` may be sent by the kernel.",
-        set: |t, raw| set::put(raw, scalar::flag, |v| t.settings().enable_sendfile = Some(v)),
+        doc: "In mod_wsgi, On lets the kernel send a file that an application returns through `wsgi.file_wrapper`.",
+        notice: Some(
+            "a file that is returned through wsgi.file_wrapper is read in blocks by the worker, its descriptor is not passed to httpd yet",
+        ),
+        set: |_, raw| set::checked(raw, scalar::flag),
         test: "switches_per_directory",
         ..ROW
     },
@@ -429,7 +432,7 @@ pub static DIRECTIVES: &[Directive] = &[
         notice: Some(
             "the request object exists in Apache's own processes only, where applications never run; as in mod_wsgi's daemon mode there is no apache.request_rec",
         ),
-        set: |t, raw| set::put(raw, scalar::flag, |v| t.settings().pass_apache_request = Some(v)),
+        set: |_, raw| set::checked(raw, scalar::flag),
         test: "switches_per_directory",
         ..ROW
     },
@@ -585,7 +588,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"Whether a request whose process died is run once more",
         doc: "A GET, HEAD, OPTIONS or TRACE request without a body, of whose answer nothing has come when its process dies, is given to another process, once. Any other request is answered with 502: it may have changed something.",
         difference: "Not in mod_wsgi.",
-        set: |t, raw| set::put(raw, set::retry, |v| t.dir.retry = Some(v)),
+        set: |t, raw| set::put(raw, set::retry, |v| t.settings().retry = Some(v)),
         test: "overload_and_death",
         ..ROW
     },
@@ -795,7 +798,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"Whether applications may read Apache's scoreboard",
         doc: "In mod_wsgi, On makes `mod_wsgi.server_metrics()` answer.",
         notice: Some("Apache's scoreboard is not handed to applications, mod_status shows it"),
-        set: |t, raw| set::put(raw, scalar::flag, |v| t.server.server_metrics = Some(v)),
+        set: |_, raw| set::checked(raw, scalar::flag),
         test: "directives_without_effect",
         ..ROW
     },

@@ -214,13 +214,13 @@ fn script_aliases() {
     let mut reader = Reader::default();
     reader.applied("WSGIScriptAlias / /srv/app.wsgi");
     reader.applied(
-        "WSGIScriptAlias '/a b' \"/srv/a b/\" process-group=%{ENV:g} application-group=%{GLOBAL} callable-object=app pass-authorization=on",
+        "WSGIScriptAlias '/a b/' \"/srv/a b/\" process-group=%{ENV:g} application-group=%{GLOBAL} callable-object=app pass-authorization=on",
     );
     reader.applied("WSGIScriptAliasMatch ^/x/(.*) /srv/$1.wsgi");
     let [first, second, third] = reader.server.aliases.as_slice() else { panic!("three aliases") };
     assert_eq!((&first.pattern, first.target.as_slice()), (&AliasPattern::Prefix(b"/".to_vec()), b"/srv/app.wsgi".as_slice()));
     assert_eq!((&first.process_group, &first.pass_authorization), (&None, &None));
-    assert_eq!(second.pattern, AliasPattern::Prefix(b"/a b".to_vec()));
+    assert_eq!(second.pattern, AliasPattern::Prefix(b"/a b/".to_vec()));
     assert_eq!(second.process_group, Some(Expr::Env(b"g".to_vec())));
     assert_eq!((&second.application_group, second.pass_authorization), (&Some(Expr::Global), Some(true)));
     assert_eq!(second.callable_object, Some(Expr::Literal(b"app".to_vec())));
@@ -296,8 +296,8 @@ fn daemon_groups() {
     reader.applied("WSGIDaemonProcess site threads=2");
     assert_eq!(reader.read_in(Context::VirtualHost, None, "WSGIDaemonProcess 'the other'"), Ok(Effect::Applied));
     let [site, other] = reader.server.groups.as_slice() else { panic!("two groups") };
-    assert_eq!((site.name.as_slice(), site.in_vhost, site.options.threads), (b"site".as_slice(), false, 2));
-    assert_eq!((other.name.as_slice(), other.in_vhost, &other.server_name_of_vhost), (b"the other".as_slice(), true, &None));
+    assert_eq!((site.name.as_slice(), site.options.threads), (b"site".as_slice(), 2));
+    assert_eq!(other.name, b"the other");
     reader.refused("WSGIDaemonProcess", &["requires the name of the group"]);
     reader.refused("WSGIDaemonProcess site", &["'site' duplicates a previous WSGI daemon definition"]);
     reader.refused("WSGIDaemonProcess x thread=5", &["unknown option 'thread'", "did you mean 'threads'?"]);
@@ -404,13 +404,13 @@ fn daemon_options_for_limits() {
         "header-buffer-size=8192 response-buffer-size=65536 request-buffer-size=0 script-user=root cpu-time-limit=9 cpu-priority=-5 memory-limit=1 memory-soft=7 virtual-memory-limit=5000000000",
     );
     let o = o.unwrap();
-    assert_eq!((o.header_buffer_size, o.response_buffer_size, o.request_buffer_size, o.cpu_priority), (8192, 65536, 0, -5));
+    assert_eq!((o.response_buffer_size, o.request_buffer_size, o.cpu_priority), (65536, 0, -5));
     assert_eq!(options("request-buffer-size=5000000").unwrap().request_buffer_size, 5_000_000);
     assert_eq!((o.script_user, o.cpu_time_limit), (Some(UserSpec::Name(b"root".to_vec())), Some(Duration::from_secs(9))));
     assert_eq!((o.memory_limit, o.virtual_memory_limit, o.memory_soft), (Some(1), Some(5_000_000_000), Some(7)));
     assert_eq!(options("script-group=#7").unwrap().script_group, Some(GroupSpec::Id(7)));
     let o = options("header-buffer-size=0 response-buffer-size=0 memory-limit=0").unwrap();
-    assert_eq!((o.header_buffer_size, o.response_buffer_size, o.memory_limit), (32768, 8 << 20, None));
+    assert_eq!((o.response_buffer_size, o.memory_limit), (8 << 20, None));
     for bad in [
         "header-buffer-size=8191",
         "response-buffer-size=65535",
@@ -538,14 +538,14 @@ fn sessions() {
 #[test]
 fn overload_and_death() {
     let mut reader = Reader::default();
-    assert_eq!((reader.server.max_waiting, reader.dir.retry), (None, None));
+    assert_eq!((reader.server.max_waiting, reader.server.dir.retry), (None, None));
     for (line, expected) in [("off", MaxWaiting::Off), ("1", MaxWaiting::Requests(1)), ("50", MaxWaiting::Requests(50))] {
         reader.applied(&format!("DroverMaxWaiting {line}"));
         assert_eq!(reader.server.max_waiting, Some(expected));
     }
     for (line, expected) in [("idempotent", true), ("off", false)] {
         reader.applied(&format!("DroverRetry {line}"));
-        assert_eq!(reader.dir.retry, Some(expected));
+        assert_eq!(reader.server.dir.retry, Some(expected));
     }
     for bad in ["DroverMaxWaiting 0", "DroverMaxWaiting all", "DroverMaxWaiting -1", "DroverRetry on", "DroverRetry"] {
         assert!(reader.read(bad).is_err(), "{bad}");
@@ -571,6 +571,43 @@ fn names_that_depend_on_the_request() {
 }
 
 #[test]
+fn what_looks_like_a_slip_of_the_pen_is_said() {
+    let table = [
+        ("WSGIApplicationGroup GLOBAL", "'GLOBAL' is taken as it stands, did you mean %{GLOBAL}?"),
+        ("WSGIApplicationGroup %GLOBAL", "did you mean %{GLOBAL}?"),
+        ("WSGIApplicationGroup ${global}", "did you mean %{GLOBAL}?"),
+        ("WSGIApplicationGroup {RESOURCE}", "did you mean %{RESOURCE}?"),
+        ("WSGIProcessGroup SERVER", "did you mean %{SERVER}?"),
+        ("WSGIRestrictProcess a GLOBAL", "did you mean %{GLOBAL}?"),
+        ("WSGIScriptAlias /x /x application-group=GLOBAL", "did you mean %{GLOBAL}?"),
+        ("WSGIScriptAlias /x/ /srv/x", "the URL path ends with a slash and the path does not"),
+        ("WSGIScriptAlias /x /srv/x/", "the path ends with a slash and the URL path does not"),
+        (
+            "WSGIDaemonProcess processes=6",
+            "'processes=6' is taken as the name of the group; the name comes first, as in: WSGIDaemonProcess name processes=",
+        ),
+        ("WSGIDaemonProcess proceses=6", "as in: WSGIDaemonProcess name processes="),
+    ];
+    for (line, part) in table {
+        let said = notice(Reader::default().read(line));
+        assert!(said.contains(part), "{line}: {said}");
+    }
+    let mut reader = Reader::default();
+    reader.applied("WSGIDaemonProcess x=y");
+    let said = notice(reader.read("WSGIImportScript /i process-group=x=y application-group=GLOBAL"));
+    assert!(said.contains("did you mean %{GLOBAL}?"), "{said}");
+    for line in [
+        "WSGIScriptAlias / /srv/x",
+        "WSGIScriptAlias / /srv/x/",
+        "WSGIScriptAlias /x/ /srv/x/",
+        "WSGICallableObject GLOBAL",
+        "WSGIApplicationGroup global-shop",
+    ] {
+        reader.applied(line);
+    }
+}
+
+#[test]
 fn switches_per_directory() {
     type Read = fn(&DirConfig) -> Option<bool>;
     let table: &[(&str, Read)] = &[
@@ -579,8 +616,6 @@ fn switches_per_directory() {
         ("WSGIErrorOverride", |d| d.error_override),
         ("WSGIChunkedRequest", |d| d.chunked_request),
         ("WSGIIgnoreActivity", |d| d.ignore_activity),
-        ("WSGIEnableSendfile", |d| d.enable_sendfile),
-        ("WSGIPassApacheRequest", |d| d.pass_apache_request),
         ("WSGIMapHEADToGET", |d| d.map_head_to_get.map(|map| map == MapHead::On)),
     ];
     for (name, read) in table {
@@ -595,24 +630,25 @@ fn switches_per_directory() {
     let mut reader = Reader::default();
     reader.applied("WSGIMapHEADToGET auto");
     assert_eq!(reader.server.dir.map_head_to_get, Some(MapHead::Auto));
-    assert!(notice(reader.read("WSGIPassApacheRequest On")).contains("apache.request_rec"));
+    for (name, part) in [("WSGIPassApacheRequest", "apache.request_rec"), ("WSGIEnableSendfile", "no effect: a file that is returned")] {
+        assert!(notice(reader.read(&format!("{name} On"))).contains(part), "{name}");
+        reader.refused(&format!("{name} 1"), &["'1': expected On"]);
+    }
 }
 
 #[test]
 fn switches_per_server() {
     type Read = fn(&ServerConfig) -> Option<bool>;
-    let table: &[(&str, Read)] = &[
-        ("WSGICaseSensitivity", |s| s.case_sensitivity),
-        ("WSGIDontWriteBytecode", |s| s.dont_write_bytecode),
-        ("WSGIRestrictEmbedded", |s| s.restrict_embedded),
-        ("WSGIServerMetrics", |s| s.server_metrics),
-    ];
+    let table: &[(&str, Read)] = &[("WSGICaseSensitivity", |s| s.case_sensitivity), ("WSGIDontWriteBytecode", |s| s.dont_write_bytecode)];
     for (name, read) in table {
         let mut reader = Reader::default();
         reader.read(&format!("{name} on")).unwrap();
         assert_eq!(read(&reader.server), Some(true), "{name}");
         reader.refused(&format!("{name} yes"), &["On or Off"]);
     }
+    let mut reader = Reader::default();
+    assert!(notice(reader.read("WSGIRestrictEmbedded On")).contains("no embedded mode"));
+    reader.refused("WSGIRestrictEmbedded yes", &["On or Off"]);
 }
 
 #[test]
@@ -776,7 +812,6 @@ fn lines() -> impl Strategy<Value = Vec<&'static str>> {
         "WSGIChunkedRequest On",
         "WSGIMapHEADToGET Off",
         "WSGIIgnoreActivity On",
-        "WSGIEnableSendfile On",
         "WSGITrustedProxyHeaders X-Real-IP",
         "WSGITrustedProxies 10.0.0.0/8",
         "WSGIPythonHome /venv",

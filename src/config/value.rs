@@ -59,8 +59,6 @@ pub struct ServerConfig {
     pub hash_seed: Option<HashSeed>,
     pub dont_write_bytecode: Option<bool>,
     pub case_sensitivity: Option<bool>,
-    pub restrict_embedded: Option<bool>,
-    pub server_metrics: Option<bool>,
     pub control_socket: Option<ControlSocket>,
     pub max_waiting: Option<MaxWaiting>,
     pub session: SessionOptions,
@@ -81,8 +79,6 @@ pub struct InterpreterOptions {
     pub restrict_stdin: Option<bool>,
     pub restrict_stdout: Option<bool>,
     pub restrict_signal: Option<bool>,
-    pub per_interpreter_gil: Option<bool>,
-    pub free_threading: Option<bool>,
 }
 
 /// Which interpreters a block is for. `None` is any; the empty name is the implicit process group or the global application group.
@@ -106,7 +102,6 @@ pub struct DirConfig {
     pub callable_object: Option<Expr>,
     /// Process groups that may be chosen through `%{ENV:…}`; the empty name is `%{GLOBAL}`.
     pub restrict_process: Option<Vec<Vec<u8>>>,
-    pub pass_apache_request: Option<bool>,
     pub pass_authorization: Option<bool>,
     pub script_reloading: Option<bool>,
     pub error_override: Option<bool>,
@@ -115,7 +110,6 @@ pub struct DirConfig {
     pub ignore_activity: Option<bool>,
     pub trusted_proxy_headers: Option<Vec<&'static ProxyHeader>>,
     pub trusted_proxies: Option<Vec<Network>>,
-    pub enable_sendfile: Option<bool>,
     /// DroverRetry idempotent.
     pub retry: Option<bool>,
 }
@@ -139,8 +133,6 @@ impl ServerConfig {
             hash_seed: over(&base.hash_seed, &vhost.hash_seed),
             dont_write_bytecode: over(&base.dont_write_bytecode, &vhost.dont_write_bytecode),
             case_sensitivity: over(&base.case_sensitivity, &vhost.case_sensitivity),
-            restrict_embedded: over(&base.restrict_embedded, &vhost.restrict_embedded),
-            server_metrics: over(&base.server_metrics, &vhost.server_metrics),
             interpreter: InterpreterOptions::merge(&base.interpreter, &vhost.interpreter),
             scopes: [base.scopes.as_slice(), &vhost.scopes].concat(),
             dir: DirConfig::merge(&base.dir, &vhost.dir),
@@ -196,8 +188,6 @@ impl InterpreterOptions {
             restrict_stdin: over(&base.restrict_stdin, &inner.restrict_stdin),
             restrict_stdout: over(&base.restrict_stdout, &inner.restrict_stdout),
             restrict_signal: over(&base.restrict_signal, &inner.restrict_signal),
-            per_interpreter_gil: over(&base.per_interpreter_gil, &inner.per_interpreter_gil),
-            free_threading: over(&base.free_threading, &inner.free_threading),
         }
     }
 }
@@ -210,7 +200,6 @@ impl DirConfig {
             application_group: over(&base.application_group, &inner.application_group),
             callable_object: over(&base.callable_object, &inner.callable_object),
             restrict_process: over(&base.restrict_process, &inner.restrict_process),
-            pass_apache_request: over(&base.pass_apache_request, &inner.pass_apache_request),
             pass_authorization: over(&base.pass_authorization, &inner.pass_authorization),
             script_reloading: over(&base.script_reloading, &inner.script_reloading),
             error_override: over(&base.error_override, &inner.error_override),
@@ -219,7 +208,6 @@ impl DirConfig {
             ignore_activity: over(&base.ignore_activity, &inner.ignore_activity),
             trusted_proxy_headers: over(&base.trusted_proxy_headers, &inner.trusted_proxy_headers),
             trusted_proxies: over(&base.trusted_proxies, &inner.trusted_proxies),
-            enable_sendfile: over(&base.enable_sendfile, &inner.enable_sendfile),
             retry: over(&base.retry, &inner.retry),
         }
     }

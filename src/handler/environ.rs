@@ -3,19 +3,10 @@
 //! Responsible for: which variables there are. Must never: let a client set one that httpd sets. Called by: `handler::mod`.
 use super::select::Selection;
 use crate::config::Settings;
+use crate::config::expr::{self, fold_slashes};
 use crate::config::value::MapHead;
 use crate::handler::proxy;
 use crate::httpd::Request;
-
-fn no_double_slash(path: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(path.len());
-    for &b in path {
-        if b != b'/' || out.last() != Some(&b'/') {
-            out.push(b);
-        }
-    }
-    out
-}
 
 /// Fills `r->subprocess_env`; what stands in it afterwards is what the application gets, next to what the worker adds.
 pub fn build(r: &mut Request<'_>, settings: &Settings<'_>, selection: &Selection) {
@@ -26,7 +17,7 @@ pub fn build(r: &mut Request<'_>, settings: &Settings<'_>, selection: &Selection
     r.set_env(c"QUERY_STRING", r.args().unwrap_or_default());
     r.set_env(c"REQUEST_URI", r.request_uri());
 
-    let path_info = no_double_slash(r.path_info().unwrap_or_default());
+    let path_info = fold_slashes(r.path_info().unwrap_or_default());
     let script_name = script_name(r);
     r.set_env(c"SCRIPT_NAME", &script_name);
     r.set_env(c"PATH_INFO", &path_info);
@@ -71,10 +62,8 @@ pub fn build(r: &mut Request<'_>, settings: &Settings<'_>, selection: &Selection
 /// SCRIPT_NAME: the URL without PATH_INFO, double slashes folded.
 pub fn script_name(r: &Request<'_>) -> Vec<u8> {
     let uri = r.uri().unwrap_or_default();
-    match r.path_info() {
-        Some(info) if !info.is_empty() => no_double_slash(uri.get(..r.path_info_start()).unwrap_or_default()),
-        _ => no_double_slash(uri),
-    }
+    let has_info = r.path_info().is_some_and(|info| !info.is_empty());
+    expr::script_name(uri, if has_info { r.path_info_start() } else { uri.len() })
 }
 
 /// REQUEST_METHOD: GET for a HEAD whose output filters need to see the body, or as WSGIMapHEADToGET says.

@@ -105,7 +105,7 @@ pub fn handle(r: &mut Request<'_>, settings: &Settings<'_>, context: Context<'_>
     if let Some(refused) = checks::refuse(r, settings) {
         return refused;
     }
-    let selection = select::select(r, settings, context.resolved.implicit_name());
+    let selection = select::select(r, settings, context.resolved);
     let (group, script) = match checks::permit(r, settings, &selection, context.resolved) {
         Ok(permitted) => permitted,
         Err(refused) => return refused,

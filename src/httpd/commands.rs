@@ -158,6 +158,8 @@ struct Place {
     directive: &'static str,
     argument: Vec<u8>,
     at: String,
+    /// In a section such as `<Directory>`.
+    in_section: bool,
 }
 
 const PLACES: &CStr = c"mod_drover:places";
@@ -221,6 +223,15 @@ pub(super) unsafe fn place_of(pool: *mut ffi::apr_pool_t, problem: &resolved::Pr
     let named = |place: &&Place| place.directive == problem.directive;
     let exact = all.iter().filter(named).find(|place| place.argument.eq_ignore_ascii_case(&problem.argument));
     exact.or_else(|| all.iter().rfind(named)).map(|place| place.at.clone()).unwrap_or_default()
+}
+
+/// Whether a section such as `<Directory>` chooses groups, so that what an alias says is not the whole of it.
+///
+/// # Safety
+/// `pool` must be the live configuration's.
+pub(super) unsafe fn sections_choose_groups(pool: *mut ffi::apr_pool_t) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { places(pool) }.iter().any(|p| p.in_section && matches!(p.directive, "WSGIProcessGroup" | "WSGIApplicationGroup"))
 }
 
 unsafe extern "C" fn trampoline(cmd: *mut ffi::cmd_parms, dir: *mut c_void, args: *const c_char) -> *const c_char {
@@ -307,7 +318,7 @@ unsafe fn apply(
         let directive = directive.title();
         named_groups(pool).extend(named.into_iter().map(|name| Named { server, directive, name, at: at(cmd) }));
         let argument = Words::new(args).word().unwrap_or_default();
-        places(pool).push(Place { directive, argument, at: at(cmd) });
+        places(pool).push(Place { directive, argument, at: at(cmd), in_section: context == Context::Directory });
         result
     }
 }

@@ -78,11 +78,21 @@ unsafe fn servers<'a>(main: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Ve
     all
 }
 
-unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<(Resolved, Vec<GroupSpec>), Problem> {
+/// The groups, and what they cannot read.
+struct Groups {
+    resolved: Resolved,
+    specs: Vec<GroupSpec>,
+    unreadable: Vec<Problem>,
+    doubled: Vec<Problem>,
+}
+
+unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<Groups, Problem> {
     // SAFETY: the caller's.
     let all = unsafe { servers(s, logs) };
     let views: Vec<Server<'_>> = all.iter().map(|(_, view)| *view).collect();
-    resolved::resolve(&views, &Host)
+    let (resolved, specs) = resolved::resolve(&views, &Host)?;
+    let unreadable = resolved::unreadable(&views, &specs, resolved.implicit_name(), &Host);
+    Ok(Groups { resolved, specs, unreadable, doubled: resolved::doubled(&views) })
 }
 
 /// The configuration has been read, and the MPM has checked its own part: refuse what cannot work. `apachectl -t` ends here.
@@ -110,9 +120,10 @@ pub unsafe fn check_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec)
 unsafe fn check(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Result<(), (Code, Problem)> {
     // SAFETY: the caller's.
     unsafe {
-        let (resolved, _) = resolve(s, &mut Vec::new()).map_err(|problem| (Code::Refused, problem))?;
+        let groups = resolve(s, &mut Vec::new()).map_err(|problem| (Code::Refused, problem))?;
         if commands::first_pass() {
-            doubts(pconf, s, &resolved).iter().for_each(|text| log::startup(log::Level::Warn, Code::Doubtful, text));
+            doubts(pconf, s, &groups).iter().for_each(|text| log::startup(log::Level::Warn, Code::Doubtful, text));
+            doubled(pconf, &groups).iter().for_each(|text| log::startup(log::Level::Notice, Code::Doubled, text));
         }
         // What a server that runs cannot have any more does not end it: post_config says so, and goes on.
         if Host.is_running() {
@@ -128,20 +139,21 @@ unsafe fn check(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Result<
 }
 
 /// What the configuration names and has not: accepted, as by mod_wsgi.
-unsafe fn doubts(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, resolved: &Resolved) -> Vec<String> {
+unsafe fn doubts(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, groups: &Groups) -> Vec<String> {
     // SAFETY: the caller's: a live configuration, whose servers live as long as its pool.
     unsafe {
         let name_of = |server: *mut ffi::server_rec| {
             let is_named = (*server).is_virtual != 0 && !(*server).server_hostname.is_null();
             is_named.then(|| CStr::from_ptr((*server).server_hostname).to_bytes())
         };
-        let groups = commands::named_groups(pconf).iter();
-        let mut said: Vec<String> = groups
+        let named = commands::named_groups(pconf).iter();
+        let mut said: Vec<String> = named
             .filter_map(|named| {
-                let doubt = resolved::doubt(resolved, name_of(named.server), &named.name)?;
+                let doubt = resolved::doubt(&groups.resolved, name_of(named.server), &named.name)?;
                 Some(format!("{}: {doubt}{}", named.directive, named.at))
             })
             .collect();
+        said.extend(groups.unreadable.iter().map(|problem| format!("{problem}{}", commands::place_of(pconf, problem))));
         let above = control_socket(pconf, s).and_then(|path| PathBuf::from(OsString::from_vec(path)).parent().map(Path::to_path_buf));
         if let (Some(ControlSocket::Path(path)), Some(above)) = (&(*commands::slot_of(s)).config.control_socket, above)
             && !above.is_dir()
@@ -151,6 +163,15 @@ unsafe fn doubts(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, resolved:
             said.push(format!("{problem}{}", commands::place_of(pconf, &problem)));
         }
         said
+    }
+}
+
+/// What has more processes than it needs; nothing where sections choose groups, which depends on the request.
+unsafe fn doubled(pconf: *mut ffi::apr_pool_t, groups: &Groups) -> Vec<String> {
+    // SAFETY: the caller's: the pool of a live configuration.
+    unsafe {
+        let known = !commands::sections_choose_groups(pconf);
+        groups.doubled.iter().filter(|_| known).map(|problem| format!("{problem}{}", commands::place_of(pconf, problem))).collect()
     }
 }
 
@@ -175,11 +196,12 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
         let mpm = Mpm::query();
         log::server(s, log::Level::Notice, Code::Mpm, &format!("mod_drover {}: {mpm}", drover_wire::VERSION));
         let mut logs = Vec::new();
-        let (resolved, groups) = match resolve(s, &mut logs) {
+        let groups = match resolve(s, &mut logs) {
             Ok(done) => done,
             Err(problem) => return refuse(pconf, s, Code::Refused, &problem),
         };
-        doubts(pconf, s, &resolved).iter().for_each(|text| log::server(s, log::Level::Warn, Code::Doubtful, text));
+        doubts(pconf, s, &groups).iter().for_each(|text| log::server(s, log::Level::Warn, Code::Doubtful, text));
+        let Groups { resolved, specs: groups, .. } = groups;
         if libc::geteuid() != 0 && asks_for_identity(s) {
             let text = "httpd does not run as root: user=, group=, supplementary-groups= and chroot= of WSGIDaemonProcess have no effect, nor a cpu-priority= above httpd's own";
             log::server(s, log::Level::Warn, Code::NotRoot, text);

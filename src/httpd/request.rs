@@ -108,17 +108,27 @@ impl<'r> Request<'r> {
         if microseconds > 0 { microseconds.unsigned_abs().saturating_mul(1000) } else { 60_000_000_000 }
     }
 
-    /// Port of the server, for names of groups: what `ap_get_server_port` gives, but never one that only the client names in its Host header,
-    /// as every port would be a group with processes of its own. The default ports are not said in such names, and so make one name more at most: what a
-    /// Host header without a port means, as from a proxy in front.
+    /// Port of the server for the names of process groups: what `ap_get_server_port` gives, but never one that only the client
+    /// names in its Host header. A Host header without a port, as from a proxy in front, means the default port.
     #[must_use]
-    pub fn server_port(&self) -> u16 {
+    pub fn requested_port(&self) -> u16 {
         // SAFETY: the request is live.
         let shown = unsafe { ffi::ap_get_server_port(self.raw) };
         // SAFETY: a live request has a server.
         let configured = unsafe { (*self.server()).port };
         let local = self.local_port();
         if shown == configured || shown == local || matches!(shown, 80 | 443) { shown } else { local }
+    }
+
+    /// Port of the server for the names of application groups: that of ServerName or of the virtual host, else the one on which
+    /// the connection came in. It does not depend on the Host header.
+    #[must_use]
+    pub fn configured_port(&self) -> u16 {
+        // SAFETY: a live request has a server.
+        match unsafe { (*self.server()).port } {
+            0 => self.local_port(),
+            port => port,
+        }
     }
 
     /// Microseconds since 1970 at which the request began.

@@ -2,9 +2,13 @@
 //!
 //! Responsible for: the administrator being told at start, not by the first request. Must never: refuse anything. Called by: `httpd::commands`
 //! for each directive, `httpd::lifecycle` for the whole.
-use super::{GroupError, Resolved, System};
+use super::spec::group_of;
+use super::system::{Problem, who};
+use super::{GroupError, Resolved, Server, System};
 use crate::config::suggest::nearest;
-use crate::config::{AliasPattern, DaemonGroup, ImportScript, ScriptAlias};
+use crate::config::{AliasPattern, DaemonGroup, GroupChoice, ImportScript, ScriptAlias};
+use drover_sys::reach::Need;
+use drover_wire::control::GroupSpec;
 
 /// What a directive has just added.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,6 +39,11 @@ pub fn missing(added: &Added<'_>, system: &dyn System) -> Vec<String> {
             .filter(|path| path.starts_with(b"/") && system.is_missing(path))
             .map(|path| format!("the script {} is not there", shown(path))),
     );
+    // Else it is taken for a script, which cannot be read.
+    let directory = |alias: &&ScriptAlias| !alias.target.ends_with(b"/") && system.is_directory(&alias.target);
+    said.extend(added.aliases.iter().filter(fixed).filter(directory).map(|alias| {
+        format!("the script {} is a directory: for a directory of scripts end the URL path and the path with a slash", shown(&alias.target))
+    }));
     let no_python =
         |home: &&Vec<u8>| [b"/bin/python3".as_slice(), b"/bin/python"].iter().all(|tail| !system.is_executable(&[home, *tail].concat()));
     said.extend(added.python_home.filter(no_python).map(|home| {
@@ -57,6 +66,55 @@ pub fn doubt(resolved: &Resolved, server_name: Option<&[u8]>, name: &[u8]) -> Op
             Some(format!("{error}{}", guess.unwrap_or_default()))
         }
     }
+}
+
+/// Scripts and directories of `python-path=` that the user of their group may not read. The group can start without them.
+#[must_use]
+pub fn unreadable(servers: &[Server<'_>], specs: &[GroupSpec], implicit_name: &[u8], system: &dyn System) -> Vec<Problem> {
+    let mut said = Vec::new();
+    // With chroot= paths begin elsewhere.
+    for spec in specs.iter().filter(|spec| spec.chroot.is_none()) {
+        let who = who(spec.identity.as_ref(), system);
+        let mut look = |directive, argument: &[u8], option: &str, path: &[u8]| {
+            if let Some(barrier) = system.barrier(&who, path, Need::Use) {
+                said.push(Problem::new(directive, argument, format!("{option}{}: {barrier}", shown(path))));
+            }
+        };
+        let is_implicit = spec.name == implicit_name;
+        for path in &spec.worker.python_path {
+            let (directive, argument) = if is_implicit { ("WSGIPythonPath", path) } else { ("WSGIDaemonProcess", &spec.name) };
+            look(directive, argument, if is_implicit { "" } else { "python-path=" }, path);
+        }
+        for server in servers {
+            for alias in &server.config.aliases {
+                let AliasPattern::Prefix(location) = &alias.pattern else { continue };
+                let runs_here = match group_of(alias, server) {
+                    None => is_implicit,
+                    Some(expr) => expr.fixed().is_some_and(|name| name == spec.name || (name.is_empty() && is_implicit)),
+                };
+                if runs_here {
+                    look("WSGIScriptAlias", location, "the script ", &alias.target);
+                }
+            }
+            for import in server.config.imports.iter().filter(|import| !import.from_alias) {
+                let runs_here = match &import.process_group {
+                    GroupChoice::Implicit => is_implicit,
+                    GroupChoice::Named(name) => *name == spec.name,
+                };
+                if runs_here {
+                    look("WSGIImportScript", &import.script, "the script ", &import.script);
+                }
+            }
+        }
+    }
+    // A virtual host has the aliases of the main server too.
+    let mut known: Vec<Problem> = Vec::new();
+    said.into_iter().for_each(|problem| {
+        if !known.contains(&problem) {
+            known.push(problem);
+        }
+    });
+    known
 }
 
 fn shown(text: &[u8]) -> std::slice::EscapeAscii<'_> {

@@ -5,14 +5,17 @@
 //!
 //! * `system`: what a configuration names, looked up: users, directories, the interpreter.
 //! * `spec`: what droverd is told of each group.
+//! * `doubled`: applications that have more processes than they need.
 //! * `doubts`: what can be started with and is not right all the same.
+mod doubled;
 mod doubts;
 mod spec;
 mod system;
 
 use crate::config::{GroupOptions, IMPLICIT_GROUP, MaxWaiting, ServerConfig};
 use crate::messages::Code;
-pub use doubts::{Added, doubt, missing};
+pub use doubled::doubled;
+pub use doubts::{Added, doubt, missing, unreadable};
 use drover_wire::control::GroupSpec;
 use spec::{group_of, specify};
 use std::collections::HashMap;
@@ -70,6 +73,7 @@ pub struct Resolved {
     implicit_name: Vec<u8>,
     implicit_said: Option<drover_sys::shared::Flag>,
     max_waiting: Option<MaxWaiting>,
+    ignores_case: bool,
 }
 
 /// Why a request cannot have the group it names.
@@ -122,6 +126,12 @@ impl Resolved {
         &self.implicit_name
     }
 
+    /// WSGICaseSensitivity: whether two paths that differ in the case of letters are two.
+    #[must_use]
+    pub const fn is_case_sensitive(&self) -> bool {
+        !self.ignores_case
+    }
+
     /// DroverMaxWaiting for a group of this capacity, where httpd has `slots` threads in all; `None`: no limit.
     #[must_use]
     pub fn most_of_a_group(&self, capacity: u64, slots: u64) -> Option<u64> {
@@ -165,6 +175,7 @@ pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved,
         implicit_name,
         implicit_said: drover_sys::shared::Flag::new().ok(),
         max_waiting: servers.first().and_then(|s| s.config.max_waiting),
+        ignores_case: servers.first().is_some_and(|s| s.config.case_sensitivity == Some(false)),
     };
     let mut specs = Vec::new();
     for server in servers {
@@ -209,5 +220,7 @@ fn limits(server: &Server<'_>, o: &GroupOptions, system: &dyn System) -> Result<
     })
 }
 
+#[cfg(test)]
+mod effects;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //!
 //! Responsible for: every option of a group, and every setting of its server for Python, with its default. Must never: look
 //! anything up, which is `system`'s. Called by: `resolved`.
-use super::system::{Problem, System, directories, identity, interpreter};
+use super::system::{Problem, System, directories, identity, interpreter, may_start, who};
 use super::{Server, behind_root};
 use crate::config::{AliasPattern, Expr, GroupChoice, GroupOptions, HashSeed, ScriptAlias, ServerConfig};
 use drover_wire::control::{GroupSpec, Preload, Script, WorkerOptions};
@@ -19,6 +19,9 @@ pub(super) fn specify(
 ) -> Result<GroupSpec, Problem> {
     let config = server.config;
     directories(name, o, system)?;
+    let identity = identity(name, o, system)?;
+    let python = interpreter(name, o, config.python_home.as_ref(), system)?;
+    may_start(name, o, &python, &who(identity.as_ref(), system), system)?;
     let options_for = |application_group: &[u8]| worker_options(name, implicit, o, config, application_group);
     let worker = options_for(b"");
     let mut scoped: Vec<Vec<u8>> = config.scopes.iter().filter_map(|s| s.scope.application_group.clone()).collect();
@@ -33,12 +36,12 @@ pub(super) fn specify(
         preload_fork: o.preload,
         multiprocess: o.processes_given || o.processes > 1,
         threads: o.threads,
-        identity: identity(name, o, system)?,
+        identity,
         umask: o.umask,
         chroot: o.chroot.clone(),
         home: o.home.clone(),
         environment: environment(o, config),
-        python: interpreter(name, o, config.python_home.as_ref(), system)?,
+        python,
         python_arguments: python_arguments(config),
         cpu_priority: (o.cpu_priority != 0).then_some(o.cpu_priority),
         application_options: scoped.into_iter().map(|a| (a.clone(), options_for(&a))).collect(),
@@ -117,6 +120,7 @@ fn worker_options(name: &[u8], implicit: bool, o: &GroupOptions, config: &Server
         restrict_stdout: interpreter.restrict_stdout.unwrap_or(false),
         restrict_signal: interpreter.restrict_signal.unwrap_or(true),
         locale: o.locale.clone(),
+        ignore_case: config.case_sensitivity == Some(false),
     }
 }
 

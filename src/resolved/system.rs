@@ -4,6 +4,7 @@
 //! [`System`]. Called by: `resolved`, and `httpd::commands` for each group as it is read.
 use crate::config::group::{GroupSpec as GroupName, UserSpec};
 use crate::config::{DaemonGroup, GroupOptions};
+use drover_sys::reach::{Barrier, Need, Who};
 use drover_sys::users::User;
 use drover_wire::control::Identity;
 use std::fmt;
@@ -31,6 +32,14 @@ pub trait System {
     fn path(&self) -> Vec<Vec<u8>>;
     /// httpd's own User and Group; `None`: httpd does not run as root.
     fn httpd_identity(&self) -> Option<(u32, u32)>;
+    /// Supplementary groups that the system has for a user.
+    fn groups_of(&self, user: &[u8], gid: u32) -> Vec<u32>;
+    /// Who the calling process is.
+    fn own(&self) -> Who;
+    /// What keeps a user from a path, as far as can be seen.
+    fn barrier(&self, who: &Who, path: &[u8], need: Need) -> Option<Barrier>;
+    /// The version of a Python interpreter, where the name of its file tells.
+    fn python_version(&self, path: &[u8]) -> Option<(u32, u32)>;
 }
 
 /// What cannot work, of which directive; the caller knows where that stands.
@@ -89,6 +98,47 @@ pub(super) fn directories(name: &[u8], o: &GroupOptions, system: &dyn System) ->
     }
     Ok(())
 }
+
+/// Who a group's processes are.
+pub(super) fn who(identity: Option<&Identity>, system: &dyn System) -> Who {
+    let Some(i) = identity else { return system.own() };
+    let groups = i.supplementary.clone().unwrap_or_else(|| match i.user.as_slice() {
+        b"" => Vec::new(),
+        user => system.groups_of(user, i.gid),
+    });
+    Who { uid: i.uid, gid: i.gid, groups }
+}
+
+/// Refuses a group whose processes certainly cannot start: their user may not enter `home=` or run the interpreter, or the
+/// interpreter is too old. Not looked at: a group with chroot=, whose paths begin elsewhere.
+pub(super) fn may_start(name: &[u8], o: &GroupOptions, python: &[u8], who: &Who, system: &dyn System) -> Result<(), Problem> {
+    if o.chroot.is_some() || system.is_running() {
+        return Ok(());
+    }
+    let closed = |option: &str, path: &[u8], need| match system.barrier(who, path, need) {
+        Some(barrier) => Err(Problem::group(name, format!("{option}{}: {barrier}", path.escape_ascii()))),
+        None => Ok(()),
+    };
+    if let Some(home) = &o.home {
+        closed("home=", home, Need::Use)?;
+    }
+    let option = match (&o.python, &o.python_home) {
+        (Some(_), _) => "python=",
+        (None, Some(_)) => "the interpreter of python-home=, ",
+        _ => "the interpreter ",
+    };
+    closed(option, python, Need::Run)?;
+    match system.python_version(python).filter(|version| *version < OLDEST_PYTHON) {
+        Some((major, minor)) => Err(Problem::group(
+            name,
+            format!("python {major}.{minor} at {} is too old; mod_drover needs 3.9 or newer", python.escape_ascii()),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The oldest Python that the worker's extension is built for (`abi3-py39`).
+const OLDEST_PYTHON: (u32, u32) = (3, 9);
 
 pub(super) fn find_user(spec: &UserSpec, option: &str, group: &[u8], system: &dyn System) -> Result<User, Problem> {
     match spec {

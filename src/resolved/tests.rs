@@ -1,15 +1,16 @@
 //! Tests of `resolved`: configurations made by the directives themselves, a system made up.
 use super::*;
 use crate::config::{Context, DirConfig, Target, directive};
+use drover_sys::reach::{Barrier, Need, Who};
 use drover_sys::users::User;
 
-struct Made {
-    root: bool,
-    running: bool,
-    files: Vec<&'static str>,
+pub(super) struct Made {
+    pub(super) root: bool,
+    pub(super) running: bool,
+    pub(super) files: Vec<&'static str>,
 }
 
-const SYSTEM: Made = Made { root: true, running: false, files: vec![] };
+pub(super) const SYSTEM: Made = Made { root: true, running: false, files: vec![] };
 
 impl System for Made {
     fn user_by_name(&self, name: &[u8]) -> Option<User> {
@@ -25,7 +26,7 @@ impl System for Made {
         path == b"/usr/bin/python3" || path == b"/venv/bin/python" || self.files.iter().any(|f| f.as_bytes() == path)
     }
     fn is_directory(&self, path: &[u8]) -> bool {
-        path == b"/srv"
+        path == b"/srv" || path.starts_with(b"/closed")
     }
     fn is_missing(&self, path: &[u8]) -> bool {
         path.starts_with(b"/none")
@@ -39,12 +40,26 @@ impl System for Made {
     fn path(&self) -> Vec<Vec<u8>> {
         vec![b"/usr/local/bin".to_vec()]
     }
+    fn groups_of(&self, _: &[u8], gid: u32) -> Vec<u32> {
+        vec![gid, 7]
+    }
+    fn own(&self) -> Who {
+        Who { uid: 1000, gid: 1000, groups: vec![] }
+    }
+    fn barrier(&self, who: &Who, path: &[u8], _: Need) -> Option<Barrier> {
+        let refused = path.starts_with(b"/closed") && !who.groups.contains(&50);
+        refused.then(|| Barrier::new("/closed", &who.uid.to_string()))
+    }
+    fn python_version(&self, path: &[u8]) -> Option<(u32, u32)> {
+        let (major, minor) = std::str::from_utf8(path).ok()?.rsplit_once("/python")?.1.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    }
     fn httpd_identity(&self) -> Option<(u32, u32)> {
         self.root.then_some((33, 33))
     }
 }
 
-fn configure(context: Context, lines: &[&str]) -> ServerConfig {
+pub(super) fn configure(context: Context, lines: &[&str]) -> ServerConfig {
     let (mut server, mut dir, mut names) = (ServerConfig::default(), DirConfig::default(), Vec::new());
     for line in lines {
         let (name, arguments) = line.split_once(' ').unwrap();
@@ -56,7 +71,7 @@ fn configure(context: Context, lines: &[&str]) -> ServerConfig {
     server
 }
 
-fn main_and<'a>(main: &'a ServerConfig, vhosts: &'a [ServerConfig]) -> Vec<Server<'a>> {
+pub(super) fn main_and<'a>(main: &'a ServerConfig, vhosts: &'a [ServerConfig]) -> Vec<Server<'a>> {
     let view = |config, is_virtual, name: &'a [u8], log| Server { config, name, is_virtual, log, log_level: 4 };
     let mut all = vec![view(main, false, b"main.example", 0)];
     all.extend(vhosts.iter().enumerate().map(|(i, c)| view(c, true, b"shop.example", i as u16 + 1)));
@@ -136,6 +151,17 @@ fn the_interpreter_is_the_environments_own() {
 }
 
 #[test]
+fn processes_are_shown_under_the_name_that_was_asked_for() {
+    for (options, want) in
+        [("threads=1", None), ("display-name=%{GROUP}", Some("(wsgi:a)")), ("display-name='x %{GROUP}'", Some("x %{GROUP}"))]
+    {
+        let main = configure(Context::Server, &[&format!("WSGIDaemonProcess a {options}")]);
+        let (_, specs) = resolve(&main_and(&main, &[]), &SYSTEM).unwrap();
+        assert_eq!(spec(&specs, b"a").worker.display_name.as_deref(), want.map(str::as_bytes), "{options}");
+    }
+}
+
+#[test]
 fn what_does_not_exist_is_named() {
     for (option, part) in [
         ("user=nobody-here", "no such user"),
@@ -148,6 +174,67 @@ fn what_does_not_exist_is_named() {
         let Err(problem) = resolve(&main_and(&main, &[]), &SYSTEM) else { panic!("{option} was accepted") };
         assert!(problem.to_string().contains(part), "{problem}");
     }
+}
+
+#[test]
+fn what_the_groups_user_may_not_use_is_named() {
+    let system =
+        Made { files: vec!["/closed/bin/python3", "/opt/python2.7", "/opt/python3.8", "/opt/python3.9", "/opt/python3.14"], ..SYSTEM };
+    let closed = "user 33 may not enter the directory /closed (mode 0700, owner root, group 0)";
+    let table = [
+        ("home=/closed/x", Err(format!("home=/closed/x: {closed}"))),
+        ("python=/closed/bin/python3", Err(format!("python=/closed/bin/python3: {closed}"))),
+        ("python-home=/closed", Err(format!("the interpreter of python-home=, /closed/bin/python3: {closed}"))),
+        ("home=/closed/x supplementary-groups=staff", Ok(())),
+        ("home=/closed/x chroot=/srv", Ok(())),
+        ("python=/opt/python2.7", Err("python 2.7 at /opt/python2.7 is too old; mod_drover needs 3.9 or newer".to_owned())),
+        ("python=/opt/python3.8", Err("python 3.8 at /opt/python3.8 is too old; mod_drover needs 3.9 or newer".to_owned())),
+        ("python=/opt/python3.9", Ok(())),
+        ("python=/opt/python3.14", Ok(())),
+    ];
+    for (options, want) in table {
+        let main = configure(Context::Server, &[&format!("WSGIDaemonProcess a {options}")]);
+        let system = Made { files: [system.files.as_slice(), &["/srv/usr/bin/python3"]].concat(), ..system };
+        let inside = main.groups[0].options.chroot.is_some();
+        let got = if inside { may_start_inside(&main, &system) } else { resolve(&main_and(&main, &[]), &system).map(drop) };
+        assert_eq!(got.map_err(|problem| problem.to_string()), want.map_err(|text| format!("WSGIDaemonProcess a: {text}")), "{options}");
+        let running = Made { running: true, ..system };
+        assert!(resolve(&main_and(&main, &[]), &running).is_ok(), "a running server does not end for it: {options}");
+    }
+}
+
+/// As `resolve`, of a group whose directories below its root are not made up here.
+fn may_start_inside(main: &ServerConfig, system: &Made) -> Result<(), Problem> {
+    super::system::may_start(b"a", &main.groups[0].options, b"/usr/bin/python3", &system.own(), system)
+}
+
+#[test]
+fn scripts_and_search_paths_that_cannot_be_read_are_said_with_their_directive() {
+    let lines = [
+        "WSGIDaemonProcess a user=shop python-path=/closed/lib:/srv",
+        "WSGIDaemonProcess b supplementary-groups=staff python-path=/closed/lib",
+        "WSGIPythonPath /closed/global",
+        "WSGIScriptAlias /a /closed/a.wsgi process-group=a",
+        "WSGIScriptAlias /b /closed/b.wsgi process-group=b",
+        "WSGIScriptAlias /c /closed/c.wsgi",
+        "WSGIScriptAlias /d /closed/d.wsgi process-group=%{ENV:x}",
+        "WSGIImportScript /closed/i.py process-group=a application-group=i",
+    ];
+    let config = configure(Context::Server, &lines);
+    let vhost = ServerConfig::merge(&config, &ServerConfig::default());
+    let vhosts = [vhost];
+    let servers = main_and(&config, &vhosts);
+    let (resolved, specs) = resolve(&servers, &SYSTEM).unwrap();
+    let said: Vec<String> = unreadable(&servers, &specs, resolved.implicit_name(), &SYSTEM).iter().map(Problem::to_string).collect();
+    let by = |uid: u32| format!("user {uid} may not enter the directory /closed (mode 0700, owner root, group 0)");
+    let want = [
+        format!("WSGIDaemonProcess a: python-path=/closed/lib: {}", by(1001)),
+        format!("WSGIScriptAlias /a: the script /closed/a.wsgi: {}", by(1001)),
+        format!("WSGIImportScript /closed/i.py: the script /closed/i.py: {}", by(1001)),
+        format!("WSGIPythonPath /closed/global: /closed/global: {}", by(33)),
+        format!("WSGIScriptAlias /c: the script /closed/c.wsgi: {}", by(33)),
+    ];
+    assert_eq!(said, want);
 }
 
 #[test]

@@ -4,6 +4,9 @@
 //! guess silently: what is not found is an [`Error::Missing`] with what to install. Called by: `serve.rs`, `check.rs`.
 use crate::arguments::Options;
 use crate::error::Error;
+use drover_sys::reach::{self, Need, Who};
+use drover_sys::spawn::supplementary_groups;
+use std::ffi::CString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -160,23 +163,15 @@ pub fn account(options: &Options) -> Result<Option<Account>, Error> {
 }
 
 impl Account {
-    /// Refuses a path that this account cannot read, and says which directory is in the way. (Other access lists are not looked at.)
+    /// Refuses a path that this account cannot read, and says which directory is in the way.
     pub fn must_read(&self, path: &Path) -> Result<(), Error> {
-        let real = path.canonicalize().map_err(|e| Error::io(path.display(), e))?;
-        for part in real.ancestors() {
-            let m = part.metadata().map_err(|e| Error::io(part.display(), e))?;
-            let wanted = if m.is_dir() { 0o1 } else { 0o4 };
-            let shift = if m.uid() == self.uid {
-                6
-            } else if m.gid() == self.gid {
-                3
-            } else {
-                0
-            };
-            if m.mode() >> shift & wanted == 0 {
-                return Err(Error::Unreadable { user: self.user.clone(), path: path.into(), barrier: part.into() });
-            }
+        let absolute = std::path::absolute(path).map_err(|e| Error::io(path.display(), e))?;
+        absolute.metadata().map_err(|e| Error::io(path.display(), e))?;
+        let groups = CString::new(self.user.as_str()).map(|user| supplementary_groups(&user, self.gid)).unwrap_or_default();
+        let who = Who { uid: self.uid, gid: self.gid, groups };
+        match reach::barrier(&who, &absolute, Need::Use) {
+            Some(barrier) => Err(Error::Unreadable { user: self.user.clone(), path: path.into(), barrier: barrier.path }),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

@@ -120,7 +120,7 @@ impl Supervisor {
         let worker = process.number;
         self.gate.leave((process.unit, worker));
         let event = match process.ended(status) {
-            Ended::Ran { how, clean, killed } => Event::Exited { worker, how, clean, killed },
+            Ended::Ran { how, clean, killed } => Event::Exited { worker, how: how + &process.last_words(), clean, killed },
             Ended::NeverRan(e) => {
                 process.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
                 Event::Unstarted { worker, reason: e.to_string(), killed: false }

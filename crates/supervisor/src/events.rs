@@ -98,7 +98,8 @@ pub enum Event {
     },
     /// A worker that serves has loaded one more script for a request.
     AlsoLoaded,
-    /// The process has ended; `how` reads as in "worker 12 was killed by signal 9", `clean`: it left with status 0; `killed`: by a signal
+    /// The process has ended; the first line of `how` reads as in "worker 12 was killed by signal 9", further lines are what it wrote
+    /// last before it was ready; `clean`: it left with status 0; `killed`: by a signal
     /// that somebody sends to end a process, not one that its own fault brings.
     Exited {
         worker: Number,

@@ -366,8 +366,9 @@ impl Pool {
         let code = if serving.is_empty() || self.broken.all { Code::CannotStart } else { Code::GenerationFailed };
         log(out, code, None, [seconds(pause), reason.clone()]);
         let texts: Vec<&str> = failures.iter().map(|f| f.text.trim_end()).collect();
-        self.failure = Some(if texts.is_empty() { reason.clone() } else { texts.join("\n") });
-        self.failing = Some(reason);
+        // The last lines of a process's standard error follow in lines of their own; a request's log line has no room for them.
+        self.failing = Some(reason.lines().next().unwrap_or_default().to_owned());
+        self.failure = Some(if texts.is_empty() { reason } else { texts.join("\n") });
         self.release(out);
     }
 
@@ -375,6 +376,7 @@ impl Pool {
     pub(crate) fn exited(&mut self, worker: Number, how: String, (clean, killed): (bool, bool), now: Now, out: &mut Vec<Action>) {
         let Some(w) = self.workers.get(&worker).cloned() else { return };
         let failed = matches!(w.state, State::Starting { .. } | State::Queued);
+        let (how, last_words) = how.split_once('\n').unwrap_or((&how, ""));
         // Other programs than Python end so, and scripts that do not know that they are imported.
         let hint = if failed && clean { " (is python= a Python of 3.9 or newer, and does no script end the process?)" } else { "" };
         let code = match w.state {
@@ -390,13 +392,24 @@ impl Pool {
             out.extend(self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| Action::Wake(*n)));
         }
         if failed {
-            self.start_failed(&w, format!("a process {how} before it was ready{hint}"), killed && !w.signalled, now, out);
+            let reason = format!("a process {how} before it was ready{hint}{}", because(last_words));
+            self.start_failed(&w, reason, killed && !w.signalled, now, out);
         }
         if matches!(w.state, State::Serving { .. }) {
             self.hurry(now);
         }
         self.fill(now, out);
         self.next_out(now, out);
+    }
+}
+
+/// What a process wrote last, behind what is said of its end: the line that is most likely the cause, then all of them.
+fn because(last_words: &str) -> String {
+    // `ImportError: no such module`, not `<no Python frame>`.
+    match last_words.lines().rev().find(|line| line.contains(": ")).or(last_words.lines().last()) {
+        None => String::new(),
+        Some(cause) if last_words.lines().count() == 1 => format!("; standard error: {cause}"),
+        Some(cause) => format!("; standard error: {cause}\n{last_words}"),
     }
 }
 

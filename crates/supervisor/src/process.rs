@@ -15,6 +15,8 @@ use drover_wire::control::{ToWorker, encode};
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitStatus, kill_process, kill_process_group};
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -36,6 +38,29 @@ pub struct Process {
     pid: Pid,
     /// `None`: a template has forked it.
     start: Option<Child>,
+    tail: Rc<RefCell<Tail>>,
+}
+
+/// The last lines that a process wrote to its standard error before it was ready: why it died, if it does.
+#[derive(Debug, Default)]
+struct Tail {
+    lines: VecDeque<Vec<u8>>,
+    is_ready: bool,
+}
+
+const MAX_TAIL_LINES: usize = 10;
+const MAX_TAIL_LINE: usize = 500;
+
+impl Tail {
+    fn add(&mut self, line: &[u8]) {
+        if self.is_ready {
+            return;
+        }
+        if self.lines.len() == MAX_TAIL_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line.get(..MAX_TAIL_LINE).unwrap_or(line).to_vec());
+    }
 }
 
 /// Our ends of a worker's control socket and output pipes.
@@ -53,6 +78,8 @@ pub struct Output {
     pub pid: u32,
     lines: Lines,
     settings: Rc<Settings>,
+    /// Of standard error.
+    tail: Option<Rc<RefCell<Tail>>>,
 }
 
 /// Makes a worker's control socket and output pipes: our ends, and its own in the order control, output, error.
@@ -95,9 +122,21 @@ impl Process {
         let Ends { control, output, error } = ends;
         let settings = settings.clone();
         let number_of = pid.as_raw_nonzero().get().unsigned_abs();
-        let piped = |fd| Output { fd, pid: number_of, lines: Lines::default(), settings: settings.clone() };
-        let outputs = [piped(output), piped(error)];
-        (Self { unit, number, generation, settings, memory_at: Now::ZERO, control: Some(control), distrusted: false, pid, start }, outputs)
+        let tail = Rc::new(RefCell::new(Tail::default()));
+        let piped = |fd, tail| Output { fd, pid: number_of, lines: Lines::default(), settings: settings.clone(), tail };
+        let outputs = [piped(output, None), piped(error, Some(tail.clone()))];
+        let memory_at = Now::ZERO;
+        (Self { unit, number, generation, settings, memory_at, control: Some(control), distrusted: false, pid, start, tail }, outputs)
+    }
+
+    /// It has imported its scripts: what it writes from now on does not say why it could not start.
+    pub fn is_ready(&self) {
+        *self.tail.borrow_mut() = Tail { is_ready: true, ..Tail::default() };
+    }
+
+    /// What it wrote last, if it was not ready: each line behind a line feed.
+    pub fn last_words(&self) -> String {
+        self.tail.borrow().lines.iter().map(|line| format!("\n{}", String::from_utf8_lossy(line))).collect()
     }
 
     pub const fn pid(&self) -> Pid {
@@ -164,10 +203,13 @@ impl Output {
     pub fn read(&mut self) -> bool {
         let mut buffer = [0; 8192];
         let mut left = AT_ONCE;
-        let Self { fd, pid, lines, settings } = self;
+        let Self { fd, pid, lines, settings, tail } = self;
         let log = |line: &[u8]| {
             // A line without anything says nothing in a log.
             if !line.trim_ascii().is_empty() {
+                if let Some(tail) = &tail {
+                    tail.borrow_mut().add(line);
+                }
                 settings.sink.output(&settings.spec.name, *pid, line);
             }
         };

@@ -5,10 +5,11 @@
 use crate::settings::Settings;
 use crate::store::Queue;
 use drover_sys::Errno;
+use drover_sys::reach::{Need, Who, barrier};
 use drover_sys::spawn::{Child, Command, Credentials, Directory, Failed, Limit, Step, spawn, supplementary_groups};
-use drover_wire::control::{Bytes, GroupSpec};
+use drover_wire::control::{Bytes, GroupSpec, Identity};
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -52,6 +53,8 @@ pub enum SpawnError {
         what: String,
         /// The system's reason.
         errno: Errno,
+        /// For `Permission denied`: what is in the way.
+        because: Option<String>,
     },
 }
 
@@ -71,7 +74,20 @@ impl SpawnError {
             Step::Directory => format!("change directory to {} (home=) as user {}", text(&spec.home), user.0),
             Step::Exec => format!("run {} (python=, python-home=)", String::from_utf8_lossy(&spec.python)),
         };
-        Self::Step { what, errno: failed.errno }
+        let path = match failed.step {
+            Step::Directory => spec.home.as_ref().map(|home| (home, Need::Use)),
+            Step::Exec => Some((&spec.python, Need::Run)),
+            _ => None,
+        };
+        // With chroot= paths begin elsewhere.
+        let path = path.filter(|_| failed.errno == Errno::ACCESS && spec.chroot.is_none());
+        let because = path.map(|(path, need)| match barrier(&who(spec), Path::new(OsStr::from_bytes(path)), need) {
+            Some(barrier) => barrier.to_string(),
+            None => {
+                "the modes of the path allow it; look at access control lists, mount options (noexec) and SELinux or AppArmor".to_owned()
+            }
+        });
+        Self::Step { what, errno: failed.errno, because }
     }
 }
 
@@ -80,12 +96,28 @@ impl fmt::Display for SpawnError {
         match self {
             Self::Nul(option) => write!(f, "the value of {option} has a NUL byte in it"),
             Self::System(what, errno) => write!(f, "cannot {what}: {errno}"),
-            Self::Step { what, errno } => write!(f, "cannot {what}: {errno}"),
+            Self::Step { what, errno, because: None } => write!(f, "cannot {what}: {errno}"),
+            Self::Step { what, errno, because: Some(because) } => write!(f, "cannot {what}: {errno}: {because}"),
         }
     }
 }
 
 impl std::error::Error for SpawnError {}
+
+/// The supplementary groups of a group's user.
+fn groups_of(identity: &Identity) -> Result<Vec<u32>, SpawnError> {
+    Ok(match &identity.supplementary {
+        Some(list) => list.clone(),
+        None if identity.user.is_empty() => vec![identity.gid],
+        None => supplementary_groups(&cstring(&identity.user, "user=")?, identity.gid),
+    })
+}
+
+/// Whom the group's processes run as.
+fn who(spec: &GroupSpec) -> Who {
+    let of = |i: &Identity| Who { uid: i.uid, gid: i.gid, groups: groups_of(i).unwrap_or_default() };
+    spec.identity.as_ref().map_or_else(Who::own, of)
+}
 
 fn cstring(bytes: &[u8], option: &'static str) -> Result<CString, SpawnError> {
     CString::new(bytes).map_err(|_| SpawnError::Nul(option))
@@ -147,14 +179,7 @@ pub fn launch(
     let pair = |(k, v): (&Bytes, &Bytes)| cstring(&[k.as_slice(), b"=", v.as_slice()].concat(), "an environment variable");
     let credentials = match &spec.identity {
         None => None,
-        Some(i) => {
-            let groups = match &i.supplementary {
-                Some(list) => list.clone(),
-                None if i.user.is_empty() => vec![i.gid],
-                None => supplementary_groups(&cstring(&i.user, "user=")?, i.gid),
-            };
-            Some(Credentials { uid: i.uid, gid: i.gid, groups })
-        }
+        Some(i) => Some(Credentials { uid: i.uid, gid: i.gid, groups: groups_of(i)? }),
     };
     let users_home = spec.identity.as_ref().filter(|i| i.differs).map(|i| &i.home).filter(|h| !h.is_empty());
     let directory = match (&spec.home, users_home) {
@@ -183,7 +208,6 @@ pub fn launch(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drover_wire::control::Identity;
 
     #[test]
     fn a_long_name_gets_room() {
@@ -215,5 +239,32 @@ mod tests {
         let spec = GroupSpec { home: Some(b"/srv/x".to_vec()), ..GroupSpec::default() };
         let e = SpawnError::from_step(Failed { step: Step::Directory, errno: Errno::ACCESS }, &spec);
         assert!(e.to_string().starts_with("cannot change directory to /srv/x (home=)"), "{e}");
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named() {
+        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+        let directory = std::env::temp_dir().join(format!("drover-closed-{}", std::process::id()));
+        let python = directory.join("bin/python3");
+        std::fs::DirBuilder::new().mode(0o700).create(&directory).unwrap();
+        std::fs::create_dir(directory.join("bin")).unwrap();
+        std::fs::write(&python, "").unwrap();
+        let own = Who::own();
+        let stranger = Identity { uid: own.uid.wrapping_add(77), gid: own.gid.wrapping_add(77), ..Identity::default() };
+        let python = python.as_os_str().as_bytes().to_vec();
+        let spec = GroupSpec { home: Some(python.clone()), python, identity: Some(stranger), ..GroupSpec::default() };
+        for step in [Step::Directory, Step::Exec] {
+            let said = SpawnError::from_step(Failed { step, errno: Errno::ACCESS }, &spec).to_string();
+            let part = format!(
+                "Permission denied (os error 13): user #{} may not enter the directory {} ",
+                own.uid.wrapping_add(77),
+                directory.display()
+            );
+            assert!(said.contains(&part), "{said}");
+        }
+        std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o711)).unwrap();
+        let said = SpawnError::from_step(Failed { step: Step::Exec, errno: Errno::ACCESS }, &spec).to_string();
+        assert!(said.contains("may not run") && !said.contains("noexec"), "{said}");
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

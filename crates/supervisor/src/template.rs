@@ -164,6 +164,7 @@ impl Supervisor {
         let Some(template) = self.templates.get_mut(&pid).filter(|t| t.state == State::Loading) else { return };
         template.state = State::Ready;
         let process = &template.process;
+        process.is_ready();
         log_loaded(&process.settings, loaded);
         process.settings.log(Code::TemplateUp, Some(pid), &[process.generation.to_string()]);
         self.fork_next(pid);
@@ -211,7 +212,7 @@ impl Supervisor {
                     State::Ending => Code::Ended,
                 };
                 settings.log(code, Some(pid), std::slice::from_ref(&how));
-                (format!("the template process {how}"), killed)
+                (format!("the template process {how}{}", process.last_words()), killed)
             }
         };
         self.gate.leave(key);

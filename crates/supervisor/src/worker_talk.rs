@@ -137,6 +137,7 @@ impl Supervisor {
         let Some(process) = self.processes.get(&pid) else { return };
         let (unit, worker) = (process.unit, process.number);
         let Some(u) = self.units.get_mut(&unit) else { return };
+        process.is_ready();
         // Else its template has imported them.
         if !process.is_forked() {
             log_loaded(&u.settings, &loaded);

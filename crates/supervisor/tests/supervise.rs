@@ -334,7 +334,13 @@ fn a_process_that_ends_while_starting_is_a_failed_start() {
     httpd.configure(vec![group("shop")]);
     let queue = httpd.open("shop", "", &script).unwrap();
     let answer = request(&queue, &script, "application", 1000).answer();
-    assert_eq!(answer, Answer::Failed(Failure::CannotStart, "a process exited with status 3 before it was ready".into()));
+    assert_eq!(
+        answer,
+        Answer::Failed(
+            Failure::CannotStart,
+            "a process exited with status 3 before it was ready; standard error: loading for generation 1".into()
+        )
+    );
     // The pause over, it is tried again, and then it works.
     httpd.script("a.wsgi", "two", 1001);
     httpd.expect("DROVER0231");
@@ -551,6 +557,36 @@ fn broken_new_code_leaves_the_old_serving() {
     httpd.script("a.wsgi", "two", 1003);
     assert_eq!(request(&queue, &script, "application", 1003).served().0, "two");
     httpd.expect("DROVER0231");
+}
+
+/// A program in the place of an interpreter.
+fn program(httpd: &Httpd, text: &str) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::PermissionsExt;
+    let path = httpd.directory.join("program");
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    path.as_os_str().as_bytes().to_vec()
+}
+
+#[test]
+fn the_last_words_of_a_process_that_could_not_start_are_told() {
+    let mut httpd = Httpd::new();
+    let script = httpd.script("a.wsgi", "one", 1000);
+    let mut spec = group("shop");
+    let text =
+        "#!/bin/sh\nfor n in 1 2 3 4 5 6 7 8 9; do echo line $n >&2; done\necho cause: none >&2\necho frame >&2\necho not this\nexit 3\n";
+    spec.python = program(&httpd, text);
+    httpd.configure(vec![spec]);
+    let queue = httpd.open("shop", "", &script).unwrap();
+    let Answer::Failed(Failure::CannotStart, why) = request(&queue, &script, "application", 1000).answer() else { panic!() };
+    assert_eq!(why, "a process exited with status 3 before it was ready; standard error: cause: none");
+    let line = httpd.expect("DROVER0227");
+    assert!(line.ends_with("a process exited with status 3 before it was ready; standard error: cause: none"), "{line}");
+    for wanted in (2..10).map(|n| format!("line {n}")).chain(["cause: none".to_owned(), "frame".to_owned()]) {
+        let line = httpd.expect(&wanted);
+        assert!(line.ends_with(&format!("(group 'shop'): {wanted}")), "{line}");
+    }
 }
 
 #[test]

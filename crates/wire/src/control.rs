@@ -208,6 +208,8 @@ pub struct WorkerOptions {
     pub restrict_signal: bool,
     /// Locale for setlocale(LC_ALL).
     pub locale: Option<Bytes>,
+    /// Paths of scripts that differ only in the case of ASCII letters are one script (WSGICaseSensitivity Off).
+    pub ignore_case: bool,
 }
 
 // ---- httpd's children → droverd ----------------------------------------------------------------------------------------

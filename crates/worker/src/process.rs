@@ -46,7 +46,8 @@ pub fn run(py: Python<'_>, control: RawFd, queue: RawFd, tokens: RawFd) -> PyRes
     if config.is_template {
         return template::run(py, control, queue, config);
     }
-    live(py, config, queue, control, Scripts::default(), set_up)
+    let scripts = Scripts::new(config.options.ignore_case);
+    live(py, config, queue, control, scripts, set_up)
 }
 
 /// What a worker says first.

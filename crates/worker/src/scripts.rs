@@ -20,6 +20,8 @@ use std::sync::Arc;
 pub struct Script {
     /// Its path.
     pub path: Vec<u8>,
+    /// The path as [`Scripts`] compares it.
+    key: Vec<u8>,
     state: Mutex<State>,
     settled: Condvar,
 }
@@ -74,6 +76,8 @@ pub enum Found {
 /// All scripts.
 #[derive(Debug, Default)]
 pub struct Scripts {
+    /// WSGICaseSensitivity Off.
+    ignore_case: bool,
     all: Mutex<HashMap<Vec<u8>, Arc<Script>>>,
     /// Times of files that droverd has been told.
     told: Mutex<HashSet<(Vec<u8>, u64)>>,
@@ -91,14 +95,20 @@ pub fn mtime_us(path: &[u8]) -> u64 {
 }
 
 impl Scripts {
+    /// None yet. `ignore_case`: paths that differ only in the case of ASCII letters are one script.
+    pub fn new(ignore_case: bool) -> Self {
+        Self { ignore_case, ..Self::default() }
+    }
+
     /// The script at a path.
     pub fn find(&self, path: &[u8]) -> Arc<Script> {
+        let key = if self.ignore_case { path.to_ascii_lowercase() } else { path.to_vec() };
         let mut all = self.all.lock();
-        if let Some(script) = all.get(path) {
+        if let Some(script) = all.get(&key) {
             return Arc::clone(script);
         }
-        let script = Arc::new(Script { path: path.to_vec(), state: Mutex::new(State::New), settled: Condvar::new() });
-        all.insert(path.to_vec(), Arc::clone(&script));
+        let script = Arc::new(Script { path: path.to_vec(), key: key.clone(), state: Mutex::new(State::New), settled: Condvar::new() });
+        all.insert(key, Arc::clone(&script));
         script
     }
 
@@ -140,7 +150,7 @@ impl Script {
         }
         // Before the file is read: a change while it is read shows later.
         let mtime_us = mtime_us(&self.path);
-        let imported = import(py, &self.path, mtime_us);
+        let imported = import(py, &self.path, &self.key, mtime_us);
         // At the start the caller does so when all scripts are there.
         let imported = if start { imported } else { imported.and_then(|module| hooks::after_fork(py).map(|()| module)) };
         let (state, found) = match imported {
@@ -206,14 +216,14 @@ fn forbidden(script: &Path) -> PyErr {
     PyPermissionError::new_err(format!("user {user} may not read {}, because of {why}", script.display()))
 }
 
-/// Runs a script in a module of its own, whatever its file is called, and gives the module's dictionary.
-fn import<'py>(py: Python<'py>, path: &[u8], mtime_us: u64) -> PyResult<Bound<'py, PyDict>> {
+/// Runs a script in a module of its own, which is named after `key`, and gives the module's dictionary.
+fn import<'py>(py: Python<'py>, path: &[u8], key: &[u8], mtime_us: u64) -> PyResult<Bound<'py, PyDict>> {
     let place = Path::new(std::ffi::OsStr::from_bytes(path));
     let source = std::fs::read(place).map_err(|e| if e.kind() == ErrorKind::PermissionDenied { forbidden(place) } else { e.into() })?;
     let file = py.import("os")?.call_method1("fsdecode", (PyBytes::new(py, path),))?;
     let options = PyDict::new(py);
     options.set_item("usedforsecurity", false)?;
-    let digest = py.import("hashlib")?.getattr("md5")?.call((PyBytes::new(py, path),), Some(&options))?.call_method0("hexdigest")?;
+    let digest = py.import("hashlib")?.getattr("md5")?.call((PyBytes::new(py, key),), Some(&options))?.call_method0("hexdigest")?;
     let name = PyString::new(py, &format!("_mod_wsgi_{digest}"));
     let builtins = py.import("builtins")?;
     let code = builtins.call_method1("compile", (PyBytes::new(py, &source), &file, "exec", 0, true))?;

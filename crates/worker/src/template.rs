@@ -38,7 +38,7 @@ pub fn run(py: Python<'_>, control: Control, queue: Queue, config: WorkerConfig)
         Ok(hello) => hello,
         Err(e) => refuse(&control, &failure::traceback(py, &e)),
     };
-    let scripts = Scripts::default();
+    let scripts = Scripts::new(config.options.ignore_case);
     let report = load(py, &config, &scripts);
     if let Some(why) = other_threads(py) {
         refuse(&control, &why);
