@@ -1,71 +1,112 @@
 #!/bin/sh
-# Installs what is missing: `provision.sh build` for building and running, `provision.sh tests` for the tests too, `provision.sh fuzz` and
-# `provision.sh valgrind` for the targets of these names.
+# deps.sh install WHAT: installs the packages and virtual environments that WHAT needs.
+# deps.sh missing WHAT: installs nothing; names what is missing, with exit status 1.
 #
-# It installs apache2-bin, which has httpd and its modules but no service: so nothing is started, and a system httpd that runs is left alone.
+# WHAT is build, check, test, fuzz, valgrind, bench, or all (everything but bench). Only `install`
+# calls apt-get, with sudo when it does not run as root. It installs apache2-bin, which has httpd
+# and its modules but no service: a system httpd that runs is left alone.
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
-what=${1:-build}
-say() { echo "provision: $*" >&2; }
+mode=${1:?install or missing} what=${2:-all}
+say() { echo "deps: $*" >&2; }
 
-command -v cargo >/dev/null || { say "Rust is missing: install it from https://rustup.rs"; exit 1; }
-
-need="apache2-bin apache2-dev gcc libc6-dev make libclang-dev python3 python3-venv ca-certificates"
+build="apache2-bin apache2-dev gcc libc6-dev make libclang-dev python3 ca-certificates"
+check="git shellcheck codespell mandoc"
+test="python3-venv python3-dev curl openssl procps slowhttptest redis-server memcached strace"
+fuzz="g++"
+valgrind="valgrind libc6-dbg"
+for=
 case $what in
-tests) need="$need python3-dev curl openssl procps slowhttptest redis-server memcached strace" ;;
-fuzz) need="$need g++" ;;
-valgrind) need="$need valgrind libc6-dbg" ;;
+build) need=$build ;;
+check) need="$build $check" ;;
+test) need="$build $test" ;;
+fuzz) need="$build $fuzz" ;;
+valgrind) need="$build $valgrind" ;;
+bench)
+    for=" FOR=bench"
+    need="$build $test apache2 wrk uwsgi-core uwsgi-plugin-python3 libapache2-mod-proxy-uwsgi"
+    ;;
+all) need="$build $check $test $fuzz $valgrind" ;;
+*) say "$what is not build, check, test, fuzz, valgrind, bench or all"; exit 2 ;;
 esac
 
-if command -v dpkg-query >/dev/null; then
-    missing=
-    for package in $need; do
-        case $(dpkg-query -W -f='${Status}' "$package" 2>/dev/null || true) in
-        'install ok installed') ;;
-        *) missing="$missing $package" ;;
-        esac
-    done
-    if [ -n "$missing" ]; then
-        say "installing:$missing"
-        as_root=
-        [ "$(id -u)" = 0 ] || as_root=sudo
-        export DEBIAN_FRONTEND=noninteractive
-        $as_root apt-get update -q >&2 </dev/null
-        # shellcheck disable=SC2086
-        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing >&2 </dev/null
-    fi
-else
-    for program in apxs gcc python3; do
-        command -v "$program" >/dev/null || {
-            say "$program is missing. This is not Debian: install httpd with its headers (apxs), gcc, libclang and Python 3.9 or newer yourself."
-            exit 1
-        }
+failed=0
+if ! command -v cargo >/dev/null; then
+    say "Rust is missing: install it from https://rustup.rs"
+    exit 1
+fi
+if [ "$what" = check ] || [ "$what" = all ]; then
+    for part in clippy fmt; do
+        cargo $part --version >/dev/null 2>&1 || { say "cargo $part is missing: rustup component add clippy rustfmt"; failed=1; }
     done
 fi
 
-[ "$what" = tests ] || exit 0
+# What another distribution must have, whatever its packages are called.
+programs="apxs gcc python3"
+case $what in check | all) programs="$programs shellcheck codespell mandoc" ;; esac
+
+if command -v dpkg-query >/dev/null; then
+    # shellcheck disable=SC2086  # a list of words
+    installed=$(dpkg-query -W -f='${Package} ${Status}\n' $need 2>/dev/null | sed -n 's/ install ok installed$//p')
+    missing=
+    for package in $need; do
+        echo "$installed" | grep -qxF "$package" || missing="$missing $package"
+    done
+    if [ -n "$missing" ] && [ "$mode" = missing ]; then
+        say "missing:$missing"
+        say "\`make deps$for\` installs them, or: apt-get install$missing"
+        failed=1
+    elif [ -n "$missing" ]; then
+        say "installing:$missing"
+        as_root=
+        [ "$(id -u)" = 0 ] || as_root=sudo
+        $as_root apt-get update -q >&2 </dev/null
+        # shellcheck disable=SC2086  # a list of words
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing >&2 </dev/null
+    fi
+else
+    for program in $programs; do
+        command -v "$program" >/dev/null && continue
+        say "$program is missing. This is not Debian: install httpd with its headers (apxs), gcc, libclang and Python 3.9 or newer yourself"
+        failed=1
+    done
+fi
+
+case $what in test | bench | all) ;; *) exit "$failed" ;; esac
 
 shared=$(sh "$here/shared-dir.sh")
+
+# Whether a virtual environment was made from these pins.
+is_current() { [ "$(cat "$1/.stamp" 2>/dev/null || true)" = "$(cksum <"$2")" ]; }
+
+if [ "$mode" = missing ]; then
+    for name in theirs:theirs apps:venvs/apps clients:venvs/clients; do
+        is_current "$shared/${name#*:}" "$here/../tests/requirements-${name%%:*}.txt" ||
+            { say "missing: the virtual environment $shared/${name#*:}: make deps"; failed=1; }
+    done
+    exit "$failed"
+fi
+[ "$failed" = 0 ] || exit 1
+
 mkdir -p "$shared"
-[ "$(stat -c %u "$shared")" = "$(id -u)" ] || { say "$shared belongs to somebody else: set DROVER_SHARED to a directory of your own"; exit 1; }
+[ "$(stat -c %u "$shared")" = "$(id -u)" ] || { say "$shared belongs to another user: set DROVER_SHARED to a directory of your own"; exit 1; }
 chmod go-w "$shared"
 
-# A virtualenv of Debian's Python with pinned packages; made anew when the pins change.
+# A virtual environment of Debian's Python with pinned packages; made again when the pins change.
 venv() {
     dir=$1 pins=$2
-    stamp=$(cksum <"$pins")
-    [ "$(cat "$dir/.stamp" 2>/dev/null || true)" != "$stamp" ] || return 0
+    if is_current "$dir" "$pins"; then return 0; fi
     say "making $dir"
     rm -rf "$dir"
     /usr/bin/python3 -m venv "$dir"
     "$dir/bin/pip" install -q --disable-pip-version-check -r "$pins" >&2 </dev/null
-    echo "$stamp" >"$dir/.stamp"
+    cksum <"$pins" >"$dir/.stamp"
 }
 umask 022
 venv "$shared/theirs" "$here/../tests/requirements-theirs.txt"
 venv "$shared/venvs/apps" "$here/../tests/requirements-apps.txt"
 venv "$shared/venvs/clients" "$here/../tests/requirements-clients.txt"
-# The test-suite of requests is in its sources only.
+# The test suite of requests is only in its source distribution.
 if [ ! -f "$shared/clients/requests.tar.gz" ]; then
     rm -rf "$shared/clients" && mkdir -p "$shared/clients"
     version=$(sed -n 's/^requests==//p' "$here/../tests/requirements-clients.txt")
@@ -73,7 +114,7 @@ if [ ! -f "$shared/clients/requests.tar.gz" ]; then
         -d "$shared/clients" "requests==$version" >&2 </dev/null
     mv "$shared"/clients/requests-*.tar.gz "$shared/clients/requests.tar.gz"
 fi
-# So are Django's tests of session engines. Its build wants a setuptools of its own, which pip fetches for it.
+# So are Django's tests of session engines. Its build needs a setuptools of its own, which pip fetches.
 version=$(sed -n 's/^Django==//p' "$here/../tests/requirements-apps.txt")
 if [ ! -f "$shared/sources/django-$version.tar.gz" ]; then
     rm -rf "$shared/sources" && mkdir -p "$shared/sources"
