@@ -1,6 +1,6 @@
 #!/bin/sh
-# asan.sh: the unit tests under the address sanitizer: crates/wire, crates/sys, droverd's state machines, and the module's own (src/config,
-# src/resolved, src/handler), on the installed toolchain.
+# asan.sh: the unit tests of every crate but the worker under the address sanitizer, on the installed
+# toolchain.
 set -eu
 repo=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 cd "$repo"
@@ -8,11 +8,12 @@ cargo=${CARGO:-cargo}
 target=${CARGO_TARGET_DIR:-$repo/target}/asan
 host=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR="$target"
-# The sanitizer keeps code that a test never calls, and that names httpd's functions, which exist in httpd only.
+# The sanitizer keeps code that no test calls, with references to functions that only httpd has.
 export RUSTFLAGS="-Zsanitizer=address -Clink-arg=-Wl,--unresolved-symbols=ignore-all"
 $cargo test --no-run --workspace --exclude drover-worker --lib --bins --target "$host"
 
-# So that such a program starts: a library with a hollow object for each of those names. A test that used one would crash.
+# A library with an empty object for each of those names lets the test programs start. A test that used
+# one would crash.
 tests=$($cargo test --no-run --workspace --exclude drover-worker --lib --bins --target "$host" --message-format=json -q |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
 [ -n "$tests" ]

@@ -1,6 +1,7 @@
 #!/bin/sh
-# fuzz.sh SECONDS [TARGET...]: builds the fuzz targets with the address sanitizer on the installed toolchain and runs each for so long. What a
-# run has found out is kept in TARGET/fuzz/corpus and read by the next one. The first input that a target cannot bear ends it all.
+# fuzz.sh SECONDS [TARGET...]: builds the fuzz targets with the address sanitizer on the installed
+# toolchain and runs each for that time. The corpus is kept in TARGET/fuzz/corpus for the next run.
+# The first input that makes a target fail ends the run.
 set -eu
 seconds=$1
 shift
@@ -9,9 +10,11 @@ cargo=${CARGO:-cargo}
 target=${CARGO_TARGET_DIR:-$repo/target}
 case $target in /*) ;; *) target=$PWD/$target ;; esac
 target=$target/fuzz
+# shellcheck disable=SC2046  # a list of words
 [ $# -gt 0 ] || set -- $(sed -n 's/^name = "\(.*\)"$/\1/p' "$repo/fuzz/Cargo.toml" | grep -v '^mod_drover-fuzz$')
 
-# The flags of cargo-fuzz, so that no further program is needed. The sanitizers stand behind a switch of the compiler; its version stays the same.
+# The flags of cargo-fuzz, so that no other program is needed. RUSTC_BOOTSTRAP enables the sanitizers on
+# the stable compiler.
 host=$(rustc -vV | sed -n 's/^host: //p')
 flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0 \
@@ -29,7 +32,7 @@ for name in "$@"; do
         echo "fuzz: $name failed; the input is one of $target/$name-*, the whole output $log" >&2
         exit 1
     fi
-    # A target that stops at the first comparison proves nothing: its reach is said, and must be more than a handful of places.
+    # A target that stops at its first comparison proves nothing, so its coverage is checked.
     reach=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -n 1)
     [ "${reach:-0}" -ge 60 ] || { echo "fuzz: $name reached ${reach:-no} places only" >&2; exit 1; }
     echo "fuzz: $name reached $reach places, $(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' "$log") runs"

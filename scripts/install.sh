@@ -1,5 +1,6 @@
 #!/bin/sh
-# install.sh BUILT PREFIX DESTDIR: puts the product below DESTDIR/PREFIX. Every file is a new inode: a running httpd keeps the old ones.
+# install.sh BUILT PREFIX DESTDIR: installs below DESTDIR/PREFIX. Every file is a new inode, so a running
+# httpd keeps the old ones.
 set -eu
 built=$1 prefix=$2 destdir=$3
 repo=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
@@ -13,7 +14,7 @@ done
 
 [ -f "$repo/python/mod_drover/boot.py" ] || { echo "install: python/mod_drover/boot.py is missing from this tree" >&2; exit 1; }
 
-# Written beside its place and moved into it, so that nobody ever sees half a file.
+# Writes beside the target and renames, so that no process sees half a file.
 put() { # MODE FROM TO
     install -m "$1" "$2" "$3.new"
     mv -f "$3.new" "$3"
@@ -23,8 +24,13 @@ put 755 "$built/libmod_drover.so" "$lib/mod_drover.so"
 put 755 "$built/droverd" "$lib/droverd"
 put 755 "$built/lib_drover.so" "$lib/_drover.abi3.so"
 put 755 "$built/drover" "$destdir$prefix/bin/drover"
+for page in drover.1 droverd.8; do
+    section=$destdir$prefix/share/man/man${page##*.}
+    install -d -m 755 "$section"
+    put 644 "$repo/man/$page" "$section/$page"
+done
 
-# The Python packages: a new directory takes the place of the old one, so that no file of an older version stays.
+# The Python packages: a new directory replaces the old one, so that no file of an older version stays.
 rm -rf "$lib/python.new"
 for package in mod_drover mod_wsgi; do
     [ -d "$repo/python/$package" ] || continue
@@ -44,7 +50,7 @@ case $prefix in
 /usr | /usr/local)
     if [ -d "$available" ] || { [ -n "$destdir" ] && [ -f /etc/debian_version ]; }; then
         install -d -m 755 "$available"
-        printf '%s\n' "# mod_drover takes the place of mod_wsgi: a2dismod wsgi; a2enmod drover" \
+        printf '%s\n' "# mod_drover replaces mod_wsgi: a2dismod wsgi; a2enmod drover" \
             "LoadModule wsgi_module $prefix/lib/mod_drover/mod_drover.so" >"$available/drover.load.new"
         mv -f "$available/drover.load.new" "$available/drover.load"
         if [ -f "$repo/apache-conf/drover.conf" ]; then put 644 "$repo/apache-conf/drover.conf" "$available/drover.conf"; fi

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Lists every CPython >= 3.9 of this machine that any user can run, one path a line: those of the system as they are, those of a private pyenv as
-# copies below DIRECTORY. Called by provision.sh.
+# pythons.sh DIRECTORY: writes DIRECTORY/list, every CPython >= 3.9 of this machine that any user can
+# run, one path a line: those of the system in place, those of a private pyenv as copies below
+# DIRECTORY. Called by deps.sh.
 set -eu
 directory=$1
 mkdir -p "$directory"
@@ -9,7 +10,7 @@ list=$directory/list
 
 usable() { "$1" -c 'import sys, venv; sys.exit(sys.version_info < (3, 9) or sys.implementation.name != "cpython")' >/dev/null 2>&1 </dev/null; }
 
-# Whether everybody may enter every directory above a file.
+# Whether every user may enter all directories above a file.
 open_to_all() {
     path=$(readlink -f "$1")
     while [ "$path" != / ]; do
@@ -19,20 +20,20 @@ open_to_all() {
 }
 
 for python in /usr/bin/python3 /usr/bin/python3.? /usr/bin/python3.?? /usr/local/bin/python3.? /usr/local/bin/python3.??; do
-    [ -x "$python" ] && usable "$python" && open_to_all "$python" || continue
+    if ! [ -x "$python" ] || ! usable "$python" || ! open_to_all "$python"; then continue; fi
     grep -qx "$(readlink -f "$python")" "$list.new" || readlink -f "$python" >>"$list.new"
 done
 for home in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*; do
-    [ ! -L "$home" ] && [ -x "$home/bin/python3" ] && usable "$home/bin/python3" || continue
+    if [ -L "$home" ] || ! [ -x "$home/bin/python3" ] || ! usable "$home/bin/python3"; then continue; fi
     [ ! -f "$home/pyvenv.cfg" ] || continue
     if ! open_to_all "$home/bin/python3"; then
         copy=$directory/$(basename "$home")
         if [ ! -x "$copy/bin/python3" ]; then
-            echo "provision: copying $home" >&2
+            echo "deps: copying $home" >&2
             rm -rf "$copy.new"
             mkdir -p "$copy.new"
             (cd "$home" && tar cf - --exclude=test --exclude=tests --exclude='*.a' --exclude=site-packages --exclude=idlelib --exclude=share .) | (cd "$copy.new" && tar xf -)
-            mkdir -p "$copy.new"/lib/"$(cd "$home/lib" && ls -d python3.* | head -n 1)"/site-packages
+            for lib in "$home"/lib/python3.*; do mkdir -p "$copy.new/lib/${lib##*/}/site-packages"; done
             chmod -R go+rX "$copy.new"
             mv "$copy.new" "$copy"
         fi

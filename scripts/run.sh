@@ -1,6 +1,6 @@
 #!/bin/sh
-# run.sh STAGE APP PORT: serves the application in the foreground. When this tree lies in a private home and we are root, the workers' user could
-# not read the application here: then a copy beside the staged installation is served.
+# run.sh STAGE APP PORT: serves the application in the foreground. If root runs it in a tree that other
+# users cannot enter, a copy of the application below STAGE is served, which the workers can read.
 set -eu
 stage=$1 app=$2 port=$3
 repo=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)

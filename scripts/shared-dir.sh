@@ -1,6 +1,7 @@
 #!/bin/sh
-# Prints the directory for what the workers' user must be able to read: the staged installation and the virtualenvs. It is ./target
-# when everybody may enter the tree, and a directory below /var/tmp when the tree lies in somebody's private home.
+# Prints the directory for what the workers' user must be able to read: the staged installation and the
+# virtual environments. It is ./target when every user may enter the tree, and a directory below
+# /var/tmp when the tree is in a private home.
 set -eu
 if [ -n "${DROVER_SHARED:-}" ]; then echo "$DROVER_SHARED"; exit 0; fi
 repo=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)

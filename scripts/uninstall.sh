@@ -8,7 +8,7 @@ if [ -e "$destdir/etc/apache2/mods-enabled/drover.load" ] && [ "$prefix" != "${p
     exit 1
 fi
 rm -rf "$destdir$prefix/lib/mod_drover"
-rm -f "$destdir$prefix/bin/drover"
+rm -f "$destdir$prefix/bin/drover" "$destdir$prefix/share/man/man1/drover.1" "$destdir$prefix/share/man/man8/droverd.8"
 load=$destdir/etc/apache2/mods-available/drover.load
 if [ -f "$load" ] && grep -q " $prefix/lib/mod_drover/mod_drover.so\$" "$load"; then
     rm -f "$load" "$destdir/etc/apache2/mods-available/drover.conf"

@@ -194,7 +194,7 @@ mpm_test!(threads_of_a_process_run_at_once_and_one_means_one, |site| {
 /// Every CPython that the tests may use; `scripts/pythons.sh` lists them.
 pub fn pythons() -> Vec<PathBuf> {
     let list = paths::shared().join("pythons/list");
-    let text = std::fs::read_to_string(&list).unwrap_or_else(|e| panic!("{}: {e}; run: make provision", list.display()));
+    let text = std::fs::read_to_string(&list).unwrap_or_else(|e| panic!("{}: {e}; run: make deps", list.display()));
     text.lines().map(PathBuf::from).collect()
 }
 

@@ -23,6 +23,7 @@ mod graceful;
 mod groups;
 mod hostile;
 mod htaccess;
+mod install;
 mod large;
 mod lifecycle;
 mod limits;

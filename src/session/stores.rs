@@ -4,6 +4,7 @@
 //! which end with the child and write down what was in memory; a look now and then at the stores that nobody uses. Called by: `httpd::lifecycle`, [`super::answer`].
 use super::guess::Seen;
 use super::plan::{MEMORY, StorePlan};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use drover_session::{Engine, Error, Kept, Limits, Sessions, Tending, id, visit};
 use drover_sys::clock::{monotonic_ns, realtime_ns};
 use drover_sys::signals;
@@ -15,7 +16,6 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long a child that ends waits for its sessions to be written down.
@@ -124,7 +124,8 @@ impl Stores {
             });
         }
         if keepers.shared.is_none() {
-            let (sender, receiver) = channel();
+            // At most as many as there may be stores; a bound would make a request wait with `opening` locked.
+            let (sender, receiver) = unbounded();
             if self.start(keepers, move || self.tend(&receiver)) {
                 keepers.shared = Some(sender);
             }
@@ -179,7 +180,7 @@ impl Stores {
     }
 
     fn start(&self, keepers: &mut Keepers, work: impl FnOnce() + Send + 'static) -> bool {
-        let (done, is_done) = channel();
+        let (done, is_done) = bounded(1);
         let work = move || {
             work();
             // Nobody may wait for it any more.

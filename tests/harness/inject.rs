@@ -49,7 +49,7 @@ impl Injection {
         command.arg("-o").arg(&trace).args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{how}"), "-e", "signal=none"]);
         command.args(pids.iter().flat_map(|pid| ["-p".to_string(), pid.to_string()]));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut strace = command.spawn().unwrap_or_else(|e| panic!("strace: {e}; run: make provision"));
+        let mut strace = command.spawn().unwrap_or_else(|e| panic!("strace: {e}; run: make deps"));
         let said = lines(strace.stderr.take().expect("stderr"));
         let injection = Injection { strace, trace, pids: pids.to_vec() };
         wait_until_attached(&said, pids);

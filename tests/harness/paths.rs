@@ -14,7 +14,7 @@ pub fn repository() -> PathBuf {
     }
 }
 
-/// Where `scripts/provision.sh` and `make stage` put what the workers' user must be able to read.
+/// Where `scripts/deps.sh` and `make stage` put what the workers' user must be able to read.
 pub fn shared() -> PathBuf {
     static SHARED: OnceLock<PathBuf> = OnceLock::new();
     SHARED.get_or_init(|| run("sh", &[&repository().join("scripts/shared-dir.sh").display().to_string()]).trim().into()).clone()
@@ -51,7 +51,7 @@ pub fn drover() -> PathBuf {
 
 /// mod_wsgi's module, from PyPI.
 pub fn their_module() -> PathBuf {
-    let lib = must_exist(shared().join("theirs/lib"), "make provision");
+    let lib = must_exist(shared().join("theirs/lib"), "make deps");
     let find = || {
         for python in std::fs::read_dir(&lib).ok()?.flatten() {
             for file in std::fs::read_dir(python.path().join("site-packages/mod_wsgi/server")).ok()?.flatten() {
@@ -62,30 +62,30 @@ pub fn their_module() -> PathBuf {
         }
         None
     };
-    find().unwrap_or_else(|| panic!("no mod_wsgi below {}; run: make provision", lib.display()))
+    find().unwrap_or_else(|| panic!("no mod_wsgi below {}; run: make deps", lib.display()))
 }
 
 /// The virtualenv with Django, Flask and the other applications that tests serve.
 pub fn apps_venv() -> PathBuf {
-    must_exist(shared().join("venvs/apps"), "make provision")
+    must_exist(shared().join("venvs/apps"), "make deps")
 }
 
 /// The virtualenv with the clients: pip, twine, pypiserver, httpbin, the requests package and pytest.
 pub fn clients_venv() -> PathBuf {
-    must_exist(shared().join("venvs/clients"), "make provision")
+    must_exist(shared().join("venvs/clients"), "make deps")
 }
 
 /// The sources of the requests package.
 pub fn requests_sources() -> PathBuf {
-    must_exist(shared().join("clients/requests.tar.gz"), "make provision")
+    must_exist(shared().join("clients/requests.tar.gz"), "make deps")
 }
 
 /// The sources of the Django that the applications' virtualenv has.
 pub fn django_sources() -> PathBuf {
-    let directory = must_exist(shared().join("sources"), "make provision");
+    let directory = must_exist(shared().join("sources"), "make deps");
     let files = std::fs::read_dir(&directory).expect("sources").flatten().map(|entry| entry.path());
     let found = files.into_iter().find(|path| path.to_string_lossy().contains("/sources/django-"));
-    found.unwrap_or_else(|| must_exist(directory.join("django-VERSION.tar.gz"), "make provision"))
+    found.unwrap_or_else(|| must_exist(directory.join("django-VERSION.tar.gz"), "make deps"))
 }
 
 /// The httpd program.
@@ -95,7 +95,7 @@ pub fn httpd() -> PathBuf {
             return name.into();
         }
     }
-    panic!("no httpd; run: make provision")
+    panic!("no httpd; run: make deps")
 }
 
 /// httpd's directory of modules.
@@ -112,5 +112,5 @@ pub fn is_static(module: &str) -> bool {
 
 /// A Python that the workers' user can run and that no virtualenv hides.
 pub fn system_python() -> PathBuf {
-    must_exist("/usr/bin/python3".into(), "make provision")
+    must_exist("/usr/bin/python3".into(), "make deps")
 }

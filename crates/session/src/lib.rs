@@ -12,6 +12,8 @@
 //! * [`place`]: the directory of a store.
 //! * [`turns`]: who writes to a store on disk, and how long the others wait.
 //! * [`store`]: all of it together; [`visit`]: those that nobody uses.
+#![warn(missing_docs, unreachable_pub)]
+
 pub mod choice;
 pub mod disk;
 pub mod engine;

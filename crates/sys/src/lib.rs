@@ -3,6 +3,7 @@
 //! Responsible for: socket pairs, descriptor passing, waiting, memory files, clocks. Must never: hold a policy, retry without
 //! bound, leave a descriptor open over exec. Called by: the module, droverd, the worker.
 #![deny(unsafe_code)]
+#![warn(missing_docs, unreachable_pub)]
 
 pub mod channel;
 pub mod clock;

@@ -10,6 +10,7 @@
 //! * [`session`]: what an application's session asks of httpd, inside SESSION frames.
 //! * [`control`]: configuration, opening of queues, life of workers.
 #![forbid(unsafe_code)]
+#![warn(missing_docs, unreachable_pub)]
 
 pub mod admin;
 mod codec;

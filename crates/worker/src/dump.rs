@@ -15,7 +15,6 @@ use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc;
 use std::time::Duration;
 
 /// How long to wait for the GIL. Whoever holds it longer is in C code and runs no Python.
@@ -71,7 +70,7 @@ pub fn stacks(worker: &Worker) {
         dumps.write(&slots, |file| {
             let (fd, whose) = (file.as_raw_fd(), Arc::new(AtomicU8::new(OPEN)));
             let take = |whose: &AtomicU8, who| whose.compare_exchange(OPEN, who, Ordering::AcqRel, Ordering::Acquire).is_ok();
-            let (done, wait) = mpsc::channel();
+            let (done, wait) = crossbeam_channel::bounded(1);
             let theirs = Arc::clone(&whose);
             let dumper = threads::start_python("drover-stacks", move || {
                 Python::attach(|py| {

@@ -1,4 +1,4 @@
-"""Django's own tests of session engines, on ours. Its sources are not here: scripts/provision.sh fetches them."""
+"""Django's own tests of session engines, on ours. Its sources are not here: scripts/deps.sh fetches them."""
 import io
 import unittest
 
