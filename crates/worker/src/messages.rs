@@ -24,6 +24,8 @@ codes! {
     Stacks = 403;
     /// A worker could not be set up, and droverd could not be told. The line has the reason.
     SetupFailed = 404;
+    /// The application forked (`os.fork`), and the child returned from the application's code instead of calling `os._exit`. The child was ended: it has neither the request nor the queue. The response comes from its parent alone. A child that calls `sys.exit` ends in silence.
+    ChildReturned = 410;
 }
 
 impl fmt::Display for Code {

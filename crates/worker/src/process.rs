@@ -4,7 +4,7 @@
 //! serve. Called by: `boot.py`, in the first thread; `template`, in a forked worker.
 use crate::control::{self, Control, ControlError};
 use crate::environ;
-use crate::errors::{self, Log};
+use crate::errors::{self, Log, Target};
 use crate::failure;
 use crate::file_wrapper::FileWrapper;
 use crate::fork;
@@ -17,6 +17,7 @@ use crate::scripts::{Found, Scripts};
 use crate::serve::Server;
 use crate::setup::{MOD_WSGI_VERSION, set_up};
 use crate::shutdown;
+use crate::streams;
 use crate::template;
 use crate::watchdog;
 use crate::worker::{Queue, Worker};
@@ -195,7 +196,7 @@ fn wait(py: Python<'_>, worker: &Worker, wake: &OwnedFd, done: impl Fn() -> bool
         });
         let _ = rustix::io::read(&worker.news, &mut scratch);
         let _ = rustix::io::read(wake, &mut scratch);
-        if let Err(e) = py.check_signals() {
+        if let Err(e) = fork::parent_only(py, py.check_signals()) {
             errors::write_plainly(failure::traceback(py, &e).as_bytes());
         }
     }
@@ -230,7 +231,7 @@ fn start_threads(py: Python<'_>, worker: &Arc<Worker>) -> PyResult<()> {
     let timeout = py.import("mod_wsgi")?.getattr("RequestTimeout")?;
     worker.alive.store(worker.slots.len(), Ordering::Release);
     for slot in &worker.slots {
-        let log = Bound::new(py, Log::new(Some(Arc::clone(slot)), "<wsgi.errors>"))?;
+        let log = Bound::new(py, Log::new(Target::Requests(Arc::clone(slot)), "<wsgi.errors>"))?;
         let template = template(py, worker, slot.index, &log)?;
         let server = Server::new(py, Arc::clone(worker), Arc::clone(slot), &template, log.unbind(), timeout.clone().unbind());
         let body = RequestThread { worker: Arc::clone(worker), server: Mutex::new(Some(server)) };
@@ -252,7 +253,7 @@ fn template<'py>(py: Python<'py>, worker: &Worker, index: usize, log: &Bound<'py
     t.set_item("wsgi.multithread", c.threads > 1)?;
     t.set_item("wsgi.multiprocess", c.multiprocess)?;
     t.set_item("wsgi.run_once", c.threads == 1 && c.options.maximum_requests == Some(1))?;
-    t.set_item("wsgi.errors", errors::text_stream(log)?)?;
+    t.set_item("wsgi.errors", streams::errors(log)?)?;
     t.set_item("wsgi.input", Bound::new(py, Input::empty())?)?;
     t.set_item("wsgi.input_terminated", true)?;
     t.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;

@@ -4,6 +4,7 @@
 //! interpreter down: a request thread that is cut off in there would unwind through our frames. Called by: `process`.
 use crate::errors;
 use crate::failure;
+use crate::fork;
 use crate::native;
 use pyo3::prelude::*;
 use std::time::Duration;
@@ -30,7 +31,7 @@ pub fn leave(py: Python<'_>) -> ! {
 }
 
 fn report(py: Python<'_>, result: PyResult<()>) {
-    if let Err(e) = result {
+    if let Err(e) = fork::parent_only(py, result) {
         errors::write_plainly(failure::traceback(py, &e).as_bytes());
     }
 }
