@@ -16,6 +16,7 @@ mod duplex;
 mod environ;
 mod failures;
 mod faults;
+mod forks;
 mod graceful;
 mod groups;
 mod hostile;

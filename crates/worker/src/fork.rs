@@ -65,12 +65,8 @@ extern "C" fn in_child() {
     }
     native::default_signals();
     let Some(nowhere) = native::Nowhere::open() else { return };
-    for place in &TEMPLATE {
-        let fd = place.load(Ordering::Relaxed);
-        if fd >= 0 {
-            nowhere.replace(fd);
-        }
-    }
+    let numbers = TEMPLATE.iter().map(|place| place.load(Ordering::Relaxed)).chain([native::bell()]);
+    numbers.filter(|fd| *fd >= 0).for_each(|fd| nowhere.replace(fd));
     if let Some(worker) = WORKER.get() {
         worker.descriptors().iter().for_each(|fd| nowhere.replace(fd.as_fd().as_raw_fd()));
     }

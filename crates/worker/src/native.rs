@@ -76,6 +76,11 @@ pub fn signals_that_came() -> (bool, bool) {
     (came & GO != 0, came & CPU_TIME != 0)
 }
 
+/// The event counter that signals ring, or -1.
+pub fn bell() -> RawFd {
+    BELL.load(Ordering::Relaxed)
+}
+
 /// From now on SIGINT, SIGTERM, SIGUSR1 and SIGXCPU make the event counter `bell` readable. They are handled, not blocked, because a
 /// program that the application starts would inherit a blocked signal and could not be ended.
 pub fn ring_on_signals(bell: RawFd) {
