@@ -36,6 +36,7 @@ mod sessions;
 mod size;
 mod slow_clients;
 mod soak;
+mod streams;
 mod tls_http2;
 mod tools;
 mod verdict;
