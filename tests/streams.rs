@@ -77,7 +77,7 @@ fn output(name: &str, fd: Value) -> Value {
         "name": name, "mode": "w", "readable": false, "writable": true, "seekable": false, "fileno": fd, "flush": null, "is_text": true,
         "reconfigure": null, "has": false, "buffer": true, "buffer.closed": false, "buffer.mode": "wb", "buffer.name": name,
         "buffer.isatty": false, "buffer.fileno": fd, "tell": "UnsupportedOperation: underlying stream is not seekable",
-        "repr": format!("<_io.TextIOWrapper n").chars().take(20).collect::<String>(), "enter": true,
+        "repr": "<_io.TextIOWrapper n", "enter": true,
     })
 }
 
