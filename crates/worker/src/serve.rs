@@ -182,7 +182,7 @@ impl Server {
         self.slot.begin(&exchange, now);
         self.worker.monitor.ring();
         self.answer(py, &exchange, way, &payload, message, fds, Timing { now, waited });
-        // Where the application's code is called a child ends already; this is for what is called seldom. Behind it are locks.
+        // Most forked children have ended where the application's code was called. This ends the rest, before locks are taken.
         let _ = fork::parent_only(py, Ok(()));
         if let Some(body) = &exchange.body {
             gil::lock(py, body).close();
