@@ -6,6 +6,7 @@ use crate::lines::printable;
 use crate::messages::{Code, Level};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{clock, localtime};
+use drover_wire::text::begin;
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -78,7 +79,7 @@ impl Sink {
         printable(text, &mut shown);
         let mut rest = shown.as_str();
         loop {
-            let (piece, behind) = rest.split_at(rest.floor_char_boundary(ROOM));
+            let (piece, behind) = rest.split_at(begin(rest, ROOM).len());
             self.piece(level, pid, piece);
             rest = behind;
             if rest.is_empty() {

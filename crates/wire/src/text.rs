@@ -30,6 +30,16 @@ pub fn end(text: &str, most: usize) -> Cow<'_, str> {
     if most < NOTE { Cow::Borrowed(kept) } else { Cow::Owned(format!("[the first {from} bytes are cut]\n{kept}")) }
 }
 
+/// The beginning of `text`: whole characters, at most `most` bytes. For text of which the rest follows elsewhere.
+#[must_use]
+pub fn begin(text: &str, most: usize) -> &str {
+    let mut at = most.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    text.get(..at).unwrap_or_default()
+}
+
 /// Text as one line of at most `most` characters.
 #[must_use]
 pub fn one_line(text: &str, most: usize) -> String {
