@@ -3,7 +3,7 @@
 //! Responsible for: httpd believing no worker. The other direction, clients that break the rules, is in slow_clients.rs. Called by: `main.rs`.
 use crate::harness::client::{Incoming, Request, Response};
 use crate::harness::httpd::Httpd;
-use crate::harness::{Site, processes};
+use crate::harness::{Site, log, processes};
 
 /// Two groups: one whose only process answers by itself, and a good one.
 fn site(site: Site) -> Site {
@@ -64,6 +64,19 @@ mpm_test!(what_a_worker_says_of_its_answers_length_is_held_to, |site| {
     }
     assert!(good(&httpd.get("/good")));
     bad.release();
+});
+
+mpm_test!(a_workers_text_is_never_more_urgent_than_an_error, |site| {
+    let httpd = self::site(site).allow_output().start();
+    let bad = Bad::new(&httpd);
+    assert!(good(&both(&httpd, "levels").1.expect("the connection stays")));
+    bad.release();
+    let line = |n: u32| httpd.log().lines().find(|l| l.contains(&format!("level {n} of a bad worker"))).map(str::to_owned);
+    for level in 0..=3 {
+        let line = line(level).expect("the line");
+        assert_eq!(log::level(&line), Some("error"), "{line}");
+    }
+    assert_eq!(line(60000), None, "LogLevel is info");
 });
 
 mpm_test!(a_worker_cannot_take_httpds_memory, |site| {

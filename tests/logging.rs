@@ -90,3 +90,36 @@ both_test!(a_traceback_is_in_the_log_of_its_virtual_host, |site| {
         waits_for(&httpd, "f.log", "fail.wsgi\", line");
     }
 });
+
+/// Exceptions with a traceback longer than any message: each is the cause of the next.
+const DEEP: &str = "import mod_drover\n\
+    def deep(n):\n    try:\n        raise KeyError('the first cause') if n == 0 else deep(n - 1)\n    except Exception as e:\n        \
+    raise ValueError('a cause, number %d' % n) from e\n\
+    def last():\n    try:\n        deep(900)\n    except Exception as e:\n        raise RuntimeError('the reason at the end') from e\n";
+
+mpm_test!(of_a_long_traceback_the_end_is_kept_and_the_cut_is_told, |bare| {
+    let hook = format!("import sys\nsys.setrecursionlimit(20000)\n{DEEP}mod_drover.after_fork(last)\n");
+    let import = format!("import sys\nsys.setrecursionlimit(20000)\n{DEEP}last()\n");
+    let text = "WSGIDaemonProcess hook processes=1 threads=1\nWSGIDaemonProcess import processes=1 threads=1\n\
+        WSGIScriptAlias /hook @apps@/hook.wsgi process-group=hook application-group=%{GLOBAL}\n\
+        WSGIScriptAlias /import @apps@/import.wsgi process-group=import application-group=%{GLOBAL}\n";
+    let site = bare.bare().config(text).script("hook.wsgi", &hook).script("import.wsgi", &import).allow_output();
+    let httpd = site.allow_log("DROVER02*|DROVER00*").start();
+    for group in ["hook", "import"] {
+        assert!(httpd.get(&format!("/{group}")).status >= 500);
+        let line = |what: &str| httpd.log().lines().any(|l| l.contains(&format!("(group '{group}')")) && l.contains(what));
+        until("the reason", || line("RuntimeError: the reason at the end"));
+        assert!(line("bytes are cut]") && line("a cause, number 900"), "{group}");
+        assert!(!line("KeyError: 'the first cause'"), "{group}: nothing was cut, so nothing was tested");
+    }
+});
+
+mpm_test!(a_line_that_httpd_escapes_is_whole, |site| {
+    let script = "def application(environ, start_response):\n    environ['wsgi.errors'].write('\\u0436' * 5000 + ' the end of the line\\n')\n    \
+        start_response('200 OK', [])\n    return [b'']\n";
+    let httpd = site.script("wide.wsgi", script).app("/", "wide.wsgi").allow_output().start();
+    httpd.ok("/");
+    waits_for(&httpd, "error.log", "the end of the line");
+    let whole = httpd.log().matches("\\xd0\\xb6").count();
+    assert_eq!(whole, 5000, "each character came");
+});

@@ -44,6 +44,7 @@ class Cache:
 
     def __init__(self, limit=1024):
         self._limit = limit
+        self._forks = 0
         self._reset()
         os.register_at_fork(after_in_child=self._forked)
 
@@ -56,9 +57,12 @@ class Cache:
         self._seconds = 0.0
 
     def _forked(self):
-        # The entries come along; whoever was building has stayed behind, perhaps with the lock.
+        # The entries come along; the threads that build stay behind, perhaps with the lock, or between two changes.
+        if self._lock.locked():
+            self._size = sum(entry.size for entry in list(self._entries.values()))
         self._lock = threading.Lock()
         self._building = {}
+        self._forks += 1
 
     def get_or_build(self, key, build, ttl=None, size=1):
         """The object under `key`; `build()` makes it if it is not there.
@@ -100,15 +104,20 @@ class Cache:
 
     def _build(self, key, build, ttl, size, future):
         begun = time.monotonic()
+        forks = self._forks
         try:
             value = build()
             weight = size(value) if callable(size) else size
         except BaseException as e:
+            if forks != self._forks:
+                raise  # in a child that `build` has forked: the waiting threads, and the locks they hold, are its parent's
             with self._lock:
                 self._counts["failures"] += 1
                 self._ended(key, future, begun)
             future.set_exception(e)
             raise
+        if forks != self._forks:
+            return value
         with self._lock:
             # Not when it was dropped meanwhile: then it was made from what is no longer true.
             if self._ended(key, future, begun):

@@ -14,6 +14,11 @@ use drover_wire::frame::{Event, Failure, Header, Kind};
 use drover_wire::session::Status;
 use std::os::fd::BorrowedFd;
 
+/// The most urgent level that a worker's text is logged at, "error": nothing of an application concerns the whole server.
+const LOUDEST: u16 = 3;
+/// httpd's last level, "trace8".
+const QUIETEST: u16 = 15;
+
 /// What a frame comes to.
 pub enum Heard {
     /// The next one is looked at.
@@ -74,7 +79,7 @@ impl<'f, C: Client> Listener<'_, '_, '_, 'f, C> {
                 let text = String::from_utf8_lossy(payload).into_owned();
                 return Ok(Heard::Failed(Failed::Worker(Failure::from_code(header.code), text)));
             }
-            Kind::Log => self.client.application_log(header.code, payload),
+            Kind::Log => self.client.application_log(header.code.clamp(LOUDEST, QUIETEST), payload),
             Kind::Want => {
                 if *self.upload == Upload::OnDemand {
                     *self.upload = Upload::Open;

@@ -226,6 +226,19 @@ fn a_plain_answer() {
 }
 
 #[test]
+fn a_worker_does_not_say_how_urgent_its_text_is_to_the_server() {
+    let mut fake = Fake::default();
+    let answer = run(&mut fake, Upload::None, PLAIN, |w| {
+        [0, 1, 2, 3, 4, 6, 15, 16, u16::MAX].iter().for_each(|level| w.send(Kind::Log, *level, b"said"));
+        w.head(200, &[]);
+        w.end();
+    });
+    assert_eq!(answer.unwrap(), Answer::Whole);
+    let levels: Vec<u16> = fake.logs.iter().map(|(level, _)| *level).collect();
+    assert_eq!(levels, [3, 3, 3, 3, 4, 6, 15, 15, 15], "emerg, alert and crit are httpd's own");
+}
+
+#[test]
 fn an_answer_is_whole_without_the_descriptor_that_comes_with_its_end() {
     // As in a process that has all its files open: the kernel says that descriptors did not fit.
     let answer = run(&mut Fake::default(), Upload::None, PLAIN, |w| {

@@ -6,6 +6,7 @@ use super::request::Request;
 use super::{ffi, log};
 use crate::handler::client::{BadHead, BodyError, BodyRead, Client, NotPassed, Pass};
 use drover_wire::head::{Head, is_hop_by_hop};
+use drover_wire::text::pieces;
 use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
 
@@ -182,10 +183,9 @@ impl Client for Request<'_> {
     }
 
     fn application_log(&mut self, level: u16, text: &[u8]) {
-        let level = c_int::from(level).clamp(0, 15);
-        // httpd cuts a line at 8192 bytes, its own words included.
-        for line in text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).flat_map(|l| l.chunks(7000)) {
-            log::request_raw(self.raw, level, line);
+        // httpd cuts a line at 8192 bytes, its own words and its escapes included.
+        for line in text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).flat_map(|l| pieces(l, 7000)) {
+            log::request_raw(self.raw, c_int::from(level), line);
         }
     }
 }

@@ -6,7 +6,7 @@ import socket
 import struct
 
 HEADER = struct.Struct("=IIBBH")
-HEAD, BODY, END, SESSION = 1, 2, 3, 8
+HEAD, BODY, END, LOG, SESSION = 1, 2, 3, 5, 8
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nX-Forged: yes\r\n\r\nforged\n"
 
 
@@ -102,8 +102,15 @@ def lingering(number, way):
     kept.append(listener)
 
 
+def levels(number, way):
+    for level in [0, 1, 2, 3, 60000]:
+        way.sendall(frame(number, LOG, level, b"level %d of a bad worker" % level))
+    way.sendall(head(number, (b"Content-Length", b"6")) + frame(number, BODY, 0, b"first\n"))
+    end(way, number)
+
+
 kept = []
-ANSWERS = [long_body, short_body, chunked, two_lengths, many_fields, questions, announced, lingering]
+ANSWERS = [levels, long_body, short_body, chunked, two_lengths, many_fields, questions, announced, lingering]
 
 
 def application(environ, start_response):

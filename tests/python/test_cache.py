@@ -2,6 +2,7 @@
 import contextlib
 import io
 import os
+import signal
 import sys
 import threading
 import unittest
@@ -208,6 +209,38 @@ class Fork(Base):
             return os.waitpid(child, 0)[1]
 
         self.assertEqual(self.cache.get_or_build("b", build), 0)
+
+    def test_a_child_that_comes_out_of_a_build_waits_for_no_thread_of_its_parent(self):
+        parent, held, done = os.getpid(), threading.Event(), threading.Event()
+        self.cache.get_or_build("b", lambda: 2, size=3)
+        children = []
+
+        def hold(future):
+            # As a thread that waits for the build, and one that is between two changes.
+            with future._condition, self.cache._lock:
+                self.cache._size = 100
+                held.set()
+                done.wait(LIMIT)
+                self.cache._size = 3
+
+        def build():
+            thread = threading.Thread(target=hold, args=(self.cache._building["a"],))
+            thread.start()
+            held.wait(LIMIT)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(LIMIT)  # ends it if it waits
+                return 1
+            children.append(os.waitpid(child, 0)[1])
+            done.set()
+            thread.join(LIMIT)
+            return 1
+
+        built = self.cache.get_or_build("a", build)
+        if os.getpid() != parent:
+            figures = self.cache.stats()
+            os._exit(0 if (built, figures["size"], figures["entries"]) == (1, 3, 1) else 1)
+        self.assertEqual((built, children), (1, [0]))
 
 
 class Module(unittest.TestCase):

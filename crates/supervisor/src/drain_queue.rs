@@ -6,6 +6,7 @@ use drover_sys::Errno;
 use drover_sys::channel::{has_ended, receive, send};
 use drover_wire::frame::{Failure, Header, Kind, MAX_FAIL};
 use drover_wire::request::{MAX_INLINE, Prefix};
+use drover_wire::text;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// So many are answered before the loop looks at something else.
@@ -38,7 +39,7 @@ pub fn take_waiting(queue: &OwnedFd) -> Result<Vec<Waiting>, Errno> {
 /// Answers one request, of which `message` begins with the prefix and the first of `fds` is the way back.
 pub fn answer(message: &[u8], fds: &[OwnedFd], failure: Failure, reason: &str) {
     let (Ok(prefix), Some(way_back)) = (Prefix::decode(message), fds.first()) else { return };
-    let line: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_FAIL / 4).collect();
+    let line = text::one_line(reason, MAX_FAIL / 4);
     let len = u32::try_from(line.len()).unwrap_or(0);
     let header = Header { len, number: prefix.number, kind: Kind::Fail, code: failure as u16 }.encode();
     // If it cannot be sent, the socket is closed behind this, and the waiting thread sees that.

@@ -2,10 +2,11 @@
 //!
 //! Responsible for: lines that look like httpd's own (ErrorLogFormat's default), one write(2) each, and the loop never standing
 //! still because a log takes nothing. Must never: split a line over two writes. Called by: everything in droverd that logs.
-use crate::lines::{LONGEST, printable};
+use crate::lines::printable;
 use crate::messages::{Code, Level};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{clock, localtime};
+use drover_wire::text::begin;
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +15,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const PATIENCE_NS: u64 = 20_000_000;
 /// After that nothing is tried for so long.
 const PAUSE_NS: u64 = 1_000_000_000;
+
+/// What a line has room for, escapes included: with its prefix, of less than 150 bytes, it stays below PIPE_BUF.
+const ROOM: usize = 3900;
 
 /// One error log.
 #[derive(Debug)]
@@ -55,9 +59,7 @@ impl Sink {
                 (0, Some((code, rest))) => format!("{code}: {name}{rest}"),
                 _ => format!("{name}{line}"),
             };
-            for piece in line.as_bytes().chunks(LONGEST) {
-                self.line(level, own, piece);
-            }
+            self.line(level, own, line.as_bytes());
         }
     }
 
@@ -71,7 +73,22 @@ impl Sink {
         self.line(Level::Error, pid, &line);
     }
 
+    /// Writes text without an end of line, in as many lines as it needs.
     fn line(&self, level: Level, pid: u32, text: &[u8]) {
+        let mut shown = String::new();
+        printable(text, &mut shown);
+        let mut rest = shown.as_str();
+        loop {
+            let (piece, behind) = rest.split_at(begin(rest, ROOM).len());
+            self.piece(level, pid, piece);
+            rest = behind;
+            if rest.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn piece(&self, level: Level, pid: u32, text: &str) {
         let now = clock::monotonic_ns();
         if now < self.paused_until.get() {
             self.lost.set(self.lost.get() + 1);
@@ -80,7 +97,7 @@ impl Sink {
         if self.lost.get() > 0 {
             let words = [self.lost.get().to_string()];
             let told = Code::LogFull.fill(None, &words);
-            if self.write(&format(Code::LogFull.level(), std::process::id(), told.as_bytes())) {
+            if self.write(&format(Code::LogFull.level(), std::process::id(), &told)) {
                 self.lost.set(0);
             }
         }
@@ -109,7 +126,7 @@ fn code_of(text: &[u8]) -> usize {
     }
 }
 
-fn format(level: Level, pid: u32, text: &[u8]) -> Vec<u8> {
+fn format(level: Level, pid: u32, text: &str) -> Vec<u8> {
     const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let now = clock::realtime_ns();
@@ -127,13 +144,7 @@ fn format(level: Level, pid: u32, text: &[u8]) -> Vec<u8> {
         t.year,
         level.name()
     );
-    printable(text, &mut line);
-    // Escapes may have made it longer than a pipe takes at once.
-    let mut end = line.len().min(4000);
-    while !line.is_char_boundary(end) {
-        end -= 1;
-    }
-    line.truncate(end);
+    line.push_str(text);
     line.push('\n');
     line.into_bytes()
 }
@@ -144,10 +155,28 @@ mod tests {
 
     #[test]
     fn a_line_looks_like_httpds() {
-        let line = String::from_utf8(format(Level::Notice, 12, b"DROVER0001: text\x1b")).unwrap();
+        let line = String::from_utf8(format(Level::Notice, 12, "DROVER0001: text")).unwrap();
         let (date, rest) = line.split_once("] ").unwrap();
-        assert_eq!(rest, "[wsgi:notice] [pid 12:tid 12] DROVER0001: text\\x1b\n");
+        assert_eq!(rest, "[wsgi:notice] [pid 12:tid 12] DROVER0001: text\n");
         assert_eq!(date.len(), "[Fri Nov 20 21:36:58.123456 2026".len(), "{date}");
+    }
+
+    #[test]
+    fn a_line_that_escapes_make_too_long_is_written_in_pieces() {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+        let sink = Sink::new(writer, 7);
+        let mut text = vec![0x1b; 3000];
+        text.extend_from_slice("caf\u{e9} ".repeat(100).as_bytes());
+        sink.output(b"shop", 1, &text);
+        let mut buffer = vec![0; 1 << 16];
+        let n = rustix::io::read(&reader, &mut buffer).unwrap();
+        let written = String::from_utf8(buffer[..n].to_vec()).unwrap();
+        assert!(written.lines().all(|line| line.len() < 4096), "each fits into a pipe at once");
+        let shown: String = written.lines().map(|line| line.split("] ").last().unwrap()).collect();
+        let escapes = "\\x1b".repeat(3000);
+        assert_eq!(shown, format!("(group 'shop'): {escapes}{}", "caf\u{e9} ".repeat(100)));
+        sink.output(b"shop", 1, b"");
+        assert!(rustix::io::read(&reader, &mut buffer).unwrap() > 0, "an empty line is a line");
     }
 
     #[test]

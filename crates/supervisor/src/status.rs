@@ -92,11 +92,7 @@ fn count(n: usize) -> u32 {
 
 /// The end of a traceback says more than its beginning.
 pub fn cut(text: &str) -> String {
-    let mut from = text.len().saturating_sub(LONGEST_FAILURE);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    text.get(from..).unwrap_or_default().to_owned()
+    drover_wire::text::end(text, LONGEST_FAILURE).into_owned()
 }
 
 const fn state(state: State) -> &'static str {

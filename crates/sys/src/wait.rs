@@ -5,7 +5,7 @@
 use crate::clock;
 use rustix::event::epoll;
 use rustix::io::Errno;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 
@@ -64,6 +64,12 @@ impl Exclusive {
             Err(Errno::INTR) => Ok(0),
             Err(e) => Err(e),
         }
+    }
+}
+
+impl AsFd for Exclusive {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.set.as_fd()
     }
 }
 

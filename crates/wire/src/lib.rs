@@ -9,6 +9,7 @@
 //! * [`head`]: the status line and header fields inside a HEAD frame.
 //! * [`session`]: what an application's session asks of httpd, inside SESSION frames.
 //! * [`control`]: configuration, opening of queues, life of workers.
+//! * [`text`]: text cut to fit into one of them, or into a log.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]
 
@@ -19,6 +20,7 @@ pub mod frame;
 pub mod head;
 pub mod request;
 pub mod session;
+pub mod text;
 
 pub use codec::{Reader, WireError};
 

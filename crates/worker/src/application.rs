@@ -4,6 +4,7 @@
 //! never: hold a lock while Python code runs. Called by: `serve`.
 use crate::exchange::Exchange;
 use crate::fast;
+use crate::fork;
 use crate::response::{End, Trouble};
 use crate::session;
 use crate::start;
@@ -44,7 +45,7 @@ pub fn run<'py>(
     log: impl FnOnce(&PyErr),
 ) -> Outcome {
     let py = application.py();
-    let result = match fast::call(application, environ, start_response) {
+    let result = match fork::parent_only(py, fast::call(application, environ, start_response)) {
         Ok(result) => result,
         Err(e) => return Outcome::Raised(e),
     };
@@ -56,7 +57,7 @@ pub fn run<'py>(
         return listed(py, exchange, tuple.len(), |at| tuple.get_item(at)).unwrap_or_else(|outcome| outcome);
     }
     let sent = iterate(exchange, &result);
-    if let Err(e) = close(&result) {
+    if let Err(e) = fork::parent_only(py, close(&result)) {
         log(&e);
     }
     match sent {
@@ -94,9 +95,9 @@ fn listed<'py>(
 
 fn iterate(exchange: &Exchange, result: &Bound<'_, PyAny>) -> Result<(), Outcome> {
     let py = result.py();
-    let blocks = result.try_iter().map_err(Outcome::Raised)?;
+    let blocks = fork::parent_only(py, result.try_iter()).map_err(Outcome::Raised)?;
     for block in blocks {
-        let block = block.map_err(Outcome::Raised)?;
+        let block = fork::parent_only(py, block).map_err(Outcome::Raised)?;
         let block = bytes(&block)?.as_bytes();
         if block.is_empty() {
             continue;
@@ -106,7 +107,7 @@ fn iterate(exchange: &Exchange, result: &Bound<'_, PyAny>) -> Result<(), Outcome
             break;
         }
     }
-    Ok(())
+    fork::parent_only(py, Ok(())).map_err(Outcome::Raised)
 }
 
 fn close(result: &Bound<'_, PyAny>) -> PyResult<()> {

@@ -31,7 +31,6 @@ fn last() -> Errno {
 /// orphans, which is droverd. The worker waits until that is so.
 pub fn fork_worker(py: Python<'_>, hello: &[u8], control: &OwnedFd, output: &OwnedFd, error: &OwnedFd) -> Result<Side, Errno> {
     let (wait, go) = pipe_with(PipeFlags::CLOEXEC)?;
-    fork::set_birth(true);
     // SAFETY: this is the process's only thread and it holds the GIL (`py`), as PyOS_BeforeFork asks; it is followed by
     // PyOS_AfterFork_Parent here or PyOS_AfterFork_Child in the worker, once each. fflush(NULL) writes what C code has left in
     // stdio's buffers, which would otherwise come out of every worker.
@@ -39,21 +38,23 @@ pub fn fork_worker(py: Python<'_>, hello: &[u8], control: &OwnedFd, output: &Own
         libc::fflush(std::ptr::null_mut());
         ffi::PyOS_BeforeFork();
     }
+    // What Python code forks before and after this is a child like any other.
+    fork::set_birth(true);
     // SAFETY: one thread, so that no lock is held by another one: the child may go on as the parent could.
     let between = unsafe { libc::fork() };
     if between == 0 {
         leave_to_worker();
+        fork::set_birth(false);
         drop(go);
         become_worker(&wait, hello, control, output, error);
         // SAFETY: as above; this is the child in which Python goes on.
         unsafe { ffi::PyOS_AfterFork_Child() };
-        fork::set_birth(false);
         return Ok(Side::Worker);
     }
+    fork::set_birth(false);
     let outcome = if between < 0 { Err(last()) } else { end_of(between) };
     // SAFETY: as above; this is the parent.
     unsafe { ffi::PyOS_AfterFork_Parent() };
-    fork::set_birth(false);
     let _ = py;
     outcome?;
     // A worker that is gone already is noticed by droverd.

@@ -3,11 +3,11 @@
 //! Responsible for: a body that broke off never looking complete, and memory being bounded: by one buffer, and by [`MOST_KEPT`]
 //! while a session's answer is awaited, which comes on the same socket. Must never: send, hold Python objects. Called by: `input`,
 //! `session`, `response` (at the end).
+use crate::reply::ReplySocket;
 use drover_sys::{Errno, channel};
 use drover_wire::frame::{BodyFailure, Deframer, Event, Kind};
 use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, Prefix};
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Bytes read from the socket at once.
@@ -91,13 +91,13 @@ pub struct Body {
     given: usize,
     rest: Rest,
     deframer: Deframer,
-    way: Option<Arc<OwnedFd>>,
+    way: Option<Arc<ReplySocket>>,
     room: usize,
 }
 
 impl Body {
     /// `None` when the request has no body at all.
-    pub fn new(prefix: &Prefix, inline: &[u8], way: &Arc<OwnedFd>) -> Option<Self> {
+    pub fn new(prefix: &Prefix, inline: &[u8], way: &Arc<ReplySocket>) -> Option<Self> {
         let rest = if prefix.flags & BODY_ON_DEMAND != 0 {
             Rest::Asleep
         } else if prefix.flags & BODY_FOLLOWS != 0 {
@@ -114,7 +114,7 @@ impl Body {
     }
 
     /// For what else comes on the way back of request `number`, when its body does not.
-    pub const fn bare(number: u32, way: Option<Arc<OwnedFd>>) -> Self {
+    pub const fn bare(number: u32, way: Option<Arc<ReplySocket>>) -> Self {
         Self {
             bytes: Vec::new(),
             start: 0,
@@ -189,7 +189,7 @@ impl Body {
     }
 
     /// The socket that [`Fill::Wait`] speaks of.
-    pub fn socket(&self) -> Option<Arc<OwnedFd>> {
+    pub fn socket(&self) -> Option<Arc<ReplySocket>> {
         self.way.clone()
     }
 

@@ -1,14 +1,16 @@
-//! `wsgi.errors` and `sys.stderr`: lines that go to the error log of the request that wrote them.
+//! What the application writes: `wsgi.errors` and `sys.stderr` go to the error log of the request that wrote them, `sys.stdout` to
+//! the group's.
 //!
 //! Responsible for: whole lines, none lost: what cannot go to a request's log goes to descriptor 2, the group's. Must never: write
-//! to the way back of a request that is over. Called by: io.TextIOWrapper, which the application sees; `serve` at a request's end.
+//! to the reply socket of a request that is over; keep bytes in a buffer with a lock, as io.BufferedWriter does: a forked child would
+//! wait for ever for a thread that held it. Called by: io.TextIOWrapper, which the application sees; `serve` at a request's end.
 use crate::exchange::{Exchange, Slot};
-use crate::fork;
 use crate::gil;
+use crate::streams::{restricted, unsupported};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyString};
-use std::os::fd::AsFd;
+use pyo3::types::{PyBytes, PyInt, PyString, PyTuple};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,20 +23,35 @@ pub const INFO: u16 = 6;
 /// A line without an end is cut here.
 const LONGEST_LINE: usize = 16 * 1024;
 
+/// Where a stream's bytes go.
+pub enum Target {
+    /// `wsgi.errors`: to the log of the request that this place serves.
+    Requests(Arc<Slot>),
+    /// `sys.stderr`: to the log of the request of whichever thread writes.
+    Thread,
+    /// `sys.stdout`: to descriptor 1.
+    Output,
+    /// `sys.stdout` with WSGIRestrictStdout: writing raises.
+    Refused,
+}
+
 /// The binary stream below the text stream.
 #[pyclass(frozen, module = "mod_wsgi", name = "Log")]
 pub struct Log {
-    /// `None`: the request of whichever thread writes.
-    slot: Option<Arc<Slot>>,
+    target: Target,
     name: &'static str,
     touched: AtomicBool,
 }
 
 /// Writes all of it to descriptor 2, which is droverd's pipe.
 pub fn write_plainly(bytes: &[u8]) {
+    write_all(rustix::stdio::stderr().as_fd(), bytes);
+}
+
+fn write_all(fd: BorrowedFd<'_>, bytes: &[u8]) {
     let mut rest = bytes;
     while !rest.is_empty() {
-        match drover_sys::write_once(rustix::stdio::stderr().as_fd(), rest) {
+        match drover_sys::write_once(fd, rest) {
             Ok(n) if n > 0 => rest = rest.get(n..).unwrap_or_default(),
             Err(drover_sys::Errno::INTR) => {}
             _ => return, // nobody reads it: droverd is gone, and so are we soon
@@ -55,9 +72,9 @@ pub fn log(py: Python<'_>, exchange: &Exchange, level: u16, text: &[u8]) {
 }
 
 impl Log {
-    /// For one request thread's requests, or (`None`) for whichever request the writing thread serves.
-    pub const fn new(slot: Option<Arc<Slot>>, name: &'static str) -> Self {
-        Self { slot, name, touched: AtomicBool::new(false) }
+    /// One that is called `name`.
+    pub const fn new(target: Target, name: &'static str) -> Self {
+        Self { target, name, touched: AtomicBool::new(false) }
     }
 
     /// Whether it was used since this was last asked.
@@ -65,17 +82,29 @@ impl Log {
         self.touched.load(Ordering::Relaxed) && self.touched.swap(false, Ordering::Relaxed)
     }
 
-    fn put(&self, py: Python<'_>, bytes: &[u8]) {
-        self.touched.store(true, Ordering::Relaxed);
-        let slot = self.slot.clone().or_else(Slot::mine);
-        let Some(exchange) = slot.filter(|_| !fork::is_child()).and_then(|slot| slot.exchange()) else {
-            py.detach(|| write_plainly(bytes));
-            return;
-        };
-        let whole = gather(&mut gil::lock(py, &exchange.partial), bytes);
-        if !whole.is_empty() {
-            log(py, &exchange, ERROR, &whole);
+    /// The request whose log takes what is written now; none in a forked child.
+    fn exchange(&self) -> Option<Arc<Exchange>> {
+        match &self.target {
+            Target::Requests(slot) => slot.exchange(),
+            Target::Thread => Slot::mine().and_then(|slot| slot.exchange()),
+            Target::Output | Target::Refused => None,
         }
+    }
+
+    fn put(&self, py: Python<'_>, bytes: &[u8]) -> PyResult<()> {
+        self.touched.store(true, Ordering::Relaxed);
+        match (&self.target, self.exchange()) {
+            (Target::Refused, _) => return Err(restricted(self.name)),
+            (Target::Output, _) => py.detach(|| write_all(rustix::stdio::stdout().as_fd(), bytes)),
+            (_, None) => py.detach(|| write_plainly(bytes)),
+            (_, Some(exchange)) => {
+                let whole = gather(&mut gil::lock(py, &exchange.partial), bytes);
+                if !whole.is_empty() {
+                    log(py, &exchange, ERROR, &whole);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -99,32 +128,18 @@ pub fn finish_line(py: Python<'_>, exchange: &Exchange) {
     }
 }
 
-/// The text stream that an application sees. Characters that UTF-8 cannot write are shown as escapes.
-pub fn text_stream<'py>(log: &Bound<'py, Log>) -> PyResult<Bound<'py, PyAny>> {
-    let py = log.py();
-    let options = PyDict::new(py);
-    options.set_item("encoding", "utf-8")?;
-    options.set_item("errors", "backslashreplace")?;
-    options.set_item("newline", "\n")?;
-    // Lines are gathered here, not there: then a crash loses nothing, and the end of a request finds the rest.
-    options.set_item("write_through", true)?;
-    py.import("io")?.getattr("TextIOWrapper")?.call((log,), Some(&options))
-}
-
 #[pymethods]
 impl Log {
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         if let Ok(bytes) = data.cast::<PyBytes>() {
-            self.put(py, bytes.as_bytes());
-            return Ok(bytes.as_bytes().len());
+            return self.put(py, bytes.as_bytes()).map(|()| bytes.as_bytes().len());
         }
         if data.is_instance_of::<PyString>() || data.is_instance_of::<PyInt>() {
             return Err(PyTypeError::new_err(format!("a bytes-like object is required, not '{}'", data.get_type().name()?)));
         }
         let bytes = py.get_type::<PyBytes>().call1((pyo3::types::PyMemoryView::from(data)?,))?;
         let bytes = bytes.cast::<PyBytes>()?;
-        self.put(py, bytes.as_bytes());
-        Ok(bytes.as_bytes().len())
+        self.put(py, bytes.as_bytes()).map(|()| bytes.as_bytes().len())
     }
 
     fn writelines(&self, py: Python<'_>, lines: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -136,7 +151,7 @@ impl Log {
 
     fn flush(&self, py: Python<'_>) {
         self.touched.store(true, Ordering::Relaxed);
-        if let Some(exchange) = self.slot.clone().or_else(Slot::mine).and_then(|slot| slot.exchange()) {
+        if let Some(exchange) = self.exchange() {
             finish_line(py, &exchange);
         }
     }
@@ -152,6 +167,17 @@ impl Log {
     #[getter]
     const fn name(&self) -> &'static str {
         self.name
+    }
+
+    #[getter]
+    const fn mode(&self) -> &'static str {
+        "wb"
+    }
+
+    /// There is no buffer of which this would be the raw stream.
+    #[getter]
+    const fn raw(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
     }
 
     const fn isatty(&self) -> bool {
@@ -170,7 +196,38 @@ impl Log {
         false
     }
 
-    fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
-        Err(PyErr::from_value(py.import("io")?.getattr("UnsupportedOperation")?.call1(("fileno",))?))
+    /// The group's log: a descriptor knows no request.
+    fn fileno(&self) -> PyResult<i32> {
+        match self.target {
+            Target::Requests(_) | Target::Thread => Ok(2),
+            Target::Output => Ok(1),
+            Target::Refused => Err(restricted(self.name)),
+        }
+    }
+
+    const fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, _exception: &Bound<'_, PyTuple>) {}
+
+    #[pyo3(signature = (*_arguments))]
+    fn read(&self, py: Python<'_>, _arguments: &Bound<'_, PyTuple>) -> PyResult<()> {
+        unsupported(py, "read")
+    }
+
+    #[pyo3(signature = (*_arguments))]
+    fn seek(&self, py: Python<'_>, _arguments: &Bound<'_, PyTuple>) -> PyResult<()> {
+        unsupported(py, "seek")
+    }
+
+    fn tell(&self, py: Python<'_>) -> PyResult<()> {
+        unsupported(py, "tell")
+    }
+
+    #[pyo3(signature = (*_arguments))]
+    fn truncate(&self, py: Python<'_>, _arguments: &Bound<'_, PyTuple>) -> PyResult<()> {
+        unsupported(py, "truncate")
     }
 }

@@ -3,6 +3,7 @@
 //! Responsible for: what several threads may want to know of a running request: the one that serves it, those the application
 //! gave its objects to, the monitor. Must never: be reachable after its end (a slot forgets it). Called by: nearly everybody.
 use crate::body::Body;
+use crate::fork;
 use crate::leader::Parker;
 use crate::native::ThreadClock;
 use crate::response::Response;
@@ -62,7 +63,7 @@ pub struct Slot {
     /// The thread's CPU clock.
     pub clock: OnceLock<ThreadClock>,
     /// The running request.
-    pub current: Arc<Mutex<Option<Arc<Exchange>>>>,
+    current: Mutex<Option<Arc<Exchange>>>,
     /// Where the thread sleeps when it is not needed.
     pub parker: Parker,
 }
@@ -79,7 +80,7 @@ impl Slot {
             since: AtomicU64::new(0),
             ident: OnceLock::new(),
             clock: OnceLock::new(),
-            current: Arc::default(),
+            current: Mutex::default(),
             parker: Parker::default(),
         }
     }
@@ -98,8 +99,12 @@ impl Slot {
         MINE.with(|mine| mine.borrow().clone())
     }
 
-    /// The running request. The lock is held for an instant only, never over a call of Python or a wait.
+    /// The running request; none in a forked child. The lock is held for an instant only, never over a call of Python or a wait, but
+    /// also by threads without the GIL.
     pub fn exchange(&self) -> Option<Arc<Exchange>> {
+        if fork::is_child() {
+            return None;
+        }
         self.current.lock().clone()
     }
 

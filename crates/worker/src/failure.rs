@@ -5,6 +5,7 @@ use crate::errors::{self, ERROR, INFO};
 use crate::exchange::Exchange;
 use crate::session;
 use drover_wire::frame::{Failure, Kind, MAX_FAIL};
+use drover_wire::text;
 use pyo3::exceptions::{PyOSError, PySystemExit};
 use pyo3::prelude::*;
 use std::sync::atomic::Ordering;
@@ -33,9 +34,7 @@ pub fn line(py: Python<'_>, error: &PyErr) -> String {
 
 /// Text as one line of bounded length.
 pub fn one_line(text: &str) -> String {
-    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_LINE).collect();
-    line.truncate(line.trim_end().len());
-    line
+    text::one_line(text, LONGEST_LINE)
 }
 
 /// What an exception that left the application means.
@@ -82,8 +81,9 @@ pub fn log_exception(py: Python<'_>, exchange: &Exchange, failure: Failure, erro
 /// Ends a request with a failure.
 pub fn fail(py: Python<'_>, exchange: &Exchange, failure: Failure, text: &str) {
     errors::finish_line(py, exchange);
-    let line = text.as_bytes();
-    let line = line.get(..MAX_FAIL).unwrap_or(line);
+    // A character has at most four bytes.
+    let line = text::one_line(text, MAX_FAIL / 4);
+    let line = line.as_bytes();
     let header = exchange.way.header(Kind::Fail, failure as u16, line.len());
     // Whoever does not read any more needs no reason either.
     let _ = exchange.way.send_last(py, &[&header, line], false);

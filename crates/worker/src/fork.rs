@@ -1,16 +1,22 @@
-//! What a child that the application forks must not do: speak for its parent.
+//! What a child that the application forks must not do: speak for its parent, or wait for its parent's threads.
 //!
-//! Responsible for: the child giving up queue, control socket and every way back, and dying of signals as any program. Must never: do
-//! so in a worker that a template forks. Called by: os.fork and `birth`, through os.register_at_fork.
+//! Responsible for: the child giving up queue, control socket and every reply socket, dying of signals as any program, and ending
+//! when the application's code returns. Must never: wait, allocate or take a lock in [`in_child`]; touch a worker that a template
+//! forks. Called by: the C library's fork(), through pthread_atfork; whoever calls the application's code.
 //!
-//! What a child takes away is locked before the fork: a lock that another thread held at that moment would stay locked in the child.
-use crate::exchange::Exchange;
+//! The child has one thread. A lock that another thread of the parent held at the fork stays locked in the child, and unlocking one
+//! that had waiters may wait in parking_lot's table. So [`is_child`] is asked before any lock that a thread may hold without the
+//! GIL: in `way`, `exchange` (Slot), `input`, `session`. All other locks are held only with the GIL, which the forking thread has.
+use crate::errors;
+use crate::failure;
+use crate::messages::Code;
 use crate::native;
-use crate::way::Out;
+use crate::reply;
 use crate::worker::Worker;
-use parking_lot::{ArcMutexGuard, RawMutex};
-use std::cell::RefCell;
-use std::os::fd::{AsRawFd, OwnedFd};
+use drover_sys::Errno;
+use pyo3::exceptions::PySystemExit;
+use pyo3::prelude::*;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -23,29 +29,9 @@ static TEMPLATE: [AtomicI32; 2] = [const { AtomicI32::new(-1) }; 2];
 /// The fork that goes on now makes a worker.
 static BIRTH: AtomicBool = AtomicBool::new(false);
 
-/// A request thread's place, and what its request sends on, unless another thread is sending and waits for httpd just then: that socket
-/// stays open in the child, unused.
-type Held = (ArcMutexGuard<RawMutex, Option<Arc<Exchange>>>, Option<ArcMutexGuard<RawMutex, Out>>);
-
-thread_local! {
-    /// What the forking thread holds, in the parent and in the child.
-    static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Runs before a fork.
-pub fn before() {
-    let Some(worker) = WORKER.get().filter(|_| !is_child()) else { return };
-    let hold = |slot: &Arc<crate::exchange::Slot>| {
-        let current = slot.current.lock_arc();
-        let way = current.as_ref().and_then(|exchange| exchange.way.hold());
-        (current, way)
-    };
-    HELD.with(|held| held.borrow_mut().extend(worker.slots.iter().map(hold)));
-}
-
-/// Runs in the parent, after a fork or when it has failed.
-pub fn in_parent() {
-    drop(HELD.take());
+/// From now on [`in_child`] runs in each forked child, before anything else does.
+pub fn watch() -> Result<(), Errno> {
+    native::at_fork(in_child)
 }
 
 /// Remembers what a child of a template has to give up; -1: this is no template any more.
@@ -71,27 +57,52 @@ pub fn remember(worker: &Arc<Worker>) {
     let _ = WORKER.set(Arc::clone(worker));
 }
 
-/// Runs in the child. The descriptors keep their numbers, as other code thinks to own them, but lead nowhere.
-pub fn in_child() {
-    if BIRTH.load(Ordering::Relaxed) {
-        return in_parent();
+/// Runs in the child. The descriptors keep their numbers, as other code thinks to own them, but lead nowhere. A child's child has
+/// nothing to give up: the numbers may belong to the application by then.
+extern "C" fn in_child() {
+    if BIRTH.load(Ordering::Relaxed) || CHILD.swap(true, Ordering::Relaxed) {
+        return;
     }
-    for place in &TEMPLATE {
-        let fd = place.load(Ordering::Relaxed);
-        if fd >= 0 {
-            native::neutralise(fd);
-        }
-    }
-    CHILD.store(true, Ordering::Relaxed);
     native::default_signals();
-    let Some(worker) = WORKER.get() else { return };
-    for fd in worker.descriptors() {
-        native::neutralise(fd.as_raw_fd());
+    let Some(nowhere) = native::Nowhere::open() else { return };
+    let numbers = TEMPLATE.iter().map(|place| place.load(Ordering::Relaxed)).chain([native::bell()]);
+    numbers.filter(|fd| *fd >= 0).for_each(|fd| nowhere.replace(fd));
+    if let Some(worker) = WORKER.get() {
+        worker.descriptors().iter().for_each(|fd| nowhere.replace(fd.as_fd().as_raw_fd()));
     }
-    for (_, way) in &mut HELD.take() {
-        if let Some(fd) = way.as_mut().and_then(|out| out.abandon()) {
-            let fd: &OwnedFd = &fd;
-            native::neutralise(fd.as_raw_fd());
-        }
+    reply::for_each_open(|fd| nowhere.replace(fd));
+}
+
+/// Gives back what the application's code came to, in the process that called it. A child that the application forked in there ends
+/// here: it has no request, and no queue to take one from.
+pub fn parent_only<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<T> {
+    if is_child() {
+        end_child(py, result.as_ref().err());
     }
+    result
+}
+
+/// Ends a forked child as an interpreter would end, but without flushing or calling what the parent registered for its own end.
+fn end_child(py: Python<'_>, error: Option<&PyErr>) -> ! {
+    let Some(error) = error else {
+        let pid = rustix::process::getpid().as_raw_pid();
+        let line = format!(
+            "{}: a child process that the application forked (pid {pid}) returned from the application's code and was ended; only its parent responds",
+            Code::ChildReturned
+        );
+        errors::write_plainly(format!("{line}\n").as_bytes());
+        native::leave(0);
+    };
+    if !error.is_instance_of::<PySystemExit>(py) {
+        errors::write_plainly(failure::traceback(py, error).as_bytes());
+        native::leave(1);
+    }
+    // sys.exit: None is success, a number the status, anything else is shown.
+    let code = error.value(py).getattr("code").ok().filter(|code| !code.is_none());
+    let Some(code) = code else { native::leave(0) };
+    if let Ok(status) = code.extract::<i32>() {
+        native::leave(status);
+    }
+    errors::write_plainly(format!("{}\n", code.str().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()).as_bytes());
+    native::leave(1)
 }

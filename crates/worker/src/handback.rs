@@ -5,6 +5,8 @@ use crate::errors::{self, ERROR};
 use crate::exchange::Exchange;
 use crate::failure;
 use crate::fast;
+use crate::fork;
+use crate::reply::ReplySocket;
 use crate::scripts;
 use crate::worker::Worker;
 use drover_wire::control::FromWorker;
@@ -40,6 +42,7 @@ fn asks(py: Python<'_>, exchange: &Exchange, module: &Bound<'_, PyDict>) -> bool
     }
     let Some(callback) = item(intern!(py, "reload_required")) else { return false };
     let asked = fast::path(py, &exchange.script.path).and_then(|resource| callback.call1((resource,))).and_then(|said| said.is_truthy());
+    let asked = fork::parent_only(py, asked);
     asked.unwrap_or_else(|e| {
         errors::log(py, exchange, ERROR, failure::traceback(py, &e).as_bytes());
         false
@@ -47,7 +50,7 @@ fn asks(py: Python<'_>, exchange: &Exchange, module: &Bound<'_, PyDict>) -> bool
 }
 
 /// Gives the request to droverd. False: it has to be served here.
-pub fn give(worker: &Worker, exchange: &Exchange, message: &[u8], way: &OwnedFd, fds: &[OwnedFd]) -> bool {
+pub fn give(worker: &Worker, exchange: &Exchange, message: &[u8], way: &ReplySocket, fds: &[OwnedFd]) -> bool {
     let mtime_us = exchange.prefix.script_mtime_us;
     let changed = |request: &[u8]| FromWorker::Changed { path: exchange.script.path.clone(), mtime_us, request: request.to_vec() };
     let with: Vec<BorrowedFd<'_>> = std::iter::once(way.as_fd()).chain(fds.iter().map(AsFd::as_fd)).collect();

@@ -2,6 +2,7 @@
 //!
 //! Responsible for: calling them. Must never: know what they do. Called by: `template` (before a fork), `process` (in each worker before
 //! it says that it has loaded), `scripts` (for what a script brings that is imported later).
+use crate::fork;
 use pyo3::prelude::*;
 
 /// From now on the functions for each worker are kept for the workers.
@@ -11,10 +12,10 @@ pub fn is_template(py: Python<'_>, is: bool) -> PyResult<()> {
 
 /// Before a fork, the function that was registered last first.
 pub fn before_fork(py: Python<'_>) -> PyResult<()> {
-    py.import("mod_drover")?.call_method0("_run_before_fork").map(drop)
+    fork::parent_only(py, py.import("mod_drover")?.call_method0("_run_before_fork").map(drop))
 }
 
 /// In a worker: those functions that have not run in it yet. In a template nothing.
 pub fn after_fork(py: Python<'_>) -> PyResult<()> {
-    py.import("mod_drover")?.call_method0("_run_after_fork").map(drop)
+    fork::parent_only(py, py.import("mod_drover")?.call_method0("_run_after_fork").map(drop))
 }

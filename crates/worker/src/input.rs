@@ -4,11 +4,12 @@
 //! GIL held. Called by: the application.
 use crate::body::{Body, Broken, Fill};
 use crate::exchange::Exchange;
+use crate::fork;
 use crate::gil;
 use drover_sys::clock;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_wire::frame::{BodyFailure, Kind};
-use drover_wire::request::SESSIONS;
+use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, SESSIONS};
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyConnectionResetError, PyOSError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
@@ -24,6 +25,8 @@ const LOOK_AGAIN_NS: u64 = 100_000_000;
 pub struct Input {
     /// `None`: the request has no body.
     body: Option<Arc<Mutex<Body>>>,
+    /// All of it came with the message. If not, a thread may hold the body's lock without the GIL.
+    whole: bool,
     /// Not kept alive by an application that keeps this object.
     exchange: Weak<Exchange>,
 }
@@ -31,17 +34,23 @@ pub struct Input {
 impl Input {
     /// The input of a request without a body; one serves for all of them.
     pub const fn empty() -> Self {
-        Self { body: None, exchange: Weak::new() }
+        Self { body: None, whole: true, exchange: Weak::new() }
     }
 
     /// The input of a request.
     pub fn new(exchange: &Arc<Exchange>) -> Self {
-        Self { body: exchange.body.clone(), exchange: Arc::downgrade(exchange) }
+        let whole = exchange.prefix.flags & (BODY_FOLLOWS | BODY_ON_DEMAND) == 0;
+        Self { body: exchange.body.clone(), whole, exchange: Arc::downgrade(exchange) }
     }
 
     /// Gives bytes to `want` until it has enough, which it says by using fewer than it was given, or the body ends.
     fn each(&self, py: Python<'_>, mut want: impl FnMut(&[u8]) -> (usize, bool)) -> PyResult<()> {
         let Some(body) = &self.body else { return Ok(()) };
+        if !self.whole && fork::is_child() {
+            return Err(PyOSError::new_err(
+                "wsgi.input read in a forked child process: only the process that took the request receives its body",
+            ));
+        }
         loop {
             let mut locked = gil::lock(py, body);
             match locked.fill() {

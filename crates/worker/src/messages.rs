@@ -34,6 +34,8 @@ codes! {
     /// A request thread ended because of an error inside mod_drover; the lines before it have the reason. Running requests are
     /// finished and the process is replaced. This is a fault of mod_drover: report it with those lines.
     ThreadLost = 407;
+    /// The application forked (`os.fork`), and the child returned from the application's code instead of calling `os._exit`. The child was ended: it has neither the request nor the queue. The response comes from its parent alone. A child that calls `sys.exit` ends in silence.
+    ChildReturned = 410;
 }
 
 impl fmt::Display for Code {

@@ -2,6 +2,7 @@
 //!
 //! Responsible for: every unsafe call of this crate that is not Python's. Must never: know a request. Called by: `process`,
 //! `monitor`, `control`, `shutdown`, `fork`.
+use drover_sys::Errno;
 use rustix::process::Signal;
 use std::ffi::{CStr, CString, c_int};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -75,6 +76,11 @@ pub fn signals_that_came() -> (bool, bool) {
     (came & GO != 0, came & CPU_TIME != 0)
 }
 
+/// The event counter that signals ring, or -1.
+pub fn bell() -> RawFd {
+    BELL.load(Ordering::Relaxed)
+}
+
 /// From now on SIGINT, SIGTERM, SIGUSR1 and SIGXCPU make the event counter `bell` readable. They are handled, not blocked, because a
 /// program that the application starts would inherit a blocked signal and could not be ended.
 pub fn ring_on_signals(bell: RawFd) {
@@ -91,11 +97,28 @@ pub fn ring_on_signals(bell: RawFd) {
     }
 }
 
-/// In a forked child: the signals that we had taken do what they do in any program.
+/// In a forked child: the signals that we still handle do what they do in any program.
 pub fn default_signals() {
     for signal in TAKEN {
-        // SAFETY: SIG_DFL installs no function.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: a zeroed sigaction is valid and the pointer is to a local; SIG_DFL installs no function. Both are
+        // async-signal-safe.
+        unsafe {
+            let mut now: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, std::ptr::null(), &raw mut now);
+            if now.sa_sigaction == ring as *const () as libc::sighandler_t {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+    }
+}
+
+/// Has `in_child` called in each process that fork() makes, in its only thread, before fork() returns there.
+pub fn at_fork(in_child: extern "C" fn()) -> Result<(), Errno> {
+    // SAFETY: a function of the right type that lives as long as this library, which an interpreter never unloads. What it may do in
+    // the child of a process with threads is its own duty.
+    match unsafe { libc::pthread_atfork(None, None, Some(in_child)) } {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw_os_error(errno)),
     }
 }
 
@@ -117,15 +140,33 @@ pub fn adopt(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// In a forked child: `fd` becomes /dev/null, whoever still thinks to own it.
-pub fn neutralise(fd: RawFd) {
-    // SAFETY: plain system calls on numbers and a static string; the child of a fork has this one thread.
-    unsafe {
-        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
-        if null >= 0 {
-            libc::dup3(null, fd, libc::O_CLOEXEC);
-            libc::close(null);
-        }
+/// A file that leads nowhere, for a forked child. All calls are async-signal-safe.
+pub struct Nowhere(c_int);
+
+impl Nowhere {
+    /// Opens one: /dev/null, or a file in memory where a root directory of its own (`chroot=`) has none.
+    pub fn open() -> Option<Self> {
+        // SAFETY: plain system calls on constant strings.
+        let fd = unsafe {
+            match libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) {
+                -1 => libc::memfd_create(c"nowhere".as_ptr(), libc::MFD_CLOEXEC),
+                fd => fd,
+            }
+        };
+        (fd >= 0).then_some(Self(fd))
+    }
+
+    /// Makes `fd` lead here, whoever still thinks to own it.
+    pub fn replace(&self, fd: RawFd) {
+        // SAFETY: a plain system call on numbers; the child of a fork has this one thread.
+        unsafe { libc::dup3(self.0, fd, libc::O_CLOEXEC) };
+    }
+}
+
+impl Drop for Nowhere {
+    fn drop(&mut self) {
+        // SAFETY: `open` has made it and nobody else knows the number.
+        unsafe { libc::close(self.0) };
     }
 }
 

@@ -16,6 +16,7 @@ use crate::native;
 use crate::scripts::{Found, Scripts};
 use crate::setup::{MOD_WSGI_VERSION, set_up};
 use crate::shutdown;
+use crate::streams;
 use crate::template;
 use crate::threads::{self, Importing, ThreadError};
 use crate::watchdog;
@@ -25,12 +26,16 @@ use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_wire::VERSION;
 use drover_wire::control::{FromWorker, Loaded, MAX_CONTROL, ToWorker, WorkerConfig};
 use drover_wire::frame::Failure;
+use drover_wire::text;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Bytes of what droverd is told of a start that failed.
+pub const LONGEST_REASON: usize = 32 * 1024;
 
 /// The whole life of a worker. Does not return.
 pub fn run(py: Python<'_>, control: RawFd, queue: RawFd, tokens: RawFd) -> PyResult<()> {
@@ -146,7 +151,7 @@ pub fn system(e: drover_sys::Errno) -> PyErr {
 
 /// Tells droverd why there will be no worker, and goes.
 pub fn refuse(control: &Control, why: &str) -> ! {
-    let why = String::from_utf8_lossy(why.as_bytes().get(..32 * 1024).unwrap_or(why.as_bytes()));
+    let why = text::end(why, LONGEST_REASON);
     // droverd logs it. If it does not take it, it sees the end of this process.
     if control.insist(&FromWorker::SetupFailed(why.clone().into_owned())).is_err() {
         errors::write_plainly(format!("{}: {}\n", Code::SetupFailed, why.trim_end()).as_bytes());
@@ -167,12 +172,7 @@ pub fn load(py: Python<'_>, config: &WorkerConfig, scripts: &Scripts) -> Vec<Loa
                 let text = || format!("{} has no callable '{name}'", String::from_utf8_lossy(&script.path));
                 (mtime_us, missing.then(|| (Failure::NoCallable as u16, text())))
             }
-            Found::Broken { broken, .. } => {
-                let text = &broken.text;
-                // The end of a traceback says more than its beginning.
-                let end = text.as_bytes().get(text.len().saturating_sub(room)..).unwrap_or_default();
-                (broken.mtime_us, Some((broken.failure as u16, String::from_utf8_lossy(end).into_owned())))
-            }
+            Found::Broken { broken, .. } => (broken.mtime_us, Some((broken.failure as u16, text::end(&broken.text, room).into_owned()))),
         };
         report.push(Loaded { script: script.clone(), mtime_us, failure });
     }
@@ -199,7 +199,7 @@ fn wait(py: Python<'_>, worker: &Worker, wake: &OwnedFd, done: impl Fn() -> bool
         });
         let _ = rustix::io::read(&worker.news, &mut scratch);
         let _ = rustix::io::read(wake, &mut scratch);
-        if let Err(e) = py.check_signals() {
+        if let Err(e) = fork::parent_only(py, py.check_signals()) {
             errors::write_plainly(failure::traceback(py, &e).as_bytes());
         }
     }
@@ -214,7 +214,7 @@ pub fn template<'py>(py: Python<'py>, worker: &Worker, index: usize, log: &Bound
     t.set_item("wsgi.multithread", c.threads > 1)?;
     t.set_item("wsgi.multiprocess", c.multiprocess)?;
     t.set_item("wsgi.run_once", c.threads == 1 && c.options.maximum_requests == Some(1))?;
-    t.set_item("wsgi.errors", errors::text_stream(log)?)?;
+    t.set_item("wsgi.errors", streams::errors(log)?)?;
     t.set_item("wsgi.input", Bound::new(py, Input::empty())?)?;
     t.set_item("wsgi.input_terminated", true)?;
     t.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;

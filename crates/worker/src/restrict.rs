@@ -1,25 +1,11 @@
-//! The objects of WSGIRestrictStdin, WSGIRestrictStdout and WSGIRestrictSignal.
+//! The object of WSGIRestrictSignal.
 //!
-//! Responsible for: saying who forbids what. Called by: `process`, which puts them in their places.
+//! Responsible for: saying what forbids a signal handler. Must never: forbid one in a forked child. Called by: `setup`, which puts it
+//! in its place.
 use crate::errors;
 use crate::fork;
-use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-
-/// A stream that may not be used.
-#[pyclass(frozen, module = "mod_wsgi", name = "Restricted")]
-pub struct Restricted {
-    /// Its name.
-    pub name: &'static str,
-}
-
-#[pymethods]
-impl Restricted {
-    fn __getattribute__(&self, _name: &Bound<'_, PyAny>) -> PyResult<()> {
-        Err(PyOSError::new_err(format!("{} access restricted by mod_wsgi", self.name)))
-    }
-}
 
 /// Stands for signal.signal.
 #[pyclass(frozen, module = "mod_wsgi", name = "SignalIntercept")]

@@ -3,6 +3,7 @@
 //! Responsible for: one import at a time and per script, the others waiting for that script only. Must never: reload (a changed
 //! file needs a new process). Called by: `process` (at the start), `serve`, `control` (Keep).
 use crate::failure;
+use crate::fork;
 use crate::hooks;
 use drover_wire::frame::Failure;
 use parking_lot::{Condvar, Mutex};
@@ -150,7 +151,7 @@ impl Script {
         }
         // Before the file is read: a change while it is read shows later.
         let mtime_us = mtime_us(&self.path);
-        let imported = import(py, &self.path, &self.key, mtime_us);
+        let imported = fork::parent_only(py, import(py, &self.path, &self.key, mtime_us));
         // At the start the caller does so when all scripts are there.
         let imported = if start { imported } else { imported.and_then(|module| hooks::after_fork(py).map(|()| module)) };
         let (state, found) = match imported {

@@ -16,11 +16,12 @@ use crate::input::Input;
 use crate::interrupt::Running;
 use crate::messages::Code;
 use crate::monitor;
-use crate::native;
+use crate::reply::ReplySocket;
 use crate::response::Response;
 use crate::scripts::{Found, Script};
 use crate::session::{self, Ahead, Sessions};
 use crate::start::StartResponse;
+use crate::streams;
 use crate::way::Way;
 use crate::worker::Worker;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
@@ -103,9 +104,6 @@ impl Server {
                     self.worker.leadership.running(me);
                     self.serve(py, buffer.get(..n).unwrap_or_default(), &mut fds);
                     fds.clear();
-                    if fork::is_child() {
-                        native::leave(0); // the application forked, and the child came back here
-                    }
                     monitor::ended(&self.worker);
                 }
             }
@@ -164,7 +162,7 @@ impl Server {
         if fds.is_empty() {
             return self.lost(py, "a request came without its way back");
         }
-        let way = Arc::new(fds.remove(0)); // a memory file, now first, is still needed for a handback
+        let way = Arc::new(ReplySocket::new(fds.remove(0))); // a memory file, now first, is still needed for a handback
         let waited = if prefix.queued_at == 0 { 0 } else { now.saturating_sub(prefix.queued_at) };
         self.worker.count(waited, prefix.flags & UNCOUNTED == 0);
         if waited > LONG_WAIT_NS && has_hung_up(&way) {
@@ -183,17 +181,19 @@ impl Server {
         self.slot.begin(&exchange, now);
         monitor::begun(&self.worker, &self.slot, now);
         self.answer(py, &exchange, way, &payload, message, fds, Timing { now, waited });
+        // Most forked children have ended where the application's code was called. This ends the rest, before locks are taken.
+        let _ = fork::parent_only(py, Ok(()));
         if let Some(body) = &exchange.body {
             gil::lock(py, body).close();
         }
-        exchange.sessions.end(py);
         exchange.way.close(py);
+        exchange.sessions.end(py);
         self.slot.end();
         self.repair_errors(py);
     }
 
     /// The request as its threads share it.
-    fn exchange(&self, prefix: Prefix, payload: &Payload<'_>, way: &Arc<OwnedFd>, ahead: Option<Ahead>) -> Arc<Exchange> {
+    fn exchange(&self, prefix: Prefix, payload: &Payload<'_>, way: &Arc<ReplySocket>, ahead: Option<Ahead>) -> Arc<Exchange> {
         let script = match &self.last {
             Some(last) if *last.script.path == *payload.script => Arc::clone(&last.script),
             _ => self.worker.scripts.find(payload.script),
@@ -227,7 +227,7 @@ impl Server {
         &mut self,
         py: Python<'_>,
         exchange: &Arc<Exchange>,
-        way: Arc<OwnedFd>,
+        way: Arc<ReplySocket>,
         payload: &Payload<'_>,
         message: &[u8],
         fds: &[OwnedFd],
@@ -346,7 +346,7 @@ impl Server {
     fn repair_errors(&self, py: Python<'_>) {
         let log = self.errors.bind(py);
         if log.get().was_touched() && !self.environs.has_sound_errors(py) {
-            let repaired = errors::text_stream(log).and_then(|stream| self.environs.set(py, "wsgi.errors", &stream));
+            let repaired = streams::errors(log).and_then(|stream| self.environs.set(py, "wsgi.errors", &stream));
             if let Err(e) = repaired {
                 self.lost(py, &failure::line(py, &e));
             }
@@ -391,7 +391,7 @@ fn open<'a>(message: &'a [u8], fds: &[OwnedFd], file: &'a mut Vec<u8>) -> Result
 }
 
 /// Whether httpd has closed its end.
-fn has_hung_up(way: &OwnedFd) -> bool {
+fn has_hung_up(way: &ReplySocket) -> bool {
     let mut fds = [PollFd::new(way, PollFlags::RDHUP)];
     matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)
 }

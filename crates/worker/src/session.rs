@@ -108,8 +108,11 @@ impl Sessions {
         self.talk.try_lock().is_some_and(|talk| talk.alone.as_ref().is_none_or(Body::is_empty))
     }
 
-    /// The request is over.
+    /// The request is over, and its way closed.
     pub fn end(&self, py: Python<'_>) {
+        if let Some(mut talk) = self.talk.try_lock() {
+            talk.alone = None; // else the thread that awaits an answer does so
+        }
         let object = gil::lock(py, &self.object).take();
         drop(object);
     }
@@ -221,7 +224,11 @@ impl Exchange {
             Some(body) => body,
             None => talk.alone.get_or_insert_with(|| Body::bare(self.prefix.number, Some(socket))),
         };
-        match py.detach(|| reader.answer()) {
+        let answer = py.detach(|| reader.answer());
+        if self.way.socket(py).is_none() {
+            talk.alone = None; // the request has ended meanwhile
+        }
+        match answer {
             Ok((code, payload)) => Ok((Status::from_code(code), payload)),
             Err(Broken::Over) => Err(Unanswered::Over),
             Err(Broken::Lost | Broken::Told(_)) => Err(Unanswered::Lost),
@@ -238,8 +245,12 @@ pub struct SessionCalls {
 
 impl SessionCalls {
     fn exchange(&self) -> PyResult<Arc<Exchange>> {
-        let exchange = if fork::is_child() { None } else { self.exchange.upgrade() };
-        exchange.ok_or_else(|| PyRuntimeError::new_err("the session is used after the end of its request"))
+        if fork::is_child() {
+            return Err(PyRuntimeError::new_err(
+                "the session is used in a forked child process: only the process that took the request can",
+            ));
+        }
+        self.exchange.upgrade().ok_or_else(|| PyRuntimeError::new_err("the session is used after the end of its request"))
     }
 
     fn ask(&self, py: Python<'_>, request: &Request<'_>) -> PyResult<Vec<u8>> {

@@ -2,16 +2,17 @@
 //!
 //! Responsible for: streams, sys.path, names, hooks, before any script runs. Must never: import a script. Called by: `process` and
 //! `template`, once in a process that was not forked.
-use crate::errors::{self, Log};
+use crate::errors;
 use crate::fork;
 use crate::messages::Code;
 use crate::native;
 use crate::process::system;
-use crate::restrict::{Restricted, SignalIntercept};
+use crate::restrict::SignalIntercept;
+use crate::streams;
 use crate::threads::{self, request_stack};
 use drover_wire::control::WorkerConfig;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
+use pyo3::types::{PyBytes, PyList};
 use std::ffi::CString;
 
 /// The mod_wsgi whose Python API ours follows; `mod_wsgi.version` says it.
@@ -57,27 +58,7 @@ pub fn set_up(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     let faulthandler = py.import("faulthandler")?;
     faulthandler.call_method1("enable", (2,))?;
     faulthandler.call_method1("register", (drover_sys::signals::dump().as_raw(), 2, true, false))?;
-    let hooks = PyDict::new(py);
-    hooks.set_item("before", pyo3::wrap_pyfunction!(before_fork, py)?)?;
-    hooks.set_item("after_in_parent", pyo3::wrap_pyfunction!(in_parent, py)?)?;
-    hooks.set_item("after_in_child", pyo3::wrap_pyfunction!(in_child, py)?)?;
-    py.import("os")?.getattr("register_at_fork")?.call((), Some(&hooks))?;
-    Ok(())
-}
-
-#[pyfunction]
-fn before_fork() {
-    fork::before();
-}
-
-#[pyfunction]
-fn in_parent() {
-    fork::in_parent();
-}
-
-#[pyfunction]
-fn in_child() {
-    fork::in_child();
+    fork::watch().map_err(system)
 }
 
 fn warn(what: &str) {
@@ -85,26 +66,12 @@ fn warn(what: &str) {
 }
 
 fn set_streams(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
-    let sys = py.import("sys")?;
     let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
         // A root directory of its own (chroot=) need not have it.
         .or_else(|_| rustix::fs::memfd_create("nothing", rustix::fs::MemfdFlags::CLOEXEC))
         .map_err(system)?;
     rustix::stdio::dup2_stdin(&null).map_err(system)?;
-    if config.options.restrict_stdin {
-        sys.setattr("stdin", Bound::new(py, Restricted { name: "sys.stdin" })?)?;
-    }
-    let stdout = sys.getattr("stdout")?;
-    if config.options.restrict_stdout {
-        sys.setattr("stdout", Bound::new(py, Restricted { name: "sys.stdout" })?)?;
-    } else if !stdout.is_none() {
-        let how = PyDict::new(py);
-        how.set_item("line_buffering", true)?;
-        how.set_item("errors", "backslashreplace")?;
-        stdout.call_method("reconfigure", (), Some(&how))?;
-    }
-    let log = Bound::new(py, Log::new(None, "<stderr>"))?;
-    sys.setattr("stderr", errors::text_stream(&log)?)
+    streams::set_up(py, config.options.restrict_stdin, config.options.restrict_stdout)
 }
 
 /// sys.path: the home directory, then each directory of python-path with what its .pth files name, then what was there.

@@ -10,6 +10,7 @@
 use crate::errors;
 use crate::failure;
 use crate::fast;
+use crate::fork;
 use crate::messages::Code;
 use crate::native;
 use crate::threads;
@@ -160,7 +161,7 @@ fn say_forced(what: &str) {
 }
 
 fn report(py: Python<'_>, result: PyResult<()>) {
-    if let Err(e) = result {
+    if let Err(e) = fork::parent_only(py, result) {
         errors::write_plainly(failure::traceback(py, &e).as_bytes());
     }
 }

@@ -3,6 +3,7 @@
 //! Responsible for: PEP 3333's rules of the order of calls, and both being inert once the request is over. Called by: the
 //! application.
 use crate::exchange::Exchange;
+use crate::fork;
 use crate::gil;
 use crate::headers;
 use crate::response::Trouble;
@@ -76,6 +77,11 @@ impl StartResponse {
 
     #[pyo3(signature = (data, /))]
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        if fork::is_child() {
+            return Err(PyRuntimeError::new_err(
+                "write() called in a forked child process: only the process that took the request responds",
+            ));
+        }
         let exchange = self.exchange(py, "write")?;
         let Ok(data) = data.cast::<PyBytes>() else {
             let name = data.get_type().name()?;

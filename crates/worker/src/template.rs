@@ -9,12 +9,13 @@ use crate::failure;
 use crate::fork;
 use crate::hooks;
 use crate::native;
-use crate::process::{hear_start, hello, live, load, refuse};
+use crate::process::{LONGEST_REASON, hear_start, hello, live, load, refuse};
 use crate::scripts::Scripts;
 use crate::setup::set_up;
 use crate::threads;
 use crate::worker::Queue;
 use drover_wire::control::{FromWorker, ToWorker, WorkerConfig, encode};
+use drover_wire::text;
 use pyo3::prelude::*;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -88,7 +89,7 @@ fn divide(py: Python<'_>, hello: &[u8], fds: Vec<OwnedFd>) -> Option<Control> {
             },
         },
     };
-    let why = String::from_utf8_lossy(why.as_bytes().get(..32 * 1024).unwrap_or(why.as_bytes())).into_owned();
+    let why = text::end(&why, LONGEST_REASON).into_owned();
     // If droverd does not take it, it sees that the socket is closed.
     let _ = Control::new(control).insist(&FromWorker::SetupFailed(why));
     None

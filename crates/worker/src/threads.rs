@@ -2,7 +2,7 @@
 //!
 //! Responsible for: each thread having a stack that suffices; request threads that Python knows and that wait for work before the
 //! worker says that it is ready. Must never: report a worker whose threads do not run. Called by: `process`, and who needs a helper.
-use crate::errors::{self, Log};
+use crate::errors::{self, Log, Target};
 use crate::failure;
 use crate::messages::Code;
 use crate::process::template;
@@ -112,7 +112,7 @@ pub fn start_requests(py: Python<'_>, worker: &Arc<Worker>) -> Result<(), Thread
     let timeout = py.import("mod_wsgi").and_then(|m| m.getattr("RequestTimeout")).map_err(ThreadError::Python)?;
     let stack = request_stack(worker.config.options.stack_size);
     for slot in &worker.slots {
-        let log = Bound::new(py, Log::new(Some(Arc::clone(slot)), "<wsgi.errors>")).map_err(ThreadError::Python)?;
+        let log = Bound::new(py, Log::new(Target::Requests(Arc::clone(slot)), "<wsgi.errors>")).map_err(ThreadError::Python)?;
         let template = template(py, worker, slot.index, &log).map_err(ThreadError::Python)?;
         let server = Server::new(py, Arc::clone(worker), Arc::clone(slot), &template, log.unbind(), timeout.clone().unbind());
         let name = format!("mod_drover-{}", slot.index);

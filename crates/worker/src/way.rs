@@ -3,20 +3,19 @@
 //! Responsible for: frames of several threads never mixing, a slow reader never being waited for with the GIL held, and nothing
 //! being sent once the request is over. Must never: know what a response is. Called by: `response`, `errors`, `input`,
 //! `session`, `failure`, `monitor`.
+use crate::fork;
 use crate::gil;
+use crate::reply::ReplySocket;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{Errno, channel};
 use drover_wire::frame::{Failure, HEADER, Header, Kind, MAX_LOG};
-use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
+use parking_lot::Mutex;
 use pyo3::Python;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Most pieces that go out with one system call.
 const PIECES: usize = 8;
-/// A send that waits for nobody is over by then.
-const HOLD: Duration = Duration::from_millis(1);
 
 /// Nobody reads the answer any more, or the request is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,31 +25,25 @@ pub struct Gone;
 #[derive(Debug)]
 pub struct Way {
     number: u32,
-    out: Arc<Mutex<Out>>,
+    /// Held by whoever sends, also while that waits for httpd, and by threads without the GIL: not to be touched in a forked child.
+    out: Mutex<Out>,
 }
 
-/// What a way sends on. Held over a fork, so that the child can take it away.
+/// What a way sends on.
 #[derive(Debug)]
-pub struct Out {
+struct Out {
     /// `None` from the end of the request on.
-    fd: Option<Arc<OwnedFd>>,
+    fd: Option<Arc<ReplySocket>>,
     /// Something of the answer has been sent.
     begun: bool,
     /// httpd does not read any more.
     gone: bool,
 }
 
-impl Out {
-    /// In a forked child: takes the descriptor away, for it to be neutralised.
-    pub fn abandon(&mut self) -> Option<Arc<OwnedFd>> {
-        self.fd.take()
-    }
-}
-
 impl Way {
     /// For request `number`.
-    pub fn new(number: u32, fd: Arc<OwnedFd>) -> Self {
-        Self { number, out: Arc::new(Mutex::new(Out { fd: Some(fd), begun: false, gone: false })) }
+    pub const fn new(number: u32, fd: Arc<ReplySocket>) -> Self {
+        Self { number, out: Mutex::new(Out { fd: Some(fd), begun: false, gone: false }) }
     }
 
     /// A frame's header for this request.
@@ -96,6 +89,9 @@ impl Way {
     /// Tells httpd that the request will not be answered, unless its answer has begun (that is cut when the process ends). Takes neither
     /// the GIL nor a wait.
     pub fn give_up(&self, why: &str) {
+        if fork::is_child() {
+            return;
+        }
         let Some(mut out) = self.out.try_lock() else { return }; // somebody is sending right now
         let Some(fd) = out.fd.clone().filter(|_| !out.begun && !out.gone) else { return };
         let _ = channel::send(&*fd, &[&self.header(Kind::Fail, Failure::Timeout as u16, why.len()), why.as_bytes()], &[], false);
@@ -103,6 +99,9 @@ impl Way {
     }
 
     fn tell(&self, kind: Kind) {
+        if fork::is_child() {
+            return;
+        }
         let Some(mut out) = self.out.try_lock() else { return }; // somebody is sending right now
         let Some(fd) = out.fd.clone().filter(|_| !out.begun && !out.gone) else { return };
         if let Ok(n) = channel::send(&*fd, &[&self.header(kind, 0, 0)], &[], false) {
@@ -111,27 +110,26 @@ impl Way {
     }
 
     /// The socket itself, `None` once the request is over.
-    pub fn socket(&self, py: Python<'_>) -> Option<Arc<OwnedFd>> {
+    pub fn socket(&self, py: Python<'_>) -> Option<Arc<ReplySocket>> {
+        if fork::is_child() {
+            return None;
+        }
         gil::lock(py, &self.out).fd.clone()
-    }
-
-    /// Whether httpd has stopped reading.
-    pub fn is_gone(&self, py: Python<'_>) -> bool {
-        gil::lock(py, &self.out).gone
     }
 
     /// From now on nothing is sent.
     pub fn close(&self, py: Python<'_>) {
+        if fork::is_child() {
+            return;
+        }
         let fd = gil::lock(py, &self.out).fd.take();
         drop(fd);
     }
 
-    /// Before a fork: nothing is sent until the guard goes. `None`: another thread is sending, and waits for httpd.
-    pub fn hold(&self) -> Option<ArcMutexGuard<RawMutex, Out>> {
-        self.out.try_lock_arc_for(HOLD)
-    }
-
     fn transmit(&self, py: Python<'_>, pieces: &[&[u8]], give_back: bool, begins: bool) -> Result<(), Gone> {
+        if fork::is_child() {
+            return Err(Gone);
+        }
         let mut out = gil::lock(py, &self.out);
         let Some(fd) = out.fd.clone().filter(|_| !out.gone) else { return Err(Gone) };
         out.begun |= begins;
@@ -147,9 +145,10 @@ impl Way {
                 return Err(Gone);
             }
         };
-        // The lock is given up inside, before the GIL is asked for.
+        // The lock is given up inside, before the GIL is asked for; the socket is not, as only a thread with the GIL may close it.
+        let fd = &*fd;
         py.detach(move || {
-            let result = send_rest(&fd, pieces, sent, total, give_back);
+            let result = send_rest(fd, pieces, sent, total, give_back);
             out.gone = result.is_err();
             drop(out);
             result
@@ -158,7 +157,7 @@ impl Way {
 }
 
 /// Sends what stands behind the first `sent` bytes, waiting for room.
-fn send_rest(fd: &OwnedFd, pieces: &[&[u8]], mut sent: usize, total: usize, give_back: bool) -> Result<(), Gone> {
+fn send_rest(fd: &ReplySocket, pieces: &[&[u8]], mut sent: usize, total: usize, give_back: bool) -> Result<(), Gone> {
     while sent < total {
         // httpd's going away ends the wait; its own time limits bound how long it does not read.
         let mut room = [PollFd::new(fd, PollFlags::OUT)];

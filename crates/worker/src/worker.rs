@@ -13,7 +13,7 @@ use drover_sys::Errno;
 use drover_sys::token::Board;
 use drover_sys::wait::{EventfdFlags, Exclusive, eventfd};
 use drover_wire::control::{FromWorker, Leave, WorkerConfig};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -201,8 +201,8 @@ impl Worker {
     }
 
     /// The descriptors that a forked child must not keep.
-    pub fn descriptors(&self) -> [&OwnedFd; 5] {
-        [&self.queue.socket, self.control.fd(), &self.news, &self.stop, &self.look]
+    pub fn descriptors(&self) -> [&dyn AsFd; 6] {
+        [&self.queue.socket, self.control.fd(), &self.set, &self.news, &self.stop, &self.look]
     }
 }
 
