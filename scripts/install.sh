@@ -50,7 +50,7 @@ case $prefix in
 /usr | /usr/local)
     if [ -d "$available" ] || { [ -n "$destdir" ] && [ -f /etc/debian_version ]; }; then
         install -d -m 755 "$available"
-        printf '%s\n' "# mod_drover replaces mod_wsgi: a2dismod wsgi; a2enmod drover" \
+        printf '%s\n' "# Conflicts: wsgi" "# mod_drover replaces mod_wsgi: a2dismod wsgi; a2enmod drover" \
             "LoadModule wsgi_module $prefix/lib/mod_drover/mod_drover.so" >"$available/drover.load.new"
         mv -f "$available/drover.load.new" "$available/drover.load"
         if [ -f "$repo/apache-conf/drover.conf" ]; then put 644 "$repo/apache-conf/drover.conf" "$available/drover.conf"; fi

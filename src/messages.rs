@@ -21,7 +21,7 @@ macro_rules! codes {
 codes! {
     /// A bug in mod_drover. The request it happened in got status 500, nothing else is harmed. Please report the line.
     Panic = 1;
-    /// At start: which MPM runs and what follows from it.
+    /// At start: the version, the MPM, and how many requests httpd handles at once.
     Mpm = 2;
     /// A directive or option that has no effect here was found; the line says why nothing is lost. Remove it when convenient.
     NoEffect = 3;
@@ -37,7 +37,7 @@ codes! {
     Configure = 8;
     /// httpd does not run as root, so `user=`, `group=` and `chroot=` of a group have no effect, nor has a `cpu-priority=` above httpd's own.
     NotRoot = 9;
-    /// At start: where sessions are kept, and why.
+    /// Where sessions are kept, and why: at start where a DroverSession directive is configured, else when an application first uses a session.
     Sessions = 10;
     /// The store of sessions has trouble; the line says which. A damaged one is moved aside, and the service goes on with a new one.
     SessionStore = 11;

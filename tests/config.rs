@@ -214,6 +214,9 @@ mpm_test!(the_mpm_is_named_with_what_follows, |site| {
     let httpd = site.app("/", "hello.wsgi").start();
     let line = httpd.log().lines().find(|l| l.contains("DROVER0002")).map(String::from).expect("DROVER0002");
     assert!(line.contains(name) && crate::harness::log::level(&line) == Some("notice"), "{line}");
+    let (children, threads, all) = if name == "prefork" { (64, "1 thread", 64) } else { (4, "32 threads", 128) };
+    let sizes = format!("MPM {name}: up to {children} child processes x {threads}, so at most {all} requests at once");
+    assert!(line.ends_with(&sizes), "{line}");
     assert_eq!(httpd.log().matches("DROVER0002").count(), 1);
 });
 

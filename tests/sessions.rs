@@ -399,8 +399,8 @@ mpm_test!(what_was_chosen_is_said_and_the_store_is_httpds_alone, |site| {
         "memory (chosen because the MPM is threaded"
     };
     let httpd = site.start();
-    httpd.wait_log(&format!("DROVER0010: sessions are kept in: {kept}*"));
     let cookie = begin(&httpd);
+    httpd.wait_log(&format!("DROVER0010: sessions are kept in: {kept}*"));
     assert_eq!(get(&httpd, "/count", &cookie).text(), "2");
     let mut status = std::process::Command::new(crate::harness::paths::drover());
     let said = status.arg("status").arg("--socket").arg(httpd.site.dir().join("run/drover.sock")).output().expect("drover").stdout;
@@ -415,6 +415,22 @@ mpm_test!(what_was_chosen_is_said_and_the_store_is_httpds_alone, |site| {
     until("the log", || logs.file("access.log").lines().count() == 3);
     let lines: Vec<String> = logs.file("access.log").lines().map(str::to_owned).collect();
     assert!(lines[0].len() == 16 && lines[0] == lines[1] && lines[2] == "-" && !cookie.contains(&lines[0]), "{lines:?}");
+});
+
+mpm_test!(where_sessions_are_kept_is_logged_where_they_are_configured_or_used, |site| {
+    let (subject, mpm) = (site.subject, site.mpm);
+    let new = || Site::new(subject, mpm, "said").app("/session", "sessions/plain.wsgi").app("/", "hello.wsgi");
+    let configured = new().config("DroverSessionTimeout 60").start();
+    assert!(configured.log().contains("DROVER0010: sessions are kept in: "), "at start");
+    drop(configured);
+    let httpd = new().start();
+    httpd.ok("/");
+    assert!(!httpd.log().contains("DROVER0010"), "nobody has configured or used a session");
+    for _ in 0..3 {
+        assert_eq!(httpd.ok("/session/count"), "1");
+    }
+    httpd.wait_log("DROVER0010: sessions are kept in: ");
+    assert_eq!(httpd.log().matches("DROVER0010").count(), 1);
 });
 
 mpm_test!(sessions_can_be_off, |site| {

@@ -189,6 +189,31 @@ event_test!(make_install_copies_what_was_built, |site| {
     assert!(done.status.success(), "{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     let module = std::fs::read_to_string(site.dir().join("there/usr/local/lib/mod_drover/mod_drover.so"));
     assert_eq!(module.expect("the module"), "libmod_drover.so");
+    let root = site.dir().join("there");
+    let load = root.join("etc/apache2/mods-available/drover.load");
+    if std::path::Path::new("/etc/debian_version").exists() {
+        let text = std::fs::read_to_string(&load).expect("drover.load");
+        assert!(text.starts_with("# Conflicts: wsgi\n"), "a2enmod refuses to enable both: {text}");
+    }
+    let sessions = root.join("var/lib/mod_drover/sessions");
+    std::fs::create_dir_all(&sessions).expect("directory");
+    let uninstall = || {
+        let mut command = Command::new(paths::repository().join("scripts/uninstall.sh"));
+        let output = command.arg("/usr/local").arg(&root).output().expect("uninstall.sh");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let removed =
+        ["usr/local/lib/mod_drover", "usr/local/bin/drover", "etc/apache2/mods-available/drover.load"].map(|name| root.join(name));
+    let there: Vec<_> = removed.iter().filter(|path| path.exists()).collect();
+    let (done, said) = uninstall();
+    assert!(done && there.len() >= 2, "{said}");
+    for path in there {
+        assert!(!path.exists() && said.contains(&format!("uninstall: removed {}\n", path.display())), "{said}");
+    }
+    assert!(sessions.exists() && said.contains(&format!("{} stays: ", sessions.display())), "{said}");
+    assert!(said.contains("configuration and error logs stay"), "{said}");
+    let (done, said) = uninstall();
+    assert!(done && said.contains("nothing of mod_drover is installed below ") && !said.contains("removed"), "{said}");
     assert!(!make("apps/nothing", "nowhere").status.success(), "what was not built is built first");
     assert!(!site.dir().join("nowhere").exists());
 });

@@ -33,12 +33,13 @@ pub use admission::Gate;
 use client::{BodyError, Client, NotPassed, Pass};
 use delivery::Delivery;
 use drover_sys::clock::monotonic_ns;
+use drover_sys::shared::Flag;
 use drover_wire::request::{Builder, MAX_INLINE_BODY};
 use failure::{Failed, verdict};
 use line::Line;
 use relay::{Answer, Broken, Limits};
 use select::Selection;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// What a request needs that outlives it.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +56,8 @@ pub struct Context<'c> {
     pub session: Option<(&'c session::Settings, &'c StorePlan)>,
     /// This process's stores of sessions.
     pub stores: Option<&'static Stores>,
+    /// What is to be logged of sessions when one is used for the first time; `None`: it was logged at start.
+    pub unsaid: Option<(&'c Flag, &'c [String])>,
 }
 
 /// What the handler phase answers to httpd.
@@ -154,7 +157,11 @@ fn run(r: &mut Request<'_>, task: Task<'_>, buffers: &mut Buffers) -> Result<Ans
     let ticket = context.gate.enter(&selection.key, group, most, context.wake, until)?;
 
     let scope = sessions::scope(r, task);
-    let find = || sessions::store(context, &scope);
+    let opened = Cell::new(false);
+    let find = || {
+        opened.set(true);
+        sessions::store(context, &scope)
+    };
     let mut session = sessions::begin(r, task, &scope, &find, limits.answer_by);
     ahead.clear();
     if let Some(session) = &mut session {
@@ -164,7 +171,13 @@ fn run(r: &mut Request<'_>, task: Task<'_>, buffers: &mut Buffers) -> Result<Ans
     let inline = body.get(..received.inline).unwrap_or_default();
     let bytes = message.finish(prefix, ahead, inline).map_err(DispatchError::TooLarge)?;
     let message = Outgoing { bytes, number: prefix.number, sessions: session.is_some() };
-    Delivery { task, line, ticket, message, limits, until, received: &received, session: session.as_mut() }.run(r, answer, body)
+    let result =
+        Delivery { task, line, ticket, message, limits, until, received: &received, session: session.as_mut() }.run(r, answer, body);
+    drop(session);
+    if opened.get() {
+        sessions::say_first_use(r, context);
+    }
+    result
 }
 
 /// The request's limits, from when it is put on its queue.

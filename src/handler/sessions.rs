@@ -3,7 +3,8 @@
 //! Responsible for: the scope, the cookie and the store being the request's own. Must never: open a store before a session is touched. Called
 //! by: `handler::mod`.
 use super::{Context, Task};
-use crate::httpd::Request;
+use crate::httpd::{Level, Request};
+use crate::messages::Code;
 use crate::session::RequestSession;
 use crate::session::answer::Find;
 use drover_session::{Error, Sessions};
@@ -19,6 +20,12 @@ pub fn store(context: Context<'_>, scope: &[u8]) -> Result<&'static Sessions, Er
     let (settings, plan) = context.session.ok_or_else(|| Error::Unavailable("off".into()))?;
     let stores = context.stores.ok_or_else(|| Error::Unavailable("this child was not set up".into()))?;
     stores.get(settings.store, plan, scope)
+}
+
+/// Logs where sessions are kept, once a start, when nobody has configured them and a request has used one.
+pub fn say_first_use(r: &Request<'_>, context: Context<'_>) {
+    let first = context.unsaid.filter(|(used, _)| used.set());
+    first.into_iter().flat_map(|(_, said)| said).for_each(|text| r.log(Level::Notice, Code::Sessions, text));
 }
 
 /// `None`: sessions are off. `find` is [`store`], asked only when a session is touched.

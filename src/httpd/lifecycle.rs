@@ -12,6 +12,7 @@ use crate::handler::{Context, Gate};
 use crate::messages::Code;
 use crate::resolved::{self, Problem, Resolved, Server, System};
 use crate::session::{Plan, Settings, Stores};
+use drover_sys::shared::Flag;
 use drover_sys::tally::{Column, Tally};
 use drover_wire::control::{Configuration, GroupSpec};
 use std::ffi::{CStr, CString, OsString, c_int, c_void};
@@ -32,6 +33,8 @@ struct Running {
     tally: Option<Tally>,
     slots: u64,
     sessions: Plan,
+    /// Set by the first request that uses a session, where nobody has configured them.
+    sessions_used: Option<Flag>,
     caches: Vec<Option<Cache>>,
 }
 
@@ -214,7 +217,9 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
         // Children that end count as well while they have requests. Without counters nothing is refused.
         let tally = Tally::new(daemons * 2 + 16).ok();
         let said = sessions.said.clone();
-        publish(pconf, Running { resolved, tally, slots: u64::try_from(mpm.slots()).unwrap_or(1), sessions, caches });
+        let slots = u64::try_from(mpm.slots()).unwrap_or(1);
+        let sessions_used = if sessions.configured { None } else { Flag::new().ok() };
+        publish(pconf, Running { resolved, tally, slots, sessions, sessions_used, caches });
         let mut generation: c_int = 0;
         ffi::ap_mpm_query(ffi::AP_MPMQ_GENERATION, &raw mut generation);
         let configuration = Configuration {
@@ -356,5 +361,6 @@ pub unsafe fn context<'c>(session: Option<&'c Settings>) -> Option<Context<'c>> 
     let (running, child) = unsafe { (RUNNING.load(Ordering::Acquire).as_ref()?, CHILD.load(Ordering::Acquire).as_ref()?) };
     let gate = Gate { tally: running.tally.as_ref(), column: child.column, slots: running.slots };
     let session = session.and_then(|settings| Some((settings, running.sessions.stores.get(settings.store)?)));
-    Some(Context { resolved: &running.resolved, queues: &child.queues, wake: &child.wake, gate, session, stores: child.stores })
+    let unsaid = running.sessions_used.as_ref().map(|used| (used, running.sessions.said.as_slice()));
+    Some(Context { unsaid, resolved: &running.resolved, queues: &child.queues, wake: &child.wake, gate, session, stores: child.stores })
 }

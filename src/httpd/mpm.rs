@@ -58,16 +58,14 @@ impl Mpm {
 
 impl fmt::Display for Mpm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (children, threads) = (self.daemons, self.threads);
         write!(
             f,
-            "MPM {}: {}, {}, {} daemons x {} threads: up to {} requests at once wait for daemon processes; httpd's children {} memory",
+            "MPM {}: up to {children} child process{} x {threads} thread{}, so at most {} requests at once",
             self.name,
-            if self.threaded { "threaded" } else { "not threaded" },
-            if self.forked { "forked" } else { "not forked" },
-            self.daemons,
-            self.threads,
-            self.slots(),
-            if self.for_sessions().shares_memory() { "are one process and share" } else { "do not share" }
+            if children == 1 { "" } else { "es" },
+            if threads == 1 { "" } else { "s" },
+            self.slots()
         )
     }
 }

@@ -113,7 +113,7 @@ pub unsafe fn prepare(
         // SAFETY: the caller's promise; the configuration pass is single-threaded.
         unsafe { (**slot).session = settings.clone() };
     }
-    for text in &planned.plan.said {
+    for text in planned.plan.said.iter().filter(|_| planned.plan.configured) {
         log::server(s, log::Level::Notice, Code::Sessions, text);
     }
     ground.make_directories(&planned)?;

@@ -53,6 +53,8 @@ pub struct Plan {
     pub said: Vec<String>,
     /// Some server says where its sessions are to be kept; else they are only there in case an application asks.
     pub wanted: bool,
+    /// Some server has a DroverSession directive, other than the one for the directory, which `drover serve` has always.
+    pub configured: bool,
 }
 
 /// The most that the wire and an engine may carry, whatever a server allows.
@@ -71,7 +73,11 @@ pub fn plan(servers: &[&ServerConfig], mpm: Mpm, directory: &Path) -> Result<Pla
     let base = servers.first().map(|s| s.session.clone()).unwrap_or_default();
     let disk_too = choices.iter().any(|choice| choice.kept == Kept::Disk);
     let wanted = |s: &&ServerConfig| s.session.asked.as_ref().is_some_and(|asked| *asked != Asked::Off);
-    let mut plan = Plan { wanted: servers.iter().any(wanted), ..Plan::default() };
+    let mut plan = Plan {
+        wanted: servers.iter().any(wanted),
+        configured: servers.iter().any(|s| SessionOptions { directory: None, ..s.session.clone() } != SessionOptions::default()),
+        ..Plan::default()
+    };
     for (server, choice) in servers.iter().zip(&choices) {
         if choice.kept == Kept::Off {
             plan.servers.push(None);
@@ -186,6 +192,13 @@ mod tests {
         assert_eq!(places, [(Kept::Memory, "/s/memory"), (Kept::Disk, "/s")]);
         assert_eq!(one.servers.iter().map(|s| s.as_ref().map(|s| s.store)).collect::<Vec<_>>(), [Some(0), None, Some(1), Some(0)]);
         assert!(plan(&[&server(Some(Asked::Memory))], MANY, Path::new("/s")).is_err());
+        let configured = |options| {
+            let server = ServerConfig { session: options, ..ServerConfig::default() };
+            plan(&[&server], MANY, Path::new("/s")).unwrap().configured
+        };
+        assert!(!configured(SessionOptions::default()));
+        assert!(!configured(SessionOptions { directory: Some(b"/s".to_vec()), ..SessionOptions::default() }));
+        assert!(configured(SessionOptions { timeout_s: Some(9), ..SessionOptions::default() }));
         let wanted = |asked: Option<Asked>| plan(&[&server(asked)], MANY, Path::new("/s")).unwrap().wanted;
         assert_eq!([None, Some(Asked::Off), Some(Asked::Auto), Some(Asked::Disk)].map(wanted), [false, false, true, true]);
     }

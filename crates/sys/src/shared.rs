@@ -28,7 +28,9 @@ impl Flag {
     #[must_use]
     pub fn set(&self) -> bool {
         // SAFETY: the page is mapped, zeroed by the kernel (false), and only ever used as this atomic.
-        !unsafe { self.0.as_ref() }.swap(true, Ordering::AcqRel)
+        let flag = unsafe { self.0.as_ref() };
+        // Once set, asking again takes the cache line from nobody.
+        !flag.load(Ordering::Acquire) && !flag.swap(true, Ordering::AcqRel)
     }
 }
 
