@@ -12,6 +12,7 @@ mod config;
 mod control;
 mod crash;
 mod deploys;
+mod descriptors;
 mod duplex;
 mod environ;
 mod failures;

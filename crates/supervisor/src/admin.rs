@@ -7,7 +7,7 @@ use crate::messages::Code;
 use crate::peer::Peer;
 use crate::poller::Source;
 use crate::supervisor::Supervisor;
-use drover_sys::channel::{discard, send};
+use drover_sys::channel::{discard, refuse_descriptors, send};
 use drover_sys::{Errno, credentials, memfile};
 use drover_wire::admin::{Command, MAX_REPLY, MAX_REQUEST, Reply, Request};
 use drover_wire::control::{decode, encode};
@@ -76,6 +76,8 @@ fn open(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let address = SocketAddrUnix::new(path)?;
     let socket = socket_with(AddressFamily::UNIX, kind, flags, None)?;
+    // No command has a use for one. Those that an older kernel lets through are closed (`peer.rs`).
+    refuse_descriptors(&socket);
     match bind_for_all(&socket, &address) {
         Err(Errno::ADDRINUSE) => {
             let probe = socket_with(AddressFamily::UNIX, kind, flags, None)?;

@@ -7,6 +7,7 @@
 pub mod channel;
 pub mod clock;
 pub mod credentials;
+mod disposal;
 pub mod filelock;
 pub mod inherited;
 pub mod localtime;
@@ -14,6 +15,7 @@ pub mod memfile;
 pub mod mutex;
 pub mod outgoing;
 pub mod peek;
+mod recvmsg;
 pub mod shared;
 pub mod signals;
 pub mod spawn;
