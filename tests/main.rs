@@ -21,6 +21,7 @@ mod graceful;
 mod groups;
 mod hostile;
 mod htaccess;
+mod isolation;
 mod large;
 mod lifecycle;
 mod limits;

@@ -101,6 +101,8 @@ pub struct GroupOptions {
     pub memory_soft: Option<u64>,
     pub virtual_memory_limit: Option<u64>,
     pub server_metrics: bool,
+    /// The processes may be traced by others of their user, and may leave core dumps.
+    pub dumpable: bool,
     /// How many application groups may have processes of their own in this group.
     pub max_application_groups: u32,
 }
@@ -155,6 +157,7 @@ impl Default for GroupOptions {
             memory_soft: None,
             virtual_memory_limit: None,
             server_metrics: false,
+            dumpable: false,
             max_application_groups: 32,
         }
     }

@@ -6,11 +6,12 @@
 use crate::messages::Code;
 use crate::peer::Peer;
 use crate::poller::Source;
-use crate::supervisor::Supervisor;
+use crate::pool::Now;
+use crate::supervisor::{Supervisor, now};
 use drover_sys::channel::{discard, refuse_descriptors, send};
 use drover_sys::{Errno, credentials, memfile};
-use drover_wire::admin::{Command, MAX_REPLY, MAX_REQUEST, Reply, Request};
-use drover_wire::control::{decode, encode};
+use drover_wire::admin::{Command, MAX_REPLY, MAX_REQUEST, Reply, Request, Server};
+use drover_wire::control::{GroupSpec, decode, encode};
 use rustix::fs::{FileType, Mode};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with};
 use rustix::process::umask;
@@ -19,11 +20,17 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// So many clients at once; with more, one is forgotten.
 const MOST_CLIENTS: usize = 16;
 /// So many are let in before the loop looks at something else.
 const AT_ONCE: usize = 16;
+
+/// How long a report stays good for a user who asks again.
+const REPORT_AGE: Duration = Duration::from_secs(1);
+/// Users for whom a report is kept at a time.
+const MAX_REPORTS: usize = 64;
 
 /// The socket and who is connected.
 #[derive(Debug, Default)]
@@ -31,6 +38,8 @@ pub struct Admin {
     listener: Option<(PathBuf, OwnedFd)>,
     clients: BTreeMap<u32, Client>,
     next: u32,
+    /// What users who may not see everything were told last, by user.
+    reports: BTreeMap<u32, (Now, Server)>,
 }
 
 /// Somebody who is connected and has not said yet what is wanted.
@@ -52,6 +61,11 @@ impl Drop for Admin {
 /// Root and droverd's own user.
 fn may_all(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+/// Root, droverd's own user, and the user that the group's workers run as.
+fn may(uid: u32, spec: &GroupSpec) -> bool {
+    may_all(uid) || spec.identity.as_ref().is_some_and(|identity| identity.uid == uid)
 }
 
 /// Which of the clients, given with their users and the oldest first, is one too many: the oldest of the user that has most, and those who
@@ -157,26 +171,44 @@ impl Supervisor {
         let reply = match self.answer_to(request, uid, httpd) {
             Some(reply) => reply,
             None => match &request.command {
-                Command::Reload(name) => return self.reload_group(name.as_bytes(), client),
-                Command::Stop(name) => self.stop_group(name.as_bytes()),
+                Command::Reload(name) => {
+                    self.admin.reports.clear();
+                    return self.reload_group(name.as_bytes(), client);
+                }
+                Command::Stop(name) => {
+                    self.admin.reports.clear();
+                    self.stop_group(name.as_bytes())
+                }
                 Command::Status(_) => return,
             },
         };
         reply_to(&client, &reply);
     }
 
+    /// The groups that a user may see. A user who may not see everything gets the same report for [`REPORT_AGE`], so that asking often
+    /// costs droverd little.
+    fn report_for(&mut self, uid: u32, httpd: u32) -> Server {
+        let now = now();
+        self.admin.reports.retain(|_, (at, _)| *at + REPORT_AGE > now);
+        if let Some((_, report)) = self.admin.reports.get(&uid) {
+            return report.clone();
+        }
+        let report = self.report(httpd, |spec| may(uid, spec));
+        if !may_all(uid) && self.admin.reports.len() < MAX_REPORTS {
+            self.admin.reports.insert(uid, (now, report.clone()));
+        }
+        report
+    }
+
     /// The answer; `None`: the user may steer the group, which is to be done.
-    fn answer_to(&self, request: &Request, uid: u32, httpd: u32) -> Option<Reply> {
+    fn answer_to(&mut self, request: &Request, uid: u32, httpd: u32) -> Option<Reply> {
         if request.version != drover_wire::VERSION {
             return Some(Reply::Refused(format!("this is droverd {}, drover is version {}", drover_wire::VERSION, request.version)));
         }
-        let all = may_all(uid);
-        let may = |spec: &drover_wire::control::GroupSpec| all || spec.identity.as_ref().is_some_and(|i| i.uid == uid);
         let name = match &request.command {
             Command::Status(wanted) => {
-                let visible: Vec<Vec<u8>> = self.groups.values().filter(|s| may(&s.spec)).map(|s| s.spec.name.clone()).collect();
-                let which = |name: &[u8]| visible.iter().any(|v| v == name) && wanted.as_ref().is_none_or(|w| w.as_bytes() == name);
-                let report = self.report(httpd, which);
+                let mut report = self.report_for(uid, httpd);
+                report.groups.retain(|group| wanted.as_ref().is_none_or(|wanted| *wanted == group.name));
                 return Some(match wanted {
                     Some(name) if report.groups.is_empty() => Reply::Refused(format!("there is no group '{name}' that you may see")),
                     _ => Reply::Status(report),
@@ -185,7 +217,7 @@ impl Supervisor {
             Command::Reload(name) | Command::Stop(name) => name,
         };
         match self.groups.get(name.as_bytes()) {
-            Some(settings) if may(&settings.spec) => None,
+            Some(settings) if may(uid, &settings.spec) => None,
             // The same answer, so that names cannot be tried out.
             _ => Some(Reply::Refused(format!("there is no group '{name}' that you may steer (root and the group's own user may)"))),
         }
@@ -231,14 +263,38 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_crowd_is_let_in_piece_by_piece() {
-        let _alone = UMASK.lock().unwrap();
+    fn supervisor() -> Supervisor {
         let sink = || std::rc::Rc::new(crate::log::Sink::standard_error(3));
         let place = crate::spawn::Place::new(Path::new("/nowhere/droverd"), None).unwrap();
         let (read, write) = drover_sys::channel::packet_pair().unwrap();
         let store = crate::store::Store::new(read, write);
-        let mut supervisor = Supervisor::new(place, crate::poller::Poller::new().unwrap(), sink(), store);
+        Supervisor::new(place, crate::poller::Poller::new().unwrap(), sink(), store)
+    }
+
+    #[test]
+    fn a_user_who_asks_often_is_told_the_same() {
+        let mut supervisor = supervisor();
+        let own = rustix::process::geteuid().as_raw();
+        let user = own.wrapping_add(1000);
+        supervisor.httpd_generation = 1;
+        assert_eq!(supervisor.report_for(user, 7).generation, 1);
+        supervisor.httpd_generation = 2;
+        assert_eq!(supervisor.report_for(own, 7).generation, 2, "who may do everything sees what is");
+        let (at, report) = supervisor.admin.reports.get_mut(&user).unwrap();
+        (*at, report.generation) = (now() + REPORT_AGE, 5);
+        assert_eq!(supervisor.report_for(user, 7).generation, 5);
+        supervisor.admin.reports.get_mut(&user).unwrap().0 = Now::ZERO;
+        assert_eq!(supervisor.report_for(user, 7).generation, 2);
+        for uid in 0..200 {
+            supervisor.report_for(user + uid, 7);
+        }
+        assert_eq!(supervisor.admin.reports.len(), MAX_REPORTS);
+    }
+
+    #[test]
+    fn a_crowd_is_let_in_piece_by_piece() {
+        let _alone = UMASK.lock().unwrap();
+        let mut supervisor = supervisor();
         let path = std::env::temp_dir().join(format!("drover-admin-{}.sock", std::process::id()));
         supervisor.configure_admin(Some(path.as_os_str().as_bytes()));
         let address = SocketAddrUnix::new(&path).unwrap();

@@ -27,7 +27,10 @@ pub struct Process {
     pub number: Number,
     pub generation: u64,
     pub settings: Rc<Settings>,
-    /// When its memory was looked at last.
+    /// Bytes, as it has reported or as was last looked at.
+    pub memory: Option<u64>,
+    /// It cannot measure itself; looked at in its stead, at this time.
+    pub memory_is_resident: bool,
     pub memory_at: Now,
     /// `None` once the worker has closed its side.
     pub control: Option<Peer>,
@@ -97,7 +100,20 @@ impl Process {
         let number_of = pid.as_raw_nonzero().get().unsigned_abs();
         let piped = |fd| Output { fd, pid: number_of, lines: Lines::default(), settings: settings.clone() };
         let outputs = [piped(output), piped(error)];
-        (Self { unit, number, generation, settings, memory_at: Now::ZERO, control: Some(control), distrusted: false, pid, start }, outputs)
+        let process = Self {
+            unit,
+            number,
+            generation,
+            settings,
+            memory: None,
+            memory_is_resident: false,
+            memory_at: Now::ZERO,
+            control: Some(control),
+            distrusted: false,
+            pid,
+            start,
+        };
+        (process, outputs)
     }
 
     pub const fn pid(&self) -> Pid {

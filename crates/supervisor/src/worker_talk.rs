@@ -112,6 +112,7 @@ impl Supervisor {
                 self.feed(unit, Event::Activity { worker, activity });
                 self.look_at_memory(pid);
             }
+            FromWorker::Memory(bytes) => self.memory_reported(pid, bytes),
         }
     }
 

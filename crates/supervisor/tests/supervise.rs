@@ -427,6 +427,27 @@ fn a_worker_that_talks_nonsense_is_replaced_and_costs_one_line() {
 }
 
 #[test]
+fn a_worker_is_as_large_as_it_says() {
+    let mut httpd = Httpd::new();
+    let script = httpd.script("a.wsgi", "it", 1000);
+    httpd.configure(vec![GroupSpec { memory_soft: Some(1 << 30), ..group("shop") }]);
+    let queue = httpd.open("shop", "", &script).unwrap();
+    request(&queue, &script, "large", 1000).served();
+    httpd.expect("memory-soft: it has 1048576 MiB");
+}
+
+#[test]
+fn descriptors_with_a_message_that_has_no_use_for_them_are_nonsense() {
+    let mut httpd = Httpd::new();
+    let script = httpd.script("a.wsgi", "it", 1000);
+    httpd.configure(vec![group("shop")]);
+    let queue = httpd.open("shop", "", &script).unwrap();
+    request(&queue, &script, "descriptors", 1000).served();
+    httpd.expect("1 descriptors came with a message that has no use for them");
+    request(&queue, &script, "application", 1000).served();
+}
+
+#[test]
 fn new_processes_get_a_queue_that_takes_something() {
     let mut httpd = Httpd::new();
     let script = httpd.script("a.wsgi", "one", 1000);

@@ -113,6 +113,7 @@ impl Report {
             worker.tally.waited_us.fetch_max(waited_us, Ordering::Relaxed);
         }
         self.at = now;
+        worker.gauge.ring();
         heard
     }
 }

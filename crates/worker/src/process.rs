@@ -10,9 +10,11 @@ use crate::file_wrapper::FileWrapper;
 use crate::fork;
 use crate::hooks;
 use crate::input::Input;
+use crate::memory;
 use crate::messages::Code;
 use crate::monitor;
 use crate::native;
+use crate::protect;
 use crate::scripts::{Found, Scripts};
 use crate::serve::Server;
 use crate::setup::{MOD_WSGI_VERSION, set_up};
@@ -44,6 +46,7 @@ pub fn run(py: Python<'_>, control: RawFd, queue: RawFd, tokens: RawFd) -> PyRes
     let hello = hello(py)?;
     control.insist(&hello).map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
     let config = hear_start(py, &control);
+    protect::configure(config.options.dumpable);
     if config.is_template {
         return template::run(py, control, queue, config);
     }
@@ -178,6 +181,7 @@ fn serve(py: Python<'_>, worker: &Arc<Worker>) -> PyResult<()> {
         return Ok(());
     }
     start_native("drover-monitor", worker, monitor::run)?;
+    start_native("drover-memory", worker, memory::run)?;
     if watchdog::limit(worker).is_some() {
         start_native("drover-watchdog", worker, watchdog::run)?;
     }
