@@ -6,7 +6,7 @@ use crate::harness::{Site, site::is_root};
 
 /// `/pid`: its number; `/spy?PID`: what it can do to another process; `/self`: what it can do with itself.
 const SPY: &str = r#"
-import ctypes, faulthandler, multiprocessing, os, subprocess, sys
+import ctypes, faulthandler, multiprocessing, os, subprocess, sys, tempfile
 
 PTRACE_ATTACH, PTRACE_DETACH = 16, 17
 libc = ctypes.CDLL(None, use_errno=True)
@@ -45,8 +45,9 @@ def itself():
     process.start()
     forked = ours.recv()
     process.join()
-    faulthandler.dump_traceback(open(os.devnull, "w"))
-    started = subprocess.run([sys.executable, "-c", "print(open('/proc/self/environ').read(1) != '')"], capture_output=True, text=True)
+    with tempfile.TemporaryFile() as stacks:
+        faulthandler.dump_traceback(stacks)
+    started = subprocess.run(["python3", "-c", "print(open('/proc/self/environ').read(1) != '')"], capture_output=True, text=True)
     return [
         len(os.listdir("/proc/self/fd")) > 3,
         bool(os.readlink("/proc/self/exe")),
@@ -73,7 +74,7 @@ const EVERYTHING: &str = "list descriptors, open a descriptor, read memory, read
 /// Two groups of one user at `/victim` and `/spy`, with these options for the victim.
 fn site(site: Site, options: &str) -> Site {
     let groups = format!(
-        "WSGIDaemonProcess victim processes=1 threads=2 user=nobody {options}\nWSGIDaemonProcess spy processes=1 threads=2 user=nobody\n\
+        "WSGIDaemonProcess victim processes=1 threads=2 user=nobody home=/ {options}\nWSGIDaemonProcess spy processes=1 threads=2 user=nobody home=/\n\
          WSGIScriptAlias /v @apps@/spy.wsgi process-group=victim application-group=%{{GLOBAL}}\n\
          WSGIScriptAlias /s @apps@/spy.wsgi process-group=spy application-group=%{{GLOBAL}}"
     );
