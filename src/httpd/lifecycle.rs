@@ -306,7 +306,7 @@ pub unsafe fn child_init(pchild: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
     };
     // SAFETY: post_config has published it, and its pool lives as long as this child.
     let running = unsafe { RUNNING.load(Ordering::Acquire).as_ref() };
-    let column = running.and_then(|r| r.tally.as_ref()).and_then(|tally| tally.claim(i32::try_from(std::process::id()).ok()?));
+    let column = running.and_then(|r| r.tally.as_ref()).and_then(Tally::claim);
     // SAFETY: httpd's own pool and server, as the caller promises.
     let stores = running.and_then(|r| unsafe { sessions::in_child(pchild, s, &r.sessions, &r.caches) });
     CHILD.store(Box::into_raw(Box::new(Child { queues: Queues::new(broker), wake, column, stores })), Ordering::Release);
