@@ -4,7 +4,7 @@
 //! Must never: keep a pointer into a configuration that httpd has cleared. Called by: `module`.
 use super::mpm::Mpm;
 use super::socache::Cache;
-use super::system::Host;
+use super::system::{Host, descriptors_of_a_child, open_files, writable_by_others};
 use super::{commands, ffi, log, parent, sessions};
 use crate::config::{AliasPattern, ControlSocket};
 use crate::dispatch::{Queues, Wake};
@@ -143,6 +143,19 @@ unsafe fn doubts(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, resolved:
             })
             .collect();
         let above = control_socket(pconf, s).and_then(|path| PathBuf::from(OsString::from_vec(path)).parent().map(Path::to_path_buf));
+        if let Some((above, why)) = above.as_ref().and_then(|above| Some((above, writable_by_others(above)?))) {
+            let what = format!(
+                "others can write the directory {} ({why}), and so replace the socket of the command drover; use a directory that only root can write",
+                above.display()
+            );
+            said.push(match &(*commands::slot_of(s)).config.control_socket {
+                Some(ControlSocket::Path(path)) => {
+                    let problem = Problem::new("DroverControlSocket", path, what);
+                    format!("{problem}{}", commands::place_of(pconf, &problem))
+                }
+                _ => format!("DroverControlSocket: {what}"),
+            });
+        }
         if let (Some(ControlSocket::Path(path)), Some(above)) = (&(*commands::slot_of(s)).config.control_socket, above)
             && !above.is_dir()
         {
@@ -174,6 +187,14 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
         compile_patterns(pconf, s);
         let mpm = Mpm::query();
         log::server(s, log::Level::Notice, Code::Mpm, &format!("mod_drover {}: {mpm}", drover_wire::VERSION));
+        let needed = descriptors_of_a_child(u64::try_from(mpm.threads).unwrap_or(1));
+        if let Some(limit) = open_files().filter(|limit| *limit < needed) {
+            let text = format!(
+                "the limit of open files is {limit}, but a child of httpd with {} threads may need {needed}: raise LimitNOFILE= of httpd's systemd unit (or ulimit -n where httpd is started)",
+                mpm.threads
+            );
+            log::server(s, log::Level::Warn, Code::FewDescriptors, &text);
+        }
         let mut logs = Vec::new();
         let (resolved, groups) = match resolve(s, &mut logs) {
             Ok(done) => done,

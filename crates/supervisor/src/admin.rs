@@ -3,23 +3,22 @@
 //! Responsible for: who may do what (root and droverd's own user everything, a group's user that group), and for nobody holding droverd
 //! up: a client has one request, is answered without waiting, and is forgotten. Must never: wait for a client. Called by: the event
 //! loop, and `configure.rs` with a new configuration.
+use crate::control_socket::Listener;
 use crate::messages::Code;
 use crate::peer::Peer;
 use crate::poller::Source;
 use crate::pool::Now;
 use crate::supervisor::{Supervisor, now};
-use drover_sys::channel::{discard, refuse_descriptors, send};
-use drover_sys::{Errno, credentials, memfile};
+use drover_sys::channel::send;
+use drover_sys::{credentials, memfile};
 use drover_wire::admin::{Command, MAX_REPLY, MAX_REQUEST, Reply, Request, Server};
 use drover_wire::control::{GroupSpec, decode, encode};
-use rustix::fs::{FileType, Mode};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with};
-use rustix::process::umask;
+use rustix::net::{SocketFlags, accept_with};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// So many clients at once; with more, one is forgotten.
@@ -35,7 +34,7 @@ const MAX_REPORTS: usize = 64;
 /// The socket and who is connected.
 #[derive(Debug, Default)]
 pub struct Admin {
-    listener: Option<(PathBuf, OwnedFd)>,
+    listener: Option<Listener>,
     clients: BTreeMap<u32, Client>,
     next: u32,
     /// What users who may not see everything were told last, by user.
@@ -47,15 +46,6 @@ pub struct Admin {
 struct Client {
     socket: Peer,
     uid: u32,
-}
-
-impl Drop for Admin {
-    fn drop(&mut self) {
-        if let Some((path, fd)) = &self.listener {
-            discard(fd);
-            let _ = std::fs::remove_file(path); // somebody else may have done it
-        }
-    }
 }
 
 /// Root and droverd's own user.
@@ -84,54 +74,19 @@ fn whom_to_forget(clients: impl Iterator<Item = (u32, u32)>) -> Option<u32> {
     Some(oldest)
 }
 
-/// Listens on a path. What a droverd that was killed has left there is taken away; a living one's is not.
-fn open(path: &Path) -> Result<OwnedFd, Errno> {
-    let kind = SocketType::SEQPACKET;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let address = SocketAddrUnix::new(path)?;
-    let socket = socket_with(AddressFamily::UNIX, kind, flags, None)?;
-    // No command has a use for one. Those that an older kernel lets through are closed (`peer.rs`).
-    refuse_descriptors(&socket);
-    match bind_for_all(&socket, &address) {
-        Err(Errno::ADDRINUSE) => {
-            let probe = socket_with(AddressFamily::UNIX, kind, flags, None)?;
-            // Only a socket that nobody listens on; a file of somebody else refuses connections too, and so may what a link leads to.
-            let left = rustix::fs::lstat(path)?;
-            if FileType::from_raw_mode(left.st_mode) != FileType::Socket || connect(&probe, &address) != Err(Errno::CONNREFUSED) {
-                return Err(Errno::ADDRINUSE);
-            }
-            rustix::fs::unlink(path)?;
-            bind_for_all(&socket, &address)?;
-        }
-        other => other?,
-    }
-    listen(&socket, 16)?;
-    Ok(socket)
-}
-
-/// Everybody may connect; who it is says the kernel. The mode is the socket's from its beginning: later the path could lead elsewhere.
-fn bind_for_all(socket: &OwnedFd, address: &SocketAddrUnix) -> Result<(), Errno> {
-    let before = umask(Mode::from_raw_mode(0o111));
-    let bound = bind(socket, address);
-    umask(before);
-    bound
-}
-
 impl Supervisor {
     /// Opens, moves or closes the socket as the configuration says.
     pub fn configure_admin(&mut self, path: Option<&[u8]>) {
         let wanted = path.map(|p| PathBuf::from(OsStr::from_bytes(p)));
-        if self.admin.listener.as_ref().map(|(path, _)| path) == wanted.as_ref() {
+        if self.admin.listener.as_ref().map(Listener::path) == wanted.as_deref() {
             return;
         }
-        if let Some((path, fd)) = self.admin.listener.take() {
-            self.poller.remove(&fd);
-            discard(fd);
-            let _ = std::fs::remove_file(path); // somebody else may have done it
+        if let Some(listener) = self.admin.listener.take() {
+            self.poller.remove(&listener);
         }
         let Some(path) = wanted else { return };
-        match open(&path).and_then(|fd| self.poller.add(&fd, Source::Admin).map(|()| fd)) {
-            Ok(fd) => self.admin.listener = Some((path, fd)),
+        match Listener::open(&path).and_then(|listener| self.poller.add(&listener, Source::Admin).map(|()| listener)) {
+            Ok(listener) => self.admin.listener = Some(listener),
             Err(e) => self.main.message(Code::NoControlSocket, None, None, &[path.display().to_string(), e.to_string()]),
         }
     }
@@ -139,7 +94,7 @@ impl Supervisor {
     /// Somebody connects.
     pub fn admin_connects(&mut self) {
         for _ in 0..AT_ONCE {
-            let Some((_, listener)) = &self.admin.listener else { return };
+            let Some(listener) = &self.admin.listener else { return };
             let Ok(client) = accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else { return };
             let id = self.admin.next;
             self.admin.next = id.wrapping_add(1);
@@ -238,11 +193,9 @@ pub fn reply_to(client: &Peer, reply: &Reply) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::sync::Mutex;
-
-    /// Held while a socket is opened: droverd has one thread, the tests have several, and a process has one umask.
-    static UMASK: Mutex<()> = Mutex::new(());
+    use crate::control_socket::tests::UMASK;
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket_with};
+    use std::path::Path;
 
     #[test]
     fn a_crowd_does_not_push_others_out() {
@@ -305,7 +258,7 @@ mod tests {
                 socket
             })
             .collect();
-        let waits = |s: &Supervisor| drover_sys::wait::readable_now(&s.admin.listener.as_ref().unwrap().1);
+        let waits = |s: &Supervisor| drover_sys::wait::readable_now(s.admin.listener.as_ref().unwrap());
         supervisor.admin_connects();
         assert_eq!((supervisor.admin.clients.len(), waits(&supervisor)), (AT_ONCE, true), "the loop looks at something else first");
         supervisor.admin_connects();
@@ -313,33 +266,5 @@ mod tests {
         supervisor.configure_admin(None);
         drop(connected);
         assert!(!path.exists());
-    }
-
-    #[test]
-    fn only_a_dead_socket_is_taken_away() {
-        let _alone = UMASK.lock().unwrap();
-        let directory = std::env::temp_dir().join(format!("drover-admin-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let (path, file) = (directory.join("sock"), directory.join("file"));
-        std::fs::write(&file, "precious").unwrap();
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
-        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-
-        let first = open(&path).unwrap();
-        assert_eq!(mode(&path), 0o666);
-        assert_eq!(open(&path).unwrap_err(), Errno::ADDRINUSE, "somebody listens");
-        drop(first);
-        drop(open(&path).unwrap());
-        std::fs::rename(&path, directory.join("dead")).unwrap();
-        for link_to in [Some("dead"), Some("file"), None] {
-            match link_to {
-                Some(name) => symlink(name, &path).unwrap(),
-                None => drop(std::fs::copy(&file, &path).unwrap()),
-            }
-            assert_eq!(open(&path).unwrap_err(), Errno::ADDRINUSE, "{link_to:?}");
-            assert!(path.symlink_metadata().is_ok() && mode(&file) == 0o600 && directory.join("dead").exists(), "{link_to:?}");
-            std::fs::remove_file(&path).unwrap();
-        }
-        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -427,6 +427,23 @@ fn a_worker_that_talks_nonsense_is_replaced_and_costs_one_line() {
 }
 
 #[test]
+fn too_few_descriptors_are_told_with_what_to_raise() {
+    let mut httpd = Httpd::started_by(|store, log_writer| {
+        let mut limited = Command::new("sh");
+        let parent = std::process::id().to_string();
+        let droverd = env!("CARGO_BIN_EXE_droverd");
+        limited.args(["-c", "ulimit -n 60; exec \"$0\" \"$@\"", droverd, "--version-of-module", VERSION, "--parent", &parent]);
+        start_with(limited, store, log_writer)
+    });
+    httpd.configure(vec![group("shop"), GroupSpec { processes: 20, least_processes: 20, ..group("wiki") }]);
+    httpd.expect("DROVER0253: the limit of open files is 60, but all groups at full size need up to ");
+    // With its descriptors used up it says so too.
+    let script = httpd.script("a.wsgi", "it", 1000);
+    httpd.open("wiki", "", &script).unwrap();
+    httpd.expect("Too many open files (os error 24); raise LimitNOFILE=");
+}
+
+#[test]
 fn a_worker_is_as_large_as_it_says() {
     let mut httpd = Httpd::new();
     let script = httpd.script("a.wsgi", "it", 1000);
