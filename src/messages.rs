@@ -132,6 +132,9 @@ codes! {
     /// One of httpd's output filters (SetOutputFilter and the like) failed with the answer; what it says of it stands above. Before anything had gone out
     /// the client gets 500, else the connection is cut.
     FilterFailed = 71;
+    /// The limit of open files is lower than what a child of httpd needs when all of its threads are busy. Requests that need one more get 503. Raise
+    /// it where httpd is started: LimitNOFILE= in its systemd unit, `ulimit -n`, or APACHE_ULIMIT_MAX_FILES in Debian's envvars.
+    FewDescriptors = 72;
 }
 
 impl fmt::Display for Code {

@@ -162,3 +162,16 @@ mpm_test!(the_socket_can_be_moved_and_left_out, |site| {
     until("no socket", || !ask(&httpd, "third.sock").status.success());
     httpd.ok("/");
 });
+
+event_test!(a_socket_that_others_can_replace_is_told_at_t, |site| {
+    use std::os::unix::fs::PermissionsExt;
+    let open = site.dir().join("open");
+    std::fs::create_dir(&open).expect("directory");
+    let site = self::site(site).config("DroverControlSocket @dir@/open/drover.sock");
+    for (mode, told) in [(0o755, false), (0o777, true), (0o1777, true)] {
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(mode)).expect("mode");
+        let said = site.accepted();
+        let expected = format!("others can write the directory {} (its mode is {mode:04o})", open.display());
+        assert_eq!(said.contains(&expected), told, "{said}");
+    }
+});

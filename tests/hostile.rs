@@ -6,7 +6,7 @@ use crate::harness::httpd::Httpd;
 use crate::harness::{Site, log, processes};
 
 /// Two groups: one whose only process answers by itself, and a good one.
-fn site(site: Site) -> Site {
+pub fn site(site: Site) -> Site {
     let groups = "WSGIDaemonProcess bad processes=1 threads=1 socket-timeout=3\nWSGIDaemonProcess good processes=1 threads=2\n\
         WSGIScriptAlias /good @apps@/hello.wsgi process-group=good application-group=%{GLOBAL}\n\
         WSGIScriptAlias /hostile @apps@/hostile.wsgi process-group=bad application-group=%{GLOBAL}";
@@ -14,17 +14,17 @@ fn site(site: Site) -> Site {
 }
 
 /// A process that has gone bad: what it says from now on is its own.
-struct Bad<'h>(&'h Httpd, Incoming);
+pub struct Bad<'h>(&'h Httpd, Incoming);
 
 impl<'h> Bad<'h> {
-    fn new(httpd: &'h Httpd) -> Self {
+    pub fn new(httpd: &'h Httpd) -> Self {
         let mut taken = httpd.request("GET", "/hostile/take").open();
         assert_eq!(taken.piece().expect("a piece").as_deref(), Some(&b"taken\n"[..]));
         Self(httpd, taken)
     }
 
     /// It is good again, and serves as before.
-    fn release(self) {
+    pub fn release(self) {
         assert_eq!(self.0.get("/hostile/over").text(), "over\n");
         self.1.finish(false);
         assert_eq!(self.0.ok("/hostile/"), "good\n");
@@ -42,7 +42,7 @@ fn both(httpd: &Httpd, path: &str) -> (Response, Option<Response>) {
     (first, second)
 }
 
-fn good(answer: &Response) -> bool {
+pub fn good(answer: &Response) -> bool {
     answer.status == 200 && answer.text() == "Hello, drover\n" && answer.header("X-Forged").is_none()
 }
 

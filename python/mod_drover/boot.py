@@ -29,6 +29,7 @@ def main():
 
     options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
     drover = load("_drover", os.path.join(os.path.dirname(packages), "_drover.abi3.so"))
+    drover.protect_process()
     ours = os.path.join(packages, "mod_wsgi")
     load("mod_drover", os.path.join(here, "__init__.py"), [here])
     load("mod_wsgi", os.path.join(ours, "__init__.py"), [ours])

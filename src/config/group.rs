@@ -95,6 +95,8 @@ pub struct GroupOptions {
     /// A process above this is replaced when its requests are done.
     pub memory_soft: Option<u64>,
     pub virtual_memory_limit: Option<u64>,
+    /// The processes may be traced by others of their user, and may leave core dumps.
+    pub dumpable: bool,
     /// How many application groups may have processes of their own in this group.
     pub max_application_groups: u32,
 }
@@ -147,6 +149,7 @@ impl Default for GroupOptions {
             memory_limit: None,
             memory_soft: None,
             virtual_memory_limit: None,
+            dumpable: false,
             max_application_groups: 32,
         }
     }

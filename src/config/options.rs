@@ -461,7 +461,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         take: Take::Size { min: 1, put: |o, v| o.memory_soft = (v > 0).then_some(v) },
         unit: "bytes",
         default: "0 (no limit)",
-        doc: "A process whose memory (proportional set size: shared pages count by their share) is above this is replaced: the new one is started first, and the old one finishes its requests. Looked at once a second while there are requests.",
+        doc: "A process whose memory (proportional set size: shared pages count by their share) is above this is replaced: the new one is started first, and the old one finishes its requests. The process measures itself, at most once a second while it has requests; with `chroot=` and no `/proc` in it, its resident set size counts.",
         difference: "Not in mod_wsgi.",
         test: "daemon_options_for_limits",
         ..ROW
@@ -476,6 +476,15 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         ..ROW
     },
     // Accepted for mod_wsgi's sake.
+    DaemonOption {
+        name: "dumpable",
+        take: Take::Flag(|o, v| o.dumpable = v),
+        default: "Off",
+        doc: "Whether other processes of the same user may trace the group's processes and read their memory, and whether a crash may leave a core dump. On is for debugging: tracers and debuggers of the group's user (`gdb`, `py-spy`), and core dumps (with `ulimit -c` or `LimitCORE=` for Apache). Off: as with mod_wsgi's daemon processes, root only, no core dump, and some files of `/proc/self` (`environ`, `io`, `mem`, `pagemap`) cannot be opened. Programs that the application starts are not affected.",
+        difference: "Not in mod_wsgi, whose daemon processes leave core dumps where CoreDumpDirectory is set.",
+        test: "daemon_options_for_limits",
+        ..ROW
+    },
     DaemonOption {
         name: "server-metrics",
         take: Take::Flag(|_, _| {}),

@@ -115,7 +115,7 @@ fn the_options_of_mod_wsgi_are_all_there() {
         graceful-timeout eviction-timeout restart-interval connect-timeout socket-timeout queue-timeout listen-backlog display-name send-buffer-size
         receive-buffer-size header-buffer-size response-buffer-size response-socket-timeout response-flush-delay socket-user script-user script-group
         cpu-time-limit cpu-priority memory-limit virtual-memory-limit server-metrics newrelic-config-file newrelic-environment
-        python max-application-groups reload preload memory-soft queue-depth request-buffer-size";
+        python max-application-groups reload preload memory-soft dumpable queue-depth request-buffer-size";
     for name in known.split_whitespace() {
         assert!(DAEMON_OPTIONS.iter().any(|row| row.name == name), "{name}");
     }
@@ -408,6 +408,7 @@ fn daemon_options_for_limits() {
     assert_eq!(options("request-buffer-size=5000000").unwrap().request_buffer_size, 5_000_000);
     assert_eq!((o.script_user, o.cpu_time_limit), (Some(UserSpec::Name(b"root".to_vec())), Some(Duration::from_secs(9))));
     assert_eq!((o.memory_limit, o.virtual_memory_limit, o.memory_soft), (Some(1), Some(5_000_000_000), Some(7)));
+    assert_eq!((o.dumpable, options("dumpable=On").unwrap().dumpable), (false, true));
     assert_eq!(options("script-group=#7").unwrap().script_group, Some(GroupSpec::Id(7)));
     let o = options("header-buffer-size=0 response-buffer-size=0 memory-limit=0").unwrap();
     assert_eq!((o.response_buffer_size, o.memory_limit), (8 << 20, None));

@@ -223,8 +223,9 @@ impl<'q> Exchange<'q> {
             Ok(n) => {
                 self.end += n;
                 if let Some(fd) = fds.pop() {
-                    self.returned = Some(fd);
+                    fds.extend(self.returned.replace(fd));
                 }
+                channel::dispose(fds);
                 Ok(true)
             }
             Err(Errno::AGAIN) => Ok(false),
@@ -298,14 +299,16 @@ impl<'q> Exchange<'q> {
     /// Ends the exchange. `clean`: END was read; then the pair is kept for another request if the worker gave its end back.
     /// Returns the buffer for the next exchange.
     pub fn finish(self, clean: bool) -> Vec<u8> {
-        if clean
-            && self.start == self.end
-            && self.is_flushed()
-            && let Some(far) = self.returned.filter(|fd| channel::cookie(fd) == Ok(self.cookie))
-        {
-            self.queue.give_back(Pair { near: self.near, far, cookie: self.cookie });
-        } else {
-            channel::discard(&self.near);
+        let is_reusable = clean && self.start == self.end && self.is_flushed();
+        match self.returned {
+            Some(far) if is_reusable && channel::cookie(&far) == Ok(self.cookie) => {
+                self.queue.give_back(Pair { near: self.near, far, cookie: self.cookie });
+            }
+            other => {
+                channel::discard(&self.near);
+                // It may be any descriptor of the worker's.
+                channel::dispose(other.into_iter().collect());
+            }
         }
         let mut buffer = self.buffer;
         if buffer.len() > BUFFER {

@@ -2,7 +2,8 @@
 //!
 //! Responsible for: bodies and answers of slow clients together not taking all of the machine's memory. Must never: refuse anything when the
 //! shared counters cannot be had. Called by: `handler::upload` (bodies), `handler::download` (answers).
-use super::admission::Gate;
+use super::admission::{Gate, LOOK_FOR_DEAD_NS};
+use drover_sys::clock::monotonic_ns;
 use drover_sys::tally::{Column, Row, Tally};
 
 /// What httpd's children keep of bodies and answers for slow clients, all together, bytes; beyond it they keep [`ALWAYS`] for each.
@@ -28,7 +29,8 @@ impl<'c> Account<'c> {
     /// Whether more may be kept.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.bytes < ALWAYS || self.counted.is_none_or(|(tally, _, row)| tally.sum(row) < MOST_KEPT)
+        self.bytes < ALWAYS
+            || self.counted.is_none_or(|(tally, column, row)| !tally.exceeds(column, row, MOST_KEPT, monotonic_ns() / LOOK_FOR_DEAD_NS))
     }
 
     /// So many bytes are kept now.

@@ -13,7 +13,7 @@ use drover_sys::wait::{PollFd, PollFlags, poll_until};
 const LOOK_AGAIN_NS: u64 = 10_000_000;
 
 /// How often it is asked which children are dead, at most.
-const LOOK_FOR_DEAD_NS: u64 = 100_000_000;
+pub(super) const LOOK_FOR_DEAD_NS: u64 = 100_000_000;
 
 /// The counters as one child of httpd has them.
 #[derive(Debug, Clone, Copy)]
@@ -94,12 +94,7 @@ impl<'c> Gate<'c> {
 
 /// Counts one more, and says whether that is too many. What dead children have left does not count.
 fn is_full(tally: &Tally, column: Column, row: Row, most: u64) -> bool {
-    if tally.enter(column, row) <= most {
-        return false;
-    }
-    tally.bury(monotonic_ns() / LOOK_FOR_DEAD_NS);
-    tally.leave(column, row);
-    tally.enter(column, row) > most
+    tally.enter(column, row) > most && tally.exceeds(column, row, most, monotonic_ns() / LOOK_FOR_DEAD_NS)
 }
 
 fn refused(tally: &Tally, row: Row, what: &str) -> Failed {

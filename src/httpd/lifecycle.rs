@@ -4,7 +4,7 @@
 //! Must never: keep a pointer into a configuration that httpd has cleared. Called by: `module`.
 use super::mpm::Mpm;
 use super::socache::Cache;
-use super::system::Host;
+use super::system::{Host, descriptors_of_a_child, open_files, writable_by_others};
 use super::{commands, ffi, log, parent, sessions};
 use crate::config::{AliasPattern, ControlSocket};
 use crate::dispatch::{Queues, Wake};
@@ -158,6 +158,19 @@ unsafe fn doubts(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, groups: &
             .collect();
         said.extend(groups.unreadable.iter().map(|problem| format!("{problem}{}", commands::place_of(pconf, problem))));
         let above = control_socket(pconf, s).and_then(|path| PathBuf::from(OsString::from_vec(path)).parent().map(Path::to_path_buf));
+        if let Some((above, why)) = above.as_ref().and_then(|above| Some((above, writable_by_others(above)?))) {
+            let what = format!(
+                "others can write the directory {} ({why}), and so replace the socket of the command drover; use a directory that only root can write",
+                above.display()
+            );
+            said.push(match &(*commands::slot_of(s)).config.control_socket {
+                Some(ControlSocket::Path(path)) => {
+                    let problem = Problem::new("DroverControlSocket", path, what);
+                    format!("{problem}{}", commands::place_of(pconf, &problem))
+                }
+                _ => format!("DroverControlSocket: {what}"),
+            });
+        }
         if let (Some(ControlSocket::Path(path)), Some(above)) = (&(*commands::slot_of(s)).config.control_socket, above)
             && !above.is_dir()
         {
@@ -198,6 +211,14 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
         compile_patterns(pconf, s);
         let mpm = Mpm::query();
         log::server(s, log::Level::Notice, Code::Mpm, &format!("mod_drover {}: {mpm}", drover_wire::VERSION));
+        let needed = descriptors_of_a_child(u64::try_from(mpm.threads).unwrap_or(1));
+        if let Some(limit) = open_files().filter(|limit| *limit < needed) {
+            let text = format!(
+                "the limit of open files is {limit}, but a child of httpd with {} threads may need {needed}: raise LimitNOFILE= of httpd's systemd unit (or ulimit -n where httpd is started)",
+                mpm.threads
+            );
+            log::server(s, log::Level::Warn, Code::FewDescriptors, &text);
+        }
         let mut logs = Vec::new();
         let groups = match resolve(s, &mut logs) {
             Ok(done) => done,
@@ -333,7 +354,7 @@ pub unsafe fn child_init(pchild: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
     };
     // SAFETY: post_config has published it, and its pool lives as long as this child.
     let running = unsafe { RUNNING.load(Ordering::Acquire).as_ref() };
-    let column = running.and_then(|r| r.tally.as_ref()).and_then(|tally| tally.claim(i32::try_from(std::process::id()).ok()?));
+    let column = running.and_then(|r| r.tally.as_ref()).and_then(Tally::claim);
     // SAFETY: httpd's own pool and server, as the caller promises.
     let stores = running.and_then(|r| unsafe { sessions::in_child(pchild, s, &r.sessions, &r.caches) });
     CHILD.store(Box::into_raw(Box::new(Child { queues: Queues::new(broker), wake, column, stores })), Ordering::Release);

@@ -8,11 +8,40 @@ use drover_sys::spawn::supplementary_groups;
 use drover_sys::users::{self, User};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 /// The real system.
 pub struct Host;
+
+/// Why others than root, or than the user that httpd is started as, could replace what lies in a directory; `None`: they cannot.
+pub fn writable_by_others(directory: &Path) -> Option<String> {
+    let found = std::fs::metadata(directory).ok()?;
+    // SAFETY: cannot fail.
+    let own = unsafe { libc::geteuid() };
+    if found.uid() != 0 && found.uid() != own {
+        return Some(format!("it belongs to the user with id {}", found.uid()));
+    }
+    let mode = found.permissions().mode() & 0o7777;
+    (mode & 0o022 != 0).then(|| format!("its mode is {mode:04o}"))
+}
+
+/// Descriptors that one child of httpd may need: a client's connection and the two ends of a reply socket for each thread, a file or
+/// two, and what httpd and its modules hold.
+#[must_use]
+pub fn descriptors_of_a_child(threads: u64) -> u64 {
+    const OF_A_THREAD: u64 = 4;
+    const OF_A_CHILD: u64 = 64;
+    threads.saturating_mul(OF_A_THREAD).saturating_add(OF_A_CHILD)
+}
+
+/// The soft limit of open files, which httpd's children have; `None`: there is none.
+pub fn open_files() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: writes a local.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0;
+    (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
 
 impl System for Host {
     fn user_by_name(&self, name: &[u8]) -> Option<User> {
@@ -62,5 +91,27 @@ impl System for Host {
     fn httpd_identity(&self) -> Option<(u32, u32)> {
         // SAFETY: geteuid cannot fail; ap_unixd_config is a variable of httpd, written while it reads User and Group.
         unsafe { if libc::geteuid() == 0 { Some((ffi::ap_unixd_config.user_id, ffi::ap_unixd_config.group_id)) } else { None } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_others_write_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let mode = |mode| std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(mode)).unwrap();
+        for (bits, expected) in [(0o755, None), (0o700, None), (0o775, Some("its mode is 0775")), (0o1777, Some("its mode is 1777"))] {
+            mode(bits);
+            assert_eq!(writable_by_others(directory.path()).as_deref(), expected, "{bits:o}");
+        }
+        assert_eq!(writable_by_others(Path::new("/nonexistent")), None);
+    }
+
+    #[test]
+    fn a_child_needs_more_with_more_threads() {
+        assert_eq!((descriptors_of_a_child(1), descriptors_of_a_child(25)), (68, 164));
+        assert!(descriptors_of_a_child(u64::MAX) == u64::MAX && open_files() != Some(0));
     }
 }

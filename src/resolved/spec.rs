@@ -118,6 +118,7 @@ fn worker_options(name: &[u8], implicit: bool, o: &GroupOptions, config: &Server
         deadlock_timeout_ms: o.deadlock_timeout.map(ms),
         restrict_stdin: interpreter.restrict_stdin.unwrap_or(false),
         restrict_stdout: interpreter.restrict_stdout.unwrap_or(false),
+        dumpable: o.dumpable,
         restrict_signal: interpreter.restrict_signal.unwrap_or(true),
         locale: o.locale.clone(),
         ignore_case: config.case_sensitivity == Some(false),

@@ -109,8 +109,26 @@ def levels(number, way):
     end(way, number)
 
 
+def pidfds(number, way):
+    """Beside END and a frame before it come sockets for whose messages the kernel makes descriptors as they are read."""
+    SO_PASSPIDFD = 76
+    packed = []
+    for _ in range(4):
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        far.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 1)
+        near.setblocking(False)
+        for _ in range(200):
+            near.send(b"x")
+        packed.append(far)
+    first = frame(number, BODY, 0, b"first\n")
+    fds = array.array("i", [s.fileno() for s in packed])
+    way.sendmsg([head(number, (b"Content-Length", b"6"))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+    way.sendmsg([first], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+    end(way, number, packed[0].fileno())
+
+
 kept = []
-ANSWERS = [levels, long_body, short_body, chunked, two_lengths, many_fields, questions, announced, lingering]
+ANSWERS = [levels, long_body, short_body, chunked, two_lengths, many_fields, questions, announced, lingering, pidfds]
 
 
 def application(environ, start_response):

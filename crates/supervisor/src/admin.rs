@@ -3,34 +3,42 @@
 //! Responsible for: who may do what (root and droverd's own user everything, a group's user that group), and for nobody holding droverd
 //! up: a client has one request, is answered without waiting, and is forgotten. Must never: wait for a client. Called by: the event
 //! loop, and `configure.rs` with a new configuration.
+use crate::control_socket::Listener;
 use crate::messages::Code;
 use crate::peer::Peer;
 use crate::poller::Source;
-use crate::supervisor::Supervisor;
-use drover_sys::channel::{discard, send};
-use drover_sys::{Errno, credentials, memfile};
-use drover_wire::admin::{Command, MAX_REPLY, MAX_REQUEST, Reply, Request};
-use drover_wire::control::{decode, encode};
-use rustix::fs::{FileType, Mode};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with};
-use rustix::process::umask;
+use crate::pool::Now;
+use crate::supervisor::{Supervisor, now};
+use drover_sys::channel::send;
+use drover_sys::{credentials, memfile};
+use drover_wire::admin::{Command, MAX_REPLY, MAX_REQUEST, Reply, Request, Server};
+use drover_wire::control::{GroupSpec, decode, encode};
+use rustix::net::{SocketFlags, accept_with};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// So many clients at once; with more, one is forgotten.
 const MOST_CLIENTS: usize = 16;
 /// So many are let in before the loop looks at something else.
 const AT_ONCE: usize = 16;
 
+/// How long a report stays good for a user who asks again.
+const REPORT_AGE: Duration = Duration::from_secs(1);
+/// Users for whom a report is kept at a time.
+const MAX_REPORTS: usize = 64;
+
 /// The socket and who is connected.
 #[derive(Debug, Default)]
 pub struct Admin {
-    listener: Option<(PathBuf, OwnedFd)>,
+    listener: Option<Listener>,
     clients: BTreeMap<u32, Client>,
     next: u32,
+    /// What users who may not see everything were told last, by user.
+    reports: BTreeMap<u32, (Now, Server)>,
 }
 
 /// Somebody who is connected and has not said yet what is wanted.
@@ -40,18 +48,14 @@ struct Client {
     uid: u32,
 }
 
-impl Drop for Admin {
-    fn drop(&mut self) {
-        if let Some((path, fd)) = &self.listener {
-            discard(fd);
-            let _ = std::fs::remove_file(path); // somebody else may have done it
-        }
-    }
-}
-
 /// Root and droverd's own user.
 fn may_all(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+/// Root, droverd's own user, and the user that the group's workers run as.
+fn may(uid: u32, spec: &GroupSpec) -> bool {
+    may_all(uid) || spec.identity.as_ref().is_some_and(|identity| identity.uid == uid)
 }
 
 /// Which of the clients, given with their users and the oldest first, is one too many: the oldest of the user that has most, and those who
@@ -70,52 +74,19 @@ fn whom_to_forget(clients: impl Iterator<Item = (u32, u32)>) -> Option<u32> {
     Some(oldest)
 }
 
-/// Listens on a path. What a droverd that was killed has left there is taken away; a living one's is not.
-fn open(path: &Path) -> Result<OwnedFd, Errno> {
-    let kind = SocketType::SEQPACKET;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let address = SocketAddrUnix::new(path)?;
-    let socket = socket_with(AddressFamily::UNIX, kind, flags, None)?;
-    match bind_for_all(&socket, &address) {
-        Err(Errno::ADDRINUSE) => {
-            let probe = socket_with(AddressFamily::UNIX, kind, flags, None)?;
-            // Only a socket that nobody listens on; a file of somebody else refuses connections too, and so may what a link leads to.
-            let left = rustix::fs::lstat(path)?;
-            if FileType::from_raw_mode(left.st_mode) != FileType::Socket || connect(&probe, &address) != Err(Errno::CONNREFUSED) {
-                return Err(Errno::ADDRINUSE);
-            }
-            rustix::fs::unlink(path)?;
-            bind_for_all(&socket, &address)?;
-        }
-        other => other?,
-    }
-    listen(&socket, 16)?;
-    Ok(socket)
-}
-
-/// Everybody may connect; who it is says the kernel. The mode is the socket's from its beginning: later the path could lead elsewhere.
-fn bind_for_all(socket: &OwnedFd, address: &SocketAddrUnix) -> Result<(), Errno> {
-    let before = umask(Mode::from_raw_mode(0o111));
-    let bound = bind(socket, address);
-    umask(before);
-    bound
-}
-
 impl Supervisor {
     /// Opens, moves or closes the socket as the configuration says.
     pub fn configure_admin(&mut self, path: Option<&[u8]>) {
         let wanted = path.map(|p| PathBuf::from(OsStr::from_bytes(p)));
-        if self.admin.listener.as_ref().map(|(path, _)| path) == wanted.as_ref() {
+        if self.admin.listener.as_ref().map(Listener::path) == wanted.as_deref() {
             return;
         }
-        if let Some((path, fd)) = self.admin.listener.take() {
-            self.poller.remove(&fd);
-            discard(fd);
-            let _ = std::fs::remove_file(path); // somebody else may have done it
+        if let Some(listener) = self.admin.listener.take() {
+            self.poller.remove(&listener);
         }
         let Some(path) = wanted else { return };
-        match open(&path).and_then(|fd| self.poller.add(&fd, Source::Admin).map(|()| fd)) {
-            Ok(fd) => self.admin.listener = Some((path, fd)),
+        match Listener::open(&path).and_then(|listener| self.poller.add(&listener, Source::Admin).map(|()| listener)) {
+            Ok(listener) => self.admin.listener = Some(listener),
             Err(e) => self.main.message(Code::NoControlSocket, None, None, &[path.display().to_string(), e.to_string()]),
         }
     }
@@ -123,7 +94,7 @@ impl Supervisor {
     /// Somebody connects.
     pub fn admin_connects(&mut self) {
         for _ in 0..AT_ONCE {
-            let Some((_, listener)) = &self.admin.listener else { return };
+            let Some(listener) = &self.admin.listener else { return };
             let Ok(client) = accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else { return };
             let id = self.admin.next;
             self.admin.next = id.wrapping_add(1);
@@ -155,26 +126,44 @@ impl Supervisor {
         let reply = match self.answer_to(request, uid, httpd) {
             Some(reply) => reply,
             None => match &request.command {
-                Command::Reload(name) => return self.reload_group(name.as_bytes(), client),
-                Command::Stop(name) => self.stop_group(name.as_bytes()),
+                Command::Reload(name) => {
+                    self.admin.reports.clear();
+                    return self.reload_group(name.as_bytes(), client);
+                }
+                Command::Stop(name) => {
+                    self.admin.reports.clear();
+                    self.stop_group(name.as_bytes())
+                }
                 Command::Status(_) => return,
             },
         };
         reply_to(&client, &reply);
     }
 
+    /// The groups that a user may see. A user who may not see everything gets the same report for [`REPORT_AGE`], so that asking often
+    /// costs droverd little.
+    fn report_for(&mut self, uid: u32, httpd: u32) -> Server {
+        let now = now();
+        self.admin.reports.retain(|_, (at, _)| *at + REPORT_AGE > now);
+        if let Some((_, report)) = self.admin.reports.get(&uid) {
+            return report.clone();
+        }
+        let report = self.report(httpd, |spec| may(uid, spec));
+        if !may_all(uid) && self.admin.reports.len() < MAX_REPORTS {
+            self.admin.reports.insert(uid, (now, report.clone()));
+        }
+        report
+    }
+
     /// The answer; `None`: the user may steer the group, which is to be done.
-    fn answer_to(&self, request: &Request, uid: u32, httpd: u32) -> Option<Reply> {
+    fn answer_to(&mut self, request: &Request, uid: u32, httpd: u32) -> Option<Reply> {
         if request.version != drover_wire::VERSION {
             return Some(Reply::Refused(format!("this is droverd {}, drover is version {}", drover_wire::VERSION, request.version)));
         }
-        let all = may_all(uid);
-        let may = |spec: &drover_wire::control::GroupSpec| all || spec.identity.as_ref().is_some_and(|i| i.uid == uid);
         let name = match &request.command {
             Command::Status(wanted) => {
-                let visible: Vec<Vec<u8>> = self.groups.values().filter(|s| may(&s.spec)).map(|s| s.spec.name.clone()).collect();
-                let which = |name: &[u8]| visible.iter().any(|v| v == name) && wanted.as_ref().is_none_or(|w| w.as_bytes() == name);
-                let report = self.report(httpd, which);
+                let mut report = self.report_for(uid, httpd);
+                report.groups.retain(|group| wanted.as_ref().is_none_or(|wanted| *wanted == group.name));
                 return Some(match wanted {
                     Some(name) if report.groups.is_empty() => Reply::Refused(format!("there is no group '{name}' that you may see")),
                     _ => Reply::Status(report),
@@ -183,7 +172,7 @@ impl Supervisor {
             Command::Reload(name) | Command::Stop(name) => name,
         };
         match self.groups.get(name.as_bytes()) {
-            Some(settings) if may(&settings.spec) => None,
+            Some(settings) if may(uid, &settings.spec) => None,
             // The same answer, so that names cannot be tried out.
             _ => Some(Reply::Refused(format!("there is no group '{name}' that you may steer (root and the group's own user may)"))),
         }
@@ -204,11 +193,9 @@ pub fn reply_to(client: &Peer, reply: &Reply) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::sync::Mutex;
-
-    /// Held while a socket is opened: droverd has one thread, the tests have several, and a process has one umask.
-    static UMASK: Mutex<()> = Mutex::new(());
+    use crate::control_socket::tests::UMASK;
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket_with};
+    use std::path::Path;
 
     #[test]
     fn a_crowd_does_not_push_others_out() {
@@ -229,14 +216,38 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_crowd_is_let_in_piece_by_piece() {
-        let _alone = UMASK.lock().unwrap();
+    fn supervisor() -> Supervisor {
         let sink = || std::rc::Rc::new(crate::log::Sink::standard_error(3));
         let place = crate::spawn::Place::new(Path::new("/nowhere/droverd"), None).unwrap();
         let (read, write) = drover_sys::channel::packet_pair().unwrap();
         let store = crate::store::Store::new(read, write);
-        let mut supervisor = Supervisor::new(place, crate::poller::Poller::new().unwrap(), sink(), store);
+        Supervisor::new(place, crate::poller::Poller::new().unwrap(), sink(), store)
+    }
+
+    #[test]
+    fn a_user_who_asks_often_is_told_the_same() {
+        let mut supervisor = supervisor();
+        let own = rustix::process::geteuid().as_raw();
+        let user = own.wrapping_add(1000);
+        supervisor.httpd_generation = 1;
+        assert_eq!(supervisor.report_for(user, 7).generation, 1);
+        supervisor.httpd_generation = 2;
+        assert_eq!(supervisor.report_for(own, 7).generation, 2, "who may do everything sees what is");
+        let (at, report) = supervisor.admin.reports.get_mut(&user).unwrap();
+        (*at, report.generation) = (now() + REPORT_AGE, 5);
+        assert_eq!(supervisor.report_for(user, 7).generation, 5);
+        supervisor.admin.reports.get_mut(&user).unwrap().0 = Now::ZERO;
+        assert_eq!(supervisor.report_for(user, 7).generation, 2);
+        for uid in 0..200 {
+            supervisor.report_for(user + uid, 7);
+        }
+        assert_eq!(supervisor.admin.reports.len(), MAX_REPORTS);
+    }
+
+    #[test]
+    fn a_crowd_is_let_in_piece_by_piece() {
+        let _alone = UMASK.lock().unwrap();
+        let mut supervisor = supervisor();
         let path = std::env::temp_dir().join(format!("drover-admin-{}.sock", std::process::id()));
         supervisor.configure_admin(Some(path.as_os_str().as_bytes()));
         let address = SocketAddrUnix::new(&path).unwrap();
@@ -247,7 +258,7 @@ mod tests {
                 socket
             })
             .collect();
-        let waits = |s: &Supervisor| drover_sys::wait::readable_now(&s.admin.listener.as_ref().unwrap().1);
+        let waits = |s: &Supervisor| drover_sys::wait::readable_now(s.admin.listener.as_ref().unwrap());
         supervisor.admin_connects();
         assert_eq!((supervisor.admin.clients.len(), waits(&supervisor)), (AT_ONCE, true), "the loop looks at something else first");
         supervisor.admin_connects();
@@ -255,33 +266,5 @@ mod tests {
         supervisor.configure_admin(None);
         drop(connected);
         assert!(!path.exists());
-    }
-
-    #[test]
-    fn only_a_dead_socket_is_taken_away() {
-        let _alone = UMASK.lock().unwrap();
-        let directory = std::env::temp_dir().join(format!("drover-admin-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let (path, file) = (directory.join("sock"), directory.join("file"));
-        std::fs::write(&file, "precious").unwrap();
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
-        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-
-        let first = open(&path).unwrap();
-        assert_eq!(mode(&path), 0o666);
-        assert_eq!(open(&path).unwrap_err(), Errno::ADDRINUSE, "somebody listens");
-        drop(first);
-        drop(open(&path).unwrap());
-        std::fs::rename(&path, directory.join("dead")).unwrap();
-        for link_to in [Some("dead"), Some("file"), None] {
-            match link_to {
-                Some(name) => symlink(name, &path).unwrap(),
-                None => drop(std::fs::copy(&file, &path).unwrap()),
-            }
-            assert_eq!(open(&path).unwrap_err(), Errno::ADDRINUSE, "{link_to:?}");
-            assert!(path.symlink_metadata().is_ok() && mode(&file) == 0o600 && directory.join("dead").exists(), "{link_to:?}");
-            std::fs::remove_file(&path).unwrap();
-        }
-        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

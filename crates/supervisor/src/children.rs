@@ -84,6 +84,7 @@ impl Supervisor {
             processes: spec.processes,
             multiprocess: spec.multiprocess,
             threads: spec.threads,
+            has_memory_soft: spec.memory_soft.is_some(),
             home: spec.home.clone(),
             options,
             scripts: unit.scripts.all(),

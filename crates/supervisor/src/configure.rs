@@ -41,6 +41,7 @@ impl Supervisor {
         self.configure_admin(configuration.control_socket.as_deref());
         let plan = plan(&configuration, self.index.keys());
         self.groups = groups(configuration.groups, &logs);
+        self.check_open_files();
         self.halted.clear();
 
         let (kept, gone): (Vec<_>, Vec<_>) = taken.into_iter().partition(|s| self.groups.contains_key(&s.key.group));

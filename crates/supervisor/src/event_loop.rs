@@ -10,7 +10,7 @@ use crate::reserve::Reserve;
 use crate::store::Stored;
 use crate::supervisor::Supervisor;
 use drover_sys::Errno;
-use drover_sys::channel::{has_ended, receive};
+use drover_sys::channel::{dispose, has_ended, receive};
 use drover_sys::signals::{CHILD, Signals};
 use drover_wire::control::{MAX_CONTROL, OpenQueue, ToSupervisor, decode};
 use rustix::process::{Pid, getppid};
@@ -190,11 +190,14 @@ impl EventLoop {
             let mut fds = Vec::new();
             match self.reserve.lend(|| receive(&self.broker, &mut self.buffer, &mut fds, false)) {
                 Ok(0) if has_ended(&self.broker) => return self.supervisor.poller.remove(&self.broker),
-                Ok(n) => match (decode::<OpenQueue>(self.buffer.get(..n).unwrap_or_default()), fds.first()) {
-                    (Ok(open), Some(reply_to)) => self.supervisor.open_queue(open, reply_to),
-                    (Ok(_), None) => self.misunderstood("a child of httpd", "no descriptor for the answer"),
-                    (Err(e), _) => self.misunderstood("a child of httpd", &e.to_string()),
-                },
+                Ok(n) => {
+                    match (decode::<OpenQueue>(self.buffer.get(..n).unwrap_or_default()), fds.first()) {
+                        (Ok(open), Some(reply_to)) => self.supervisor.open_queue(open, reply_to),
+                        (Ok(_), None) => self.misunderstood("a child of httpd", "no descriptor for the answer"),
+                        (Err(e), _) => self.misunderstood("a child of httpd", &e.to_string()),
+                    }
+                    dispose(fds);
+                }
                 Err(Errno::AGAIN) => return,
                 Err(e) => return self.misunderstood("a child of httpd", &e.to_string()),
             }

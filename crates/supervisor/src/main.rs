@@ -12,8 +12,10 @@ mod admin;
 mod broker;
 mod children;
 mod configure;
+mod control_socket;
 mod mend_queue;
 mod newborn;
+mod open_files;
 mod steer;
 mod template;
 mod worker_talk;
@@ -119,7 +121,7 @@ fn supervise(run: &Run, main: Rc<log::Sink>) -> Result<(), (String, Errno)> {
     event_loop.and_then(event_loop::EventLoop::run).map_err(cannot("wait for events"))
 }
 
-/// droverd holds three descriptors a worker: as many as it may. Returns the soft limit that workers get back.
+/// droverd holds some descriptors for each worker: as many as it may. Returns the soft limit that workers get back.
 fn raise_open_files() -> Option<u64> {
     let before = getrlimit(Resource::Nofile);
     let mut raised = before;

@@ -1,37 +1,49 @@
 //! How much memory a worker has.
 //!
-//! Responsible for: memory-soft, looked at while there are requests, at most once a second for each worker as the kernel has to walk
-//! its mappings. Must never: decide when it is replaced. Called by: `worker_talk.rs`, `status.rs`.
+//! Workers measure themselves and report (`drover_wire::control::FromWorker::Memory`): the kernel walks all mappings of a process for
+//! its proportional set size, which takes seconds for one that has mapped enough. A worker that lies cheats only its own group.
+//!
+//! Responsible for: memory-soft. Must never: read what takes longer the more a worker has. Called by: `worker_talk.rs`.
 use crate::pool::{Event, Now, Why};
 use crate::supervisor::{Supervisor, now};
 use std::time::Duration;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Proportional set size, bytes: pages that several processes share count by their share. `None`: the process is gone.
-pub fn proportional(pid: u32) -> Option<u64> {
-    parse(&std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
-}
-
-/// The line `Pss:` of proc(5)'s smaps_rollup.
-fn parse(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|l| l.strip_prefix("Pss:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+/// Resident set size, bytes. The kernel has it as a number (proc(5), statm). `None`: the process is gone.
+fn resident(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    pages.checked_mul(rustix::param::page_size() as u64)
 }
 
 impl Supervisor {
-    /// The worker says that it does something: is it too large by now?
+    /// A worker or a template says how much it has.
+    pub fn memory_reported(&mut self, pid: u32, bytes: u64) {
+        let template = self.templates.get_mut(&pid).map(|t| &mut t.process);
+        let Some(process) = template.or_else(|| self.processes.get_mut(&pid)) else { return };
+        process.memory = Some(bytes);
+        let limit = process.settings.spec.memory_soft;
+        let (unit, worker) = (process.unit, process.number);
+        if self.processes.contains_key(&pid) && limit.is_some_and(|limit| bytes > limit) {
+            self.feed(unit, Event::Leaving { worker, why: Why::Memory(bytes) });
+        }
+    }
+
+    /// A worker says that it does something. One in a chroot without /proc cannot measure itself: its resident set size counts.
     pub fn look_at_memory(&mut self, pid: u32) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        let Some(limit) = process.settings.spec.memory_soft else { return };
+        let spec = &process.settings.spec;
         let now: Now = now();
-        if process.memory_at + EVERY > now {
+        if spec.chroot.is_none() || process.memory_at + EVERY > now {
             return;
         }
         process.memory_at = now;
-        let (unit, worker) = (process.unit, process.number);
-        if let Some(bytes) = proportional(pid).filter(|b| *b > limit) {
-            self.feed(unit, Event::Leaving { worker, why: Why::Memory(bytes) });
+        if process.memory.is_none() || process.memory_is_resident {
+            process.memory_is_resident = true;
+            if let Some(bytes) = resident(pid) {
+                self.memory_reported(pid, bytes);
+            }
         }
     }
 }
@@ -41,10 +53,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_is_found() {
-        let text = "55d0-7ffe ---p 00000000 00:00 0 [rollup]\nRss:   900 kB\nPss:                 512 kB\nPss_Dirty: 7 kB\n";
-        assert_eq!(parse(text), Some(512 * 1024));
-        assert_eq!((parse(""), parse("Pss: x kB\n")), (None, None));
-        assert!(proportional(std::process::id()).is_some_and(|b| b > 4096));
+    fn a_process_has_some_memory() {
+        assert!(resident(std::process::id()).is_some_and(|bytes| bytes > 1 << 16));
+        assert_eq!(resident(u32::MAX), None);
     }
 }

@@ -14,7 +14,7 @@ use crate::pool::Event;
 use crate::store::Queue;
 use crate::supervisor::Supervisor;
 use drover_sys::Errno;
-use drover_sys::channel::send;
+use drover_sys::channel::{ask_for_nothing_beside, send};
 use drover_sys::credentials::is_deaf;
 use drover_sys::wait::ended_now;
 use drover_wire::control::Script;
@@ -29,6 +29,10 @@ impl Supervisor {
     /// Gives a unit a new queue if its own was shut down. True: it has a new one.
     pub fn mend_queue(&mut self, id: u32) -> bool {
         let Some(unit) = self.units.get_mut(&id) else { return false };
+        if let Some(queue) = &unit.queue {
+            // An option that a worker has set stays with the queue, for all later workers.
+            ask_for_nothing_beside(&queue.receive);
+        }
         if !unit.queue.as_ref().is_some_and(|q| ended_now(&q.receive) || is_deaf(&q.receive)) {
             return false;
         }

@@ -145,6 +145,8 @@ codes! {
     LogFull = 250, Warn, "{} lines were lost because this log took no more";
     /// The queue of a group was shut down, which only a program in one of its processes can do (the line before may show its end). droverd has made a new one and replaces the processes; requests that waited go on waiting. Look for code that closes or shuts down sockets that it has not made.
     QueueEnded = 252, Error, "a process of the group has shut its queue down, or made it throw requests away: it has a new one, and its processes are replaced";
+    /// The limit of open files is lower than what droverd needs with all workers of all groups, twice as many while new ones start. Raise it for httpd: LimitNOFILE= in its systemd unit, or `ulimit -Hn` where it is started.
+    FewDescriptors = 253, Warn, "the limit of open files is {}, but all groups at full size need up to {}: raise LimitNOFILE= of httpd's systemd unit (or ulimit -Hn)";
     /// A child of httpd was refused a queue; the line says why.
     Refused = 260, Warn, "queue refused: {}";
 }

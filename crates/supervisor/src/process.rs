@@ -29,7 +29,10 @@ pub struct Process {
     pub number: Number,
     pub generation: u64,
     pub settings: Rc<Settings>,
-    /// When its memory was looked at last.
+    /// Bytes, as it has reported or as was last looked at.
+    pub memory: Option<u64>,
+    /// It cannot measure itself; looked at in its stead, at this time.
+    pub memory_is_resident: bool,
     pub memory_at: Now,
     /// `None` once the worker has closed its side.
     pub control: Option<Peer>,
@@ -125,8 +128,21 @@ impl Process {
         let tail = Rc::new(RefCell::new(Tail::default()));
         let piped = |fd, tail| Output { fd, pid: number_of, lines: Lines::default(), settings: settings.clone(), tail };
         let outputs = [piped(output, None), piped(error, Some(tail.clone()))];
-        let memory_at = Now::ZERO;
-        (Self { unit, number, generation, settings, memory_at, control: Some(control), distrusted: false, pid, start, tail }, outputs)
+        let process = Self {
+            unit,
+            number,
+            generation,
+            settings,
+            memory: None,
+            memory_is_resident: false,
+            memory_at: Now::ZERO,
+            control: Some(control),
+            distrusted: false,
+            pid,
+            start,
+            tail,
+        };
+        (process, outputs)
     }
 
     /// It has imported its scripts: what it writes from now on does not say why it could not start.

@@ -95,6 +95,9 @@ impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nul(option) => write!(f, "the value of {option} has a NUL byte in it"),
+            Self::System(what, errno @ (Errno::MFILE | Errno::NFILE)) => {
+                write!(f, "cannot {what}: {errno}; raise LimitNOFILE= of httpd's systemd unit (or ulimit -Hn where httpd is started)")
+            }
             Self::System(what, errno) => write!(f, "cannot {what}: {errno}"),
             Self::Step { what, errno, because: None } => write!(f, "cannot {what}: {errno}"),
             Self::Step { what, errno, because: Some(because) } => write!(f, "cannot {what}: {errno}: {because}"),

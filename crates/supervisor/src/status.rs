@@ -1,11 +1,11 @@
 //! How everything is, for the administrator.
 //!
 //! Responsible for: the report. Must never: change anything. Called by: `admin.rs`.
-use crate::memory::proportional;
 use crate::pool::{Now, Phase, Pool, State};
 use crate::supervisor::{Supervisor, Unit, now};
 use crate::template::Template;
 use drover_wire::admin::{Application, Group, Server, Worker};
+use drover_wire::control::GroupSpec;
 use std::time::Duration;
 
 /// A longer traceback is cut in front.
@@ -13,7 +13,7 @@ const LONGEST_FAILURE: usize = 64 * 1024;
 
 impl Supervisor {
     /// The groups for which `which` is true.
-    pub fn report(&self, httpd: u32, which: impl Fn(&[u8]) -> bool) -> Server {
+    pub fn report(&self, httpd: u32, which: impl Fn(&GroupSpec) -> bool) -> Server {
         let now = now();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let of_group = |(name, settings): (&Vec<u8>, &std::rc::Rc<crate::settings::Settings>)| {
@@ -40,7 +40,7 @@ impl Supervisor {
             httpd,
             generation: self.httpd_generation,
             sessions: self.sessions.clone(),
-            groups: self.groups.iter().filter(|(name, _)| which(name)).map(of_group).collect(),
+            groups: self.groups.iter().filter(|(_, settings)| which(&settings.spec)).map(of_group).collect(),
         }
     }
 
@@ -55,7 +55,7 @@ impl Supervisor {
                 age_ms: ms(now.saturating_sub(w.since)),
                 requests: w.taken,
                 running: w.running,
-                memory: if pid == 0 { 0 } else { proportional(pid).unwrap_or(0) },
+                memory: self.processes.get(&pid).and_then(|p| p.memory).unwrap_or(0),
             }
         };
         let template = |(pid, t): (&u32, &Template)| Worker {
@@ -65,7 +65,7 @@ impl Supervisor {
             age_ms: ms(now.saturating_sub(t.since)),
             requests: 0,
             running: 0,
-            memory: proportional(*pid).unwrap_or(0),
+            memory: t.process.memory.unwrap_or(0),
         };
         let templates = self.templates.iter().filter(|(_, t)| t.process.unit == id).map(template);
         Application {

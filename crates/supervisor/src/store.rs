@@ -14,6 +14,7 @@ use drover_sys::peek::peek;
 use drover_sys::token;
 use drover_wire::control::{Bytes, Script, decode, encode};
 use rustix::net::sockopt::socket_send_buffer_size;
+use rustix::net::{Shutdown, shutdown};
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -41,6 +42,8 @@ impl Queue {
     pub fn new() -> Result<Self, Errno> {
         let (send, receive) = packet_pair()?;
         set_send_buffer(&send, QUEUE_ROOM);
+        // Nobody reads that end. What workers could leave in it would be closed with it, which could wait (`channel::discard`).
+        shutdown(&send, Shutdown::Read)?;
         Ok(Self { send, receive, tokens: token::create()? })
     }
 }

@@ -155,6 +155,7 @@ impl Supervisor {
             }
             FromWorker::Loaded(loaded) => self.template_loaded(pid, &loaded),
             FromWorker::SetupFailed(text) => self.template_failed(pid, &text),
+            FromWorker::Memory(bytes) => self.memory_reported(pid, bytes),
             _ => self.template_failed(pid, "it said something that only a worker may say"),
         }
     }

@@ -38,6 +38,9 @@ impl Supervisor {
                 }
                 Ok(n) => {
                     match decode::<FromWorker>(buffer.get(..n).unwrap_or_default()) {
+                        Ok(message) if fds.len() > allowed_descriptors(&message) => {
+                            self.misunderstood(pid, &format!("{} descriptors came with a message that has no use for them", fds.len()));
+                        }
                         Ok(message) => self.heard(pid, message, &mut fds),
                         Err(e) => self.misunderstood(pid, &e.to_string()),
                     }
@@ -109,6 +112,7 @@ impl Supervisor {
                 self.feed(unit, Event::Activity { worker, activity });
                 self.look_at_memory(pid);
             }
+            FromWorker::Memory(bytes) => self.memory_reported(pid, bytes),
         }
     }
 
@@ -151,6 +155,11 @@ impl Supervisor {
     fn handed_back(&mut self, message: Vec<u8>, fds: &mut Vec<OwnedFd>) -> Option<u64> {
         is_request(&message, fds, made_by_httpd).then(|| self.keep_request(HandedBack { message, fds: std::mem::take(fds) }))
     }
+}
+
+/// A request that is handed back has its reply socket, and perhaps a memory file.
+const fn allowed_descriptors(message: &FromWorker) -> usize {
+    if matches!(message, FromWorker::Changed { .. }) { 2 } else { 0 }
 }
 
 /// Says which scripts were imported.

@@ -433,6 +433,44 @@ fn a_worker_that_talks_nonsense_is_replaced_and_costs_one_line() {
 }
 
 #[test]
+fn too_few_descriptors_are_told_with_what_to_raise() {
+    let mut httpd = Httpd::started_by(|store, log_writer| {
+        let mut limited = Command::new("sh");
+        let parent = std::process::id().to_string();
+        let droverd = env!("CARGO_BIN_EXE_droverd");
+        limited.args(["-c", "ulimit -n 60; exec \"$0\" \"$@\"", droverd, "--version-of-module", VERSION, "--parent", &parent]);
+        start_with(limited, store, log_writer)
+    });
+    httpd.configure(vec![group("shop"), GroupSpec { processes: 20, least_processes: 20, ..group("wiki") }]);
+    httpd.expect("DROVER0253: the limit of open files is 60, but all groups at full size need up to ");
+    // With its descriptors used up it says so too.
+    let script = httpd.script("a.wsgi", "it", 1000);
+    httpd.open("wiki", "", &script).unwrap();
+    httpd.expect("Too many open files (os error 24); raise LimitNOFILE=");
+}
+
+#[test]
+fn a_worker_is_as_large_as_it_says() {
+    let mut httpd = Httpd::new();
+    let script = httpd.script("a.wsgi", "it", 1000);
+    httpd.configure(vec![GroupSpec { memory_soft: Some(1 << 30), ..group("shop") }]);
+    let queue = httpd.open("shop", "", &script).unwrap();
+    request(&queue, &script, "large", 1000).served();
+    httpd.expect("memory-soft: it has 1048576 MiB");
+}
+
+#[test]
+fn descriptors_with_a_message_that_has_no_use_for_them_are_nonsense() {
+    let mut httpd = Httpd::new();
+    let script = httpd.script("a.wsgi", "it", 1000);
+    httpd.configure(vec![group("shop")]);
+    let queue = httpd.open("shop", "", &script).unwrap();
+    request(&queue, &script, "descriptors", 1000).served();
+    httpd.expect("1 descriptors came with a message that has no use for them");
+    request(&queue, &script, "application", 1000).served();
+}
+
+#[test]
 fn new_processes_get_a_queue_that_takes_something() {
     let mut httpd = Httpd::new();
     let script = httpd.script("a.wsgi", "one", 1000);

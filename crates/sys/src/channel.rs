@@ -1,29 +1,27 @@
 //! Unix socket pairs, and messages that carry descriptors.
 //!
 //! Responsible for: every descriptor that is made or received here being close-on-exec, for refusing truncated messages, and for no received
-//! socket making its last close(2) wait: whoever sent it may have set SO_LINGER.
+//! socket making its last close(2) wait: its sender may have set SO_LINGER. `recvmsg` receives, `disposal` closes.
 //! Must never: block unless the socket does. Called by: everybody who sends or receives.
+use crate::recvmsg::{Message, recvmsg};
 use crate::wait::{PollFd, PollFlags, poll_until};
-use rustix::io::{Errno, IoSlice, IoSliceMut};
+use rustix::io::{Errno, IoSlice};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair, sockopt,
 };
 use rustix::process::Pid;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+pub use crate::disposal::{discard, dispose};
+pub use crate::recvmsg::{ask_for_nothing_beside, refuse_descriptors};
+
 /// The most descriptors that one message of ours carries.
 pub const MAX_FDS: usize = 251;
-/// The most descriptors that one message can carry (the kernel's SCM_MAX_FD). There is always room for them: the kernel would close what
-/// has none, and could have to wait for it.
-const ROOM: usize = 253;
+/// The most descriptors that one message can carry (the kernel's SCM_MAX_FD).
+const MAX_FDS_OF_KERNEL: usize = 253;
 /// The most descriptors that travel with a request or a frame.
 const FEW: usize = 4;
-/// Messages that are thrown away at most when a socket is closed.
-const MOST_DISCARDED: usize = 100_000;
-/// So many ends of file in a row are one: a SEQPACKET message without bytes looks the same. More than a sending buffer holds of those.
-const ENDS: usize = 1024;
 
 /// A connected pair of SOCK_SEQPACKET sockets: messages keep their borders.
 pub fn packet_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
@@ -76,6 +74,17 @@ pub fn send(fd: impl AsFd, parts: &[&[u8]], fds: &[BorrowedFd<'_>], wait: bool) 
     }
 }
 
+/// Sends descriptors with as many messages as they need, without waiting.
+pub(crate) fn send_many(fd: BorrowedFd<'_>, fds: &[OwnedFd]) -> Result<(), Errno> {
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS_OF_KERNEL))];
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    for some in fds.chunks(MAX_FDS_OF_KERNEL) {
+        let some: Vec<_> = some.iter().map(AsFd::as_fd).collect();
+        send_control(fd, &[IoSlice::new(b"x")], &mut space, &some, flags)?;
+    }
+    Ok(())
+}
+
 fn send_control(
     fd: BorrowedFd<'_>,
     slices: &[IoSlice<'_>],
@@ -96,25 +105,23 @@ fn send_control(
 }
 
 /// Receives one message or a piece of a stream: its bytes into `buffer`, its descriptors appended to `fds`. Returns the number
-/// of bytes; 0 is end-of-file, or a message without bytes, as only a stranger sends one ([`has_ended`] tells). A message that did not fit, or whose descriptors did not, is `Errno::MSGSIZE`, with the
-/// descriptors that came already closed.
+/// of bytes; 0 is end-of-file, or a message without bytes, as only a stranger sends one ([`has_ended`] tells). A message that did not
+/// fit, or whose descriptors did not, is `Errno::MSGSIZE`, with the descriptors that came already closed.
 pub fn receive(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<usize, Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
-    receive_any(fd.as_fd(), buffer, &mut space, fds, wait).and_then(|got| got.unless_cut(fds))
+    receive_any(fd.as_fd(), buffer, fds, wait).and_then(|got| got.unless_truncated(fds))
 }
 
-/// As [`receive`], without waiting, from somebody who may be trusted not to send sockets that linger (a worker's httpd): a system call less.
+/// As [`receive`], without waiting, from a sender who may be trusted not to send sockets that linger (a worker's httpd): a system call
+/// less. Its socket need not be trusted.
 pub fn receive_trusted(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
-    receive_as_is(fd.as_fd(), buffer, &mut space, fds, false).and_then(|got| got.unless_cut(fds))
+    receive_as_is(fd.as_fd(), buffer, fds, false).and_then(|got| got.unless_truncated(fds))
 }
 
 /// Receives a piece of a stream without waiting. Its bytes are good whatever becomes of the descriptors: if those did not fit (a process
 /// with all its files open has no room for them), they are closed, and it is as if they had not been sent.
 pub fn receive_piece(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
-    let got = receive_any(fd.as_fd(), buffer, &mut space, fds, false)?;
-    if got.cut {
+    let got = receive_any(fd.as_fd(), buffer, fds, false)?;
+    if got.is_truncated {
         dispose(fds.split_off(got.before));
     }
     Ok(got.bytes)
@@ -128,58 +135,6 @@ pub fn has_ended(fd: impl AsFd) -> bool {
     hung_up && rustix::io::ioctl_fionread(&fd).map_or(true, |bytes| bytes == 0)
 }
 
-/// Ends what a peer sends that is not trusted, so that closing the socket does not wait: what lies in it is thrown away here.
-pub fn discard(fd: impl AsFd) {
-    let (mut found, mut left) = (Vec::new(), MOST_DISCARDED);
-    empty(fd.as_fd(), &mut found, &mut left);
-    dispose_within(found, left);
-}
-
-/// Closes descriptors that came from somebody who is not trusted, without waiting: what lies in those that are sockets is taken out first,
-/// and what lies in that.
-pub fn dispose(fds: Vec<OwnedFd>) {
-    dispose_within(fds, MOST_DISCARDED);
-}
-
-fn dispose_within(mut fds: Vec<OwnedFd>, mut left: usize) {
-    while let Some(fd) = fds.pop() {
-        empty(fd.as_fd(), &mut fds, &mut left);
-    }
-}
-
-/// Takes out what lies in a socket, and lets nothing in any more. Its descriptors are appended to `found`; `left` receives are made at most.
-fn empty(fd: BorrowedFd<'_>, found: &mut Vec<OwnedFd>, left: &mut usize) {
-    if sockopt::socket_domain(fd) != Ok(AddressFamily::UNIX) {
-        return; // no descriptor can lie in it
-    }
-    // One that is not connected says so, and takes nothing from anybody.
-    let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Read);
-    if sockopt::socket_acceptconn(fd) == Ok(true) {
-        // Connections that wait are closed with it, with what lies in them.
-        while let Some(connection) =
-            take_one(left).and_then(|()| rustix::net::accept_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok())
-        {
-            found.push(connection);
-        }
-        return;
-    }
-    let patience = if sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET) { ENDS } else { 1 };
-    let (mut buffer, mut space) = ([0; 4096], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))]);
-    let mut ends = 0;
-    while ends < patience && take_one(left).is_some() {
-        match receive_any(fd, &mut buffer, &mut space, found, false) {
-            Ok(Got { bytes: 0, .. }) => ends += 1,
-            Ok(_) => ends = 0,
-            Err(_) => return,
-        }
-    }
-}
-
-fn take_one(left: &mut usize) -> Option<()> {
-    *left = left.checked_sub(1)?;
-    Some(())
-}
-
 /// A received socket is closed without waiting for what its sender has left unsent.
 fn never_linger(fds: &[OwnedFd]) {
     for fd in fds {
@@ -191,43 +146,27 @@ fn never_linger(fds: &[OwnedFd]) {
 /// Receives one message without waiting, on a socket that names senders ([`name_senders`]): how many bytes, and which process sent
 /// them. The kernel answers for that; only a process that may do everything can give another's number. Descriptors are closed.
 pub fn receive_named(fd: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Pid>), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM), ScmCredentials(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let got = loop {
-        match recvmsg(fd.as_fd(), &mut [IoSliceMut::new(buffer)], &mut control, flags) {
-            Err(Errno::INTR) => {}
-            other => break other?,
-        }
-    };
-    let (mut sender, mut fds) = (None, Vec::new());
-    for message in control.drain() {
-        match message {
-            RecvAncillaryMessage::ScmCredentials(who) => sender = Some(who.pid),
-            RecvAncillaryMessage::ScmRights(received) => fds.extend(received),
-            _ => {}
-        }
-    }
-    never_linger(&fds);
+    let mut fds = Vec::new();
+    let got = receive_any(fd.as_fd(), buffer, &mut fds, false)?;
+    let sender = got.sender;
+    let bytes = got.unless_truncated(&mut fds);
     dispose(fds);
-    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(Errno::MSGSIZE);
-    }
-    Ok((got.bytes, sender))
+    Ok((bytes?, sender))
 }
 
 /// What came.
-struct Got {
-    bytes: usize,
+pub(crate) struct Received {
+    pub bytes: usize,
     /// Something of it did not fit.
-    cut: bool,
+    pub is_truncated: bool,
     /// So many descriptors were there before.
-    before: usize,
+    pub before: usize,
+    sender: Option<Pid>,
 }
 
-impl Got {
-    fn unless_cut(self, fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
-        if self.cut {
+impl Received {
+    fn unless_truncated(self, fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
+        if self.is_truncated {
             dispose(fds.split_off(self.before));
             return Err(Errno::MSGSIZE);
         }
@@ -236,41 +175,23 @@ impl Got {
 }
 
 /// As [`receive`]; what was cut is told, and is no error.
-fn receive_any(
-    fd: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    space: &mut [MaybeUninit<u8>],
-    fds: &mut Vec<OwnedFd>,
-    wait: bool,
-) -> Result<Got, Errno> {
-    let got = receive_as_is(fd, buffer, space, fds, wait)?;
+pub(crate) fn receive_any(fd: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<Received, Errno> {
+    let got = receive_as_is(fd, buffer, fds, wait)?;
     never_linger(fds.get(got.before..).unwrap_or_default());
     Ok(got)
 }
 
 /// As [`receive_any`]; sockets are as their sender has left them.
-fn receive_as_is(
-    fd: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    space: &mut [MaybeUninit<u8>],
-    fds: &mut Vec<OwnedFd>,
-    wait: bool,
-) -> Result<Got, Errno> {
-    let mut control = RecvAncillaryBuffer::new(space);
-    let flags = if wait { RecvFlags::CMSG_CLOEXEC } else { RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT };
-    let got = loop {
-        match recvmsg(fd, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
+fn receive_as_is(fd: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<Received, Errno> {
+    let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+    let before = fds.len();
+    let Message { bytes, is_truncated, sender } = loop {
+        match recvmsg(fd, buffer, flags, fds) {
             Err(Errno::INTR) if !wait => {}
             other => break other?,
         }
     };
-    let before = fds.len();
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(received) = message {
-            fds.extend(received);
-        }
-    }
-    Ok(Got { bytes: got.bytes, cut: got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC), before })
+    Ok(Received { bytes, is_truncated, before, sender })
 }
 
 #[cfg(test)]
@@ -295,10 +216,10 @@ mod tests {
         let (a, b) = packet_pair().unwrap();
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        for (n, thrown_away) in [(2, false), (ROOM, false), (1, true)] {
+        for (n, thrown_away) in [(2, false), (MAX_FDS_OF_KERNEL, false), (1, true)] {
             sockopt::set_socket_linger(&theirs, Some(std::time::Duration::from_secs(600))).unwrap();
             let many = vec![theirs.as_fd(); n];
-            let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
+            let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS_OF_KERNEL))];
             send_control(a.as_fd(), &[IoSlice::new(b"x")], &mut space, &many, SendFlags::NOSIGNAL).unwrap();
             let mut fds = Vec::new();
             if thrown_away {
@@ -309,43 +230,6 @@ mod tests {
             }
             assert_eq!(sockopt::socket_linger(&theirs).unwrap(), None, "{n}");
         }
-    }
-
-    #[test]
-    fn what_is_thrown_away_does_not_linger_however_deep_it_lies() {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let lingers = || sockopt::socket_linger(&theirs).unwrap().is_some();
-        let inside = |wrapped: &OwnedFd| {
-            let (a, b) = packet_pair().unwrap();
-            send(&a, &[&[7; 5000]], &[wrapped.as_fd()], true).unwrap();
-            b
-        };
-        let wrapped = || {
-            sockopt::set_socket_linger(&theirs, Some(std::time::Duration::from_secs(600))).unwrap();
-            inside(&inside(&OwnedFd::from(theirs.try_clone().unwrap())))
-        };
-        dispose(vec![wrapped()]);
-        assert!(!lingers(), "in a socket in a socket");
-        discard(inside(&wrapped()));
-        assert!(!lingers(), "in a socket that is discarded");
-        let (a, b) = packet_pair().unwrap();
-        let (empty, fds) = (IoSlice::new(b""), [wrapped()]);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FEW))];
-        for fds in [&[][..], &[fds[0].as_fd()]] {
-            send_control(a.as_fd(), &[empty], &mut space, fds, SendFlags::NOSIGNAL).unwrap();
-        }
-        drop((a, fds));
-        discard(&b);
-        assert!(!lingers(), "behind a message that looks like the end");
-        let (a, b) = packet_pair().unwrap();
-        send(&a, &[b"too long"], &[wrapped().as_fd()], true).unwrap();
-        assert_eq!(receive(&b, &mut [0; 1], &mut Vec::new(), false), Err(Errno::MSGSIZE));
-        assert!(!lingers(), "with a message that was cut");
-        name_senders(&b, true).unwrap();
-        send(&a, &[b"x"], &[wrapped().as_fd()], true).unwrap();
-        receive_named(&b, &mut [0; 1]).unwrap();
-        assert!(!lingers(), "beside a name");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Locks on ranges of a file that belong to an open file, not to a process (F_OFD_SETLK, fcntl(2)).
+//! Locks on bytes of a file that belong to an open file (F_OFD_SETLK, fcntl(2)), or to a process (F_SETLK).
 //!
-//! Responsible for: locks that the kernel frees when their holder dies. Must never: wait. Called by: `crates/session`.
+//! Responsible for: locks that the kernel frees when their holder dies. Must never: wait. Called by: `crates/session`, `tally`.
 #![allow(unsafe_code)]
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd};
@@ -18,6 +18,16 @@ pub enum Hold {
 
 /// Changes the one byte at `offset`. `Ok(false)`: somebody else holds it in a way that forbids that; what was held before is still held.
 pub fn set(file: impl AsFd, offset: i64, hold: Hold) -> Result<bool, Errno> {
+    change(file, libc::F_OFD_SETLK, offset, hold)
+}
+
+/// As [`set`] for the calling process, whichever of its descriptors for the file it names: the lock is not inherited by a fork, and ends
+/// with the process, or when that closes any descriptor for the file.
+pub fn set_for_process(file: impl AsFd, offset: i64, hold: Hold) -> Result<bool, Errno> {
+    change(file, libc::F_SETLK, offset, hold)
+}
+
+fn change(file: impl AsFd, command: std::ffi::c_int, offset: i64, hold: Hold) -> Result<bool, Errno> {
     let kind = match hold {
         Hold::Exclusive => libc::F_WRLCK,
         Hold::Shared => libc::F_RDLCK,
@@ -31,7 +41,7 @@ pub fn set(file: impl AsFd, offset: i64, hold: Hold) -> Result<bool, Errno> {
     lock.l_len = 1;
     loop {
         // SAFETY: fcntl(2) reads the struct; the descriptor is borrowed.
-        if unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) } == 0 {
+        if unsafe { libc::fcntl(file.as_fd().as_raw_fd(), command, &raw const lock) } == 0 {
             return Ok(true);
         }
         match Errno::from_io_error(&std::io::Error::last_os_error()) {

@@ -8,6 +8,7 @@
 pub mod channel;
 pub mod clock;
 pub mod credentials;
+mod disposal;
 pub mod filelock;
 pub mod inherited;
 pub mod localtime;
@@ -16,6 +17,7 @@ pub mod mutex;
 pub mod outgoing;
 pub mod peek;
 pub mod reach;
+mod recvmsg;
 pub mod shared;
 pub mod signals;
 pub mod spawn;

@@ -2,24 +2,16 @@
 //!
 //! Responsible for: copies of a waiting message's descriptors, the message itself staying where it is. Called by: droverd, for
 //! the store in which queues outlive it.
-use rustix::io::{Errno, IoSliceMut};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
-use std::mem::MaybeUninit;
+use crate::recvmsg::recvmsg;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// As [`crate::channel::receive`] without waiting, but the message stays.
 pub fn peek(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT | RecvFlags::PEEK;
-    let got = recvmsg(fd, &mut [IoSliceMut::new(buffer)], &mut control, flags)?;
     let before = fds.len();
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(received) = message {
-            fds.extend(received);
-        }
-    }
-    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    let got = recvmsg(fd.as_fd(), buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK, fds)?;
+    if got.is_truncated {
         fds.truncate(before);
         return Err(Errno::MSGSIZE);
     }

@@ -1,18 +1,27 @@
 //! Counters that httpd's children share: how many requests of a group they hold together.
 //!
-//! Responsible for: exact sums although children may be killed at any moment. Each child counts in a column of its own as well, so that
-//! what a dead child has left behind can be taken off. Must never: wait. Called by: `src/handler/admission.rs`; made by httpd's parent
-//! before it forks.
+//! Responsible for: nobody being refused because of a child that was killed, at whatever moment. Each child counts in a column of its own
+//! as well, so that what a dead child has left behind can be taken off. Must never: wait. Called by: `src/handler/admission.rs`,
+//! `src/handler/account.rs`; made by httpd's parent before it forks.
+//!
+//! A column belongs to the process that holds the lock of its byte in a memory file. The kernel gives it to one process at a time and
+//! takes it back when that ends, so neither a number that a later process has again nor two who look at once can confuse owners. Only
+//! the owner clears a column, and a column is cleared before it is counted in.
+//!
+//! A sum is never lower than what the columns hold: it goes up before and down after them. A process that is killed in between leaves it
+//! too high, which costs a look at the columns ([`Tally::exceeds`]) and refuses nobody.
 //!
 //! Memory: when dead children were looked for last; [`NAMES`] rows (the hash of the name that owns it, the sum, when its overflow was logged
-//! last, how many times it was not logged since); then, for each child, its process id and one counter a row.
+//! last, how many times it was not logged since); for each child whether its column is in use; then its column, one counter a row.
 #![allow(unsafe_code)]
+use crate::filelock::{self, Hold};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-use rustix::process::{Pid, test_kill_process};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// So many names can be counted; what comes later is not bounded.
 pub const NAMES: usize = 1024;
@@ -22,6 +31,10 @@ pub const NAMES: usize = 1024;
 pub struct Tally {
     words: NonNull<AtomicU64>,
     children: usize,
+    /// A byte for each column; see the head of this file.
+    locks: OwnedFd,
+    /// A thread of this process is looking for dead processes.
+    is_burying: AtomicBool,
 }
 
 // SAFETY: atomics in memory that stays mapped for as long as the value lives.
@@ -48,14 +61,16 @@ impl Tally {
     pub fn new(children: usize) -> Result<Self, Errno> {
         let children = children.clamp(1, 20_000);
         let len = Self::words(children) * size_of::<AtomicU64>();
+        let locks = memfd_create("mod_drover columns", MemfdFlags::CLOEXEC)?;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice; NORESERVE, as most of it is never touched.
         let page = unsafe { mmap_anonymous(std::ptr::null_mut(), len, protection, MapFlags::SHARED | MapFlags::NORESERVE)? };
-        Ok(Self { words: NonNull::new(page.cast()).ok_or(Errno::NOMEM)?, children })
+        let words = NonNull::new(page.cast()).ok_or(Errno::NOMEM)?;
+        Ok(Self { words, children, locks, is_burying: AtomicBool::new(false) })
     }
 
     const fn words(children: usize) -> usize {
-        1 + NAMES * ROW + children * (NAMES + 1)
+        1 + NAMES * ROW + children + children * NAMES
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
@@ -68,12 +83,13 @@ impl Tally {
         self.word(1 + row.0 * ROW + what)
     }
 
-    fn pid(&self, column: usize) -> &AtomicU64 {
-        self.word(1 + NAMES * ROW + column * (NAMES + 1))
+    /// Whether somebody has counted in the column since it was cleared.
+    fn in_use(&self, column: usize) -> &AtomicU64 {
+        self.word(1 + NAMES * ROW + column)
     }
 
     fn cell(&self, column: usize, row: Row) -> &AtomicU64 {
-        self.word(2 + NAMES * ROW + column * (NAMES + 1) + row.0)
+        self.word(1 + NAMES * ROW + self.children + column * NAMES + row.0)
     }
 
     /// The row of a name; `None`: the table is full.
@@ -92,41 +108,36 @@ impl Tally {
         })
     }
 
-    /// A column for this process; what a dead one left in it is taken off the sums. `None`: there are more children than expected.
+    /// A column for this process; what a dead process left in it is taken off. `None`: there are more processes than expected. To be
+    /// called once in a process.
     #[must_use]
-    pub fn claim(&self, pid: i32) -> Option<Column> {
-        let mine = u64::try_from(pid).ok()?;
-        (0..self.children).map(Column).find(|column| {
-            let owner = self.pid(column.0);
-            let before = owner.load(Ordering::Acquire);
-            if before != 0 && (before == mine || is_alive(before)) {
-                return false;
-            }
-            if owner.compare_exchange(before, mine, Ordering::AcqRel, Ordering::Acquire).is_err() {
-                return false;
-            }
-            if before != 0 {
-                self.clear(column.0);
-            }
-            true
-        })
+    pub fn claim(&self) -> Option<Column> {
+        let column = (0..self.children).find(|column| self.lock(*column))?;
+        self.clear(column);
+        self.in_use(column).store(1, Ordering::SeqCst);
+        Some(Column(column))
     }
 
+    /// Makes this process the owner of a column. False: another process is.
+    fn lock(&self, column: usize) -> bool {
+        i64::try_from(column).is_ok_and(|byte| filelock::set_for_process(&self.locks, byte, Hold::Exclusive) == Ok(true))
+    }
+
+    /// Only for the owner: nobody else counts in the column meanwhile.
     fn clear(&self, column: usize) {
         for row in (0..NAMES).map(Row) {
-            let left = self.cell(column, row).swap(0, Ordering::AcqRel);
+            let left = self.cell(column, row).swap(0, Ordering::SeqCst);
             if left != 0 {
-                self.row(row, SUM).fetch_sub(left, Ordering::AcqRel);
+                self.row(row, SUM).fetch_sub(left, Ordering::SeqCst);
             }
         }
+        self.in_use(column).store(0, Ordering::SeqCst);
     }
 
-    /// Counts one more; the sum of all children with it.
+    /// Counts one more; the sum with it. A sum that is too high may be so because of dead processes: see [`Tally::exceeds`].
     #[must_use]
     pub fn enter(&self, column: Column, row: Row) -> u64 {
-        self.cell(column.0, row).fetch_add(1, Ordering::AcqRel);
-        // Not the sum a moment later: of two who come at once, one was first.
-        self.row(row, SUM).fetch_add(1, Ordering::AcqRel) + 1
+        self.add(column, row, 1)
     }
 
     /// Counts one less.
@@ -134,41 +145,59 @@ impl Tally {
         self.subtract(column, row, 1);
     }
 
-    /// Counts `n` more.
-    pub fn add(&self, column: Column, row: Row, n: u64) {
-        self.cell(column.0, row).fetch_add(n, Ordering::AcqRel);
-        self.row(row, SUM).fetch_add(n, Ordering::AcqRel);
+    /// Counts `n` more; the sum with them.
+    pub fn add(&self, column: Column, row: Row, n: u64) -> u64 {
+        // Not the sum a moment later: of two who come at once, one was first. The sum goes up first and down last.
+        let sum = self.row(row, SUM).fetch_add(n, Ordering::SeqCst) + n;
+        self.cell(column.0, row).fetch_add(n, Ordering::SeqCst);
+        sum
     }
 
     /// Counts `n` less.
     pub fn subtract(&self, column: Column, row: Row, n: u64) {
-        self.cell(column.0, row).fetch_sub(n, Ordering::AcqRel);
-        self.row(row, SUM).fetch_sub(n, Ordering::AcqRel);
+        self.cell(column.0, row).fetch_sub(n, Ordering::SeqCst);
+        self.row(row, SUM).fetch_sub(n, Ordering::SeqCst);
     }
 
-    /// The sum of all children.
+    /// Whether all living processes together have more than `most`. `mine` has counted what it asks for already. `now`, in any unit:
+    /// dead processes are looked for once at that time.
     #[must_use]
-    pub fn sum(&self, row: Row) -> u64 {
-        self.row(row, SUM).load(Ordering::Acquire)
+    pub fn exceeds(&self, mine: Column, row: Row, most: u64, now: u64) -> bool {
+        if self.row(row, SUM).load(Ordering::SeqCst) <= most {
+            return false;
+        }
+        self.bury(mine, now);
+        // A process that was killed between its two additions has left the sum too high for good, but not its cell.
+        self.total(row) > most
     }
 
-    /// Takes off what dead children have left: to be called when a sum is too high to be believed without a look. `now`, in any unit: nothing
-    /// is done if somebody has looked at this very time, as each look asks the kernel about every child.
-    pub fn bury(&self, now: u64) {
+    /// What the columns hold.
+    fn total(&self, row: Row) -> u64 {
+        let used = (0..self.children).filter(|column| self.in_use(*column).load(Ordering::SeqCst) != 0);
+        used.map(|column| self.cell(column, row).load(Ordering::SeqCst)).fold(0, u64::wrapping_add)
+    }
+
+    /// Takes off what dead processes have left.
+    fn bury(&self, mine: Column, now: u64) {
         let looked = self.word(0);
         let before = looked.load(Ordering::Acquire);
         if before == now || looked.compare_exchange(before, now, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return;
         }
-        for column in 0..self.children {
-            let owner = self.pid(column);
-            let pid = owner.load(Ordering::Acquire);
-            // Whoever takes the column's owner away clears it, nobody else.
-            if pid != 0 && !is_alive(pid) && owner.compare_exchange(pid, u64::MAX, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        // The locks are the process's, not a thread's: one thread at a time may hold those of others.
+        if self.is_burying.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        for column in (0..self.children).filter(|column| *column != mine.0 && self.in_use(*column).load(Ordering::SeqCst) != 0) {
+            // Who gets the lock of a column in use knows that its owner is dead.
+            if self.lock(column) {
                 self.clear(column);
-                owner.store(0, Ordering::Release);
+                let byte = i64::try_from(column).unwrap_or(i64::MAX);
+                // If it cannot be unlocked, the column is lost until this process ends.
+                let _ = filelock::set_for_process(&self.locks, byte, Hold::Free);
             }
         }
+        self.is_burying.store(false, Ordering::Release);
     }
 
     /// Whether an overflow of this row may be logged now, `now` in seconds: once a second. Gives how many were not logged since.
@@ -184,12 +213,6 @@ impl Tally {
     }
 }
 
-fn is_alive(pid: u64) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    // No permission means that it lives.
-    pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
-}
-
 impl Drop for Tally {
     fn drop(&mut self) {
         // SAFETY: mapped in `new`, with this length, and not used after.
@@ -202,34 +225,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_have_rows_and_children_columns() {
+    fn names_have_rows() {
         let tally = Tally::new(4).unwrap();
         let (a, b) = (tally.find(&"a").unwrap(), tally.find(&("b", 2)).unwrap());
         assert_ne!(a, b);
         assert_eq!(tally.find(&"a"), Some(a));
-        let mine = tally.claim(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let mine = tally.claim().unwrap();
         assert_eq!((tally.enter(mine, a), tally.enter(mine, a), tally.enter(mine, b)), (1, 2, 1));
         tally.leave(mine, a);
         assert_eq!(tally.enter(mine, a), 2);
+        assert!(tally.exceeds(mine, a, 1, 1) && !tally.exceeds(mine, a, 2, 1));
     }
 
     #[test]
-    fn what_a_dead_child_leaves_is_taken_off() {
-        let tally = Tally::new(2).unwrap();
+    fn a_sum_that_a_killed_process_has_left_too_high_refuses_nobody() {
+        let tally = Tally::new(4).unwrap();
         let row = tally.find(&"a").unwrap();
-        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
-        let dead = tally.claim(pid).unwrap();
-        let _ = tally.enter(dead, row);
-        let _ = tally.enter(dead, row);
-        child.wait().unwrap();
-        let mine = tally.claim(i32::try_from(std::process::id()).unwrap()).unwrap();
-        assert_eq!(tally.enter(mine, row), 1, "its column was the first free one");
-        let again = tally.claim(pid);
-        assert!(again.is_some());
-        let _ = tally.enter(again.unwrap(), row);
-        tally.bury(1);
+        let mine = tally.claim().unwrap();
+        // Killed between its two additions.
+        tally.row(row, SUM).fetch_add(1, Ordering::SeqCst);
         assert_eq!(tally.enter(mine, row), 2);
+        assert!(!tally.exceeds(mine, row, 1, 1));
+        let _ = tally.enter(mine, row);
+        assert!(tally.exceeds(mine, row, 1, 1));
     }
 
     #[test]

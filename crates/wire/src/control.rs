@@ -204,6 +204,8 @@ pub struct WorkerOptions {
     pub restrict_stdin: bool,
     /// sys.stdout raises when used.
     pub restrict_stdout: bool,
+    /// The process may be traced by others of its user, and may leave a core dump.
+    pub dumpable: bool,
     /// signal.signal from the application is ignored with a warning.
     pub restrict_signal: bool,
     /// Locale for setlocale(LC_ALL).
@@ -264,6 +266,8 @@ pub struct WorkerConfig {
     pub multiprocess: bool,
     /// Request threads.
     pub threads: u32,
+    /// The group has memory-soft: the worker measures its memory more often.
+    pub has_memory_soft: bool,
     /// Working directory, also first in sys.path.
     pub home: Option<Bytes>,
     /// The rest.
@@ -352,6 +356,8 @@ pub enum FromWorker {
     /// What the worker did since it last said so; sent a few times a second while there are requests, and once when there are none
     /// any more.
     Activity(Activity),
+    /// Proportional set size of the process as it has measured it, bytes. Sent at its start and while it has requests.
+    Memory(u64),
 }
 
 /// What a worker did lately.

@@ -25,11 +25,13 @@ mod hooks;
 mod input;
 mod interrupt;
 mod leader;
+mod memory;
 mod messages;
 mod monitor;
 mod native;
 mod policy;
 mod process;
+mod protect;
 mod reply;
 mod response;
 mod restrict;
@@ -58,12 +60,18 @@ mod _drover {
     use super::input::Input;
     #[pymodule_export]
     use super::session::{SessionCalls, current_session};
-    use super::{PyResult, Python, process, pyfunction};
+    use super::{PyResult, Python, process, protect, pyfunction};
 
     /// Which release this file belongs to.
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = drover_wire::VERSION;
+
+    /// Closes the process to others of its user. To be called before any code of the application runs.
+    #[pyfunction]
+    fn protect_process() {
+        protect::close();
+    }
 
     /// Serves on these descriptors until the process ends.
     #[pyfunction]

@@ -93,6 +93,7 @@ impl Report {
             worker.tally.waited_us.fetch_max(waited_us, Ordering::Relaxed);
             self.failed = true;
         }
+        worker.gauge.ring();
     }
 }
 

@@ -10,9 +10,11 @@ use crate::file_wrapper::FileWrapper;
 use crate::fork;
 use crate::hooks;
 use crate::input::Input;
+use crate::memory;
 use crate::messages::Code;
 use crate::monitor;
 use crate::native;
+use crate::protect;
 use crate::scripts::{Found, Scripts};
 use crate::setup::{MOD_WSGI_VERSION, set_up};
 use crate::shutdown;
@@ -48,6 +50,7 @@ pub fn run(py: Python<'_>, control: RawFd, queue: RawFd, tokens: RawFd) -> PyRes
     let hello = hello(py)?;
     control.insist(&hello).map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
     let config = hear_start(py, &control);
+    protect::configure(config.options.dumpable);
     if config.is_template {
         return template::run(py, control, queue, config);
     }
@@ -115,6 +118,8 @@ pub fn live(
     drop(importing);
     let mine = ours();
     must(&worker, threads::start_native("drover-monitor", move || monitor::run(&mine)));
+    let mine = ours();
+    must(&worker, threads::start_native("drover-memory", move || memory::run(&mine)));
     if watchdog::limit(&worker).is_some() {
         let mine = ours();
         must(&worker, threads::start_python("drover-watchdog", move || watchdog::run(&mine)));

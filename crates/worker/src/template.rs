@@ -8,6 +8,7 @@ use crate::control::Control;
 use crate::failure;
 use crate::fork;
 use crate::hooks;
+use crate::memory;
 use crate::native;
 use crate::process::{LONGEST_REASON, hear_start, hello, live, load, refuse};
 use crate::scripts::Scripts;
@@ -48,6 +49,9 @@ pub fn run(py: Python<'_>, control: Control, queue: Queue, config: WorkerConfig)
         refuse(&control, &failure::traceback(py, &e));
     }
     let _ = py.detach(|| control.insist(&FromWorker::Loaded(report))); // droverd's end is seen by the next call
+    if let Some(bytes) = memory::proportional() {
+        let _ = control.send(&FromWorker::Memory(bytes), &[]); // only shown
+    }
     let own = loop {
         let mut fds = Vec::new();
         match py.detach(|| control.receive_with(&mut fds)) {

@@ -6,6 +6,7 @@ use crate::control::Control;
 use crate::dump::Dumps;
 use crate::exchange::Slot;
 use crate::leader::Leadership;
+use crate::memory::Gauge;
 use crate::scripts::Scripts;
 use crate::shutdown::Deadline;
 use crate::watchdog::Watchdog;
@@ -45,6 +46,8 @@ pub struct Worker {
     pub slots: Vec<Arc<Slot>>,
     /// Wakes the monitor.
     pub monitor: Bell,
+    /// Wakes the thread that measures memory.
+    pub gauge: Gauge,
     /// Request threads that have not ended.
     pub alive: AtomicUsize,
     /// Readable when the first thread should look again: whether all is over.
@@ -93,6 +96,7 @@ impl Worker {
             leadership: Leadership::new(threads),
             slots: (0..threads).map(|index| Arc::new(Slot::new(index))).collect(),
             monitor: Bell::default(),
+            gauge: Gauge::new()?,
             alive: AtomicUsize::new(0),
             news: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             serve: AtomicBool::new(false),

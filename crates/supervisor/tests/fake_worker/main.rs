@@ -205,6 +205,8 @@ impl Worker {
             b"again" => {
                 flood(&self.control, &encode(&FromWorker::SetupFailed("again".to_owned()))?);
             }
+            b"large" => drop(send(&self.control, &[&encode(&FromWorker::Memory(1 << 40))?], &[], true)?),
+            b"descriptors" => drop(send(&self.control, &[&encode(&FromWorker::Memory(1))?], &[way_back.as_fd()], true)?),
             b"deafen" => deafen(&self.queue)?,
             b"shut" => rustix::net::shutdown(&self.queue, rustix::net::Shutdown::Both)?,
             _ => {}

@@ -93,6 +93,7 @@ pub fn config(threads: u32, scripts: &[&[u8]]) -> WorkerConfig {
         processes: 2,
         multiprocess: true,
         threads,
+        has_memory_soft: false,
         home: None,
         options: WorkerOptions::default(),
         scripts: scripts.iter().map(|path| Script { path: path.to_vec(), callable: b"application".to_vec() }).collect(),
@@ -243,7 +244,7 @@ impl Worker {
                 readable(control);
             }
             let message = self.receive();
-            if !matches!(message.0, FromWorker::Activity(_)) {
+            if !matches!(message.0, FromWorker::Activity(_) | FromWorker::Memory(_)) {
                 *self.pending.borrow_mut() = Some(message);
                 return true;
             }
@@ -261,7 +262,7 @@ impl Worker {
         }
         loop {
             let message = self.receive();
-            if !matches!(message.0, FromWorker::Activity(_)) {
+            if !matches!(message.0, FromWorker::Activity(_) | FromWorker::Memory(_)) {
                 return message;
             }
         }
