@@ -157,6 +157,7 @@ impl Supervisor {
             None => match &request.command {
                 Command::Reload(name) => return self.reload_group(name.as_bytes(), client),
                 Command::Stop(name) => self.stop_group(name.as_bytes()),
+                Command::Await(name) => return self.await_group(name.as_bytes(), client),
                 Command::Status(_) => return,
             },
         };
@@ -180,7 +181,7 @@ impl Supervisor {
                     _ => Reply::Status(report),
                 });
             }
-            Command::Reload(name) | Command::Stop(name) => name,
+            Command::Reload(name) | Command::Stop(name) | Command::Await(name) => name,
         };
         match self.groups.get(name.as_bytes()) {
             Some(settings) if may(&settings.spec) => None,

@@ -9,6 +9,8 @@
 //! * [`head`]: the status line and header fields inside a HEAD frame.
 //! * [`session`]: what an application's session asks of httpd, inside SESSION frames.
 //! * [`control`]: configuration, opening of queues, life of workers.
+//! * [`admin`]: what the command `drover` asks.
+//! * [`units`]: sizes and times as people write them; no message, but shared by the same parts.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -18,6 +20,7 @@ pub mod frame;
 pub mod head;
 pub mod request;
 pub mod session;
+pub mod units;
 
 pub use codec::{Reader, WireError};
 
