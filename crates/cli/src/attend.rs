@@ -4,6 +4,7 @@
 //! a container drover is process 1). Must never: leave httpd running, or cut a request before the grace is over unless a second signal
 //! asks for it. Called by: `serve.rs`.
 use crate::error::Error;
+use crate::say;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -218,7 +219,7 @@ impl Attendant<'_> {
         // A process that has ended in this moment is reaped next.
         let _ = match order {
             Order::Drain => {
-                eprintln!("drover: stopping; running requests have {} s, a second signal ends them at once", self.grace.as_secs());
+                say(format_args!("stopping; running requests have {} s, a second signal ends them at once", self.grace.as_secs()));
                 kill_process(self.httpd, Signal::WINCH)
             }
             Order::Stop => kill_process(self.httpd, Signal::TERM),
@@ -233,7 +234,7 @@ impl Attendant<'_> {
                 Command::new(&self.program).arg("-f").arg(&self.file).arg("-t").stdin(Stdio::null()).stdout(Stdio::null()).spawn();
             match started {
                 Ok(child) => *check = Some(Pid::from_child(&child)),
-                Err(e) => eprintln!("drover: not reloaded: {}: {e}", self.program.display()),
+                Err(e) => say(format_args!("not reloaded: {}: {e}", self.program.display())),
             }
         }
         None
@@ -248,7 +249,7 @@ impl Attendant<'_> {
             } else if *check == Some(pid) {
                 *check = None;
                 if status.exit_status() != Some(0) {
-                    eprintln!("drover: not reloaded: httpd refuses its configuration (above); the old one stays in effect");
+                    say(format_args!("not reloaded: httpd refuses its configuration (above); the old one stays in effect"));
                 } else if !ending {
                     let _ = kill_process(self.httpd, Signal::USR1);
                 }

@@ -32,6 +32,8 @@ pub enum Error {
     Unreadable { user: String, path: PathBuf, barrier: PathBuf },
     /// A part of the installation is missing.
     Missing(&'static str, String),
+    /// A part of the installation is of another version.
+    Version { part: &'static str, needed: &'static str, found: String },
     /// A part of the installation does not run; with what it said.
     Broken(&'static str, String),
     /// httpd refused its configuration, or ended by itself.
@@ -95,6 +97,9 @@ impl fmt::Display for Error {
                 barrier.display()
             ),
             Error::Missing(what, hint) => write!(f, "{what} was not found: {hint}"),
+            Error::Version { part, needed, found } => {
+                write!(f, "{part} is version {found}, drover is {needed}: run `make install` again")
+            }
             Error::Broken(what, said) => write!(f, "{what} does not run: {said}"),
             Error::Httpd(what) => write!(f, "httpd: {what}"),
             Error::NoGroup(name, known) if known.is_empty() => {

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("drover: {error}");
+            say(&error);
             ExitCode::from(error.exit_status())
         }
     }
@@ -45,6 +45,12 @@ fn run() -> Result<ExitCode, Error> {
         Command::BecomeHttpd(how) => match launch::become_httpd(&how)? {},
         Command::Remote(how, ask) => remote::run(&how, &ask),
     }
+}
+
+/// Writes a line to standard error. A terminal that is gone is no reason to stop.
+fn say(text: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "drover: {text}");
 }
 
 /// Writes to standard output, which may have been closed.

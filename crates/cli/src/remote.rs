@@ -5,7 +5,7 @@ use crate::arguments::{Ask, Remote};
 use crate::connection::{explain, question};
 use crate::error::Error;
 use crate::show::{applications, escaped, indented, name, printable, shown, table};
-use crate::{health, print, servers};
+use crate::{health, print, say, servers};
 use drover_wire::admin::{Command, Reloaded, Reply, Server};
 use std::fmt::Write;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub fn run(remote: &Remote, ask: &Ask) -> Result<ExitCode, Error> {
         Ask::Reload(None) if remote.all => reload_all(&servers::socket(remote, false)?),
         Ask::Reload(Some(group)) => print(&reload(&servers::socket(remote, false)?, group)?),
         Ask::Stop(Some(group)) => print(&stop(&servers::socket(remote, false)?, group)?),
-        Ask::Reload(None) => Err(which_group(remote, "reload", ", or --all")),
+        Ask::Reload(None) => Err(which_group(remote, "reload", "; --all reloads each")),
         Ask::Stop(None) => Err(which_group(remote, "stop", "")),
     }
 }
@@ -107,7 +107,7 @@ fn reload_all(path: &Path) -> Result<ExitCode, Error> {
             Ok(said) => drop(print(&format!("group '{shown}': {said}"))?),
             Err(error @ Error::Unreachable(_)) => return Err(error),
             Err(error) => {
-                eprintln!("drover: group '{shown}': {error}");
+                say(format_args!("group '{shown}': {error}"));
                 failed.push(shown);
             }
         }
@@ -130,8 +130,8 @@ fn stop(path: &Path, group: &str) -> Result<String, Error> {
 fn which_group(remote: &Remote, word: &str, other: &str) -> Error {
     let known = servers::socket(remote, false).and_then(|path| status(&path, None)).map(|server| names(&server));
     let known = match known {
-        Ok(names) if !names.is_empty() => format!(": {}{other}", names.join(", ")),
-        _ => " (drover status lists them)".to_owned(),
+        Ok(names) if !names.is_empty() => format!(" This server has {}{other}", names.join(", ")),
+        _ => " drover status lists them".to_owned(),
     };
     Error::Choice(format!("drover {word}: which group?{known}"))
 }

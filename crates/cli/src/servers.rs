@@ -5,6 +5,7 @@
 use crate::arguments::Remote;
 use crate::connection::{open, question};
 use crate::error::Error;
+use crate::say;
 use drover_wire::admin::{Command, Reply};
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -34,7 +35,7 @@ pub fn socket(remote: &Remote, note: bool) -> Result<PathBuf, Error> {
     match choose(&running) {
         Some(path) => {
             for other in running.iter().filter(|other| note && *other != path) {
-                eprintln!("drover: another server runs{}: --socket {}", of_httpd(other), other.display());
+                say(format_args!("another server runs{}: --socket {}", of_httpd(other), other.display()));
             }
             Ok(path.clone())
         }
