@@ -49,7 +49,7 @@ mpm_test!(reload_all_leaves_stopped_groups_alone, |site| {
         "WSGIDaemonProcess b threads=2\n<Location /b>\nWSGIProcessGroup b\n</Location>\n\
          WSGIDaemonProcess c threads=2\n<Location /c>\nWSGIProcessGroup c\n</Location>",
     );
-    let httpd = site.start();
+    let httpd = site.expect_log("DROVER0065*stopped by an administrator").start();
     let pid = |url: &str| httpd.get(url).json()["pid"].clone();
     let (a, b) = (pid("/"), pid("/b"));
     httpd.ok("/c");
@@ -81,8 +81,8 @@ mpm_test!(a_command_without_its_group_names_the_groups, |site| {
 
 event_test!(a_second_server_is_found_and_named, |site| {
     let at = |site: Site| {
-        std::fs::create_dir_all(site.dir().join("run/lasting/of")).expect("directory");
-        site.app("/", "hello.wsgi").config("DroverControlSocket @dir@/run/lasting/of/drover.sock")
+        std::fs::create_dir_all(site.dir().join("lasting/of")).expect("directory");
+        site.app("/", "hello.wsgi").config("DroverControlSocket @dir@/lasting/of/drover.sock")
     };
     let one = at(site).start();
     let other = at(Site::new(Subject::Ours, Mpm::Event, module_path!())).start();
@@ -97,7 +97,7 @@ event_test!(a_second_server_is_found_and_named, |site| {
             continue;
         }
         for httpd in [&one, &other] {
-            let socket = httpd.site.dir().join("run/lasting/of/drover.sock");
+            let socket = httpd.site.dir().join("lasting/of/drover.sock");
             let line = format!("--socket {} (httpd, process {})", socket.display(), httpd.pid());
             assert!(said.contains("servers run here; choose one:") && said.contains(&line), "{line}: {said}");
         }
