@@ -66,6 +66,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Usage(what) => write!(f, "{what}\nTry: drover --help"),
+            Error::Io(what, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                write!(f, "{what}: {error}; the user of drover needs access to it")
+            }
             Error::Io(what, error) => write!(f, "{what}: {error}"),
             Error::Scratch(error) => write!(f, "no private directory can be made: {error}; name a directory you may write to with TMPDIR"),
             Error::NoApplication(path, None) => {
@@ -100,7 +103,9 @@ impl fmt::Display for Error {
             Error::Version { part, needed, found } => {
                 write!(f, "{part} is version {found}, drover is {needed}: run `make install` again")
             }
-            Error::Broken(what, said) => write!(f, "{what} does not run: {said}"),
+            Error::Broken(what, said) => {
+                write!(f, "{what} does not run: {said}; `make install` again, or see that its file may be executed")
+            }
             Error::Httpd(what) => write!(f, "httpd: {what}"),
             Error::NoGroup(name, known) if known.is_empty() => {
                 write!(f, "there is no group '{name}' that you may see: root may see all groups, the user of a group (user=) that group")

@@ -147,7 +147,12 @@ impl Supervisor {
         let Ok(n @ 1..) = client.receive(&mut buffer) else { return };
         match decode::<Request>(buffer.get(..n).unwrap_or_default()) {
             Ok(request) => self.administer(&request, uid, httpd, client),
-            Err(e) => reply_to(&client, &Reply::Refused(format!("not understood: {e}; are drover and droverd of the same version?"))),
+            Err(e) => reply_to(
+                &client,
+                &Reply::Refused(format!(
+                    "not understood: {e}; drover and droverd differ in version: stop and start httpd after an upgrade"
+                )),
+            ),
         }
     }
 
@@ -167,7 +172,11 @@ impl Supervisor {
     /// The answer; `None`: the user may steer the group, which is to be done.
     fn answer_to(&self, request: &Request, uid: u32, httpd: u32) -> Option<Reply> {
         if request.version != drover_wire::VERSION {
-            return Some(Reply::Refused(format!("this is droverd {}, drover is version {}", drover_wire::VERSION, request.version)));
+            return Some(Reply::Refused(format!(
+                "this is droverd {}, drover is version {}: stop and start httpd after an upgrade",
+                drover_wire::VERSION,
+                request.version
+            )));
         }
         let all = may_all(uid);
         let may = |spec: &drover_wire::control::GroupSpec| all || spec.identity.as_ref().is_some_and(|i| i.uid == uid);
