@@ -1,75 +1,27 @@
 //! The command `drover` as a person uses it.
 //!
 //! Responsible for: serve, config, check, and their messages when something is missing. Called by: `main.rs`.
-use crate::harness::{Request, Site, paths, processes, site::free_port, until};
-use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader};
+use crate::harness::{Site, paths, processes};
+use crate::serve::serve;
+use rustix::process::Signal;
 use std::net::TcpListener;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
-fn drover(site: &Site, arguments: &[&str]) -> Command {
+pub fn drover(site: &Site, arguments: &[&str]) -> Command {
     let mut command = Command::new(paths::drover());
     command.args(arguments).env(processes::MARK, &site.id).current_dir(site.apps()).stdin(Stdio::null());
     command
 }
 
-fn ended(site: &Site, arguments: &[&str]) -> (Output, String) {
+pub fn ended(site: &Site, arguments: &[&str]) -> (Output, String) {
     let output = drover(site, arguments).output().expect("drover");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     (output, said)
 }
 
-/// A `drover serve` that has said that it serves.
-struct Serving {
-    child: Child,
-    port: u16,
-    said: String,
-}
-
-fn serve(site: &Site, arguments: &[&str]) -> Serving {
-    let port = free_port();
-    let log = std::fs::File::create(site.dir().join("logs/serve.log")).expect("log");
-    let mut command = drover(site, &["serve", "--port", &port.to_string()]);
-    let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(log).spawn().expect("drover");
-    let mut said = String::new();
-    let mut lines = BufReader::new(child.stdout.take().expect("stdout"));
-    lines.read_line(&mut said).expect("read");
-    let text = site.logs().file("serve.log");
-    assert!(said.contains("http://127.0.0.1:"), "{said}{text}");
-    Serving { child, port, said }
-}
-
-impl Drop for Serving {
-    /// For a test that failed: nothing of it may stay.
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-            let _ = self.child.wait();
-        }
-    }
-}
-
-impl Serving {
-    fn get(&self, path: &str) -> crate::harness::Response {
-        Request::new(self.port, "GET", path).send()
-    }
-
-    /// Sends the signal and asserts that all is gone then.
-    fn end(mut self, site: &Site, signal: Signal) {
-        assert!(!processes::family(self.child.id() as i32, &site.id).is_empty());
-        kill_process(Pid::from_child(&self.child), signal).expect("kill");
-        let status = self.child.wait().expect("wait");
-        assert!(status.success(), "{status}: {}", site.logs().file("serve.log"));
-        until("no process is left", || processes::family(self.child.id() as i32, &site.id).is_empty());
-        let log = site.logs().file("serve.log");
-        let directory = log.split("-f ").nth(1).and_then(|t| t.split("/httpd.conf").next()).expect("command line in the log");
-        assert!(!std::path::Path::new(directory).exists(), "{directory} is left");
-    }
-}
-
 event_test!(serve_a_script_until_a_signal, |site| {
     let site = site.script("static/hello.txt", "plain file\n");
-    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+    for signal in [Signal::INT, Signal::TERM, Signal::QUIT] {
         let alias = format!("/files={}/static", site.apps().display());
         let serving = serve(&site, &["process.wsgi", "--processes", "2", "--threads", "3", "--url-alias", &alias]);
         let told = serving.get("/x").json();
@@ -107,15 +59,6 @@ event_test!(serve_with_a_virtualenv, |site| {
     serving.end(&site, Signal::INT);
 });
 
-event_test!(httpd_that_dies_is_an_error, |site| {
-    let mut serving = serve(&site, &["hello.wsgi"]);
-    let family = processes::family(serving.child.id() as i32, &site.id);
-    let httpd = family.iter().find(|p| p.parent == serving.child.id() as i32).expect("httpd");
-    kill_process(Pid::from_raw(httpd.pid).expect("pid"), Signal::TERM).expect("kill");
-    serving.child.wait().expect("wait");
-    until("no process is left", || processes::family(0, &site.id).is_empty());
-});
-
 event_test!(clear_errors, |site| {
     let taken = TcpListener::bind("127.0.0.1:0").expect("listener");
     let port = taken.local_addr().expect("address").port().to_string();
@@ -126,7 +69,12 @@ event_test!(clear_errors, |site| {
         (&["serve", "mysite.wsgi"], 1, "write mysite.wsgi:application"),
         (&["serve", "nosuch:app"], 1, "no module 'nosuch'"),
         (&["serve", "json.nosuch:app"], 1, "no module 'json.nosuch'"),
-        (&["serve", "json:nope"], 1, "nope"),
+        (&["serve", "json:nope"], 1, "no attribute 'nope'"),
+        (&["serve", "json:nope", "--python", "/usr/bin/python3"], 1, "the interpreter /usr/bin/python3"),
+        (&["serve", "json:nope"], 1, "--python"),
+        (&["serve", "json:__name__"], 1, "not callable"),
+        (&["serve", "hello.wsgi", "--host", "nosuch.invalid"], 1, "--host nosuch.invalid"),
+        (&["serve", "hello.wsgi", "--grace", "soon"], 2, "30s"),
         (&["serve", "hello.wsgi", "--port", "99999"], 2, "--port 99999"),
         (&["serve", "hello.wsgi", "--python", "/no/python"], 1, "/no/python"),
         (&["serve", "hello.wsgi", "--httpd", "/no/httpd"], 1, "httpd"),

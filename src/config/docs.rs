@@ -16,6 +16,8 @@ const INTRODUCTION: &str = "\
 
 All directives of mod_wsgi 4.9, 5.0 and 6, with the same names and the same meaning unless something else is said below under *Differs*.
 An option is written `name=value`, in quotes where the value holds white space: `home='/srv/my site'` or `home=\"/srv/my site\"`.
+A size is a number of bytes, or a number with `K`, `M` or `G` behind it (`512M`). A time is a number of seconds, or a number with `s`, `min`, `h` or `d`
+behind it (`30s`, `5min`), in any case of letters.
 A wrong value or an unknown option is reported by `apachectl -t`. What is accepted without effect is logged once, with the reason.
 
 ";
@@ -93,8 +95,7 @@ fn directive_section(row: &Directive) -> String {
 
 fn option_section(row: &DaemonOption) -> String {
     let mut section = format!("### {}=\n\n{}\n\n", row.name, row.doc);
-    let unit = if row.unit.is_empty() { String::new() } else { format!(", in {}", row.unit) };
-    section.push_str(&format!("- Value: {}{unit}\n", row.take.range()));
+    section.push_str(&format!("- Value: {}\n", row.take.in_unit(row.take.range().into(), row.unit)));
     section.push_str(&format!("- Default: {}\n", as_code(row.default)));
     push_item(&mut section, "Differs", row.difference);
     push_item(&mut section, "No effect", row.notice.unwrap_or_default());

@@ -4,8 +4,14 @@
 //! error. Must never accept the beginning of a value and drop the rest (mod_wsgi reads numbers with atoi, where `5x` is 5 and `x` is 0). Called
 //! by `set` and `options`.
 
+use drover_wire::units;
 use std::borrow::Cow;
 use std::time::Duration;
+
+/// The longest time.
+pub const MAX_SECONDS: u32 = i32::MAX as u32;
+/// The largest size.
+pub const MAX_BYTES: u64 = i64::MAX as u64;
 
 /// A value, or what would have been accepted ("a whole number from 0 to 10").
 pub type Parsed<T> = Result<T, Cow<'static, str>>;
@@ -39,6 +45,28 @@ pub fn whole(value: &[u8], min: i64, max: i64) -> Parsed<i64> {
     }
 }
 
+/// Seconds, also written with a unit. A time that fits in 32 bits with a sign, as everything that waits takes one.
+pub fn seconds(value: &[u8], min: u32, max: u32) -> Parsed<u32> {
+    let expected = || Cow::Owned(seconds_range(min, max));
+    units::seconds(value).and_then(|n| u32::try_from(n).ok()).filter(|n| (min..=max).contains(n)).ok_or_else(expected)
+}
+
+/// The words for [`seconds`].
+pub fn seconds_range(min: u32, max: u32) -> String {
+    format!("seconds from {min} to {max}: a whole number, perhaps with s, min, h or d behind it")
+}
+
+/// Bytes, also written with a unit.
+pub fn bytes(value: &[u8], min: u64, max: u64) -> Parsed<u64> {
+    units::bytes(value).filter(|n| (min..=max).contains(n)).ok_or_else(|| Cow::Owned(bytes_range(min, max)))
+}
+
+/// The words for [`bytes`].
+pub fn bytes_range(min: u64, max: u64) -> String {
+    let up_to = if max == MAX_BYTES { String::new() } else { format!(" to {max}") };
+    format!("bytes from {min}{up_to}: a whole number, perhaps with K, M or G behind it")
+}
+
 /// The permission bits of a umask, in octal.
 pub fn umask(value: &[u8]) -> Parsed<u32> {
     let octal = !value.is_empty() && value.iter().all(|b| (b'0'..=b'7').contains(b));
@@ -48,13 +76,19 @@ pub fn umask(value: &[u8]) -> Parsed<u32> {
     }
 }
 
-/// A positive number of seconds with a fraction, as `sys.setswitchinterval()` takes it.
+/// A positive number of seconds with a fraction, as `sys.setswitchinterval()` takes it; `ms` and `s` may stand behind it.
 pub fn fractional_seconds(value: &[u8], min: f64, expected: &'static str) -> Parsed<Duration> {
+    let (value, unit) = match value {
+        [number @ .., b'm' | b'M', b's' | b'S'] => (number, 1e-3),
+        [number @ .., b's' | b'S'] => (number, 1.0),
+        number => (number, 1.0),
+    };
     let plain = value.iter().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'-' | b'+'));
     str::from_utf8(value)
         .ok()
         .filter(|_| plain)
         .and_then(|text| text.parse::<f64>().ok())
+        .map(|number| number * unit)
         .filter(|seconds| *seconds >= min)
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or(Cow::Borrowed(expected))
@@ -62,7 +96,7 @@ pub fn fractional_seconds(value: &[u8], min: f64, expected: &'static str) -> Par
 
 /// What `sys.setswitchinterval()` accepts and can tell from zero.
 pub fn switch_interval(value: &[u8]) -> Parsed<Duration> {
-    fractional_seconds(value, 1e-6, "a positive number of seconds, such as 0.005")
+    fractional_seconds(value, 1e-6, "a positive number of seconds, such as 0.005 or 5ms")
 }
 
 /// A path that does not depend on where httpd happened to be started.
@@ -111,7 +145,9 @@ mod tests {
     fn seconds_with_a_fraction() {
         assert_eq!(switch_interval(b"0.005"), Ok(Duration::from_millis(5)));
         assert_eq!(switch_interval(b"2e-3"), Ok(Duration::from_millis(2)));
-        for bad in ["0", "-1", "", "nan", "inf", "0x1", "1s", "1e300", "1e-9"] {
+        assert_eq!(switch_interval(b"5ms"), Ok(Duration::from_millis(5)));
+        assert_eq!(switch_interval(b"0.5s"), Ok(Duration::from_millis(500)));
+        for bad in ["0", "-1", "", "nan", "inf", "0x1", "1m", "ms", "s", "1 s", "1e300", "1e-9"] {
             assert!(switch_interval(bad.as_bytes()).is_err(), "{bad}");
         }
     }

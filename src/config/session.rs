@@ -1,7 +1,7 @@
 //! The DroverSession directives: what each one's arguments mean, and how a virtual host's lie over the main server's.
 //!
 //! Must never: choose an engine (`src/session/plan.rs` does, when the MPM is known). Called by: `table`'s rows, `value`.
-use super::scalar::{self, Parsed};
+use super::scalar::{self, MAX_SECONDS, Parsed};
 use drover_session::Asked;
 use drover_wire::session::{MAX_DATA, Serializer};
 use std::borrow::Cow;
@@ -118,34 +118,20 @@ pub fn asked(word: &[u8]) -> Parsed<Asked> {
     })
 }
 
-/// Bytes: a number, perhaps with K, M or G behind it.
-pub fn size(word: &[u8], min: u64, max: u64) -> Parsed<u64> {
-    let expected = || Cow::Owned(format!("bytes from {min} to {max}: a whole number, perhaps with K, M or G behind it"));
-    let (digits, unit) = match word {
-        [digits @ .., b'k' | b'K'] => (digits, 1u64 << 10),
-        [digits @ .., b'm' | b'M'] => (digits, 1 << 20),
-        [digits @ .., b'g' | b'G'] => (digits, 1 << 30),
-        digits => (digits, 1),
-    };
-    let number = scalar::whole(digits, 0, i64::MAX).ok().and_then(|n| u64::try_from(n).ok()).and_then(|n| n.checked_mul(unit));
-    number.filter(|n| (min..=max).contains(n)).ok_or_else(expected)
-}
-
 pub fn max_size(word: &[u8]) -> Parsed<u64> {
-    size(word, 1, MAX_DATA as u64)
+    scalar::bytes(word, 1, MAX_DATA as u64)
 }
 
 pub fn sync(word: &[u8]) -> Parsed<Sync> {
     if word.eq_ignore_ascii_case(b"always") {
         return Ok(Sync::Always);
     }
-    let seconds = scalar::whole(word, 1, 3600).ok().and_then(|n| u32::try_from(n).ok());
-    seconds.map(Sync::Seconds).ok_or(Cow::Borrowed("always, or seconds from 1 to 3600"))
+    scalar::seconds(word, 1, 3600).map(Sync::Seconds).map_err(|expected| Cow::Owned(format!("always, or {expected}")))
 }
 
-pub fn seconds(word: &[u8], min: i64) -> Parsed<u32> {
-    let number = scalar::whole(word, min, i64::from(i32::MAX))?;
-    u32::try_from(number).map_err(|_| Cow::Borrowed("seconds"))
+/// Seconds without an upper bound of their own.
+pub fn seconds(word: &[u8], min: u32) -> Parsed<u32> {
+    scalar::seconds(word, min, MAX_SECONDS)
 }
 
 pub fn scope(word: &[u8]) -> Parsed<Scope> {

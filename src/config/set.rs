@@ -268,8 +268,7 @@ pub fn daemon_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
             let nearest = nearest(&name, DAEMON_OPTIONS.iter().map(|row| row.name));
             return Err(Problem::UnknownOption { option: name, nearest, accepted: Accepted::OfDaemons });
         };
-        let in_unit =
-            |expected: Cow<'static, str>| if row.unit.is_empty() { expected } else { format!("{expected}, in {}", row.unit).into() };
+        let in_unit = |expected| row.take.in_unit(expected, row.unit);
         row.take.read(&mut group, &value).map_err(|expected| Problem::option(row.name, &value, in_unit(expected)))?;
         notices.extend(row.notice.map(Cow::Borrowed));
         if given.contains(&row.name) {

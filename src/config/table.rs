@@ -627,7 +627,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"How much memory sessions may take",
         doc: "For sessions in memory, for each scope (`DroverSessionScope`): beyond it, those used least recently go to the disk.",
         difference: "Not in mod_wsgi.",
-        set: |t, raw| set::put(raw, |w| session::size(w, 1 << 20, 1 << 40), |v| t.server.session.memory = Some(v)),
+        set: |t, raw| set::put(raw, |w| scalar::bytes(w, 1 << 20, 1 << 40), |v| t.server.session.memory = Some(v)),
         test: "sessions",
         ..ROW
     },
@@ -640,7 +640,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"How large the store of a scope may become on disk",
         doc: "Each scope (`DroverSessionScope`) has a store of its own, so that one that is full does not concern the others. A change that does not fit is an error in the application (`StoreUnavailable`), and the old value stays. The size may be changed at any time: what is stored stays, even if it is more than the new size.",
         difference: "Not in mod_wsgi.",
-        set: |t, raw| set::put(raw, |w| session::size(w, 1 << 20, 1 << 44), |v| t.server.session.disk_size = Some(v)),
+        set: |t, raw| set::put(raw, |w| scalar::bytes(w, 1 << 20, 1 << 44), |v| t.server.session.disk_size = Some(v)),
         test: "sessions",
         ..ROW
     },

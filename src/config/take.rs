@@ -4,7 +4,8 @@
 //! Called by: `set::daemon_process`, `error` and `docs`; `options` has the rows.
 
 use super::group::{self, GroupOptions, GroupSpec, UserSpec};
-use super::scalar::{self, Parsed, range};
+use super::scalar::{self, MAX_BYTES, MAX_SECONDS, Parsed, range};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// How a value is read, and into which field.
@@ -21,11 +22,11 @@ pub enum Take {
         max: i64,
         put: fn(&mut GroupOptions, i32),
     },
-    /// Whole seconds.
+    /// Whole seconds, or a number with s, min, h or d behind it.
     Seconds(fn(&mut GroupOptions, Duration)),
-    /// 0 for the default, or a number of at least `min`.
+    /// 0 for the default, or bytes of at least `min`; K, M or G may stand behind the number.
     Size {
-        min: i64,
+        min: u64,
         put: fn(&mut GroupOptions, u64),
     },
     /// On or Off.
@@ -46,10 +47,8 @@ pub enum Take {
     },
 }
 
-const SECONDS: i64 = i32::MAX as i64;
 /// The largest number of things.
 pub(super) const COUNT: i64 = i32::MAX as i64;
-const BYTES: i64 = i64::MAX;
 
 impl Take {
     /// Reads the value into the options, or says what it would have accepted.
@@ -60,10 +59,10 @@ impl Take {
                 let number = scalar::whole(value, *min, *max)?;
                 put(options, i32::try_from(number).map_err(|_| range(*min, *max))?);
             }
-            Self::Seconds(put) => put(options, Duration::from_secs(number(value, 0, SECONDS)?.into())),
+            Self::Seconds(put) => put(options, Duration::from_secs(scalar::seconds(value, 0, MAX_SECONDS)?.into())),
             Self::Size { min, put } => {
-                let size = scalar::whole(value, 0, BYTES).ok().filter(|size| *size == 0 || size >= min);
-                put(options, size.and_then(|size| u64::try_from(size).ok()).ok_or_else(|| self.range())?);
+                let size = scalar::bytes(value, 0, MAX_BYTES).ok().filter(|size| *size == 0 || size >= min);
+                put(options, size.ok_or_else(|| self.range())?);
             }
             Self::Flag(put) => put(options, scalar::flag(value)?),
             Self::Text(put) => put(options, value.to_vec()),
@@ -76,14 +75,20 @@ impl Take {
         Ok(())
     }
 
+    /// Accepted values with their unit, where the words do not begin with it.
+    pub fn in_unit(&self, expected: Cow<'static, str>, unit: &str) -> Cow<'static, str> {
+        let says_it = unit.is_empty() || matches!(self, Self::Seconds(_) | Self::Size { .. });
+        if says_it { expected } else { format!("{expected}, in {unit}").into() }
+    }
+
     /// The accepted values in words.
     pub fn range(&self) -> String {
         match self {
             Self::Number { min, max, .. } if *max == COUNT => format!("a whole number, at least {min}"),
             Self::Number { min, max, .. } | Self::Signed { min, max, .. } => range(*min, *max),
-            Self::Seconds(_) => "a whole number, at least 0".to_owned(),
-            Self::Size { min: ..=1, .. } => "a whole number, at least 0".to_owned(),
-            Self::Size { min, .. } => format!("0, or a whole number of at least {min}"),
+            Self::Seconds(_) => scalar::seconds_range(0, MAX_SECONDS),
+            Self::Size { min: ..=1, .. } => scalar::bytes_range(0, MAX_BYTES),
+            Self::Size { min, .. } => format!("0, or {}", scalar::bytes_range(*min, MAX_BYTES)),
             Self::Flag(_) => "On or Off".to_owned(),
             Self::Text(_) => "any text".to_owned(),
             Self::Path(_) => "an absolute path".to_owned(),

@@ -133,8 +133,14 @@ fn slips_that_mod_wsgi_accepts_are_told() {
         ("WSGIScriptAlias / '/srv/a.wsgi", "a quote is not closed"),
         ("WSGITrustedProxyHeaders", "names no header"),
         ("WSGIScriptAlias /g /g.wsgi process-group=later-%{X} application-group=g", "'later-%{X}' is taken as it stands"),
-        ("WSGIDaemonProcess g memory-limit=512M", "memory-limit='512M': expected a whole number, at least 0, in bytes"),
-        ("WSGIDaemonProcess g request-timeout=1m", "request-timeout='1m': expected a whole number from 0 to 2147483647, in seconds"),
+        (
+            "WSGIDaemonProcess g memory-limit=512MB",
+            "memory-limit='512MB': expected bytes from 0: a whole number, perhaps with K, M or G behind it",
+        ),
+        (
+            "WSGIDaemonProcess g request-timeout=1m",
+            "request-timeout='1m': expected seconds from 0 to 2147483647: a whole number, perhaps with s, min, h or d behind it",
+        ),
         ("WSGIDaemonProcess g zzzzzzzz=1", "unknown option 'zzzzzzzz'; accepted are user, group,"),
         ("WSGIProcessGroup %{GLOBL}", "'%{GLOBL}' is taken as it stands, did you mean %{GLOBAL}?"),
         ("WSGIApplicationGroup %{ENVIRON:x}", "'%{ENVIRON:x}' is taken as it stands; known are %{GLOBAL}"),
@@ -392,7 +398,7 @@ fn daemon_options_for_time() {
     for (name, read) in table {
         assert_eq!(read(&options(&format!("{name}=60")).unwrap()), Some(Duration::from_secs(60)), "{name}");
         assert_eq!(read(&options(&format!("{name}=0")).unwrap()), None, "{name}");
-        for bad in ["", "-1", "1.5", "60s", "2147483648"] {
+        for bad in ["", "-1", "1.5", "60m", "2147483648", "24856d"] {
             assert!(options(&format!("{name}={bad}")).unwrap_err().contains("from 0 to 2147483647"), "{name}={bad}");
         }
     }
@@ -415,16 +421,16 @@ fn daemon_options_for_limits() {
     for bad in [
         "header-buffer-size=8191",
         "response-buffer-size=65535",
-        "request-buffer-size=1k",
+        "request-buffer-size=1kB",
         "cpu-priority=21",
         "cpu-priority=-21",
         "cpu-priority=",
         "memory-limit=-1",
-        "memory-limit=1G",
+        "memory-limit=1T",
     ] {
         assert!(options(bad).is_err(), "{bad}");
     }
-    assert!(options("header-buffer-size=1").unwrap_err().contains("expected 0, or a whole number of at least 8192"));
+    assert!(options("header-buffer-size=1").unwrap_err().contains("expected 0, or bytes from 8192: a whole number"));
 }
 
 #[test]
@@ -877,4 +883,28 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn every_size_and_time_may_have_a_unit() {
+    // Each row of the options, and each directive that says of itself that it takes seconds or bytes.
+    for row in DAEMON_OPTIONS.iter().filter(|row| matches!(row.unit, "seconds" | "bytes")) {
+        let value = if row.unit == "seconds" { "1s" } else { "1M" };
+        let mut reader = Reader::default();
+        assert!(reader.read(&format!("WSGIDaemonProcess g {}={value}", row.name)).is_ok(), "{}={value}", row.name);
+    }
+    for row in DIRECTIVES.iter().filter(|row| row.synopsis.starts_with("seconds") || row.synopsis.starts_with("bytes")) {
+        let value = if row.synopsis.starts_with("seconds") { "1s" } else { "2M" };
+        let mut reader = Reader::default();
+        assert!(reader.read(&format!("{} {value}", row.title())).is_ok(), "{} {value}", row.title());
+    }
+    let mut reader = Reader::default();
+    reader.applied("WSGIDaemonProcess g memory-limit=512M graceful-timeout=2min request-timeout=90 stack-size=64k");
+    let o = &reader.server.groups[0].options;
+    assert_eq!((o.memory_limit, o.stack_size), (Some(512 << 20), Some(64 << 10)));
+    assert_eq!((o.graceful_timeout, o.request_timeout), (Duration::from_secs(120), Some(Duration::from_secs(90))));
+    reader.applied("DroverSessionTimeout 1h");
+    reader.applied("DroverSessionCookie max-age=30d");
+    assert_eq!(reader.server.session.timeout_s, Some(3600));
+    assert_eq!(reader.server.session.cookie.as_ref().and_then(|c| c.max_age), Some(30 * 86400));
 }

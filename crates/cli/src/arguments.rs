@@ -2,11 +2,11 @@
 //!
 //! Responsible for: turning words into [`Command`], and the help text. Must never: look at the system. Called by: `main.rs`.
 use crate::error::Error;
-use drover_wire::admin;
+use crate::launch::{self, Become};
 use lexopt::prelude::*;
 use std::ffi::{OsStr, OsString};
-use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub const HELP: &str = "\
 drover: serves WSGI applications with Apache httpd and mod_drover
@@ -16,14 +16,15 @@ Usage:
   drover config APPLICATION [options]   print that configuration
   drover check  [options]               say which parts of the installation are found, with their versions
   drover status [GROUP] [--json]        how the groups of a running httpd are: processes, load, what could not be started and why
-  drover reload GROUP                   new processes for the group, without losing a request; says how they start; also ends a stop
+  drover status [GROUP] --check         for monitoring: one line; exit status 0 all serve, 1 not all, 3 no server answers
+  drover reload GROUP | --all           new processes for the group, without losing a request; says how they start; also ends a stop
   drover stop GROUP                     end the group's processes after their requests; 503 until it is reloaded
   drover --version | --help
 
 APPLICATION is a WSGI script file (site.wsgi), or package.module:callable (the callable is `application` if left out).
 
 Options:
-  --host ADDRESS             listen on this address                              [127.0.0.1]
+  --host HOST                listen on this address, or on those of this name    [127.0.0.1]
   --port PORT                listen on this port                                 [8000]
   --processes N              worker processes                                    [1]
   --threads N                threads of each process                             [5]
@@ -36,10 +37,13 @@ Options:
   --access-log FILE          write httpd's access log (common format) to FILE
   --include FILE             read more httpd directives from FILE; may be repeated
   --httpd FILE               the httpd program to run
+  --grace TIME               for running requests when serve is asked to stop    [30s]
 
 Options of status, reload and stop (for root, and for a group's own user):
-  --socket FILE              the control socket (DroverControlSocket)            [where httpd usually has it]
+  --socket FILE              the control socket (DroverControlSocket)            [that of the only running httpd]
   --json                     for programs
+
+Exit status: 0 done, 1 failed, 2 wrong command line or group, 3 no running server answers.
 ";
 
 /// What to do.
@@ -50,8 +54,10 @@ pub enum Command {
     Serve(Options),
     Config(Options),
     Check(Options),
+    /// The second half of starting httpd.
+    BecomeHttpd(Become),
     /// Ask a running server.
-    Remote(Remote, admin::Command),
+    Remote(Remote, Ask),
 }
 
 /// How a running server is asked.
@@ -59,13 +65,26 @@ pub enum Command {
 pub struct Remote {
     pub socket: Option<PathBuf>,
     pub json: bool,
+    /// For monitoring: one line, and the exit status says how it is.
+    pub check: bool,
+    /// Every group.
+    pub all: bool,
+}
+
+/// What a running server is asked; the group, where one was named.
+#[derive(Debug, PartialEq)]
+pub enum Ask {
+    Status(Option<String>),
+    Reload(Option<String>),
+    Stop(Option<String>),
 }
 
 /// The options, as given.
 #[derive(Debug, PartialEq)]
 pub struct Options {
     pub application: OsString,
-    pub host: IpAddr,
+    /// A name or an IP address.
+    pub host: String,
     pub port: u16,
     pub processes: u16,
     pub threads: u16,
@@ -78,6 +97,8 @@ pub struct Options {
     pub log_level: String,
     pub access_log: Option<PathBuf>,
     pub includes: Vec<PathBuf>,
+    /// Time for running requests when drover is asked to stop.
+    pub grace: Duration,
     pub httpd: Option<PathBuf>,
 }
 
@@ -85,7 +106,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             application: OsString::new(),
-            host: IpAddr::from([127, 0, 0, 1]),
+            host: "127.0.0.1".into(),
             port: 8000,
             processes: 1,
             threads: 5,
@@ -98,6 +119,7 @@ impl Default for Options {
             log_level: "notice".into(),
             access_log: None,
             includes: Vec::new(),
+            grace: Duration::from_secs(30),
             httpd: None,
         }
     }
@@ -122,6 +144,7 @@ where
                 return remote(&word, parser);
             }
             Some("help") => return Ok(Command::Help),
+            Some(launch::WORD) => return become_httpd(parser),
             _ => return Err(Error::Usage(format!("there is no command {word:?}"))),
         },
         Some(other) => return Err(other.unexpected().into()),
@@ -130,7 +153,7 @@ where
     while let Some(argument) = parser.next()? {
         match argument {
             Long("help") | Short('h') => return Ok(Command::Help),
-            Long("host") => o.host = address(&parser.value()?)?,
+            Long("host") => o.host = host(&parser.value()?)?,
             Long("port") | Short('p') => o.port = number("--port", &parser.value()?)?,
             Long("processes") => o.processes = number("--processes", &parser.value()?)?,
             Long("threads") => o.threads = number("--threads", &parser.value()?)?,
@@ -143,6 +166,7 @@ where
             Long("log-level") => o.log_level = parser.value()?.string()?,
             Long("access-log") => o.access_log = Some(parser.value()?.into()),
             Long("include") => o.includes.push(parser.value()?.into()),
+            Long("grace") => o.grace = seconds("--grace", &parser.value()?)?,
             Long("httpd") => o.httpd = Some(parser.value()?.into()),
             Value(word) if o.application.is_empty() => o.application = word,
             other => return Err(other.unexpected().into()),
@@ -163,17 +187,21 @@ fn remote(word: &str, mut parser: lexopt::Parser) -> Result<Command, Error> {
             Long("help") | Short('h') => return Ok(Command::Help),
             Long("socket") => remote.socket = Some(parser.value()?.into()),
             Long("json") if word == "status" => remote.json = true,
+            Long("check") if word == "status" => remote.check = true,
+            Long("all") if word == "reload" => remote.all = true,
             Value(name) if group.is_none() => group = Some(name.string()?),
             other => return Err(other.unexpected().into()),
         }
     }
-    let command = match (word, group) {
-        ("status", group) => admin::Command::Status(group),
-        (_, None) => return Err(Error::Usage(format!("drover {word}: which group?"))),
-        ("reload", Some(group)) => admin::Command::Reload(group),
-        (_, Some(group)) => admin::Command::Stop(group),
+    if let (true, Some(group)) = (remote.all, &group) {
+        return Err(Error::Usage(format!("drover reload: --all and group '{group}' exclude each other")));
+    }
+    let ask = match word {
+        "status" => Ask::Status(group),
+        "reload" => Ask::Reload(group),
+        _ => Ask::Stop(group),
     };
-    Ok(Command::Remote(remote, command))
+    Ok(Command::Remote(remote, ask))
 }
 
 impl Options {
@@ -190,9 +218,27 @@ fn number(option: &str, value: &OsStr) -> Result<u16, Error> {
     number.ok_or_else(|| Error::Usage(format!("{option} {}: expected a whole number from 1 to 65535", value.display())))
 }
 
-fn address(value: &OsStr) -> Result<IpAddr, Error> {
-    let address = value.to_str().and_then(|text| text.parse().ok());
-    address.ok_or_else(|| Error::Usage(format!("--host {}: expected an IP address, such as 127.0.0.1 or 0.0.0.0", value.display())))
+fn seconds(option: &str, value: &OsStr) -> Result<Duration, Error> {
+    let seconds = drover_wire::units::seconds(value.as_encoded_bytes());
+    let expected = || Error::Usage(format!("{option} {}: expected a time such as 30, 30s, 5min or 1h", value.display()));
+    seconds.map(Duration::from_secs).ok_or_else(expected)
+}
+
+fn host(value: &OsStr) -> Result<String, Error> {
+    let text = value.to_str().map(|text| text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text));
+    let fits = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:%".contains(&b));
+    let expected =
+        || Error::Usage(format!("--host {}: expected a host name or an IP address, such as localhost or 0.0.0.0", value.display()));
+    text.filter(fits).map(str::to_owned).ok_or_else(expected)
+}
+
+fn become_httpd(mut parser: lexopt::Parser) -> Result<Command, Error> {
+    let mut words = parser.raw_args()?;
+    let parent = words.next().and_then(|word| word.to_str()?.parse().ok());
+    match (parent, words.next()) {
+        (Some(parent), Some(program)) => Ok(Command::BecomeHttpd(Become { parent, program, arguments: words.collect() })),
+        _ => Err(Error::Usage(format!("drover {} is for drover itself", launch::WORD))),
+    }
 }
 
 fn one_of(word: String, valid: &[&str]) -> Result<String, Error> {
@@ -222,7 +268,8 @@ mod tests {
         for (line, said) in [
             ("drover serve a --port 99999", "--port 99999: expected a whole number from 1 to 65535"),
             ("drover serve a --threads x", "--threads x: expected"),
-            ("drover serve a --host localhost", "--host localhost: expected an IP address"),
+            ("drover serve a --host a/b", "--host a/b: expected a host name or an IP address"),
+            ("drover serve a --grace soon", "--grace soon: expected a time such as 30, 30s"),
         ] {
             assert!(words(line).is_err_and(|e| e.to_string().starts_with(said)), "{line}");
         }
@@ -234,11 +281,13 @@ mod tests {
             Ok(Command::Remote(remote, command)) => (remote, command),
             other => panic!("{other:?}"),
         };
-        assert_eq!(asked("drover status").1, admin::Command::Status(None));
-        let (remote, command) = asked("drover status shop --json --socket /x");
-        assert_eq!((remote.json, remote.socket, command), (true, Some("/x".into()), admin::Command::Status(Some("shop".into()))));
-        assert_eq!(asked("drover stop shop").1, admin::Command::Stop("shop".into()));
-        for line in ["drover reload", "drover stop a b", "drover reload a --json", "drover status --port 1"] {
+        assert_eq!(asked("drover status").1, Ask::Status(None));
+        let (remote, ask) = asked("drover status shop --json --check --socket /x");
+        assert_eq!((remote.json, remote.check, remote.socket, ask), (true, true, Some("/x".into()), Ask::Status(Some("shop".into()))));
+        assert_eq!(asked("drover stop shop").1, Ask::Stop(Some("shop".into())));
+        let (remote, ask) = asked("drover reload --all");
+        assert_eq!((remote.all, ask), (true, Ask::Reload(None)));
+        for line in ["drover reload a --all", "drover stop --all", "drover stop a b", "drover reload a --json", "drover status --port 1"] {
             assert!(matches!(words(line), Err(Error::Usage(_))), "{line}");
         }
     }
@@ -267,8 +316,10 @@ mod tests {
                 "--mpm" => "event",
                 _ => "7",
             };
-            let remote = words(&format!("drover status --socket={value}")).is_ok() && matches!(option, "--socket" | "--json" | "--json]");
-            assert!(words(&format!("drover serve a {option} {value}")).is_ok() || option == "--version" || remote, "{option}");
+            let option = option.trim_matches(['[', ']']);
+            let lines = ["serve a", "status", "reload"]
+                .map(|command| [format!("drover {command} {option} {value}"), format!("drover {command} {option}")]);
+            assert!(lines.iter().flatten().any(|line| words(line).is_ok()) || option == "--version", "{option}");
         }
     }
 }

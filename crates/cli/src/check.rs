@@ -4,36 +4,43 @@
 use crate::arguments::Options;
 use crate::error::Error;
 use crate::places::{self, Httpd};
+use crate::print;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// Prints what is found; fails when a part is missing or of another version.
 pub fn check(options: &Options) -> Result<ExitCode, Error> {
+    let mut found = String::new();
+    let result = look(options, &mut found);
+    print(&found)?;
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+fn look(options: &Options, found: &mut String) -> Result<(), Error> {
     let own = drover_wire::VERSION;
-    println!("drover      {own}");
+    let mut line = |part: &str, version: &str, path: Option<&Path>| {
+        let path = path.map(|path| format!("  {}", path.display())).unwrap_or_default();
+        *found += &format!("{part:<11} {version}{path}\n");
+    };
+    line("drover", own, None);
     let companions = places::companions()?;
     let droverd = said("droverd", &companions.droverd, &["--version"])?;
     let droverd = droverd.split_whitespace().last().unwrap_or("?").to_string();
-    println!("droverd     {droverd}  {}", companions.droverd.display());
-    println!("module      {}", companions.module.display());
+    line("droverd", &droverd, Some(&companions.droverd));
+    line("module", &companions.module.display().to_string(), None);
     let httpd = Httpd::find(options)?;
-    println!("httpd       {}  {}", httpd.version()?, httpd.program.display());
-    println!("MPM         {}  {}", httpd.mpm(options.mpm.as_deref())?, httpd.modules.display());
+    line("httpd", &httpd.version()?, Some(&httpd.program));
+    line("MPM", &httpd.mpm(options.mpm.as_deref())?, Some(&httpd.modules));
     let python = places::python(options)?;
-    println!(
-        "python      {}  {}",
-        said("the Python interpreter", &python, &["--version"])?.trim_start_matches("Python "),
-        python.display()
-    );
+    let version = said("the Python interpreter", &python, &["--version"])?;
+    line("python", version.trim_start_matches("Python "), Some(&python));
     let code = "import sys, importlib.util as u; s = u.spec_from_file_location('_drover', sys.argv[1]); m = u.module_from_spec(s); \
                 s.loader.exec_module(m); print(getattr(m, 'VERSION', getattr(m, '__version__', '?')))";
     let extension = said("the worker's extension", &python, &["-c", code, &companions.extension.display().to_string()])?;
-    println!("extension   {extension}  {}", companions.extension.display());
-    match [("droverd", &droverd), ("the worker's extension", &extension)].iter().find(|(_, version)| *version != own) {
-        None => Ok(ExitCode::SUCCESS),
-        Some((part, version)) => {
-            Err(Error::Missing(part, format!("version {own} is needed, {version} is there; run `make install` again")))
-        }
+    line("extension", &extension, Some(&companions.extension));
+    match [("droverd", &droverd), ("the worker's extension", &extension)].into_iter().find(|(_, version)| *version != own) {
+        None => Ok(()),
+        Some((part, version)) => Err(Error::Version { part, needed: own, found: version.clone() }),
     }
 }
 

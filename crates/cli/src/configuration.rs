@@ -5,11 +5,15 @@ use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+/// The daemon process group of the application.
+pub const GROUP: &str = "drover";
+
 /// Everything the text depends on.
 pub struct Configuration {
     pub directory: PathBuf,
     pub error_log: PathBuf,
-    pub address: SocketAddr,
+    pub server_name: String,
+    pub listen: Vec<SocketAddr>,
     pub modules_dir: PathBuf,
     pub modules: Vec<String>,
     pub module: PathBuf,
@@ -52,7 +56,8 @@ impl fmt::Display for Configuration {
         writeln!(f, "DefaultRuntimeDir {}", Quoted(&self.directory.join("run")))?;
         writeln!(f, "PidFile {}", Quoted(&self.directory.join("run/httpd.pid")))?;
         writeln!(f, "ErrorLog {}\nLogLevel {}", Quoted(&self.error_log), self.log_level)?;
-        writeln!(f, "ServerName {}\nListen {}", self.address.ip(), self.address)?;
+        writeln!(f, "ServerName {}", self.server_name)?;
+        self.listen.iter().try_for_each(|address| writeln!(f, "Listen {address}"))?;
         writeln!(f, "ServerTokens Prod\nServerSignature Off\nTraceEnable Off")?;
         if let Some((user, group)) = &self.account {
             writeln!(f, "User {user}\nGroup {group}")?;
@@ -68,14 +73,13 @@ impl fmt::Display for Configuration {
         if let Some(file) = &self.access_log {
             writeln!(f, "CustomLog {} \"%h %l %u %t \\\"%r\\\" %>s %b\"", Quoted(file))?;
         }
-        let group = "drover";
-        write!(f, "\nWSGIDaemonProcess {group} processes={} threads={} display-name=%{{GROUP}}", self.processes, self.threads)?;
+        write!(f, "\nWSGIDaemonProcess {GROUP} processes={} threads={} display-name=%{{GROUP}}", self.processes, self.threads)?;
         write!(f, " home={} python={}", Quoted(&self.home), Quoted(&self.python))?;
         match &self.path {
             Some(path) => writeln!(f, " python-path={}", Quoted(path))?,
             None => writeln!(f)?,
         }
-        writeln!(f, "WSGIScriptAlias / {} process-group={group} application-group=%{{GLOBAL}}", Quoted(&self.script))?;
+        writeln!(f, "WSGIScriptAlias / {} process-group={GROUP} application-group=%{{GLOBAL}}", Quoted(&self.script))?;
         writeln!(f, "WSGIPassAuthorization On\nWSGIChunkedRequest On")?;
         writeln!(f, "\n<Directory />\n    AllowOverride None\n    Require all denied\n</Directory>")?;
         let directory = self.script.parent().unwrap_or(Path::new("/"));

@@ -5,13 +5,21 @@
 
 mod application;
 mod arguments;
+mod attend;
 mod check;
 mod configuration;
+mod connection;
 mod error;
+mod health;
+mod launch;
+mod listen;
 mod places;
+mod probe;
 mod relay;
 mod remote;
 mod serve;
+mod servers;
+mod show;
 
 use arguments::Command;
 use error::Error;
@@ -21,8 +29,8 @@ fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("drover: {error}");
-            ExitCode::from(if error.is_usage() { 2 } else { 1 })
+            say(&error);
+            ExitCode::from(error.exit_status())
         }
     }
 }
@@ -34,10 +42,18 @@ fn run() -> Result<ExitCode, Error> {
         Command::Serve(options) => serve::serve(&options),
         Command::Config(options) => print(&serve::print(&options)?),
         Command::Check(options) => check::check(&options),
-        Command::Remote(how, command) => print(&remote::ask(&how, command)?),
+        Command::BecomeHttpd(how) => match launch::become_httpd(&how)? {},
+        Command::Remote(how, ask) => remote::run(&how, &ask),
     }
 }
 
+/// Writes a line to standard error. A terminal that is gone is no reason to stop.
+fn say(text: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "drover: {text}");
+}
+
+/// Writes to standard output, which may have been closed.
 fn print(text: &str) -> Result<ExitCode, Error> {
     use std::io::Write;
     match std::io::stdout().write_all(text.as_bytes()) {

@@ -65,7 +65,7 @@ impl Httpd {
         let missing = || Error::Missing("Apache httpd", "install it (Debian: apt install apache2), or say where it is with --httpd".into());
         let found = match &options.httpd {
             Some(path) if is_executable(path) => path.clone(),
-            Some(_) => return Err(missing()),
+            Some(path) => return Err(Error::Missing("the httpd of --httpd", format!("no program {}", path.display()))),
             None => program(&["apache2", "httpd"]).ok_or_else(missing)?,
         };
         let modules =
@@ -96,7 +96,10 @@ impl Httpd {
             None => vec!["event", "worker", "prefork"],
         };
         names.retain(|n| self.has_file(&format!("mpm_{n}")) || self.has_compiled_in(n));
-        let hint = || Error::Missing("an MPM", format!("no mod_mpm_{}.so in {}", asked.unwrap_or("*"), self.modules.display()));
+        let hint = || {
+            let name = asked.unwrap_or("*");
+            Error::Missing("an MPM", format!("no mod_mpm_{name}.so in {}; install it, or choose another --mpm", self.modules.display()))
+        };
         names.first().map(|n| n.to_string()).ok_or_else(hint)
     }
 }
@@ -110,7 +113,9 @@ fn modules_of(httpd: &Path) -> Option<PathBuf> {
 
 /// The interpreter: the one asked for, or python3. As root, one that other users may run (a pyenv shim in /root is not).
 pub fn python(options: &Options) -> Result<PathBuf, Error> {
-    let missing = |name: &Path| Error::Missing("the Python interpreter", format!("no program {}", name.display()));
+    let missing = |name: &Path| {
+        Error::Missing("the Python interpreter", format!("no program {}; install it, or name another one with --python", name.display()))
+    };
     match &options.python {
         Some(path) => {
             let path = std::env::current_dir().map_err(|e| Error::io("this directory", e))?.join(path);
@@ -145,12 +150,14 @@ pub fn account(options: &Options) -> Result<Option<Account>, Error> {
         text.lines().map(|l| l.split(':').map(String::from).collect::<Vec<_>>()).find(|f| f.first().is_some_and(|n| n == name))
     };
     let number = |f: &[String], at: usize| f.get(at).and_then(|n| n.parse::<u32>().ok());
-    let entry =
-        names.iter().find_map(|n| fields(&passwd, n)).ok_or_else(|| Error::Usage(format!("there is no user {}", names.join(" or "))))?;
+    let entry = names
+        .iter()
+        .find_map(|n| fields(&passwd, n))
+        .ok_or_else(|| Error::Usage(format!("there is no user {}: choose another --user", names.join(" or "))))?;
     let (uid, mut gid) = (number(&entry, 2).unwrap_or(0), number(&entry, 3).unwrap_or(0));
     let group = match &options.group {
         Some(name) => {
-            let entry = fields(&groups, name).ok_or_else(|| Error::Usage(format!("there is no group {name}")))?;
+            let entry = fields(&groups, name).ok_or_else(|| Error::Usage(format!("there is no group {name}: choose another --group")))?;
             gid = number(&entry, 2).unwrap_or(0);
             name.clone()
         }

@@ -1,23 +1,21 @@
 //! `drover serve` and `drover config`.
 //!
-//! Responsible for: the temporary directory, the checks that give a clear message before httpd would give an unclear one, and httpd as a
-//! child from start to end. Must never: leave a process or a file behind. Called by: `main.rs`.
+//! Responsible for: the temporary directory, and the checks that give a clear message before httpd would give an unclear one. Must never: leave
+//! a file behind. Called by: `main.rs`.
 use crate::application::Application;
 use crate::arguments::Options;
-use crate::configuration::Configuration;
+use crate::attend::{self, Attendant, Event};
+use crate::configuration::{Configuration, GROUP};
 use crate::error::Error;
 use crate::places::{self, Account, Httpd};
 use crate::relay::Relay;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::Signals;
+use crate::{connection, launch, listen, probe};
+use rustix::process::{getpid, set_child_subreaper};
 use std::fs::Permissions;
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
+use std::sync::mpsc;
 
 /// Stands for the directory in a printed configuration: httpd takes it from its environment.
 const DIRECTORY: &str = "${DROVER_DIRECTORY}";
@@ -44,7 +42,7 @@ pub fn print(options: &Options) -> Result<String, Error> {
 
 /// `drover serve`: until a signal, or until httpd ends by itself.
 pub fn serve(options: &Options) -> Result<ExitCode, Error> {
-    let scratch = tempfile::Builder::new().prefix("drover-").tempdir().map_err(|e| Error::io("temporary directory", e))?;
+    let scratch = tempfile::Builder::new().prefix("drover-").tempdir().map_err(Error::Scratch)?;
     let directory = scratch.path();
     let fail = |e| Error::io(directory.display(), e);
     let log = directory.join("error.fifo");
@@ -59,58 +57,43 @@ pub fn serve(options: &Options) -> Result<ExitCode, Error> {
     }
     let file = directory.join("httpd.conf");
     std::fs::write(&file, configuration.to_string()).map_err(fail)?;
-    let address = SocketAddr::new(options.host, options.port);
-    match TcpListener::bind(address) {
-        Ok(_) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => return Err(Error::PortInUse(address.to_string())),
-        Err(e) => return Err(Error::io(address, e)),
-    }
-    // Before httpd starts, so that a Ctrl-C in this moment ends both.
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGCHLD]).map_err(|e| Error::io("signals", e))?;
-    let message = format!("drover: serving {} at http://{address}/ (Ctrl-C ends it)", options.application.display());
+    configuration.listen.iter().try_for_each(|address| listen::must_be_free(*address))?;
+    let (sender, events) = mpsc::channel();
+    attend::watch_signals(sender.clone())?;
+    // What httpd leaves behind when it is killed becomes drover's, which waits for its end.
+    set_child_subreaper(Some(getpid())).map_err(|e| Error::io("processes that lose their parent", e.into()))?;
+    let to_attend = sender.clone();
     let relay = Relay::start(&log, move || {
-        // Standard output may have been closed; that is no reason to stop.
-        let _ = writeln!(std::io::stdout(), "{message}");
+        let _ = to_attend.send(Event::Ready);
     })?;
-    let child = Command::new(&httpd.program)
-        .arg("-f")
-        .arg(&file)
-        .arg("-DFOREGROUND")
-        .process_group(0)
-        .stdin(Stdio::null())
-        .spawn()
-        .map_err(|e| Error::io(httpd.program.display(), e))?;
-    let status = attend(child, &mut signals)?;
+    let pid = launch::start(&httpd.program, &file)?;
+    let socket = directory.join("run/drover.sock");
+    let mut ask_for_the_application = || {
+        let (socket, sender) = (socket.clone(), sender.clone());
+        std::thread::spawn(move || sender.send(Event::Loaded(connection::await_group(&socket, GROUP))));
+    };
+    let name = options.application.display();
+    let attendant = Attendant {
+        httpd: pid,
+        program: httpd.program,
+        file,
+        grace: options.grace,
+        events: &events,
+        on_ready: &mut ask_for_the_application,
+        serving: format!("drover: serving {name} at http://{}:{}/ (Ctrl-C ends it)", listen::in_url(&options.host), options.port),
+    };
+    let end = attendant.attend()?;
     relay.finish();
     scratch.close().map_err(|e| Error::io("temporary directory", e))?;
-    status
+    end.map_err(|error| match error {
+        Error::NotLoaded(why) => Error::NotImportable { application: name.to_string(), python: configuration.python, why: last_line(&why) },
+        other => other,
+    })
 }
 
-/// Waits for httpd, forwarding signals.
-fn attend(mut child: Child, signals: &mut Signals) -> Result<Result<ExitCode, Error>, Error> {
-    let pid = Pid::from_child(&child);
-    let mut stopping = false;
-    for signal in signals.forever() {
-        match signal {
-            SIGUSR1 => {
-                let _ = kill_process(pid, Signal::USR1);
-            }
-            SIGCHLD => {
-                if let Some(status) = child.try_wait().map_err(|e| Error::io("httpd", e))? {
-                    let by_itself = Error::Httpd(format!("ended with {status}; its messages are above"));
-                    return Ok(if stopping || status.success() { Ok(ExitCode::SUCCESS) } else { Err(by_itself) });
-                }
-            }
-            _ if stopping => {
-                let _ = kill_process_group(pid, Signal::KILL);
-            }
-            _ => {
-                stopping = true;
-                let _ = kill_process(pid, Signal::TERM);
-            }
-        }
-    }
-    Ok(Ok(ExitCode::SUCCESS))
+/// The end of a traceback, which is in the log above.
+fn last_line(text: &str) -> String {
+    text.trim_end().lines().last().unwrap_or_default().trim().to_owned()
 }
 
 fn here() -> Result<PathBuf, Error> {
@@ -146,7 +129,7 @@ fn configure(options: &Options, directory: &Path, error_log: PathBuf) -> Result<
         }
     }
     if let Application::Module { module, callable } = application(options)? {
-        must_be_there(&python, account.as_ref(), &home, &module, &callable)?;
+        probe::must_exist(&python, account.as_ref(), &home, &module, &callable)?;
     }
     let mut modules = vec![format!("mpm_{}", httpd.mpm(options.mpm.as_deref())?)];
     modules.extend(["unixd", "log_config", "authz_core", "mime", "alias"].map(String::from));
@@ -155,7 +138,9 @@ fn configure(options: &Options, directory: &Path, error_log: PathBuf) -> Result<
     let configuration = Configuration {
         directory: directory.into(),
         error_log,
-        address: SocketAddr::new(options.host, options.port),
+        // httpd takes no IPv6 address for a name.
+        server_name: if options.host.contains(':') { "localhost".into() } else { options.host.clone() },
+        listen: listen::addresses(&options.host, options.port)?,
         modules_dir: httpd.modules.clone(),
         modules,
         module: companions.module,
@@ -183,42 +168,4 @@ fn alias(url: &str, path: &Path) -> (String, PathBuf, PathBuf) {
 
 fn check_readable(account: &Account, paths: &[&Path]) -> Result<(), Error> {
     paths.iter().try_for_each(|path| account.must_read(path))
-}
-
-/// Says with status 3 what will never be there however often it is tried; any other failure of an import the workers will report, who alone have
-/// what an application may import (mod_wsgi). The alarm ends it when the import hangs.
-const PROBE: &str = "
-import importlib, operator, os, signal, sys
-home, module, name = sys.argv[1:]
-signal.alarm(30)
-sys.path.insert(0, home)
-said = None
-try:
-    operator.attrgetter(name)(importlib.import_module(module))
-except ModuleNotFoundError as e:
-    if e.name and (module + '.').startswith(e.name + '.'):
-        said = 'no module %r in %s or in the sys.path of %s' % (e.name, home, sys.executable)
-except AttributeError as e:
-    if e.__traceback__.tb_next is None:
-        said = str(e)
-except BaseException:
-    pass
-if said:
-    os.write(2, said.encode(errors='replace'))
-os._exit(3 if said else 0)
-";
-
-/// Lets the interpreter import the module as the workers will, and refuses what is not there. `drover` serves nothing then for ever.
-fn must_be_there(python: &Path, account: Option<&Account>, home: &Path, module: &str, callable: &str) -> Result<(), Error> {
-    let mut command = Command::new(python);
-    command.args(["-c", PROBE]).arg(home).args([module, callable]).current_dir(home).stdin(Stdio::null()).stdout(Stdio::null());
-    if let Some(account) = account {
-        command.uid(account.uid).gid(account.gid);
-    }
-    let output = command.output().map_err(|e| Error::io(python.display(), e))?;
-    if output.status.code() != Some(3) {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Error::NotImportable(format!("{module}:{callable}"), said.lines().last().unwrap_or_default().to_owned()))
 }

@@ -118,7 +118,12 @@ impl Supervisor {
         let Ok(n @ 1..) = client.receive(&mut buffer) else { return };
         match decode::<Request>(buffer.get(..n).unwrap_or_default()) {
             Ok(request) => self.administer(&request, uid, httpd, client),
-            Err(e) => reply_to(&client, &Reply::Refused(format!("not understood: {e}; are drover and droverd of the same version?"))),
+            Err(e) => reply_to(
+                &client,
+                &Reply::Refused(format!(
+                    "not understood: {e}; drover and droverd differ in version: stop and start httpd after an upgrade"
+                )),
+            ),
         }
     }
 
@@ -134,6 +139,7 @@ impl Supervisor {
                     self.admin.reports.clear();
                     self.stop_group(name.as_bytes())
                 }
+                Command::Await(name) => return self.await_group(name.as_bytes(), client),
                 Command::Status(_) => return,
             },
         };
@@ -158,7 +164,11 @@ impl Supervisor {
     /// The answer; `None`: the user may steer the group, which is to be done.
     fn answer_to(&mut self, request: &Request, uid: u32, httpd: u32) -> Option<Reply> {
         if request.version != drover_wire::VERSION {
-            return Some(Reply::Refused(format!("this is droverd {}, drover is version {}", drover_wire::VERSION, request.version)));
+            return Some(Reply::Refused(format!(
+                "this is droverd {}, drover is version {}: stop and start httpd after an upgrade",
+                drover_wire::VERSION,
+                request.version
+            )));
         }
         let name = match &request.command {
             Command::Status(wanted) => {
@@ -169,7 +179,7 @@ impl Supervisor {
                     _ => Reply::Status(report),
                 });
             }
-            Command::Reload(name) | Command::Stop(name) => name,
+            Command::Reload(name) | Command::Stop(name) | Command::Await(name) => name,
         };
         match self.groups.get(name.as_bytes()) {
             Some(settings) if may(uid, &settings.spec) => None,

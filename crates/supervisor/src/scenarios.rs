@@ -41,7 +41,7 @@ impl Story {
     }
 
     fn state(&self) -> &'static str {
-        crate::status::phase(&self.pool)
+        crate::status::phase(&self.pool).text()
     }
 
     /// The actions but for log lines.

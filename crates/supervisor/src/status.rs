@@ -4,7 +4,7 @@
 use crate::pool::{Now, Phase, Pool, State};
 use crate::supervisor::{Supervisor, Unit, now};
 use crate::template::Template;
-use drover_wire::admin::{Application, Group, Server, Worker};
+use drover_wire::admin::{Application, ApplicationState, Group, Server, Worker, WorkerState};
 use drover_wire::control::GroupSpec;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ impl Supervisor {
             Worker {
                 pid,
                 generation: w.generation,
-                state: state(w.state).to_owned(),
+                state: state(w.state),
                 age_ms: ms(now.saturating_sub(w.since)),
                 requests: w.taken,
                 running: w.running,
@@ -61,7 +61,7 @@ impl Supervisor {
         let template = |(pid, t): (&u32, &Template)| Worker {
             pid: *pid,
             generation: t.process.generation,
-            state: "template".to_owned(),
+            state: WorkerState::Template,
             age_ms: ms(now.saturating_sub(t.since)),
             requests: 0,
             running: 0,
@@ -70,7 +70,7 @@ impl Supervisor {
         let templates = self.templates.iter().filter(|(_, t)| t.process.unit == id).map(template);
         Application {
             name: String::from_utf8_lossy(&unit.key.application).into_owned(),
-            state: phase(pool).to_owned(),
+            state: phase(pool),
             generation: pool.generation,
             target: count(pool.target),
             failure: pool.failure().map(cut),
@@ -95,26 +95,26 @@ pub fn cut(text: &str) -> String {
     drover_wire::text::end(text, LONGEST_FAILURE).into_owned()
 }
 
-const fn state(state: State) -> &'static str {
+const fn state(state: State) -> WorkerState {
     match state {
-        State::Queued | State::Starting { .. } => "starting",
-        State::Serving { leaving: false } => "serving",
-        State::Serving { leaving: true } => "leaving",
-        State::Ending { .. } => "ending",
+        State::Queued | State::Starting { .. } => WorkerState::Starting,
+        State::Serving { leaving: false } => WorkerState::Serving,
+        State::Serving { leaving: true } => WorkerState::Leaving,
+        State::Ending { .. } => WorkerState::Ending,
     }
 }
 
-/// A pool in a word or two; `docs/operations.md` explains each.
-pub fn phase(pool: &Pool) -> &'static str {
+/// What a pool does; `docs/operations.md` explains each state.
+pub fn phase(pool: &Pool) -> ApplicationState {
     match pool.phase {
-        Phase::Idle => "idle",
-        Phase::Rising(_) => "starting",
-        Phase::Steady | Phase::Waiting if pool.broken.all => "failing",
-        Phase::Steady if pool.broken.paths.is_empty() => "serving",
-        Phase::Steady => "serving (some scripts cannot be loaded)",
-        Phase::Waiting if pool.any_serving() => "serving (new code cannot start)",
-        Phase::Waiting => "failing",
-        Phase::Halted => "halted",
-        Phase::Stopped { .. } | Phase::Retired { .. } => "stopping",
+        Phase::Idle => ApplicationState::Idle,
+        Phase::Rising(_) => ApplicationState::Starting,
+        Phase::Steady | Phase::Waiting if pool.broken.all => ApplicationState::Failing,
+        Phase::Steady if pool.broken.paths.is_empty() => ApplicationState::Serving,
+        Phase::Steady => ApplicationState::ServingPartly,
+        Phase::Waiting if pool.any_serving() => ApplicationState::ServingOldCode,
+        Phase::Waiting => ApplicationState::Failing,
+        Phase::Halted => ApplicationState::Halted,
+        Phase::Stopped { .. } | Phase::Retired { .. } => ApplicationState::Stopping,
     }
 }

@@ -49,10 +49,15 @@ impl Supervisor {
         if let Some(settings) = self.groups.get(group) {
             settings.log(Code::Reloaded, None, &[]);
         }
-        let units = self.units_of(group);
-        for id in &units {
-            self.feed(*id, Event::Reload);
+        for id in self.units_of(group) {
+            self.feed(id, Event::Reload);
         }
+        self.await_group(group, client);
+    }
+
+    /// Answers the client when it is known whether the group's processes serve.
+    pub fn await_group(&mut self, group: &[u8], client: Peer) {
+        let units = self.units_of(group);
         self.reloads.push_back(Waiting { client, units });
         if self.reloads.len() > MOST_WAITING {
             self.reloads.pop_front();

@@ -6,6 +6,7 @@
 //! The socket is SEQPACKET. One connection carries one [`Request`] and is answered with one message, the length of a memory file that comes
 //! as descriptor 0; in it lies the [`Reply`] (all three as [`crate::control::encode`] makes them).
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The largest request.
 pub const MAX_REQUEST: usize = 8 * 1024;
@@ -30,6 +31,8 @@ pub enum Command {
     Reload(String),
     /// End the group's processes after their requests; its requests are answered with 503 until it is reloaded.
     Stop(String),
+    /// Answer with [`Reply::Reloaded`] when it is known whether the group's processes serve. Changes nothing.
+    Await(String),
 }
 
 /// An answer.
@@ -39,7 +42,7 @@ pub enum Reply {
     Status(Server),
     /// To [`Command::Stop`]: it was done, for so many application groups.
     Done(u32),
-    /// To [`Command::Reload`], when it is known how the new processes of each application group fare.
+    /// To [`Command::Reload`] and [`Command::Await`], when it is known how the new processes of each application group fare.
     Reloaded(Vec<Reloaded>),
     /// It was not done; why, for the administrator.
     Refused(String),
@@ -99,8 +102,8 @@ pub struct Group {
 pub struct Application {
     /// Its name; empty for `%{GLOBAL}`.
     pub name: String,
-    /// `idle`, `starting`, `serving` (what is wrong all the same stands in brackets), `failing`, `halted`, `stopping`.
-    pub state: String,
+    /// What it does now.
+    pub state: ApplicationState,
     /// Generation of its code.
     pub generation: u64,
     /// Processes wanted now.
@@ -117,6 +120,87 @@ pub struct Application {
     pub workers: Vec<Worker>,
 }
 
+/// What an application group does. Programs read the names (`drover status --json`): a name never changes its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ApplicationState {
+    /// It has no process and nothing to do.
+    Idle,
+    /// New processes import the application.
+    Starting,
+    /// Its processes serve all of its scripts.
+    Serving,
+    /// Its processes serve, but some scripts cannot be loaded; requests to these get 503.
+    ServingPartly,
+    /// The old processes serve; the new code cannot start.
+    ServingOldCode,
+    /// Nothing can be served; requests get 503.
+    Failing,
+    /// Stopped by an administrator; requests get 503.
+    Halted,
+    /// httpd stops or restarts, or the group is no longer in the configuration.
+    Stopping,
+}
+
+impl ApplicationState {
+    /// For people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::ServingPartly => "serving (some scripts cannot be loaded)",
+            Self::ServingOldCode => "serving (new code cannot start)",
+            Self::Failing => "failing",
+            Self::Halted => "halted",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+impl fmt::Display for ApplicationState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.text())
+    }
+}
+
+/// What a process does. The names are stable, as those of [`ApplicationState`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkerState {
+    /// It imports the application.
+    Starting,
+    /// It takes requests.
+    Serving,
+    /// It takes requests until its successor is up.
+    Leaving,
+    /// It takes no more requests and finishes those that it has.
+    Ending,
+    /// Workers are forked from it.
+    Template,
+}
+
+impl WorkerState {
+    /// Whether it takes requests.
+    #[must_use]
+    pub fn takes_requests(self) -> bool {
+        matches!(self, Self::Serving | Self::Leaving)
+    }
+}
+
+impl fmt::Display for WorkerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Leaving => "leaving",
+            Self::Ending => "ending",
+            Self::Template => "template",
+        })
+    }
+}
+
 /// One process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worker {
@@ -124,8 +208,8 @@ pub struct Worker {
     pub pid: u32,
     /// Generation of its code.
     pub generation: u64,
-    /// `starting`, `serving`, `leaving` (serves until its successor is up), `ending`, `template` (workers are forked from it).
-    pub state: String,
+    /// What it does now.
+    pub state: WorkerState,
     /// Since when it is up (or is being started), milliseconds.
     pub age_ms: u64,
     /// Requests that it has taken, as it last said.

@@ -9,6 +9,8 @@
 //! * [`head`]: the status line and header fields inside a HEAD frame.
 //! * [`session`]: what an application's session asks of httpd, inside SESSION frames.
 //! * [`control`]: configuration, opening of queues, life of workers.
+//! * [`admin`]: what the command `drover` asks.
+//! * [`units`]: sizes and times as people write them; no message, but shared by the same parts.
 //! * [`text`]: text cut to fit into one of them, or into a log.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]
@@ -21,11 +23,12 @@ pub mod head;
 pub mod request;
 pub mod session;
 pub mod text;
+pub mod units;
 
 pub use codec::{Reader, WireError};
 
 /// Number of the protocol; the first field of every message. Raised at each incompatible change.
-pub const PROTOCOL: u16 = 3;
+pub const PROTOCOL: u16 = 4;
 
 /// Version of the product. The parts of one installation carry the same one, and refuse each other otherwise.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,98 @@
+//! One question to droverd, and its answer.
+//!
+//! Responsible for: the exchange on the control socket, its deadlines, and what a failure means. Must never: wait for ever. Called by:
+//! `remote.rs`, `servers.rs`, `serve.rs`.
+use crate::error::Error;
+use drover_sys::channel::{receive, send};
+use drover_sys::wait::{PollFd, PollFlags, poll_until};
+use drover_sys::{Errno, clock, memfile, outgoing};
+use drover_wire::admin::{Command, MAX_REPLY, Reply, Request};
+use drover_wire::control::{decode, encode};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long droverd may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long new processes may take to start.
+const START_PATIENCE: Duration = Duration::from_secs(600);
+/// How long droverd may take to open its socket after httpd accepts connections.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two attempts to connect to a socket that is about to be opened: nothing announces that.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Connects; succeeds only when a process listens.
+pub fn open(path: &Path) -> Result<OwnedFd, Errno> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+/// Asks, and waits for the answer.
+pub fn question(path: &Path, command: Command) -> Result<Reply, Errno> {
+    let socket = open(path)?;
+    let starts = matches!(command, Command::Reload(_) | Command::Await(_));
+    let request = Request { version: drover_wire::VERSION.to_owned(), command };
+    send(&socket, &[&encode(&request).map_err(|_| Errno::INVAL)?], &[], false)?;
+    let answered = |time: Duration| {
+        let until = clock::monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        poll_until(&mut [PollFd::new(&socket, PollFlags::IN)], Some(until)).map(|ready| ready > 0)
+    };
+    // A reload takes as long as new processes need; but droverd must have read that it is wanted.
+    let in_time = answered(PATIENCE)? || (starts && outgoing::is_read(&socket) && answered(START_PATIENCE)?);
+    if !in_time {
+        return Err(Errno::TIMEDOUT);
+    }
+    let (mut buffer, mut fds) = ([0; 64], Vec::new());
+    let n = receive(&socket, &mut buffer, &mut fds, false)?;
+    if n == 0 {
+        return Err(Errno::CONNRESET);
+    }
+    let len: u32 = decode(buffer.get(..n).unwrap_or_default()).map_err(|_| Errno::PROTO)?;
+    let file = fds.first().ok_or(Errno::PROTO)?;
+    let bytes = memfile::read(file, usize::try_from(len).unwrap_or(usize::MAX), MAX_REPLY)?;
+    decode(&bytes).map_err(|_| Errno::PROTO)
+}
+
+/// What a failed question means, and what to do.
+pub fn explain(path: &Path, command: &Command, error: Errno) -> Error {
+    let reload = matches!(command, Command::Reload(_));
+    let why = match error {
+        Errno::TIMEDOUT if reload => "the new processes are still starting; drover status shows how far they are".to_owned(),
+        Errno::CONNRESET if reload => {
+            "droverd ended, or got too many reloads, before the new processes served; see drover status and httpd's error log".to_owned()
+        }
+        Errno::CONNREFUSED | Errno::NOENT => {
+            "nobody listens there: is httpd running, with mod_drover? Its error log has DROVER0251 when the socket could not be made"
+                .to_owned()
+        }
+        Errno::ACCESS | Errno::PERM => format!("{error}: run drover as root, or as the user of a group (user=)"),
+        Errno::TIMEDOUT => format!("droverd does not answer within {} s: see httpd's error log", PATIENCE.as_secs()),
+        Errno::PROTO => {
+            "the answer is not understood: drover and droverd differ in version; stop and start httpd after an upgrade".to_owned()
+        }
+        Errno::NAMETOOLONG => "the path is too long for a socket (107 bytes): set a shorter one with DroverControlSocket".to_owned(),
+        other => format!("{other}: see httpd's error log"),
+    };
+    let text = format!("{}: {why}", path.display());
+    // A reload that takes too long was accepted: the server was reached.
+    if reload && matches!(error, Errno::TIMEDOUT | Errno::CONNRESET) { Error::Remote(text) } else { Error::Unreachable(text) }
+}
+
+/// Waits until the group's application %{GLOBAL} serves, or cannot be loaded: why. A server that cannot be asked is taken as one that serves: the
+/// configuration may have moved its socket.
+pub fn await_group(path: &Path, group: &str) -> Result<(), String> {
+    let until = Instant::now() + OPEN_PATIENCE;
+    let reply = loop {
+        match question(path, Command::Await(group.to_owned())) {
+            Err(Errno::NOENT | Errno::CONNREFUSED) if Instant::now() < until => std::thread::sleep(PAUSE),
+            other => break other,
+        }
+    };
+    let Ok(Reply::Reloaded(all)) = reply else { return Ok(()) };
+    match all.into_iter().find(|of| of.name.is_empty()).and_then(|of| of.failure) {
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
+}
