@@ -5,7 +5,7 @@
 use super::client::Client;
 use super::download::Download;
 use super::failure::Failed;
-use super::upload::Upload;
+use super::phase::Sending;
 use crate::dispatch::{DispatchError, Wake};
 use crate::session::answer::Now;
 use crate::session::{Answered, RequestSession};
@@ -31,7 +31,7 @@ pub struct Listener<'l, 'a, 's, 'f, C> {
     /// The client.
     pub client: &'l mut C,
     /// Where its body stands.
-    pub upload: &'l mut Upload,
+    pub sending: &'l mut Sending,
     /// Where the answer stands.
     pub download: &'l mut Download<'a>,
     /// The request's sessions, if it may ask for them.
@@ -75,11 +75,8 @@ impl<'f, C: Client> Listener<'_, '_, '_, 'f, C> {
                 return Ok(Heard::Failed(Failed::Worker(Failure::from_code(header.code), text)));
             }
             Kind::Log => self.client.application_log(header.code, payload),
-            Kind::Want => {
-                if *self.upload == Upload::OnDemand {
-                    *self.upload = Upload::Open;
-                }
-            }
+            Kind::Pause => *self.sending = self.sending.paused(),
+            Kind::Want => *self.sending = self.sending.wanted(),
             Kind::Session => return self.question(header.code, payload),
             Kind::Taken | Kind::Held | Kind::Body => {}
         }

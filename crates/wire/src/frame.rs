@@ -42,6 +42,9 @@ pub enum Kind {
     /// Worker → httpd: nobody runs the request now; it goes to droverd, to be put on the queue again. Ends with [`Kind::Taken`], which is
     /// then the first word of the worker that takes it.
     Held = 9,
+    /// Worker → httpd: no more of the body until [`Kind::Want`]. The worker keeps what came before an answer to its session, and
+    /// has enough of it.
+    Pause = 10,
 }
 
 impl Kind {
@@ -56,6 +59,7 @@ impl Kind {
             7 => Self::Taken,
             8 => Self::Session,
             9 => Self::Held,
+            10 => Self::Pause,
             _ => return Err(WireError::Bad("frame kind")),
         })
     }
@@ -67,7 +71,7 @@ impl Kind {
             Self::Fail => MAX_FAIL,
             Self::Log => MAX_LOG,
             Self::Session => crate::session::MAX_SESSION,
-            Self::End | Self::Want | Self::Taken | Self::Held => 0,
+            Self::End | Self::Want | Self::Taken | Self::Held | Self::Pause => 0,
         }
     }
 }
