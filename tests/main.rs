@@ -31,6 +31,7 @@ mod real_apps;
 mod request_body;
 mod response;
 mod session_caches;
+mod session_directory;
 mod session_frameworks;
 mod sessions;
 mod size;

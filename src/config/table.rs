@@ -609,7 +609,7 @@ pub static DIRECTIVES: &[Directive] = &[
         synopsis: "path",
         default: "/var/lib/mod_drover/sessions; drover-sessions in the runtime directory when httpd does not start as root",
         summary: c"Where the stores of sessions lie",
-        doc: "Made at start if it is not there, for httpd's user alone. Below it each scope has a directory of its own, `scope-` and a hash; there may be 256. It must lie on a disk of this machine, not on a network file system. A relative path is below ServerRoot. All httpds that start as root and name none share the default. A directory that belongs to somebody else, or cannot be made, is refused where a DroverSession directive asks for sessions; else httpd warns and serves, and what touches its session gets 503.",
+        doc: "Made at start if it is not there, for httpd's user alone. Below it each scope has a directory of its own, `scope-` and a hash; there may be 256. It must lie on a disk of this machine, not on a network file system. A relative path is below ServerRoot. All httpds that start as root and name none share the default. An existing directory is used if it is empty, or has the file `README.mod_drover`, which httpd puts there. One that belongs to another user, holds other files, has the sticky bit or is part of the system (`/tmp`, `/etc`), or that cannot be made, is refused where a DroverSession directive asks for sessions; else httpd warns and serves, and what touches its session gets 503.",
         difference: "Not in mod_wsgi.",
         set: |t, raw| set::put(raw, set::any, |v| t.server.session.directory = Some(v)),
         test: "sessions",
