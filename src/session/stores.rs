@@ -276,7 +276,7 @@ mod tests {
     }
 
     fn put(store: &Sessions, n: u8, len: usize) -> Result<(), Error> {
-        store.put(&Key([n; 32]), &Record { created_ms: 1, accessed_ms: 1, timeout_s: 60, data: vec![7; len] }, Put::Any, 1)
+        store.put(&Key([n; 32]), &Record { created_ms: 0, accessed_ms: 1, timeout_s: 60, data: vec![7; len] }, Put::Any, 1)
     }
 
     #[test]

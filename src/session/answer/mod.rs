@@ -265,7 +265,7 @@ impl<'c> RequestSession<'c> {
             found = sessions.load(&key, now_ms())?;
             match &found {
                 Some(record) => {
-                    touch(sessions, &key, record.accessed_ms, record.timeout_s);
+                    touch(sessions, &key, record.into());
                     if !now.head_sent {
                         self.renew_cookie(name, record.accessed_ms);
                     }
@@ -318,8 +318,10 @@ impl<'c> RequestSession<'c> {
             return Err(Error::TooLarge(size, self.settings.max_size.into()).into());
         }
         let at = now_ms();
+        // A new one counts as unused until a later request comes back to it: a worker's clock must not make a difference.
+        let is_new = save.replaces.is_none() && (save.key.is_none() || save.put == Put::Create);
         let record = Record {
-            created_ms: if save.created_ms == 0 { at } else { save.created_ms },
+            created_ms: if is_new || save.created_ms == 0 { at } else { save.created_ms },
             accessed_ms: at,
             timeout_s: if save.timeout_s == 0 { self.settings.timeout_s } else { save.timeout_s },
             data: save.data.to_vec(),
@@ -454,12 +456,28 @@ fn has_moved(now: u64, accessed_ms: u64, of_seconds: u32) -> bool {
     now.saturating_sub(accessed_ms) >= (u64::from(of_seconds) * 1000 / TOUCH.0).max(TOUCH.1)
 }
 
-/// Notes that a session is used, if the time of its last use has moved enough.
-fn touch(sessions: &Sessions, key: &Key, accessed_ms: u64, timeout_s: u32) {
+/// Notes that a session is used, if the time of its last use has moved enough; the first time at once, as a full store evicts those that were
+/// never used again.
+fn touch(sessions: &Sessions, key: &Key, used: Used) {
     let now = now_ms();
-    if has_moved(now, accessed_ms, timeout_s) {
+    let Used { created_ms, accessed_ms, timeout_s } = used;
+    if has_moved(now, accessed_ms, timeout_s) || (accessed_ms <= created_ms && now > created_ms) {
         // A full store must not forbid reading; the session ends a little early then.
         let _ = sessions.touch(key, now);
+    }
+}
+
+/// What is known of a session's use.
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    created_ms: u64,
+    accessed_ms: u64,
+    timeout_s: u32,
+}
+
+impl From<&Record> for Used {
+    fn from(record: &Record) -> Self {
+        Self { created_ms: record.created_ms, accessed_ms: record.accessed_ms, timeout_s: record.timeout_s }
     }
 }
 

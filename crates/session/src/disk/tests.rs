@@ -20,7 +20,7 @@ fn key(n: u8) -> Key {
 }
 
 fn record() -> Record {
-    Record { created_ms: 1, accessed_ms: 1, timeout_s: 60, data: vec![7; 3000] }
+    Record { created_ms: 0, accessed_ms: 1, timeout_s: 60, data: vec![7; 3000] }
 }
 
 fn moved_aside(directory: &Path) -> usize {
