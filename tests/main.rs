@@ -29,6 +29,7 @@ mod overload;
 mod preload;
 mod real_apps;
 mod request_body;
+mod reserved_keys;
 mod response;
 mod session_caches;
 mod session_directory;
