@@ -34,6 +34,7 @@ mod response;
 mod session_caches;
 mod session_directory;
 mod session_frameworks;
+mod session_sizes;
 mod sessions;
 mod size;
 mod slow_clients;

@@ -173,6 +173,17 @@ impl<'q> Exchange<'q> {
         })
     }
 
+    /// From now on, a larger question about a session is not kept ([`Deframer::limit_sessions`]).
+    pub fn limit_sessions(&mut self, most: usize) {
+        self.deframer.limit_sessions(most);
+    }
+
+    /// Bytes of memory that frames take beyond the usual buffer.
+    #[must_use]
+    pub const fn kept(&self) -> usize {
+        self.buffer.len().saturating_sub(BUFFER)
+    }
+
     /// Waits for what `want` says, at most until `until`. Nothing of [`Ready`] is true: the time is over.
     pub fn wait(&self, want: &Want<'_>, wake: &Wake, until: u64) -> Result<Ready, DispatchError> {
         let mut interest = PollFlags::empty();
@@ -207,6 +218,8 @@ impl<'q> Exchange<'q> {
     pub fn fill(&mut self) -> Result<bool, DispatchError> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+            self.buffer.truncate(BUFFER);
+            self.buffer.shrink_to(BUFFER);
         }
         let wanted = self.deframer.wanted(self.buffer.get(self.start..self.end).unwrap_or_default());
         if self.buffer.len() - self.start < wanted.max(HEADER) {

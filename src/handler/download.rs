@@ -45,6 +45,8 @@ struct Backlog<'a> {
     taken: usize,
     /// When the client took something last.
     moved_at: u64,
+    /// Bytes that frames of the worker take besides.
+    frames: usize,
 }
 
 impl Backlog<'_> {
@@ -65,7 +67,11 @@ impl Backlog<'_> {
             self.taken = 0;
         }
         pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
-        self.account.set(self.bytes.len());
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.account.set(self.bytes.len() + self.frames);
     }
 
     fn take(&mut self, n: usize) {
@@ -74,7 +80,7 @@ impl Backlog<'_> {
         if self.is_empty() {
             // Not kept for the next piece: most clients are slow once.
             (self.bytes, self.taken) = (Vec::new(), 0);
-            self.account.set(0);
+            self.count();
         }
     }
 }
@@ -113,7 +119,21 @@ impl<'a> Download<'a> {
 
     /// Whether more may be kept.
     pub fn has_room(&self) -> bool {
-        self.backlog.rest().len() < self.manner.answer_buffer && self.backlog.account.has_room()
+        // A large frame that has begun is taken to its end, or nobody would give memory back.
+        self.backlog.rest().len() < self.manner.answer_buffer && (self.backlog.frames > 0 || self.has_memory())
+    }
+
+    /// Whether httpd may keep more, for this request or at all.
+    pub fn has_memory(&self) -> bool {
+        self.backlog.account.has_room()
+    }
+
+    /// So many bytes of the worker's frames are kept besides.
+    pub fn count_frames(&mut self, bytes: usize) {
+        if self.backlog.frames != bytes {
+            self.backlog.frames = bytes;
+            self.backlog.count();
+        }
     }
 
     /// Bytes of body are missing that Content-Length has promised.

@@ -54,6 +54,8 @@ impl<'f, C: Client> Listener<'_, '_, '_, 'f, C> {
             }
             Event::Body(_) => Err(wire("a body before its head")),
             Event::Frame(header, payload) => self.frame(header, payload),
+            Event::Oversized(header, first) => self.oversized(header, first),
+            Event::Skipped => Ok(Heard::More),
         }
     }
 
@@ -100,6 +102,16 @@ impl<'f, C: Client> Listener<'_, '_, '_, 'f, C> {
             client.note_session(&name);
         }
         Ok(heard)
+    }
+
+    /// A question that httpd does not keep.
+    fn oversized(&mut self, header: Header, first: u8) -> Result<Heard, Failed> {
+        let session = self.session.as_mut().ok_or_else(|| wire("a session's frame without sessions"))?;
+        Ok(match session.refuse(header.code, first, header.len).map_err(DispatchError::Wire)? {
+            Answered::Reply(status, payload) => Heard::Reply(status, payload),
+            Answered::Nothing => Heard::More,
+            Answered::Failed(e) => Heard::Failed(Failed::Session(e)),
+        })
     }
 
     /// Passes on what has come of the answer's body.

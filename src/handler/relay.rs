@@ -176,13 +176,18 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
             if !self.wants_answer() {
                 return Ok(());
             }
+            if let Some(session) = &self.session {
+                self.exchange.limit_sessions(session.largest_question(self.download.has_memory()));
+            }
             let unread;
             (self.receiving, unread) = self.receiving.resume();
             if !(unread || self.exchange.fill()?) {
                 self.sent_unheard = 0;
                 return Ok(());
             }
-            if self.take_answer(wake)? {
+            let ended = self.take_answer(wake)?;
+            self.download.count_frames(self.exchange.kept());
+            if ended {
                 self.receiving = Receiving::Ended;
                 self.sending = Sending::Done;
                 if let Some(session) = &mut self.session {
@@ -252,7 +257,8 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
             let event = event?;
             let kind = match &event {
                 Event::Body(_) => Kind::Body,
-                Event::Frame(header, _) => header.kind,
+                Event::Frame(header, _) | Event::Oversized(header, _) => header.kind,
+                Event::Skipped => Kind::Session,
             };
             *holder = Holder::after(kind);
             progress |= is_progress(kind);

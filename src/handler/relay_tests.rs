@@ -144,6 +144,7 @@ impl Worker {
                     have -= used;
                 }
                 Some((Event::Frame(h, _), _)) => return (h.kind, h.code, n),
+                Some((other, _)) => panic!("{other:?}"),
                 None => {
                     let got = channel::receive(&self.back, &mut buffer[have..], &mut Vec::new(), true).unwrap();
                     assert!(got > 0, "cut");

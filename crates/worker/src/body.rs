@@ -262,7 +262,8 @@ impl Body {
                     _ => Rest::Broken(Broken::Lost),
                 };
             }
-            Err(_) => self.rest = Rest::Broken(Broken::Lost),
+            // The second is not expected here: httpd's answers are of any size.
+            Err(_) | Ok(Some((Event::Oversized(..) | Event::Skipped, _))) => self.rest = Rest::Broken(Broken::Lost),
         }
         Step::Taken
     }
