@@ -42,6 +42,9 @@ const RESERVE_SHARE: usize = 16;
 const LEAST_RESERVE: usize = 256 * 1024;
 /// Which byte of `locks` is held while the store is moved aside or opened.
 const MOVING: i64 = 2;
+/// How long that is waited for, and the pause between two tries: the kernel has no such wait with an end.
+const MOVING_PATIENCE: Duration = Duration::from_secs(1);
+const MOVING_PAUSE: Duration = Duration::from_millis(5);
 
 /// Whom to tell what the administrator must know: a line of text.
 pub type Say = Box<dyn Fn(&str) + Send + Sync>;
@@ -104,7 +107,7 @@ impl Disk {
         let mut cleared = false;
         for _ in 0..ATTEMPTS {
             let (seen, trouble) = {
-                let opened = self.opened.read();
+                let opened = self.opened.try_read_for(self.opening_patience()).ok_or_else(|| self.busy())?;
                 let result = opened.as_ref().map_or(Err(Trouble::Stale), |opened| opened.is_sound().and_then(|()| operation(opened)));
                 match result {
                     Ok(done) => return Ok(done),
@@ -173,9 +176,19 @@ impl Disk {
         }
     }
 
+    /// How long a thread waits for another one that opens the store: that waits for two turns and for the byte [`MOVING`].
+    fn opening_patience(&self) -> Duration {
+        self.patience.saturating_mul(2).saturating_add(MOVING_PATIENCE)
+    }
+
+    fn busy(&self) -> Error {
+        let waited = self.opening_patience();
+        Error::Unavailable(format!("{}: another thread of this process has been opening it for {waited:?}", self.store().display()))
+    }
+
     /// Opens the store that is at its path now in place of the one that was seen; moves that aside before if it is damaged and still there.
     fn open_again(&self, seen: Option<Seen>, trouble: Trouble) -> Result<(), Error> {
-        let mut opened = self.opened.write();
+        let mut opened = self.opened.try_write_for(self.opening_patience()).ok_or_else(|| self.busy())?;
         if opened.as_ref().map(|opened| opened.seen) != seen {
             return Ok(()); // another thread was faster
         }
@@ -320,11 +333,11 @@ struct Moving<'f>(&'f File);
 impl<'f> Moving<'f> {
     fn begin(file: &'f File) -> Option<Self> {
         // Whoever holds it needs a few milliseconds; after a second its holder is stopped, and it is better to go on.
-        for _ in 0..200 {
+        for _ in 0..MOVING_PATIENCE.as_millis() / MOVING_PAUSE.as_millis() {
             if filelock::set(file, MOVING, Hold::Exclusive) == Ok(true) {
                 return Some(Self(file));
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(MOVING_PAUSE);
         }
         None
     }

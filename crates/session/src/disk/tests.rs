@@ -237,3 +237,13 @@ fn many_may_be_moved_aside_in_one_second() {
         assert_eq!(moved_aside(directory.path()), n);
     }
 }
+
+#[test]
+fn nobody_waits_without_end_for_a_thread_that_opens_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = disk(directory.path()).with_patience(Duration::ZERO);
+    let opening = store.opened.write();
+    let refused = store.load(&key(1), 1).unwrap_err().to_string();
+    assert!(refused.contains("another thread of this process has been opening it"), "{refused}");
+    drop(opening);
+}
