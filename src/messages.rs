@@ -40,6 +40,7 @@ codes! {
     /// Where sessions are kept, and why: at start where a DroverSession directive is configured, else when an application first uses a session.
     Sessions = 10;
     /// The store of sessions has trouble; the line says which. A damaged one is moved aside, and the service goes on with a new one.
+    /// A full one evicts sessions that were never used again; raise DroverSessionDiskSize.
     SessionStore = 11;
     /// What the configuration asks for cannot be had: a user, a directory, an interpreter. httpd does not start, and `apachectl graceful` leaves the
     /// running one alone. The line names the directive with its file and line.

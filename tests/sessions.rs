@@ -349,8 +349,7 @@ mpm_test!(sizes_are_bounded_and_the_old_value_stays, |site| {
     assert_eq!(get(&httpd, "/large?size=400000", &cookie).status, 500);
     assert_eq!(get(&httpd, "/odd", &cookie).status, 500);
     assert_eq!(get(&httpd, "/count", &cookie).text(), "2");
-    let full = (0..20).any(|_| httpd.get("/large?size=200000").status == 503);
-    assert!(full, "1 MiB takes it all");
+    assert!((0..20).any(|_| is_full(&httpd, "")), "1 MiB takes it all");
     assert_eq!(get(&httpd, "/read", &cookie).text(), "2");
 });
 
@@ -365,11 +364,34 @@ engine_test!(
             .allow_log("Traceback|  File |    |DROVER0060|mod_drover.session.|During handling|The above exception|DROVER0011*written down")
     },
     |httpd| {
-        let full = (0..40).any(|_| httpd.get("/other/large?size=200000").status == 503);
-        assert!(full, "1 MiB takes it all");
+        assert!((0..40).any(|_| is_full(httpd, "/other")), "1 MiB takes it all");
         let cookie = begin(httpd);
         assert_eq!(get(httpd, "/large?size=200000", &cookie).status, 200);
-        assert!((0..40).any(|_| httpd.get("/other/large?size=200000").status == 503), "still");
+        assert!((0..40).any(|_| is_full(httpd, "/other")), "still");
+    }
+);
+
+/// Makes a large session and uses it again, so that it is not evicted; whether there was no room for it.
+fn is_full(httpd: &Httpd, below: &str) -> bool {
+    let answer = httpd.get(&format!("{below}/large?size=200000"));
+    if answer.status == 503 {
+        return true;
+    }
+    let again = get(httpd, &format!("{below}/count"), &cookie(&answer));
+    assert_eq!((answer.status, again.status), (200, 200));
+    false
+}
+
+engine_test!(
+    clients_without_cookies_cost_nobody_his_session,
+    |site| site.config("DroverSessionDiskSize 1M\nDroverSessionMemory 1M").expect_log("DROVER0011*is full*evicted"),
+    |httpd| {
+        let cookie = begin(httpd);
+        assert_eq!(get(httpd, "/count", &cookie).text(), "2");
+        for n in 3..43 {
+            assert_eq!(httpd.get("/large?size=100000").status, 200);
+            assert_eq!(get(httpd, "/count", &cookie).text(), n.to_string());
+        }
     }
 );
 

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// A site that listens for TLS on a second port, with a certificate of its own making.
-fn tls(site: Site, more: &str) -> (Site, u16) {
+pub fn tls(site: Site, more: &str) -> (Site, u16) {
     let port = free_port();
     let dir = site.dir().to_path_buf();
     let mut openssl = Command::new("openssl");
@@ -33,7 +33,7 @@ fn tls(site: Site, more: &str) -> (Site, u16) {
     (site.modules("ssl socache_shmcb").config(&host).allow_log("AH01882|AH01906|AH01909|AH01873"), port)
 }
 
-fn curl(httpd: &Httpd, port: u16, path: &str, arguments: &[&str], body: &[u8]) -> Vec<u8> {
+pub fn curl(httpd: &Httpd, port: u16, path: &str, arguments: &[&str], body: &[u8]) -> Vec<u8> {
     let mut curl = Command::new("curl");
     curl.args(["-sS", "--fail-with-body", "--max-time", "60", "--cacert"]).arg(httpd.site.dir().join("cert.pem")).args(arguments);
     curl.arg(format!("https://localhost:{port}{path}")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

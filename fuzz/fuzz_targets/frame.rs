@@ -24,6 +24,7 @@ fn read(number: u32, bytes: &[u8], step: usize) -> (Vec<(Vec<u8>, bool)>, usize,
                         assert_eq!((header.number, header.len as usize), (number, payload.len()));
                         out.push((payload.to_vec(), false));
                     }
+                    (Event::Oversized(..) | Event::Skipped, _) => unreachable!("no limit is set"),
                 }
             }
         }

@@ -372,7 +372,7 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
         take: Take::Seconds(|o, v| o.socket_timeout = some(v)),
         unit: "seconds",
         default: "0 (Apache's `Timeout`)",
-        doc: "How long a read or write between Apache and a process may take.",
+        doc: "How long a process may send nothing of a response, and take nothing of a body. Log lines do not count.",
         test: "daemon_options_for_time",
         ..ROW
     },

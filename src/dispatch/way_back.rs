@@ -118,6 +118,8 @@ pub struct Exchange<'q> {
     end: usize,
     out: Vec<u8>,
     out_at: usize,
+    /// Where the last answer to a session ends in `out`.
+    session_end: usize,
 }
 
 impl<'q> Exchange<'q> {
@@ -167,7 +169,19 @@ impl<'q> Exchange<'q> {
             end: 0,
             out: Vec::new(),
             out_at: 0,
+            session_end: 0,
         })
+    }
+
+    /// From now on, a larger question about a session is not kept ([`Deframer::limit_sessions`]).
+    pub fn limit_sessions(&mut self, most: usize) {
+        self.deframer.limit_sessions(most);
+    }
+
+    /// Bytes of memory that frames take beyond the usual buffer.
+    #[must_use]
+    pub const fn kept(&self) -> usize {
+        self.buffer.len().saturating_sub(BUFFER)
     }
 
     /// Waits for what `want` says, at most until `until`. Nothing of [`Ready`] is true: the time is over.
@@ -204,6 +218,8 @@ impl<'q> Exchange<'q> {
     pub fn fill(&mut self) -> Result<bool, DispatchError> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+            self.buffer.truncate(BUFFER);
+            self.buffer.shrink_to(BUFFER);
         }
         let wanted = self.deframer.wanted(self.buffer.get(self.start..self.end).unwrap_or_default());
         if self.buffer.len() - self.start < wanted.max(HEADER) {
@@ -263,6 +279,14 @@ impl<'q> Exchange<'q> {
     /// An answer to a question about a session. May be put behind a piece of the body that is not sent yet.
     pub fn offer_session(&mut self, status: u16, payload: &[u8]) {
         self.frame(Kind::Session, status, payload);
+        self.session_end = self.out.len();
+    }
+
+    /// Whether part of an answer to a session is not sent yet. Pieces of the body behind it do not count: the worker has what it
+    /// asked for.
+    #[must_use]
+    pub const fn owes_session(&self) -> bool {
+        self.out_at < self.session_end
     }
 
     /// The rest of the body will not come.
@@ -273,7 +297,7 @@ impl<'q> Exchange<'q> {
     fn frame(&mut self, kind: Kind, code: u16, data: &[u8]) {
         if self.is_flushed() {
             self.out.clear();
-            self.out_at = 0;
+            (self.out_at, self.session_end) = (0, 0);
         }
         let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
         self.out.extend_from_slice(&Header { len, number: self.number, kind, code }.encode());

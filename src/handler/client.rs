@@ -68,6 +68,8 @@ pub trait Client {
     fn is_head(&self) -> bool;
     /// The client's socket, if there is one to wait on.
     fn socket(&self) -> Option<BorrowedFd<'_>>;
+    /// Whether the client has closed its side of the connection, or the connection (or its HTTP/2 stream) is broken.
+    fn has_left(&self) -> bool;
     /// Sets status and headers. Nothing is sent before the first [`Client::pass`].
     fn set_head(&mut self, head: &Head<'_>) -> Result<(), BadHead>;
     /// Of a head whose answer is left to ErrorDocument: keeps what the client cannot do without.
@@ -75,7 +77,7 @@ pub trait Client {
     /// Passes pieces of the answer's body on.
     fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), NotPassed>;
     /// Bytes that [`Client::pass`] takes without waiting for the client, about; `usize::MAX`: as many as one likes, or it cannot be told.
-    fn room(&self) -> usize;
+    fn room(&mut self) -> usize;
     /// The Cookie header.
     fn cookies(&self) -> Option<&[u8]>;
     /// Adds a Set-Cookie header, for whatever answer it becomes.

@@ -6,6 +6,7 @@
 use super::account::Account;
 use super::client::{Client, NotPassed, Pass};
 use super::failure::Failed;
+use super::phase::Progress;
 use super::relay::{Answer, Manner};
 use crate::dispatch::DispatchError;
 use drover_sys::clock::monotonic_ns;
@@ -20,13 +21,20 @@ const PIECE: (usize, usize) = (8 * 1024, 256 * 1024);
 pub struct Download<'a> {
     manner: Manner,
     answer: Answer,
-    head_set: bool,
-    /// Something was passed to the client: its status cannot change any more.
-    sent: bool,
-    bodiless: bool,
-    /// Bytes of body that Content-Length leaves; `None`: it says nothing, or no body goes out.
-    left: Option<u64>,
+    progress: Progress,
+    length: Length,
     backlog: Backlog<'a>,
+}
+
+/// How much of the body may still follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Length {
+    /// Content-Length does not say.
+    Any,
+    /// So many bytes.
+    Left(u64),
+    /// The status allows no body.
+    None,
 }
 
 /// What the worker has given and the client has not taken.
@@ -37,6 +45,8 @@ struct Backlog<'a> {
     taken: usize,
     /// When the client took something last.
     moved_at: u64,
+    /// Bytes that frames of the worker take besides.
+    frames: usize,
 }
 
 impl Backlog<'_> {
@@ -57,7 +67,11 @@ impl Backlog<'_> {
             self.taken = 0;
         }
         pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
-        self.account.set(self.bytes.len());
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.account.set(self.bytes.len() + self.frames);
     }
 
     fn take(&mut self, n: usize) {
@@ -66,7 +80,7 @@ impl Backlog<'_> {
         if self.is_empty() {
             // Not kept for the next piece: most clients are slow once.
             (self.bytes, self.taken) = (Vec::new(), 0);
-            self.account.set(0);
+            self.count();
         }
     }
 }
@@ -75,7 +89,7 @@ impl<'a> Download<'a> {
     /// Nothing has come yet. What is kept for the client is counted in `account`.
     pub fn new(manner: Manner, account: Account<'a>) -> Self {
         let backlog = Backlog { account, ..Backlog::default() };
-        Self { manner, answer: Answer::Whole, head_set: false, sent: false, bodiless: false, left: None, backlog }
+        Self { manner, answer: Answer::Whole, progress: Progress::Awaited, length: Length::Any, backlog }
     }
 
     /// How it ends, once it has ended.
@@ -84,13 +98,13 @@ impl<'a> Download<'a> {
     }
 
     /// The head has come.
-    pub const fn has_head(&self) -> bool {
-        self.head_set
+    pub fn has_head(&self) -> bool {
+        self.progress != Progress::Awaited
     }
 
     /// The client has part of it.
-    pub const fn is_sent(&self) -> bool {
-        self.sent
+    pub fn is_sent(&self) -> bool {
+        self.progress == Progress::Sent
     }
 
     /// The client has taken all that has come.
@@ -105,19 +119,36 @@ impl<'a> Download<'a> {
 
     /// Whether more may be kept.
     pub fn has_room(&self) -> bool {
-        self.backlog.rest().len() < self.manner.answer_buffer && self.backlog.account.has_room()
+        // A large frame that has begun is taken to its end, or nobody would give memory back.
+        self.backlog.rest().len() < self.manner.answer_buffer && (self.backlog.frames > 0 || self.has_memory())
+    }
+
+    /// Whether httpd may keep more, for this request or at all.
+    pub fn has_memory(&self) -> bool {
+        self.backlog.account.has_room()
+    }
+
+    /// So many bytes of the worker's frames are kept besides.
+    pub fn count_frames(&mut self, bytes: usize) {
+        if self.backlog.frames != bytes {
+            self.backlog.frames = bytes;
+            self.backlog.count();
+        }
     }
 
     /// Bytes of body are missing that Content-Length has promised.
-    pub fn is_short(&self) -> bool {
-        self.left.is_some_and(|left| left > 0)
+    pub const fn is_short(&self) -> bool {
+        matches!(self.length, Length::Left(left) if left > 0)
     }
 
     /// Takes the head. `cookie`: Set-Cookie of the session.
     pub fn head(&mut self, client: &mut impl Client, payload: &[u8], cookie: Option<String>) -> Result<(), Failed> {
         let head = Head::decode(payload).map_err(DispatchError::Wire)?;
-        self.bodiless = matches!(head.status, 204 | 304);
-        self.left = if self.bodiless || client.is_head() { None } else { content_length(&head)? };
+        self.length = match head.status {
+            204 | 304 => Length::None,
+            _ if client.is_head() => Length::Any,
+            _ => content_length(&head)?.map_or(Length::Any, Length::Left),
+        };
         self.answer = answer_for(&head, self.manner);
         match self.answer {
             Answer::Whole => client.set_head(&head).map_err(|e| Failed::Head(e.0))?,
@@ -127,21 +158,22 @@ impl<'a> Download<'a> {
         if let Some(cookie) = cookie {
             client.set_cookie(&cookie);
         }
-        self.head_set = true;
+        self.progress = self.progress.begun();
         Ok(())
     }
 
     /// What is to be passed on of a piece of body. (A worker of ours has cut it already, and said so in the log.)
     pub fn body<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
-        let bytes = match &mut self.left {
-            Some(left) => {
+        let bytes = match &mut self.length {
+            Length::Left(left) => {
                 let allowed = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 *left -= allowed as u64;
                 bytes.get(..allowed).unwrap_or_default()
             }
-            None => bytes,
+            Length::Any => bytes,
+            Length::None => &[],
         };
-        (self.answer == Answer::Whole && !self.bodiless && !bytes.is_empty()).then_some(bytes)
+        (self.answer == Answer::Whole && !bytes.is_empty()).then_some(bytes)
     }
 
     /// Passes pieces of the body on, or keeps them for a client that does not take them now.
@@ -165,14 +197,16 @@ impl<'a> Download<'a> {
 
     /// Notes what has become of the first piece: what a filter has refused has not gone out.
     fn settle(&mut self, result: Result<(), NotPassed>) -> Result<(), Failed> {
-        self.sent |= !matches!(result, Err(NotPassed::Answered | NotPassed::Refused));
+        if !matches!(result, Err(NotPassed::Answered | NotPassed::Refused)) {
+            self.progress = self.progress.sent();
+        }
         result.map_err(Failed::from)
     }
 
     /// Whether the client takes these pieces now, as far as can be told.
-    fn is_wanted(&self, client: &impl Client, pieces: &[&[u8]]) -> bool {
+    fn is_wanted(&self, client: &mut impl Client, pieces: &[&[u8]]) -> bool {
         let size: usize = pieces.iter().map(|piece| piece.len()).sum();
-        self.backlog.is_empty() && ((!self.sent && size <= UNASKED) || size == 0 || client.room() >= size)
+        self.backlog.is_empty() && ((!self.is_sent() && size <= UNASKED) || size == 0 || client.room() >= size)
     }
 
     /// Passes on what the client takes of what is kept for it, without waiting. `takes`: it has just said that it takes something; `ended`:
@@ -182,9 +216,9 @@ impl<'a> Download<'a> {
             return Ok(());
         }
         let rest = self.backlog.rest();
-        // Where nothing can be waited on, httpd waits itself.
-        let room = if client.socket().is_some() { client.room() } else { rest.len() };
-        if room < PIECE.0 && !takes {
+        // Where nothing can be waited on (HTTP/2), httpd waits itself, once that holds no worker up that could go on.
+        let room = if client.socket().is_none() && (ended || !self.has_room()) { rest.len() } else { client.room() };
+        if room < PIECE.0.min(rest.len()) && !takes {
             return Ok(());
         }
         let room = room.clamp(PIECE.0, PIECE.1);

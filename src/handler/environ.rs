@@ -7,9 +7,24 @@ use crate::config::expr::{self, fold_slashes};
 use crate::config::value::MapHead;
 use crate::handler::proxy;
 use crate::httpd::Request;
+use std::ffi::CString;
+
+/// Keys of the environ that only httpd and the worker set. No SetEnv, SetEnvIf or RewriteRule can replace them, whatever the case of its letters:
+/// httpd's tables know none.
+const RESERVED: [&[u8]; 3] = [b"wsgi.", b"mod_wsgi.", b"mod_drover."];
+
+fn is_reserved(name: &[u8]) -> bool {
+    RESERVED.iter().any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
+}
+
+fn remove_reserved(r: &mut Request<'_>) {
+    let names: Vec<CString> = r.each_env().filter(|(name, _)| is_reserved(name)).filter_map(|(name, _)| CString::new(name).ok()).collect();
+    names.iter().for_each(|name| r.unset_env(name));
+}
 
 /// Fills `r->subprocess_env`; what stands in it afterwards is what the application gets, next to what the worker adds.
 pub fn build(r: &mut Request<'_>, settings: &Settings<'_>, selection: &Selection) {
+    remove_reserved(r);
     r.add_common_vars();
     r.set_env(c"GATEWAY_INTERFACE", b"CGI/1.1");
     r.set_env(c"SERVER_PROTOCOL", r.protocol().unwrap_or_default());

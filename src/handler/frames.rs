@@ -5,7 +5,7 @@
 use super::client::Client;
 use super::download::Download;
 use super::failure::Failed;
-use super::upload::Upload;
+use super::phase::Sending;
 use crate::dispatch::{DispatchError, Wake};
 use crate::session::answer::Now;
 use crate::session::{Answered, RequestSession};
@@ -36,7 +36,7 @@ pub struct Listener<'l, 'a, 's, 'f, C> {
     /// The client.
     pub client: &'l mut C,
     /// Where its body stands.
-    pub upload: &'l mut Upload,
+    pub sending: &'l mut Sending,
     /// Where the answer stands.
     pub download: &'l mut Download<'a>,
     /// The request's sessions, if it may ask for them.
@@ -59,6 +59,8 @@ impl<'f, C: Client> Listener<'_, '_, '_, 'f, C> {
             }
             Event::Body(_) => Err(wire("a body before its head")),
             Event::Frame(header, payload) => self.frame(header, payload),
+            Event::Oversized(header, first) => self.oversized(header, first),
+            Event::Skipped => Ok(Heard::More),
         }
     }
 
@@ -80,11 +82,8 @@ impl<'f, C: Client> Listener<'_, '_, '_, 'f, C> {
                 return Ok(Heard::Failed(Failed::Worker(Failure::from_code(header.code), text)));
             }
             Kind::Log => self.client.application_log(header.code.clamp(LOUDEST, QUIETEST), payload),
-            Kind::Want => {
-                if *self.upload == Upload::OnDemand {
-                    *self.upload = Upload::Open;
-                }
-            }
+            Kind::Pause => *self.sending = self.sending.paused(),
+            Kind::Want => *self.sending = self.sending.wanted(),
             Kind::Session => return self.question(header.code, payload),
             Kind::Taken | Kind::Held | Kind::Body => {}
         }
@@ -108,6 +107,16 @@ impl<'f, C: Client> Listener<'_, '_, '_, 'f, C> {
             client.note_session(&name);
         }
         Ok(heard)
+    }
+
+    /// A question that httpd does not keep.
+    fn oversized(&mut self, header: Header, first: u8) -> Result<Heard, Failed> {
+        let session = self.session.as_mut().ok_or_else(|| wire("a session's frame without sessions"))?;
+        Ok(match session.refuse(header.code, first, header.len).map_err(DispatchError::Wire)? {
+            Answered::Reply(status, payload) => Heard::Reply(status, payload),
+            Answered::Nothing => Heard::More,
+            Answered::Failed(e) => Heard::Failed(Failed::Session(e)),
+        })
     }
 
     /// Passes on what has come of the answer's body.

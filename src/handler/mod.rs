@@ -16,6 +16,7 @@ pub mod failure;
 mod frames;
 mod line;
 mod message;
+mod phase;
 pub mod proxy;
 mod relay;
 mod select;

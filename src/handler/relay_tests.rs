@@ -22,6 +22,7 @@ struct Fake {
     passes: Vec<Pass>,
     logs: Vec<(u16, String)>,
     gone: bool,
+    left: bool,
     filter: Option<NotPassed>,
     /// The client's socket, and what it says it takes.
     slow: Option<(OwnedFd, usize)>,
@@ -75,6 +76,9 @@ impl Client for Fake {
         self.status = Some(head.status);
         Ok(())
     }
+    fn has_left(&self) -> bool {
+        self.left
+    }
     fn set_error_head(&mut self, _: &Head<'_>) {}
     fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), NotPassed> {
         pieces.iter().for_each(|p| self.out.extend_from_slice(p));
@@ -85,7 +89,7 @@ impl Client for Fake {
             None => Ok(()),
         }
     }
-    fn room(&self) -> usize {
+    fn room(&mut self) -> usize {
         self.slow.as_ref().map_or(usize::MAX, |(_, room)| *room)
     }
     fn cookies(&self) -> Option<&[u8]> {
@@ -140,6 +144,7 @@ impl Worker {
                     have -= used;
                 }
                 Some((Event::Frame(h, _), _)) => return (h.kind, h.code, n),
+                Some((other, _)) => panic!("{other:?}"),
                 None => {
                     let got = channel::receive(&self.back, &mut buffer[have..], &mut Vec::new(), true).unwrap();
                     assert!(got > 0, "cut");
@@ -367,6 +372,57 @@ fn time_runs_out_in_the_order_of_the_limits() {
     assert_eq!(expired(|l| l.silence = 1), Failed::Dispatch(DispatchError::Silent));
     assert_eq!(expired(|l| l.answer_by = Some(1)), Failed::Dispatch(DispatchError::RequestTimeout));
     assert_eq!(expired(|l| l.take_by = Some(1)), Failed::Dispatch(DispatchError::QueueTimeout));
+}
+
+#[test]
+fn a_worker_that_only_logs_is_silent() {
+    let limit = |l: &mut Limits| l.silence = 1;
+    let broken = run_limited(&mut Fake::default(), Upload::None, PLAIN, limit, |w| {
+        let header = Header { len: 4, number: w.number, kind: Kind::Log, code: 3 }.encode();
+        while channel::send(&w.back, &[&header, b"busy"], &[], true).is_ok() {}
+    });
+    assert_eq!(broken.unwrap_err().failed, Failed::Dispatch(DispatchError::Silent));
+}
+
+#[test]
+fn a_client_that_leaves_before_the_response_ends_the_request() {
+    for (left, failed) in [(true, Failed::ClientGone), (false, Failed::Dispatch(DispatchError::Silent))] {
+        let mut fake = Fake { left, ..Fake::default() };
+        let limit = |l: &mut Limits| (l.client_silence, l.silence) = (1, 50_000_000);
+        let broken = run_limited(&mut fake, Upload::None, PLAIN, limit, |w| {
+            // The worker lives until httpd hangs up.
+            assert_eq!(channel::receive(&w.back, &mut [0; 10], &mut Vec::new(), true), Ok(0));
+        });
+        assert_eq!(broken.unwrap_err().failed, failed);
+    }
+}
+
+#[test]
+fn a_session_is_owed_until_its_answer_is_sent_whatever_follows() {
+    let (queue, receiving, wake) = queue();
+    let mut exchange = sent(&queue, &wake);
+    let mut fds = Vec::new();
+    channel::receive(&receiving, &mut [0; 4096], &mut fds, true).unwrap();
+    let back = fds.remove(0);
+    // As much as the socket takes, and more.
+    exchange.offer(&vec![b'b'; 4 << 20]);
+    exchange.flush().unwrap();
+    assert!(!exchange.owes_session() && !exchange.is_flushed());
+    exchange.offer_session(0, b"yours");
+    assert!(exchange.owes_session());
+    while !exchange.is_flushed() {
+        assert!(exchange.owes_session());
+        exchange.flush().unwrap();
+        read_empty(&back);
+    }
+    assert!(!exchange.owes_session());
+    // More of the body behind it changes nothing.
+    exchange.offer_session(0, b"yours");
+    exchange.flush().unwrap();
+    exchange.offer(&vec![b'b'; 4 << 20]);
+    exchange.flush().unwrap();
+    assert!(!exchange.owes_session() && !exchange.is_flushed());
+    exchange.finish(false);
 }
 
 #[test]

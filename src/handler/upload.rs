@@ -20,10 +20,8 @@ pub enum Upload {
     None,
     /// It waits until the application wants it (`Expect: 100-continue`).
     OnDemand,
-    /// It is being sent.
+    /// It is sent as it comes.
     Open,
-    /// It has been sent, or failed, or the worker does not want it.
-    Closed,
 }
 
 /// Where the rest of the body comes from.
@@ -90,7 +88,7 @@ impl Received<'_> {
         match self.upload {
             Upload::Open => BODY_FOLLOWS,
             Upload::OnDemand => BODY_FOLLOWS | BODY_ON_DEMAND,
-            Upload::None | Upload::Closed => 0,
+            Upload::None => 0,
         }
     }
 

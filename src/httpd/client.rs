@@ -28,6 +28,21 @@ const fn is_disconnect(status: c_int) -> bool {
     matches!(status, ffi::APR_EOF | libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED | libc::ENOTCONN)
 }
 
+/// Bytes that mod_http2 holds for a stream before [`Client::pass`] may wait for the client: half of H2StreamMaxMemSize's default.
+const MAX_UNTAKEN: usize = 32 * 1024;
+
+impl Request<'_> {
+    /// Makes what a response goes out with, once.
+    fn open_output(&mut self) {
+        if self.output.is_null() {
+            // SAFETY: the brigade lives in the request's pool.
+            self.output = unsafe { ffi::drover_brigade(self.raw) };
+            // SAFETY: the request is live; the ledger is kept no longer than it.
+            self.ledger = unsafe { ffi::drover_ledger_open(self.raw) };
+        }
+    }
+}
+
 impl Client for Request<'_> {
     fn read_body(&mut self, buffer: &mut [u8], wait: bool) -> BodyRead {
         if self.ended {
@@ -74,6 +89,12 @@ impl Client for Request<'_> {
         let fd = unsafe { ffi::drover_client_fd(self.raw) };
         // SAFETY: the client's socket stays open while its request runs, which `self` borrows.
         (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
+    fn has_left(&self) -> bool {
+        // SAFETY: the request is live.
+        let aborted = unsafe { (*(*self.raw).connection).aborted != 0 };
+        aborted || self.socket().is_some_and(drover_sys::wait::ended_now)
     }
 
     fn set_head(&mut self, head: &Head<'_>) -> Result<(), BadHead> {
@@ -137,13 +158,16 @@ impl Client for Request<'_> {
     }
 
     fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), NotPassed> {
-        if self.output.is_null() {
-            // SAFETY: the brigade lives in the request's pool.
-            self.output = unsafe { ffi::drover_brigade(self.raw) };
-        }
+        self.open_output();
         for piece in pieces {
             // SAFETY: the pieces stay borrowed until drover_pass has sent or copied them.
             unsafe { ffi::drover_append(self.raw, self.output, piece.as_ptr().cast(), piece.len()) };
+        }
+        let size: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if !self.ledger.is_null() && size > 0 {
+            // SAFETY: the ledger lives as long as the request; the brigade is ours.
+            unsafe { ffi::drover_ledger_mark(self.raw, self.ledger, self.output, size) };
+            self.passed += size;
         }
         let how = match how {
             Pass::Flush => 0,
@@ -161,9 +185,18 @@ impl Client for Request<'_> {
         }
     }
 
-    fn room(&self) -> usize {
-        // Where there is no socket to look at (HTTP/2), httpd waits for the client.
-        self.socket().map_or(usize::MAX, drover_sys::outgoing::room)
+    fn room(&mut self) -> usize {
+        if let Some(socket) = self.socket() {
+            return drover_sys::outgoing::room(socket);
+        }
+        self.open_output();
+        if self.ledger.is_null() {
+            return usize::MAX;
+        }
+        // SAFETY: the ledger lives as long as the request; the brigade is ours and empty.
+        let taken = unsafe { ffi::drover_ledger_taken(self.raw, self.ledger, self.output) };
+        // A broken stream is told by the next pass.
+        usize::try_from(taken).map_or(usize::MAX, |taken| MAX_UNTAKEN.saturating_sub(self.passed.saturating_sub(taken)))
     }
 
     fn cookies(&self) -> Option<&[u8]> {

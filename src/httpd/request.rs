@@ -14,6 +14,10 @@ pub struct Request<'r> {
     pub(super) raw: *mut ffi::request_rec,
     pub(super) input: *mut ffi::apr_bucket_brigade,
     pub(super) output: *mut ffi::apr_bucket_brigade,
+    /// Of an HTTP/2 response: what mod_http2 has taken of it. Null: that cannot be told.
+    pub(super) ledger: *mut ffi::drover_ledger,
+    /// Bytes passed on so far, if they are counted.
+    pub(super) passed: usize,
     /// The end of the body has been seen; filters need not show it twice.
     pub(super) ended: bool,
     life: PhantomData<&'r mut ffi::request_rec>,
@@ -51,7 +55,7 @@ impl<'r> Request<'r> {
     /// `raw` must be the request that httpd has given to the hook that calls, and 'r that hook's run.
     #[must_use]
     pub unsafe fn new(raw: *mut ffi::request_rec) -> Self {
-        Self { raw, input: ptr::null_mut(), output: ptr::null_mut(), ended: false, life: PhantomData }
+        Self { raw, input: ptr::null_mut(), output: ptr::null_mut(), ledger: ptr::null_mut(), passed: 0, ended: false, life: PhantomData }
     }
 
     text_fields! {

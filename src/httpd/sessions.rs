@@ -50,7 +50,7 @@ impl Planned {
         let user = self.owner.filter(|_| e.kind() == ErrorKind::PermissionDenied).and_then(|(uid, _)| drover_sys::users::user_by_id(uid));
         let advice = match user {
             Some(user) => format!("Give it to httpd's User (chown -R {} {}), name another", user.name.escape_ascii(), path.display()),
-            None => "Name another".to_owned(),
+            None => "Name an empty or a new".to_owned(),
         };
         let what = format!("sessions cannot be kept there: {e}. {advice} DroverSessionDirectory, or say DroverSession off");
         Problem::new("DroverSessionDirectory", path.as_os_str().as_bytes(), what)

@@ -3,6 +3,8 @@
 #include "mod_core.h"
 #include "mod_ssl.h"
 
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 
 APLOG_USE_MODULE(wsgi);
@@ -171,6 +173,103 @@ int drover_pass(request_rec *r, apr_bucket_brigade *bb, int how)
     /* A filter that has failed may keep what tells the others that the answer is cut. */
     r->output_filters = r->proto_output_filters;
     return DROVER_SPOILT;
+}
+
+/* Marks can outlive the request: mod_http2 deletes what it has taken when it likes. So the ledger is counted, and of no pool. */
+struct drover_ledger {
+    atomic_uint users;
+    atomic_size_t taken;
+};
+
+typedef struct {
+    drover_ledger *ledger;
+    apr_size_t len;
+} ledger_mark;
+
+static void ledger_leave(drover_ledger *ledger)
+{
+    if (atomic_fetch_sub(&ledger->users, 1) == 1)
+        free(ledger);
+}
+
+static apr_status_t ledger_cleanup(void *ledger)
+{
+    ledger_leave(ledger);
+    return APR_SUCCESS;
+}
+
+static void mark_destroy(void *data)
+{
+    ledger_mark *mark = data;
+    atomic_fetch_add(&mark->ledger->taken, mark->len);
+    ledger_leave(mark->ledger);
+    apr_bucket_free(mark);
+}
+
+static apr_status_t mark_read(apr_bucket *b, const char **data, apr_size_t *len, apr_read_type_e block)
+{
+    (void)b;
+    (void)block;
+    *data = NULL;
+    *len = 0;
+    return APR_SUCCESS;
+}
+
+/* A copy stands for nothing. */
+static apr_status_t mark_copy(apr_bucket *a, apr_bucket **b)
+{
+    ledger_mark *mark = apr_bucket_alloc(sizeof *mark, a->list);
+    mark->ledger = ((ledger_mark *)a->data)->ledger;
+    mark->len = 0;
+    atomic_fetch_add(&mark->ledger->users, 1);
+    apr_bucket_simple_copy(a, b);
+    (*b)->data = mark;
+    return APR_SUCCESS;
+}
+
+static const apr_bucket_type_t mark_type = {
+    "DROVERMARK", 5, APR_BUCKET_METADATA, mark_destroy, mark_read, apr_bucket_setaside_noop, apr_bucket_split_notimpl, mark_copy
+};
+
+drover_ledger *drover_ledger_open(request_rec *r)
+{
+    drover_ledger *ledger;
+    ap_filter_t *f;
+    if (!r->connection->master)
+        return NULL;
+    /* mod_http2 2: it keeps what it has taken until the next call of its filter, which deletes that. */
+    for (f = r->connection->output_filters; f && strcasecmp(f->frec->name, "h2_c2_net_out"); f = f->next)
+        ;
+    if (!f || !(ledger = calloc(1, sizeof *ledger)))
+        return NULL;
+    atomic_init(&ledger->users, 1);
+    apr_pool_cleanup_register(r->pool, ledger, ledger_cleanup, apr_pool_cleanup_null);
+    return ledger;
+}
+
+void drover_ledger_mark(request_rec *r, drover_ledger *ledger, apr_bucket_brigade *bb, apr_size_t len)
+{
+    apr_bucket_alloc_t *alloc = r->connection->bucket_alloc;
+    ledger_mark *mark = apr_bucket_alloc(sizeof *mark, alloc);
+    apr_bucket *b = apr_bucket_alloc(sizeof *b, alloc);
+    mark->ledger = ledger;
+    mark->len = len;
+    atomic_fetch_add(&ledger->users, 1);
+    APR_BUCKET_INIT(b);
+    b->free = apr_bucket_free;
+    b->list = alloc;
+    b->type = &mark_type;
+    b->length = 0;
+    b->start = 0;
+    b->data = mark;
+    APR_BRIGADE_INSERT_TAIL(bb, b);
+}
+
+apr_ssize_t drover_ledger_taken(request_rec *r, drover_ledger *ledger, apr_bucket_brigade *bb)
+{
+    /* An empty brigade: mod_http2 deletes the marks that it has taken, and has nothing to wait for. */
+    apr_status_t rv = ap_pass_brigade(r->connection->output_filters, bb);
+    return rv == APR_SUCCESS && !r->connection->aborted ? (apr_ssize_t)atomic_load(&ledger->taken) : -1;
 }
 
 static APR_OPTIONAL_FN_TYPE(ssl_is_https) *is_https = NULL;

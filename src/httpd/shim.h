@@ -44,6 +44,14 @@ void drover_append(request_rec *r, apr_bucket_brigade *bb, const char *data, apr
 #define DROVER_REFUSED 3
 #define DROVER_SPOILT 4
 int drover_pass(request_rec *r, apr_bucket_brigade *bb, int how);
+/* What mod_http2 has taken over of an HTTP/2 response. Without it, all that can be said is that passing may wait for the client. */
+typedef struct drover_ledger drover_ledger;
+/* NULL: not a stream of a mod_http2 that is known to report this. Lives as long as the request. */
+drover_ledger *drover_ledger_open(request_rec *r);
+/* Adds a mark to `bb`: what is in front of it, `len` bytes, counts as taken when mod_http2 has taken the mark. */
+void drover_ledger_mark(request_rec *r, drover_ledger *ledger, apr_bucket_brigade *bb, apr_size_t len);
+/* Bytes taken so far. Never waits. -1: the stream is broken. `bb` is empty. */
+apr_ssize_t drover_ledger_taken(request_rec *r, drover_ledger *ledger, apr_bucket_brigade *bb);
 /* Leaves Range to the application: httpd's filter would obey it for every method, and for what it happens to get in one piece only. */
 void drover_leave_ranges(request_rec *r);
 

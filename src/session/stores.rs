@@ -21,6 +21,13 @@ use std::time::{Duration, Instant, SystemTime};
 /// How long a child that ends waits for its sessions to be written down.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
+/// How long a request waits for another one that opens a store, or for a visit to one. Longer than either of them waits itself.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+
+fn busy() -> Error {
+    Error::Unavailable(format!("another thread of this process has been opening a session store for {PATIENCE:?}"))
+}
+
 /// How often expired sessions are looked for.
 const SECOND_NS: u64 = 1_000_000_000;
 /// Between two visits of a store that nobody uses.
@@ -84,7 +91,7 @@ impl Stores {
         if let Some(store) = cell.read().get(scope) {
             return Ok(store);
         }
-        let mut keepers = self.opening.lock();
+        let mut keepers = self.opening.try_lock_for(PATIENCE).ok_or_else(busy)?;
         if let Some(store) = cell.read().get(scope) {
             return Ok(store); // another thread was faster
         }
@@ -110,7 +117,7 @@ impl Stores {
     /// The directory of a store that is this child's from now on.
     fn own_directory(&self, all: &Path, scope: &[u8]) -> Result<PathBuf, Error> {
         let path = scope_directory(all, scope)?;
-        self.own.lock().insert(path.clone());
+        self.own.try_lock_for(PATIENCE).ok_or_else(busy)?.insert(path.clone());
         Ok(path)
     }
 
@@ -163,7 +170,8 @@ impl Stores {
     /// Removes expired sessions of the scope that nobody has looked after for the longest time, if that is long enough; whether more are to be
     /// removed at once.
     fn visit(&self, now_ms: u64) -> bool {
-        let own = self.own.lock();
+        // A store that is being opened comes first.
+        let Some(own) = self.own.try_lock() else { return false };
         let abandoned = self.homes.iter().flat_map(|(home, limits)| scopes(home).map(move |path| (path, limits)));
         let abandoned = abandoned.filter(|(path, _)| !own.contains(path));
         let due =
@@ -208,7 +216,10 @@ impl Stores {
     pub fn finish(&self) {
         self.stop();
         let until = Instant::now() + LAST_WORDS;
-        for keeper in self.opening.lock().ends.drain(..) {
+        let Some(mut keepers) = self.opening.try_lock_until(until) else {
+            return (self.say)("the child ends before all sessions were written down: a store is still being opened");
+        };
+        for keeper in keepers.ends.drain(..) {
             if keeper.recv_timeout(until.saturating_duration_since(Instant::now())).is_err() {
                 (self.say)("the child ends before all sessions were written down");
             }
@@ -277,7 +288,7 @@ mod tests {
     }
 
     fn put(store: &Sessions, n: u8, len: usize) -> Result<(), Error> {
-        store.put(&Key([n; 32]), &Record { created_ms: 1, accessed_ms: 1, timeout_s: 60, data: vec![7; len] }, Put::Any, 1)
+        store.put(&Key([n; 32]), &Record { created_ms: 0, accessed_ms: 1, timeout_s: 60, data: vec![7; len] }, Put::Any, 1)
     }
 
     #[test]
@@ -372,6 +383,21 @@ mod tests {
         std::fs::write(held.join("store/data.mdb"), "damaged").unwrap();
         assert!(!stores.visit(LATER));
         assert_eq!(std::fs::read(held.join("store/data.mdb")).unwrap(), b"damaged");
+        stores.finish();
+    }
+
+    #[test]
+    fn nobody_waits_without_end_for_one_that_opens_a_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let (stores, plan) = rig(directory.path());
+        let refused = |stores: &'static Stores| stores.get(0, &plan, b"one").unwrap_err().to_string();
+        let opening = stores.opening.lock();
+        assert!(refused(stores).contains("another thread of this process"));
+        drop(opening);
+        let own = stores.own.lock();
+        assert!(refused(stores).contains("another thread of this process") && !stores.visit(LATER));
+        drop(own);
+        assert!(stores.get(0, &plan, b"one").is_ok());
         stores.finish();
     }
 

@@ -29,6 +29,12 @@ impl Record {
         self.accessed_ms.saturating_add(u64::from(self.timeout_s) * 1000)
     }
 
+    /// Whether it was never used after the request that made it.
+    #[must_use]
+    pub const fn is_unused(&self) -> bool {
+        self.accessed_ms <= self.created_ms
+    }
+
     /// Whether it is over.
     #[must_use]
     pub fn is_expired(&self, now_ms: u64) -> bool {

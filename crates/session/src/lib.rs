@@ -25,6 +25,7 @@ pub mod place;
 pub mod store;
 pub mod turns;
 pub mod visit;
+mod walk;
 
 pub use choice::{Asked, Choice, Kept, Refused, choose};
 pub use engine::{Engine, Error, Figures, Put, Record, Swept};

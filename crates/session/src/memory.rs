@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 const SHARDS: usize = 16;
 /// Bytes that a session takes besides its data, about.
 const OVERHEAD: u64 = 200;
+/// Sessions that are looked at for one to evict.
+const MAX_LOOKS: usize = 1000;
 /// Sessions that are written down in one step.
 const STEP: usize = 500;
 
@@ -95,10 +97,17 @@ impl Shard {
         while self.bytes + bytes > most {
             let Some((key, slot)) = self.slots.front() else { return Ok(()) };
             let key = *key;
-            if slot.dirty {
-                disk.put(&key, &slot.record, Put::Any, 0)?;
-            }
-            self.remove(&key);
+            match if slot.dirty { disk.put(&key, &slot.record, Put::Any, 0) } else { Ok(()) } {
+                Ok(()) => self.remove(&key),
+                // The disk is full: as there, what was never used again goes first.
+                Err(Error::Full) => {
+                    let unused = |(_, slot): &(&Key, &Slot)| slot.record.is_unused() && !slot.on_disk;
+                    let Some(key) = self.slots.iter().take(MAX_LOOKS).find(unused).map(|(key, _)| *key) else { return Err(Error::Full) };
+                    disk.note_evicted(1);
+                    self.remove(&key)
+                }
+                Err(e) => return Err(e),
+            };
         }
         Ok(())
     }

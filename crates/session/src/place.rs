@@ -1,21 +1,36 @@
 //! The directory of a store: made, and given to httpd's user.
 //!
-//! Responsible for: the directory belonging to httpd's user alone, whoever may write the one above it. Must never: follow a symbolic link that
-//! stands in the directory's place, or take a directory from somebody else. Called by: `src/httpd/sessions.rs`, in httpd's parent.
+//! Responsible for: the directory belonging to httpd's user alone, whoever may write the one above it; no directory being taken that serves
+//! something else. Must never: follow a symbolic link that stands in the directory's place, or take a directory from somebody else. Called by:
+//! `src/httpd/sessions.rs`, in httpd's parent.
+use crate::walk;
 use drover_sys::users;
-use rustix::fs::{Access, AtFlags, CWD, Gid, Mode, OFlags, Stat, Uid, access, fchmod, fchown, fstat, mkdirat, open, openat, unlinkat};
+use rustix::fs::{
+    Access, AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, accessat, fchmod, fchown, fstat, mkdirat, openat, stat, statat, unlinkat,
+};
 use rustix::io::Errno;
 use std::ffi::OsStr;
-use std::fs::DirBuilder;
 use std::io::{Error, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 /// Users and groups are numbers here; who asks without being root owns what it makes.
 pub type Owner = Option<(u32, u32)>;
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
+
+/// Marks a directory as one of ours.
+pub const MARK: &str = "README.mod_drover";
+const MARK_TEXT: &[u8] = b"mod_drover keeps web sessions in this directory. httpd does not use the directory without this file.\n";
+/// What a new file system has in its first directory.
+const LOST_AND_FOUND: &[u8] = b"lost+found";
+/// Directories of the system, which may be empty and serve others all the same.
+const SYSTEM: &str = "/ /bin /boot /boot/efi /dev /dev/shm /efi /etc /home /lib /lib32 /lib64 /libx32 /lost+found /media /mnt /opt /proc /root \
+    /run /run/lock /run/user /sbin /snap /srv /sys /tmp /usr /usr/bin /usr/games /usr/include /usr/lib /usr/lib32 /usr/lib64 /usr/libexec \
+    /usr/libx32 /usr/local /usr/local/bin /usr/local/etc /usr/local/games /usr/local/include /usr/local/lib /usr/local/lib64 \
+    /usr/local/libexec /usr/local/sbin /usr/local/share /usr/local/src /usr/sbin /usr/share /usr/src /var /var/adm /var/backups /var/cache \
+    /var/crash /var/db /var/empty /var/games /var/lib /var/local /var/lock /var/log /var/mail /var/nis /var/opt /var/preserve /var/run \
+    /var/spool /var/tmp /var/www /var/www/html /var/yp";
 
 fn not_a_directory() -> Error {
     Error::other("it is not a directory")
@@ -42,6 +57,52 @@ fn must_be_ours(found: &Stat, owner: Owner) -> Result<(), Error> {
     ))
 }
 
+/// A directory serves sessions if it has our mark, or could if it is empty and nobody else's.
+fn must_be_for_sessions(directory: &OwnedFd, found: &Stat) -> Result<(), Error> {
+    if Mode::from_raw_mode(found.st_mode).contains(Mode::SVTX) {
+        return Err(Error::other("it is a directory that users share (its mode has the sticky bit)"));
+    }
+    let is_it = |path: &str| stat(path).is_ok_and(|other| (other.st_dev, other.st_ino) == (found.st_dev, found.st_ino));
+    if SYSTEM.split_whitespace().any(is_it) {
+        return Err(Error::other("it is a directory of the system"));
+    }
+    if is_marked(directory, found)? || is_empty(directory)? {
+        return Ok(());
+    }
+    Err(Error::other(format!("it has other files in it, and no {MARK} as a directory of sessions has")))
+}
+
+/// A mark that somebody else could have put into a directory of root's does not count.
+fn is_marked(directory: &OwnedFd, found: &Stat) -> Result<bool, Error> {
+    match statat(directory, MARK, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(mark) => {
+            let is_file = FileType::from_raw_mode(mark.st_mode) == FileType::RegularFile;
+            Ok(is_file && (mark.st_uid == 0 || mark.st_uid == found.st_uid))
+        }
+        Err(Errno::NOENT) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn is_empty(directory: &OwnedFd) -> Result<bool, Error> {
+    for entry in Dir::read_from(directory)? {
+        if ![&b"."[..], b"..", LOST_AND_FOUND].contains(&entry?.file_name().to_bytes()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Puts the mark there. Another httpd may have been quicker.
+fn mark(directory: &OwnedFd) -> Result<(), Error> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(directory, MARK, flags, Mode::from_raw_mode(0o644)) {
+        Ok(file) => Ok(std::io::Write::write_all(&mut std::fs::File::from(file), MARK_TEXT)?),
+        Err(Errno::EXIST) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
 fn not_made(e: impl Into<Error>) -> Error {
     let e = e.into();
     Error::new(e.kind(), format!("it cannot be made: {e}"))
@@ -57,14 +118,16 @@ fn named(uid: u32) -> String {
 /// Makes the directory, with those above it, for the owner alone.
 pub fn make(path: &Path, owner: Owner) -> Result<(), Error> {
     let (above, name) = name_of(path)?;
-    DirBuilder::new().recursive(true).mode(0o755).create(above).map_err(not_made)?;
-    let above = open(above, OFlags::PATH | DIRECTORY, Mode::empty())?;
+    let above = walk::directory(above, true).map_err(not_made)?;
     match mkdirat(&above, name, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(e) => return Err(not_made(e)),
     }
     let directory = open_itself(&above, name)?;
-    must_be_ours(&fstat(&directory)?, owner)?;
+    let found = fstat(&directory)?;
+    must_be_ours(&found, owner)?;
+    must_be_for_sessions(&directory, &found)?;
+    mark(&directory)?;
     if let Some((uid, gid)) = owner {
         // By the descriptor: httpd's user may own the directory above, and put anything in this one's place meanwhile.
         fchown(&directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
@@ -76,17 +139,19 @@ pub fn make(path: &Path, owner: Owner) -> Result<(), Error> {
 /// Whether [`make`] would succeed; leaves nothing behind.
 pub fn check(path: &Path, owner: Owner) -> Result<(), Error> {
     let (above, name) = name_of(path)?;
-    match open(above, OFlags::PATH | DIRECTORY, Mode::empty()) {
+    match walk::directory(above, false) {
         Ok(above) => match open_itself(&above, name) {
             Ok(directory) => {
-                must_be_ours(&fstat(&directory)?, owner)?;
-                Ok(access(path, Access::WRITE_OK)?)
+                let found = fstat(&directory)?;
+                must_be_ours(&found, owner)?;
+                must_be_for_sessions(&directory, &found)?;
+                Ok(accessat(&directory, ".", Access::WRITE_OK, AtFlags::empty())?)
             }
             Err(e) if e.kind() == ErrorKind::NotFound => try_below(&above, name, owner),
             Err(e) => Err(e),
         },
-        Err(Errno::NOENT) => above_exists(above, owner),
-        Err(e) => Err(e.into()),
+        Err(e) if e.kind() == ErrorKind::NotFound => above_exists(above, owner),
+        Err(e) => Err(e),
     }
 }
 
@@ -94,10 +159,10 @@ pub fn check(path: &Path, owner: Owner) -> Result<(), Error> {
 fn above_exists(path: &Path, owner: Owner) -> Result<(), Error> {
     for path in path.ancestors() {
         let Ok((above, name)) = name_of(path) else { break };
-        match openat(CWD, above, OFlags::PATH | DIRECTORY, Mode::empty()) {
+        match walk::directory(above, false) {
             Ok(above) => return try_below(&above, name, owner),
-            Err(Errno::NOENT) => {}
-            Err(e) => return Err(e.into()),
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
         }
     }
     Err(Errno::NOENT.into())
@@ -139,6 +204,66 @@ mod tests {
         fs::write(&file, "").unwrap();
         for bad in [file.clone(), file.join("below"), "/".into()] {
             assert!(check(&bad, None).is_err() && make(&bad, None).is_err(), "{}", bad.display());
+        }
+    }
+
+    #[test]
+    fn only_an_empty_directory_or_one_of_ours_is_taken() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("sessions");
+        let us = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let both = |owner| (make(&path, owner).map_err(|e| e.to_string()), check(&path, owner).map_err(|e| e.to_string()));
+        let refused = |part: &str| {
+            let before = mode(&path);
+            for owner in [None, Some(us)] {
+                let (made, checked) = both(owner);
+                assert!(made == checked && made.as_ref().is_err_and(|said| said.contains(part)), "{made:?} {checked:?}");
+            }
+            assert_eq!(mode(&path), before, "left as it was");
+        };
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("index.html"), "").unwrap();
+        refused("it has other files in it, and no README.mod_drover");
+        // Not even with what only looks like the mark.
+        symlink("index.html", path.join(MARK)).unwrap();
+        refused("it has other files in it");
+        fs::remove_file(path.join(MARK)).unwrap();
+        fs::remove_file(path.join("index.html")).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o1777)).unwrap();
+        refused("that users share");
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        fs::create_dir(path.join("lost+found")).unwrap();
+        assert_eq!(both(Some(us)), (Ok(()), Ok(())));
+        fs::write(path.join("scope-1"), "").unwrap();
+        assert_eq!((both(Some(us)), mode(&path)), ((Ok(()), Ok(())), 0o700));
+    }
+
+    #[test]
+    fn no_directory_of_the_system_is_taken() {
+        for path in ["/tmp", "/etc", "/var/lib", "/usr/local/bin", "/srv", "/opt", "/usr/../mnt"] {
+            let path = Path::new(path);
+            let Ok(before) = fs::metadata(path) else { continue };
+            for refused in [check(path, None), make(path, None)] {
+                let said = refused.unwrap_err().to_string();
+                assert!(said.contains("of the system") || said.contains("that users share"), "{}: {said}", path.display());
+            }
+            assert_eq!(fs::metadata(path).unwrap().permissions(), before.permissions());
+        }
+    }
+
+    #[test]
+    fn a_mark_that_is_not_roots_gives_no_directory_of_roots() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("sessions");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join(MARK), "").unwrap();
+        fs::write(path.join("else"), "").unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        if uid == 0 {
+            std::os::unix::fs::chown(path.join(MARK), Some(65533), None).unwrap();
+            assert!(make(&path, Some((65533, 65533))).unwrap_err().to_string().contains("other files"));
+        } else {
+            make(&path, Some((uid, rustix::process::getegid().as_raw()))).unwrap();
         }
     }
 

@@ -37,8 +37,9 @@ fn key(n: u32) -> Key {
     Key::named(b"test", n.to_string().as_bytes()).unwrap()
 }
 
+/// One that was used after the request that made it.
 fn record(text: &str) -> Record {
-    Record { created_ms: NOW, accessed_ms: NOW, timeout_s: 1800, data: text.as_bytes().to_vec() }
+    Record { created_ms: NOW - 1, accessed_ms: NOW, timeout_s: 1800, data: text.as_bytes().to_vec() }
 }
 
 /// Runs a test with every engine of this crate.
@@ -203,6 +204,67 @@ fn a_full_store_is_an_error_and_the_old_value_stays() {
     // What is over makes room.
     while small.sweep(NOW + 10_000_000, 10).unwrap().more {}
     small.put(&key(0), &large, Put::Any, NOW).unwrap();
+}
+
+#[test]
+fn a_full_store_evicts_what_was_never_used_again() {
+    let stores = |test: &dyn Fn(&dyn Engine)| {
+        let dir = tempfile::tempdir().unwrap();
+        test(&disk(dir.path(), 1 << 20));
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::new(disk(dir.path(), 1 << 20), 1 << 20);
+        memory.begin_alone();
+        test(&memory);
+    };
+    stores(&|engine| {
+        let new = |n: u32| Record { created_ms: NOW + u64::from(n), accessed_ms: NOW + u64::from(n), data: vec![7; 3000], ..record("") };
+        let used = |n: u32| Record { accessed_ms: NOW + 100_000, ..new(n) };
+        // A hundred sessions that are used, among thousands that are made and forgotten.
+        for n in 0..10_000 {
+            assert_eq!(engine.put(&key(n), &new(n), Put::Create, NOW), Ok(()), "{n}");
+            if n % 100 == 0 {
+                let first = n / 100;
+                assert_eq!(engine.put(&key(n), &used(n), Put::Replace, NOW), Ok(()), "{n}");
+                // Each of the others can still be changed, touched and read.
+                let other = first / 2 * 100;
+                assert_eq!(engine.put(&key(other), &used(other), Put::Replace, NOW), Ok(()), "{n}");
+                assert_eq!(engine.touch(&key(other), NOW + 100_000), Ok(()));
+            }
+        }
+        assert!((0..10_000).step_by(100).all(|n| engine.load(&key(n), NOW) == Ok(Some(used(n)))));
+        let left = (0..10_000).filter(|n| engine.load(&key(*n), NOW).unwrap().is_some()).collect::<Vec<_>>();
+        assert!(left.len() > 150 && left.contains(&9999) && !left.contains(&1), "the oldest go first: {}", left.len());
+    });
+}
+
+#[test]
+fn room_is_made_for_large_sessions_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = disk(dir.path(), 1 << 20);
+    store.put(&key(0), &record("precious"), Put::Any, NOW).unwrap();
+    for n in 1..300 {
+        let new = Record { created_ms: NOW, accessed_ms: NOW, data: vec![7; 100_000 + n as usize * 300], ..record("") };
+        assert_eq!(store.put(&key(n), &new, Put::Create, NOW), Ok(()), "{n}");
+        assert_eq!(store.put(&key(0), &record(&n.to_string()), Put::Replace, NOW), Ok(()));
+    }
+}
+
+#[test]
+fn evictions_are_said_once_a_second() {
+    static LINES: AtomicUsize = AtomicUsize::new(0);
+    let dir = tempfile::tempdir().unwrap();
+    let say = |line: &str| {
+        assert!(line.contains("is full") && line.contains("DroverSessionDiskSize"), "{line}");
+        LINES.fetch_add(1, Ordering::SeqCst);
+    };
+    let store = Disk::new(dir.path(), 1 << 20, false, locks(dir.path()), Box::new(say));
+    let begun = std::time::Instant::now();
+    for n in 0..1000 {
+        let new = Record { created_ms: NOW, accessed_ms: NOW, data: vec![7; 30_000], ..record("") };
+        store.put(&key(n), &new, Put::Create, NOW).unwrap();
+    }
+    let lines = LINES.load(Ordering::SeqCst) as u64;
+    assert!((1..=begun.elapsed().as_secs() + 1).contains(&lines), "{lines}");
 }
 
 #[test]

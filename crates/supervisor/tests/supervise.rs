@@ -227,6 +227,7 @@ impl Request {
                 Some((Event::Frame(h, text), _)) if h.kind == Kind::Fail => {
                     return Answer::Failed(Failure::from_code(h.code), String::from_utf8_lossy(text).into_owned());
                 }
+                Some((other @ (Event::Oversized(..) | Event::Skipped), _)) => panic!("{other:?}"),
                 Some((Event::Frame(..), _)) => return Answer::Text(String::from_utf8(body).unwrap()),
                 None => {
                     wait_readable(&self.near, "an answer");

@@ -42,6 +42,9 @@ pub enum Kind {
     /// Worker → httpd: nobody runs the request now; it goes to droverd, to be put on the queue again. Ends with [`Kind::Taken`], which is
     /// then the first word of the worker that takes it.
     Held = 9,
+    /// Worker → httpd: no more of the body until [`Kind::Want`]. The worker keeps what came before an answer to its session, and
+    /// has enough of it.
+    Pause = 10,
 }
 
 impl Kind {
@@ -56,6 +59,7 @@ impl Kind {
             7 => Self::Taken,
             8 => Self::Session,
             9 => Self::Held,
+            10 => Self::Pause,
             _ => return Err(WireError::Bad("frame kind")),
         })
     }
@@ -67,7 +71,7 @@ impl Kind {
             Self::Fail => MAX_FAIL,
             Self::Log => MAX_LOG,
             Self::Session => crate::session::MAX_SESSION,
-            Self::End | Self::Want | Self::Taken | Self::Held => 0,
+            Self::End | Self::Want | Self::Taken | Self::Held | Self::Pause => 0,
         }
     }
 }
@@ -196,6 +200,10 @@ pub enum Event<'a> {
     Frame(Header, &'a [u8]),
     /// Some bytes of a body. A large BODY frame comes in as many pieces as the caller's buffer makes of it.
     Body(&'a [u8]),
+    /// A SESSION frame that is larger than it may be, and the first byte of its payload. The rest comes as [`Event::Skipped`].
+    Oversized(Header, u8),
+    /// Bytes of an oversized frame, to be forgotten.
+    Skipped,
 }
 
 /// Splits a stream of bytes into frames. It holds no bytes: the caller gives it everything received and not yet consumed.
@@ -203,48 +211,93 @@ pub enum Event<'a> {
 pub struct Deframer {
     /// The number every frame must carry.
     number: u32,
-    /// Bytes of the present BODY frame that have not been handed out; only a BODY frame is ever handed out in pieces.
-    body_left: usize,
-    /// SESSION frames are not expected.
-    no_sessions: bool,
+    /// What is left of a frame that comes in pieces.
+    left: Left,
+    sessions: Sessions,
+}
+
+/// What is left of a frame.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Left {
+    /// The next bytes are a header.
+    #[default]
+    None,
+    /// Bytes of a BODY frame.
+    Body(usize),
+    /// Bytes of an oversized frame.
+    Skip(usize),
+}
+
+/// Which SESSION frames are expected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Sessions {
+    /// As large as the protocol allows.
+    #[default]
+    Any,
+    /// None.
+    None,
+    /// With at most so many bytes.
+    UpTo(usize),
 }
 
 impl Deframer {
     /// Reads frames of request `number`.
     #[must_use]
     pub const fn new(number: u32) -> Self {
-        Self { number, body_left: 0, no_sessions: false }
+        Self { number, left: Left::None, sessions: Sessions::Any }
     }
 
     /// The same, for a request without sessions: their frames, which may be large, are an error.
     #[must_use]
     pub const fn without_sessions(number: u32) -> Self {
-        Self { number, body_left: 0, no_sessions: true }
+        Self { number, left: Left::None, sessions: Sessions::None }
+    }
+
+    /// From now on, SESSION frames with a larger payload are not kept but skipped as they come ([`Event::Oversized`]). Not for a request
+    /// without sessions.
+    pub fn limit_sessions(&mut self, most: usize) {
+        if self.sessions != Sessions::None {
+            self.sessions = Sessions::UpTo(most.max(1));
+        }
+    }
+
+    fn is_oversized(&self, header: &Header) -> bool {
+        header.kind == Kind::Session && matches!(self.sessions, Sessions::UpTo(most) if header.len as usize > most)
     }
 
     /// Looks at the bytes received and not consumed. `Ok(None)`: more are needed. `Ok(Some((event, n)))`: the event uses the
     /// first `n` bytes. After an error the stream is of no use any more.
     pub fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Event<'a>, usize)>, WireError> {
-        if self.body_left > 0 {
-            let n = self.body_left.min(bytes.len());
+        if let Left::Body(left) | Left::Skip(left) = self.left {
+            let n = left.min(bytes.len());
             let Some(piece) = bytes.get(..n).filter(|p| !p.is_empty()) else { return Ok(None) };
-            self.body_left -= n;
-            return Ok(Some((Event::Body(piece), n)));
+            let skips = matches!(self.left, Left::Skip(_));
+            self.left = match left - n {
+                0 => Left::None,
+                left if skips => Left::Skip(left),
+                left => Left::Body(left),
+            };
+            return Ok(Some((if skips { Event::Skipped } else { Event::Body(piece) }, n)));
         }
         let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
         let header = Header::decode(header)?;
         if header.number != self.number {
             return Err(WireError::Bad("request number"));
         }
-        if self.no_sessions && header.kind == Kind::Session {
+        if self.sessions == Sessions::None && header.kind == Kind::Session {
             return Err(WireError::Bad("frame of a session, of which there is none"));
         }
         let len = header.len as usize;
         if header.kind == Kind::Body {
             let n = len.min(rest.len());
             let Some(piece) = rest.get(..n) else { return Ok(None) };
-            self.body_left = len - n;
+            self.left = if len > n { Left::Body(len - n) } else { Left::None };
             return Ok(Some((Event::Body(piece), HEADER + n)));
+        }
+        if self.is_oversized(&header) {
+            let Some(first) = rest.first() else { return Ok(None) };
+            self.left = if len > 1 { Left::Skip(len - 1) } else { Left::None };
+            return Ok(Some((Event::Oversized(header, *first), HEADER + 1)));
         }
         Ok(rest.get(..len).map(|payload| (Event::Frame(header, payload), HEADER + len)))
     }
@@ -253,7 +306,8 @@ impl Deframer {
     #[must_use]
     pub fn wanted(&self, bytes: &[u8]) -> usize {
         match bytes.first_chunk::<HEADER>().map(Header::decode) {
-            Some(Ok(h)) if self.body_left == 0 && h.kind != Kind::Body => HEADER + h.len as usize,
+            Some(Ok(h)) if self.left == Left::None && self.is_oversized(&h) => HEADER + 1,
+            Some(Ok(h)) if self.left == Left::None && h.kind != Kind::Body => HEADER + h.len as usize,
             _ => HEADER,
         }
     }
@@ -261,7 +315,7 @@ impl Deframer {
     /// True when the last BODY frame is complete: the only state in which a stream may end.
     #[must_use]
     pub const fn at_boundary(&self) -> bool {
-        self.body_left == 0
+        matches!(self.left, Left::None)
     }
 }
 
@@ -289,6 +343,21 @@ mod tests {
         assert_eq!(Deframer::new(1).next(&h), Err(WireError::TooLarge("frame")));
     }
 
+    #[test]
+    fn an_oversized_question_is_skipped_as_it_comes() {
+        let stream = [frame(Kind::Session, 1, 2, &[9; 5000]), frame(Kind::End, 1, 0, b"")].concat();
+        let mut d = Deframer::new(1);
+        d.limit_sessions(100);
+        let header = Header { len: 5000, number: 1, kind: Kind::Session, code: 2 };
+        assert_eq!((d.next(&stream[..HEADER]), d.wanted(&stream[..HEADER])), (Ok(None), HEADER + 1));
+        assert_eq!(d.next(&stream), Ok(Some((Event::Oversized(header, 9), HEADER + 1))));
+        assert_eq!((d.next(&stream[13..1000]), d.at_boundary()), (Ok(Some((Event::Skipped, 987))), false));
+        assert_eq!(d.next(&stream[1000..]), Ok(Some((Event::Skipped, 4012))));
+        assert!(matches!(d.next(&stream[5012..]), Ok(Some((Event::Frame(Header { kind: Kind::End, .. }, b""), 12)))));
+        let fits = frame(Kind::Session, 1, 2, &[9; 100]);
+        assert!(matches!(d.next(&fits), Ok(Some((Event::Frame(..), 112)))));
+    }
+
     proptest! {
         /// However the stream is cut, the same frames come out.
         #[test]
@@ -303,6 +372,7 @@ mod tests {
                 match d.next(&buffer).unwrap() {
                     Some((Event::Body(b), n)) => { body.extend_from_slice(b); buffer.drain(..n); }
                     Some((Event::Frame(h, p), n)) => { kinds.push((h.kind, p.to_vec())); buffer.drain(..n); }
+                    Some((other, _)) => panic!("{other:?}"),
                     None => {
                         if fed == stream.len() { break; }
                         let n = (*cuts.next().unwrap()).min(stream.len() - fed);

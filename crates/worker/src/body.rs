@@ -14,9 +14,11 @@ use std::sync::Arc;
 const BUFFER: usize = 64 * 1024;
 /// The same for a request without a body: only answers to its session come.
 const SMALL: usize = 4 * 1024;
-/// Most bytes of body that are kept while an answer is awaited. httpd sends none while it works on one, so this is more than can lie
-/// in the socket's buffer.
+/// Most bytes of body that are kept while an answer is awaited: [`PAUSE_AT`], and what httpd sends before it reads the pause
+/// (4 MiB while it reads nothing), and what lies in the socket's buffer.
 const MOST_KEPT: usize = 8 * 1024 * 1024;
+/// With so many bytes kept, httpd is told to pause before it is asked anything.
+const PAUSE_AT: usize = 1024 * 1024;
 
 /// Where the part that follows stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,8 @@ enum Rest {
     Asleep,
     /// It comes.
     Coming,
+    /// Part of it has come, and httpd was told to pause; it must be asked for more.
+    Paused,
     /// It has come.
     Complete,
     /// It will not come.
@@ -159,12 +163,25 @@ impl Body {
         }
     }
 
+    /// Whether httpd must be told to send no more of it for now, before it is asked anything: what comes before the answer is kept.
+    pub fn pause(&mut self) -> bool {
+        let pauses = self.rest == Rest::Coming && self.kept.len() - self.given >= PAUSE_AT;
+        if pauses {
+            self.rest = Rest::Paused;
+        }
+        pauses
+    }
+
     /// Waits for the answer to a session: its code and its payload. What comes before it is kept. httpd's time limits bound the
     /// wait: it answers, or closes.
     pub fn answer(&mut self) -> Result<(u16, Vec<u8>), Broken> {
+        if self.given > self.kept.len() / 2 {
+            self.kept.drain(..self.given);
+            self.given = 0;
+        }
         loop {
             let body = self.bytes.get(self.start..self.frame_end).unwrap_or_default();
-            if self.kept.len() + body.len() > MOST_KEPT {
+            if self.kept.len() - self.given + body.len() > MOST_KEPT {
                 self.rest = Rest::Broken(Broken::Lost);
             }
             if let Rest::Broken(why @ (Broken::Lost | Broken::Over)) = self.rest {
@@ -177,7 +194,7 @@ impl Body {
                 Step::Taken => {}
                 Step::Short => match self.receive(true) {
                     Received::Lost(why) => {
-                        if matches!(self.rest, Rest::Coming | Rest::Asleep) {
+                        if matches!(self.rest, Rest::Coming | Rest::Asleep | Rest::Paused) {
                             self.rest = Rest::Broken(why);
                         }
                         return Err(why);
@@ -195,7 +212,7 @@ impl Body {
 
     /// httpd has been asked.
     pub fn asked(&mut self) {
-        if self.rest == Rest::Asleep {
+        if matches!(self.rest, Rest::Asleep | Rest::Paused) {
             self.rest = Rest::Coming;
         }
     }
@@ -207,7 +224,7 @@ impl Body {
                 return Fill::Ready;
             }
             match self.rest {
-                Rest::Asleep => return Fill::Ask,
+                Rest::Asleep | Rest::Paused => return Fill::Ask,
                 Rest::Complete => return Fill::End,
                 Rest::Broken(why) => return Fill::Broken(why),
                 Rest::Coming => {}
@@ -240,12 +257,13 @@ impl Body {
                 self.start = self.frame_end;
                 self.rest = match header.kind {
                     Kind::Session => return Step::Answer(header.code, begin..self.frame_end),
-                    Kind::End if self.rest == Rest::Coming => Rest::Complete,
+                    Kind::End if matches!(self.rest, Rest::Coming | Rest::Paused) => Rest::Complete,
                     Kind::Fail => Rest::Broken(Broken::Told(BodyFailure::from_code(header.code))),
                     _ => Rest::Broken(Broken::Lost),
                 };
             }
-            Err(_) => self.rest = Rest::Broken(Broken::Lost),
+            // The second is not expected here: httpd's answers are of any size.
+            Err(_) | Ok(Some((Event::Oversized(..) | Event::Skipped, _))) => self.rest = Rest::Broken(Broken::Lost),
         }
         Step::Taken
     }
@@ -277,7 +295,7 @@ impl Body {
     pub fn settle(&mut self) -> bool {
         let clean = match self.rest {
             Rest::Asleep | Rest::Complete => true,
-            Rest::Broken(_) => false,
+            Rest::Broken(_) | Rest::Paused => false,
             Rest::Coming => self.ready().is_empty() && self.fill() == Fill::End,
         };
         self.close();
@@ -290,5 +308,51 @@ impl Body {
         (self.bytes, self.kept, self.given) = (Vec::new(), Vec::new(), 0);
         (self.start, self.frame_end, self.end) = (0, 0, 0);
         self.rest = Rest::Broken(Broken::Over);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drover_wire::frame::Header;
+
+    const NUMBER: u32 = 7;
+
+    fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
+        let header = Header { len: payload.len() as u32, number: NUMBER, kind, code: 0 };
+        [&header.encode()[..], payload].concat()
+    }
+
+    #[test]
+    fn what_is_kept_for_an_answer_is_bounded_by_a_pause() {
+        let (httpd, worker) = channel::stream_pair().unwrap();
+        let prefix = Prefix { number: NUMBER, flags: BODY_FOLLOWS, ..Prefix::default() };
+        let mut body = Body::new(&prefix, b"", &Arc::new(ReplySocket::new(worker))).unwrap();
+        assert!(!body.pause(), "nothing is kept yet");
+        let piece = frame(Kind::Body, &[b'b'; 65536]);
+        let before = PAUSE_AT / 65536;
+        let sending = std::thread::spawn(move || {
+            let send = |bytes: &[u8]| channel::send(&httpd, &[bytes], &[], true).unwrap();
+            (0..before).for_each(|_| assert_eq!(send(&piece), piece.len()));
+            send(&frame(Kind::Session, b"first"));
+            // What was under way when httpd was told, and the next answer.
+            send(&piece);
+            send(&frame(Kind::Session, b"second"));
+            send(&frame(Kind::End, b""));
+            httpd
+        });
+        assert_eq!(body.answer(), Ok((0, b"first".to_vec())));
+        assert!(body.pause() && !body.pause(), "httpd is told once");
+        assert_eq!(body.answer(), Ok((0, b"second".to_vec())));
+        let mut read = 0;
+        while body.fill() == Fill::Ready {
+            read += body.ready().len();
+            body.take(body.ready().len());
+        }
+        assert_eq!((read, body.fill()), (PAUSE_AT + 65536, Fill::Ask));
+        body.asked();
+        let _httpd = sending.join().unwrap();
+        assert_eq!(body.fill(), Fill::End);
+        assert!(body.settle());
     }
 }

@@ -219,7 +219,9 @@ impl Exchange {
         let socket = self.way.socket(py).ok_or(Unanswered::Over)?;
         // Nobody else reads what comes before the answer is here: a thread that reads the body waits for this one.
         let mut body = self.body.as_ref().map(|body| gil::lock(py, body)).filter(|body| body.reads());
-        self.way.send(py, &[&question, data]).map_err(|_| Unanswered::Lost)?;
+        let pauses = body.as_deref_mut().is_some_and(Body::pause);
+        let pause = self.way.header(Kind::Pause, 0, 0);
+        self.way.send(py, &[if pauses { &pause } else { &[] }, &question, data]).map_err(|_| Unanswered::Lost)?;
         let reader = match body.as_deref_mut() {
             Some(body) => body,
             None => talk.alone.get_or_insert_with(|| Body::bare(self.prefix.number, Some(socket))),

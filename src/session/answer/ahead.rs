@@ -2,7 +2,7 @@
 //!
 //! Responsible for: an offer ending with its request at the latest, and being taken back from who does not want it while others wait. Must never:
 //! wait. Called by: `handler` (before the request is put on its queue, and while it waits), [`super`].
-use super::{RequestSession, touch};
+use super::{RequestSession, Used, touch};
 use crate::session::cookie;
 use crate::session::guess::{Guess, Place};
 use crate::session::stores::now_ms;
@@ -24,7 +24,7 @@ pub(super) enum Ahead {
     /// That there is no session.
     Absent,
     /// This one.
-    Sent { name: String, key: Key, accessed_ms: u64, timeout_s: u32 },
+    Sent { name: String, key: Key, used: Used },
 }
 
 impl RequestSession<'_> {
@@ -66,12 +66,7 @@ impl RequestSession<'_> {
             self.offer = offer.filter(|_| found.is_some());
         }
         self.encode(found.as_ref().map(|(name, _, record)| (name.as_str(), record)), out).ok()?;
-        self.ahead = found.map_or(Ahead::Absent, |(name, key, record)| Ahead::Sent {
-            name,
-            key,
-            accessed_ms: record.accessed_ms,
-            timeout_s: record.timeout_s,
-        });
+        self.ahead = found.map_or(Ahead::Absent, |(name, key, record)| Ahead::Sent { name, key, used: (&record).into() });
         Some(flags)
     }
 
@@ -121,11 +116,11 @@ impl RequestSession<'_> {
         if let Some(place) = self.place {
             place.wanted(lock);
         }
-        if let Ahead::Sent { name, key, accessed_ms, timeout_s } = std::mem::replace(&mut self.ahead, Ahead::None) {
+        if let Ahead::Sent { name, key, used } = std::mem::replace(&mut self.ahead, Ahead::None) {
             if let Ok(sessions) = self.store() {
-                touch(sessions, &key, accessed_ms, timeout_s);
+                touch(sessions, &key, used);
             }
-            self.renew_cookie(&name, accessed_ms);
+            self.renew_cookie(&name, used.accessed_ms);
             self.logged = Some(name);
         }
     }

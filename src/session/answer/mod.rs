@@ -12,12 +12,16 @@ use ahead::Ahead;
 use drover_session::{Error, Guard, Id, Key, Offer, Record, Sessions, id};
 use drover_sys::clock::monotonic_ns;
 use drover_wire::WireError;
-use drover_wire::session::{Opened, Put, Request, Save, Status, Stored, encode_bool, encode_key, error_text};
+use drover_wire::session::{Op, Opened, Put, Request, Save, Status, Stored, encode_bool, encode_key, error_text};
 
 /// A share of the timeout by which the time of the last use must have moved to be written, and the least of it in milliseconds.
 const TOUCH: (u64, u64) = (20, 1000);
 /// Sessions that one request may hold at once.
 const MOST_HELD: usize = 64;
+/// Bytes of a question besides the data of its session, at most.
+const QUESTION: usize = 1024;
+/// A question of this size is kept in any case.
+const SMALL_QUESTION: usize = 60 * 1024;
 /// Tries to find an identifier that is not taken; the second is already a miracle.
 const TRIES: usize = 3;
 
@@ -191,6 +195,33 @@ impl<'c> RequestSession<'c> {
         })
     }
 
+    /// The largest question that httpd keeps, bytes. Without memory for it, small ones only.
+    #[must_use]
+    pub fn largest_question(&self, has_memory: bool) -> usize {
+        let most = self.settings.max_size as usize + QUESTION;
+        if has_memory { most } else { most.min(SMALL_QUESTION) }
+    }
+
+    /// Refuses a question that is larger than that: of this code, its payload of `len` bytes beginning with `first`.
+    pub fn refuse(&mut self, code: u16, first: u8, len: u32) -> Result<Answered, WireError> {
+        if code != Op::Save as u16 {
+            return Err(WireError::TooLarge("session question"));
+        }
+        self.settle();
+        self.ahead = Ahead::None;
+        let (size, most) = (u64::from(len), u64::from(self.settings.max_size));
+        let error = if len as usize > self.largest_question(true) {
+            Error::TooLarge(size, most)
+        } else {
+            Error::Unavailable("httpd keeps as much as it may for its clients and their sessions".into())
+        };
+        if Save::is_quiet(first) {
+            return Ok(Answered::Failed(error));
+        }
+        let No(status, text) = error.into();
+        Ok(Answered::Reply(status, error_text(&text).as_bytes().to_vec()))
+    }
+
     fn store(&mut self) -> Result<&'static Sessions, Error> {
         let store = self.store.map_or_else(self.find, Ok)?;
         self.store = Some(store);
@@ -265,7 +296,7 @@ impl<'c> RequestSession<'c> {
             found = sessions.load(&key, now_ms())?;
             match &found {
                 Some(record) => {
-                    touch(sessions, &key, record.accessed_ms, record.timeout_s);
+                    touch(sessions, &key, record.into());
                     if !now.head_sent {
                         self.renew_cookie(name, record.accessed_ms);
                     }
@@ -318,8 +349,19 @@ impl<'c> RequestSession<'c> {
             return Err(Error::TooLarge(size, self.settings.max_size.into()).into());
         }
         let at = now_ms();
+        // A new one counts as unused until a later request comes back to it: a worker's clock must not make a difference.
+        let is_new = save.replaces.is_none()
+            && match (save.key, save.put) {
+                (None, _) | (_, Put::Create) => true,
+                (_, Put::Replace) => false,
+                (Some(name), Put::Any) => sessions.load(&self.key(name)?, at)?.is_none(),
+            };
         let record = Record {
-            created_ms: if save.created_ms == 0 { at } else { save.created_ms },
+            created_ms: match save.created_ms {
+                _ if is_new => at,
+                0 => at.saturating_sub(1),
+                created => created,
+            },
             accessed_ms: at,
             timeout_s: if save.timeout_s == 0 { self.settings.timeout_s } else { save.timeout_s },
             data: save.data.to_vec(),
@@ -454,12 +496,28 @@ fn has_moved(now: u64, accessed_ms: u64, of_seconds: u32) -> bool {
     now.saturating_sub(accessed_ms) >= (u64::from(of_seconds) * 1000 / TOUCH.0).max(TOUCH.1)
 }
 
-/// Notes that a session is used, if the time of its last use has moved enough.
-fn touch(sessions: &Sessions, key: &Key, accessed_ms: u64, timeout_s: u32) {
+/// Notes that a session is used, if the time of its last use has moved enough; the first time at once, as a full store evicts those that were
+/// never used again.
+fn touch(sessions: &Sessions, key: &Key, used: Used) {
     let now = now_ms();
-    if has_moved(now, accessed_ms, timeout_s) {
+    let Used { created_ms, accessed_ms, timeout_s } = used;
+    if has_moved(now, accessed_ms, timeout_s) || (accessed_ms <= created_ms && now > created_ms) {
         // A full store must not forbid reading; the session ends a little early then.
         let _ = sessions.touch(key, now);
+    }
+}
+
+/// What is known of a session's use.
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    created_ms: u64,
+    accessed_ms: u64,
+    timeout_s: u32,
+}
+
+impl From<&Record> for Used {
+    fn from(record: &Record) -> Self {
+        Self { created_ms: record.created_ms, accessed_ms: record.accessed_ms, timeout_s: record.timeout_s }
     }
 }
 

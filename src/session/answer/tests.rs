@@ -369,3 +369,33 @@ fn costs_of_httpd() {
         }
     }
 }
+
+#[test]
+fn a_question_that_is_too_large_is_refused_without_its_data() {
+    let rig = Rig::new();
+    let find: Find<'_> = &|| Ok(rig.stores[0]);
+    let mut request = rig.request(find);
+    let most = request.largest_question(true);
+    assert!(most > rig.settings.max_size as usize && request.largest_question(false) < most);
+    let mut save = |first, len| request.refuse(Op::Save as u16, first, len);
+    let Ok(Answered::Reply(Status::TooLarge, text)) = save(0, 16 << 20) else { panic!("it is told") };
+    assert!(String::from_utf8(text).unwrap().contains("16777216"));
+    // The same, of a save that waits for no answer.
+    let quiet = Request::Save(Save {
+        key: None,
+        put: Put::Any,
+        timeout_s: 0,
+        created_ms: 0,
+        cookie: true,
+        replaces: None,
+        no_reply: true,
+        keep_lock: false,
+        data: b"",
+    });
+    let mut bytes = Vec::new();
+    quiet.encode(&mut bytes).unwrap();
+    assert!(matches!(save(bytes[0], 16 << 20), Ok(Answered::Failed(Error::TooLarge(..)))));
+    // One that would fit, if httpd had memory for it.
+    assert!(matches!(save(0, most as u32), Ok(Answered::Reply(Status::Unavailable, _))));
+    assert!(request.refuse(Op::Open as u16, 0, 1 << 20).is_err(), "no other question is large");
+}

@@ -4,7 +4,8 @@
 //! goes on. Must never: be opened before a fork, or be put on a network file system. Called by: [`crate::store`], [`crate::memory`].
 //!
 //! The directory `store` holds one table, as each more is a page more in each commit: records, under 'r' and their key, and an index, under 'e',
-//! the minute of expiry and the key, from which a sweep takes the oldest without looking at the others. Commits are not synchronised one by one
+//! the minute of expiry and the key, from which a sweep takes the oldest without looking at the others; sessions that were never used again have
+//! theirs under 'f', and are evicted from there when the store is full. Commits are not synchronised one by one
 //! unless asked for: [`Disk::sync`] does that now and then. Who moves a store aside takes its file's permission to write away: that tells
 //! all who have it open.
 mod environment;
@@ -14,6 +15,7 @@ mod trouble;
 use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
 use crate::id::Key;
 use crate::turns::{self, Turns};
+use drover_sys::clock::monotonic_ns;
 use drover_sys::filelock::{self, Hold};
 use environment::{Opened, Seen, Writing, inode_of, page_size};
 use heed::EnvFlags;
@@ -32,8 +34,17 @@ use trouble::Trouble;
 const ATTEMPTS: usize = 4;
 /// Damaged stores that one process moves aside within one second.
 const MOST_ASIDE: u32 = 100;
+/// How often room is made for one change, and how many sessions are evicted first; each time twice as many.
+const EVICTIONS: usize = 9;
+const EVICTED_FIRST: usize = 2;
+/// The reserve: a share of the size, and the least of it in bytes.
+const RESERVE_SHARE: usize = 16;
+const LEAST_RESERVE: usize = 256 * 1024;
 /// Which byte of `locks` is held while the store is moved aside or opened.
 const MOVING: i64 = 2;
+/// How long that is waited for, and the pause between two tries: the kernel has no such wait with an end.
+const MOVING_PATIENCE: Duration = Duration::from_secs(1);
+const MOVING_PAUSE: Duration = Duration::from_millis(5);
 
 /// Whom to tell what the administrator must know: a line of text.
 pub type Say = Box<dyn Fn(&str) + Send + Sync>;
@@ -41,6 +52,7 @@ pub type Say = Box<dyn Fn(&str) + Send + Sync>;
 /// See the head of this file.
 pub struct Disk {
     directory: PathBuf,
+    /// Bytes that the file may take: records and index, and a reserve, as to remove something from a full store takes room as well.
     map_size: usize,
     always_sync: bool,
     patience: Duration,
@@ -48,15 +60,17 @@ pub struct Disk {
     guard: File,
     opened: RwLock<Option<Opened>>,
     unsynced: AtomicBool,
+    evicted: Evicted,
     openings: AtomicU64,
     say: Say,
 }
 
 impl Disk {
-    /// A store below `directory`, which exists; opened at its first use. `map_size`: the most it may become, bytes.
-    pub fn new(directory: &Path, map_size: u64, always_sync: bool, guard: File, say: Say) -> Self {
+    /// A store below `directory`, which exists; opened at its first use. `size`: the most it may become, bytes.
+    pub fn new(directory: &Path, size: u64, always_sync: bool, guard: File, say: Say) -> Self {
         let page = page_size();
-        let map_size = usize::try_from(map_size).unwrap_or(usize::MAX / 2).max(1 << 20) / page * page;
+        let most = usize::try_from(size).unwrap_or(usize::MAX / 2).max(1 << 20) / page * page;
+        let map_size = most + (most / RESERVE_SHARE).max(LEAST_RESERVE) / page * page;
         Self {
             directory: directory.to_owned(),
             map_size,
@@ -66,6 +80,7 @@ impl Disk {
             guard,
             opened: RwLock::new(None),
             unsynced: AtomicBool::new(false),
+            evicted: Evicted::default(),
             openings: AtomicU64::new(0),
             say,
         }
@@ -92,7 +107,7 @@ impl Disk {
         let mut cleared = false;
         for _ in 0..ATTEMPTS {
             let (seen, trouble) = {
-                let opened = self.opened.read();
+                let opened = self.opened.try_read_for(self.opening_patience()).ok_or_else(|| self.busy())?;
                 let result = opened.as_ref().map_or(Err(Trouble::Stale), |opened| opened.is_sound().and_then(|()| operation(opened)));
                 match result {
                     Ok(done) => return Ok(done),
@@ -110,9 +125,70 @@ impl Disk {
         Err(Error::Unavailable("it had to be opened again and again".into()))
     }
 
+    /// Runs a change to the session `key`; while the store is full, sessions that were never used again are evicted, the oldest first.
+    fn change<T>(&self, key: &Key, operation: impl Fn(&Opened) -> Result<T, Trouble>) -> Result<T, Error> {
+        let mut budget = EVICTED_FIRST;
+        for _ in 0..EVICTIONS {
+            match self.run(&operation) {
+                Err(Error::Full) if self.evict(key, budget) => budget *= 2,
+                other => return other,
+            }
+        }
+        self.run(operation)
+    }
+
+    /// Makes room; whether any session was evicted.
+    fn evict(&self, except: &Key, budget: usize) -> bool {
+        let mut step = budget;
+        let evicted = loop {
+            let evicted = self.run(|opened| {
+                let mut txn = opened.write()?;
+                let evicted = opened.evict(&mut txn, except, step)?;
+                self.commit(txn)?;
+                Ok(evicted)
+            });
+            match evicted {
+                // To remove takes room as well.
+                Err(Error::Full) if step > 1 => step = (step / 4).max(1),
+                other => break other.unwrap_or(0),
+            }
+        };
+        self.note_evicted(evicted);
+        // LMDB gives pages out again only after one more commit.
+        evicted > 0
+            && self
+                .run(|opened| {
+                    let mut txn = opened.write()?;
+                    opened.change_nothing(&mut txn)?;
+                    self.commit(txn)
+                })
+                .is_ok()
+    }
+
+    /// Notes evictions, and says once a second how many there were.
+    pub(crate) fn note_evicted(&self, evicted: usize) {
+        if let Some(n) = self.evicted.due(evicted, monotonic_ns()) {
+            let directory = self.directory.display();
+            (self.say)(&format!(
+                "the session store at {directory} is full: {n} sessions were evicted that no request had used after the one that made them; clients \
+                 without cookies make a session with each request. Raise DroverSessionDiskSize or lower DroverSessionTimeout"
+            ));
+        }
+    }
+
+    /// How long a thread waits for another one that opens the store: that waits for two turns and for the byte [`MOVING`].
+    fn opening_patience(&self) -> Duration {
+        self.patience.saturating_mul(2).saturating_add(MOVING_PATIENCE)
+    }
+
+    fn busy(&self) -> Error {
+        let waited = self.opening_patience();
+        Error::Unavailable(format!("{}: another thread of this process has been opening it for {waited:?}", self.store().display()))
+    }
+
     /// Opens the store that is at its path now in place of the one that was seen; moves that aside before if it is damaged and still there.
     fn open_again(&self, seen: Option<Seen>, trouble: Trouble) -> Result<(), Error> {
-        let mut opened = self.opened.write();
+        let mut opened = self.opened.try_write_for(self.opening_patience()).ok_or_else(|| self.busy())?;
         if opened.as_ref().map(|opened| opened.seen) != seen {
             return Ok(()); // another thread was faster
         }
@@ -180,6 +256,15 @@ impl Disk {
         Opened::open(&path, Box::new(turns), map_size, flags, self.openings.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// A change that makes the store larger than it may be is not made. `before`: its pages before the change.
+    fn must_fit(&self, opened: &Opened, txn: &Writing<'_>, before: usize) -> Result<(), Trouble> {
+        let pages = opened.pages(txn)?;
+        // Another process may have made it larger: that holds for all.
+        let map_size = opened.env.info().map_size.max(self.map_size);
+        let most = map_size.saturating_sub((map_size / (RESERVE_SHARE + 1)).max(LEAST_RESERVE)) / page_size();
+        if pages > before && pages > most { Err(Error::Full.into()) } else { Ok(()) }
+    }
+
     fn commit(&self, txn: Writing<'_>) -> Result<(), Trouble> {
         txn.commit()?;
         self.unsynced.store(true, Ordering::Relaxed);
@@ -206,9 +291,11 @@ impl Disk {
     pub fn put_all(&self, all: &[(Key, &Record)]) -> Result<(), Error> {
         self.run(|opened| {
             let mut txn = opened.write()?;
+            let before = opened.pages(&txn)?;
             for (key, record) in all {
                 opened.replace(&mut txn, key, record)?;
             }
+            self.must_fit(opened, &txn, before)?;
             self.commit(txn)
         })
     }
@@ -220,17 +307,37 @@ pub(crate) fn is_begun(directory: &Path) -> std::io::Result<()> {
     if data.len() > 0 { Ok(()) } else { Err(ErrorKind::NotFound.into()) }
 }
 
+/// Sessions evicted since that was last said.
+#[derive(Debug, Default)]
+struct Evicted {
+    number: AtomicU64,
+    said_at: AtomicU64,
+}
+
+impl Evicted {
+    /// Adds `n` sessions. Returns how many there are to speak of, at most once a second.
+    fn due(&self, n: usize, now_ns: u64) -> Option<u64> {
+        self.number.fetch_add(n as u64, Ordering::Relaxed);
+        let said_at = self.said_at.load(Ordering::Relaxed);
+        if n == 0 || (said_at != 0 && now_ns.saturating_sub(said_at) < 1_000_000_000) {
+            return None;
+        }
+        let first = self.said_at.compare_exchange(said_at, now_ns, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        first.then(|| self.number.swap(0, Ordering::Relaxed))
+    }
+}
+
 /// Held while a store is moved aside or opened, so that two processes do not move each other's.
 struct Moving<'f>(&'f File);
 
 impl<'f> Moving<'f> {
     fn begin(file: &'f File) -> Option<Self> {
         // Whoever holds it needs a few milliseconds; after a second its holder is stopped, and it is better to go on.
-        for _ in 0..200 {
+        for _ in 0..MOVING_PATIENCE.as_millis() / MOVING_PAUSE.as_millis() {
             if filelock::set(file, MOVING, Hold::Exclusive) == Ok(true) {
                 return Some(Self(file));
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(MOVING_PAUSE);
         }
         None
     }
@@ -261,7 +368,7 @@ impl Engine for Disk {
     }
 
     fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error> {
-        self.run(|opened| {
+        self.change(key, |opened| {
             let mut txn = opened.write()?;
             if how != Put::Any {
                 let lives = opened.table.get(&txn, &record_key(key))?.and_then(expiry).is_some_and(|expires| now_ms < expires);
@@ -271,13 +378,15 @@ impl Engine for Disk {
                     _ => {}
                 }
             }
+            let before = opened.pages(&txn)?;
             opened.replace(&mut txn, key, record)?;
+            self.must_fit(opened, &txn, before)?;
             self.commit(txn)
         })
     }
 
     fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error> {
-        self.run(|opened| {
+        self.change(key, |opened| {
             let mut txn = opened.write()?;
             let Some(Ok(mut record)) = opened.table.get(&txn, &record_key(key))?.map(Record::decode) else { return Ok(()) };
             record.accessed_ms = record.accessed_ms.max(accessed_ms);
@@ -287,7 +396,7 @@ impl Engine for Disk {
     }
 
     fn remove(&self, key: &Key, now_ms: u64) -> Result<bool, Error> {
-        self.run(|opened| {
+        self.change(key, |opened| {
             let mut txn = opened.write()?;
             let expires = opened.delete(&mut txn, key)?;
             self.commit(txn)?;

@@ -20,7 +20,7 @@ fn key(n: u8) -> Key {
 }
 
 fn record() -> Record {
-    Record { created_ms: 1, accessed_ms: 1, timeout_s: 60, data: vec![7; 3000] }
+    Record { created_ms: 0, accessed_ms: 1, timeout_s: 60, data: vec![7; 3000] }
 }
 
 fn moved_aside(directory: &Path) -> usize {
@@ -236,4 +236,14 @@ fn many_may_be_moved_aside_in_one_second() {
         store.open_again(seen, Trouble::Damaged("so it is said".into())).unwrap();
         assert_eq!(moved_aside(directory.path()), n);
     }
+}
+
+#[test]
+fn nobody_waits_without_end_for_a_thread_that_opens_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = disk(directory.path()).with_patience(Duration::ZERO);
+    let opening = store.opened.write();
+    let refused = store.load(&key(1), 1).unwrap_err().to_string();
+    assert!(refused.contains("another thread of this process has been opening it"), "{refused}");
+    drop(opening);
 }

@@ -154,6 +154,12 @@ impl<'a> Request<'a> {
 }
 
 impl<'a> Save<'a> {
+    /// Whether a save whose payload begins with this byte wants no answer.
+    #[must_use]
+    pub const fn is_quiet(first: u8) -> bool {
+        first & NO_REPLY != 0
+    }
+
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), WireError> {
         if self.data.len() > MAX_DATA {
             return Err(WireError::TooLarge("session data"));

@@ -504,6 +504,7 @@ impl Exchange {
         let (got, used) = match self.deframer.next(&self.bytes).unwrap()? {
             (Event::Body(piece), used) => (Got::Body(piece.to_vec()), used),
             (Event::Frame(header, payload), used) => (Got::Frame(header.kind, header.code, payload.to_vec()), used),
+            (other, _) => panic!("{other:?}"),
         };
         self.bytes.drain(..used);
         Some(got)
