@@ -638,7 +638,7 @@ pub static DIRECTIVES: &[Directive] = &[
         synopsis: "bytes",
         default: "1G",
         summary: c"How large the store of a scope may become on disk",
-        doc: "Each scope (`DroverSessionScope`) has a store of its own, so that one that is full does not concern the others. When it is full, sessions that were never used after the request that made them are evicted, the oldest first. A change that does not fit is an error in the application (`StoreUnavailable`), and the old value stays. The size may be changed at any time: what is stored stays, even if it is more than the new size. The file may be a sixteenth larger, at least 256 KiB, which removing needs.",
+        doc: "Each scope (`DroverSessionScope`) has a store of its own, so that one that is full does not concern the others. When it is full, sessions that were never used after the request that made them are evicted, the oldest first. A change that does not fit is an error in the application (`StoreUnavailable`), and the old value stays. The size may be changed at any time: what is stored stays, even if it is more than the new size. The file may be a sixteenth larger, at least 1 MiB, which changes and removing need.",
         difference: "Not in mod_wsgi.",
         set: |t, raw| set::put(raw, |w| scalar::bytes(w, 1 << 20, 1 << 44), |v| t.server.session.disk_size = Some(v)),
         test: "sessions",

@@ -39,7 +39,7 @@ const EVICTIONS: usize = 9;
 const EVICTED_FIRST: usize = 2;
 /// The reserve: a share of the size, and the least of it in bytes.
 const RESERVE_SHARE: usize = 16;
-const LEAST_RESERVE: usize = 256 * 1024;
+const LEAST_RESERVE: usize = 1024 * 1024;
 /// Which byte of `locks` is held while the store is moved aside or opened.
 const MOVING: i64 = 2;
 /// How long that is waited for, and the pause between two tries: the kernel has no such wait with an end.
@@ -52,7 +52,7 @@ pub type Say = Box<dyn Fn(&str) + Send + Sync>;
 /// See the head of this file.
 pub struct Disk {
     directory: PathBuf,
-    /// Bytes that the file may take: records and index, and a reserve, as to remove something from a full store takes room as well.
+    /// Bytes that the file may take: records and index, and a reserve, as a change needs room before it gives the old value up, and removing needs some as well.
     map_size: usize,
     always_sync: bool,
     patience: Duration,
