@@ -56,8 +56,8 @@ else
     counted "$cargo" test --test httpd --no-fail-fast -- --exact $list
 fi
 
-# What has failed, again, where it is seen; then the sum over all test programs.
-grep -E '^test .* \.\.\. FAILED$' "$output" || true
+# The failed tests again (cargo test -q writes dashes), then the sum over all test programs.
+grep -E '^(test )?[^ ]+ (\.\.\.|---) FAILED$' "$output" || true
 awk '
     /^test result: / { for (i = 1; i < NF; i++) { if ($(i + 1) == "passed;") p += $i; if ($(i + 1) == "failed;") f += $i; if ($(i + 1) == "ignored;") s += $i }; n++ }
     END {

@@ -118,3 +118,39 @@ fn nothing_is_installed_when_a_part_was_not_built() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("droverd is missing: run make build first"), "{output:?}");
     assert!(machine.files().is_empty());
 }
+
+/// Runs scripts/deps.sh on a machine without any package; gives what it printed, and how apt-get was called.
+fn deps(mode: &str, what: &str) -> (Output, String) {
+    let directory = tempfile::tempdir().expect("directory");
+    let calls = directory.path().join("calls");
+    let programs = [
+        ("dpkg-query", "exit 1".to_owned()),
+        ("sudo", "exec \"$@\"".to_owned()),
+        ("apt-get", format!("echo \"$*\" >>{}", calls.display())),
+    ];
+    for (name, text) in programs {
+        let path = directory.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect(name);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect(name);
+    }
+    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").expect("PATH"));
+    let mut command = Command::new("sh");
+    command.arg(Path::new(ROOT).join("scripts/deps.sh")).args([mode, what]).env("PATH", path);
+    let output = command.output().expect("deps.sh");
+    (output, std::fs::read_to_string(calls).unwrap_or_default())
+}
+
+#[test]
+fn only_deps_installs_packages() {
+    for what in ["build", "check", "fuzz", "valgrind"] {
+        let (output, calls) = deps("missing", what);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), calls.as_str()), (Some(1), ""), "{text}");
+        assert!(text.contains("apache2-dev") && text.contains("`make deps`"), "{text}");
+        let (output, calls) = deps("install", what);
+        assert!(output.status.success() && calls.contains("install") && calls.contains(" apache2-dev "), "{output:?} {calls}");
+    }
+    let makefile = std::fs::read_to_string(Path::new(ROOT).join("Makefile")).expect("Makefile");
+    let installs: Vec<&str> = makefile.lines().filter(|line| line.contains("deps.sh install")).collect();
+    assert_eq!(installs.len(), 3, "deps, test and run: {installs:?}");
+}
