@@ -152,6 +152,7 @@ const OPTIONS_SEEN: &[(&str, &str)] = &[
     ("memory-limit", "limits.rs memory_limit_is_an_exception_of_the_application"),
     ("memory-soft", "limits.rs memory_soft_replaces_and_loses_nothing"),
     ("virtual-memory-limit", "effects.rs settings_of_python_reach_the_interpreter"),
+    ("dumpable", "isolation.rs a_dumpable_group_is_open_to_its_user"),
 ];
 
 /// Every row of the tables is in the list, and the test that the list names exists and names the row.

@@ -105,6 +105,7 @@ const OPTION_SAMPLES: &[(&str, &str)] = &[
     ("memory-limit", "3"),
     ("memory-soft", "3"),
     ("virtual-memory-limit", "3"),
+    ("dumpable", "On"),
 ];
 
 /// What droverd, a request and the session store are given by a configuration: nothing else of it is read once httpd runs.
