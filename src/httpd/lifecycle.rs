@@ -13,7 +13,7 @@ use crate::messages::Code;
 use crate::resolved::{self, Problem, Resolved, Server, System};
 use crate::session::{Plan, Settings, Stores};
 use drover_sys::tally::{Column, Tally};
-use drover_wire::control::{Configuration, GroupSpec};
+use drover_wire::control::{Configuration, GroupSpec, Target};
 use std::ffi::{CStr, CString, OsString, c_int, c_void};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
@@ -78,11 +78,13 @@ unsafe fn servers<'a>(main: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Ve
     all
 }
 
-unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<(Resolved, Vec<GroupSpec>), Problem> {
+unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<(Resolved, Vec<GroupSpec>, Vec<Target>), Problem> {
     // SAFETY: the caller's.
     let all = unsafe { servers(s, logs) };
     let views: Vec<Server<'_>> = all.iter().map(|(_, view)| *view).collect();
-    resolved::resolve(&views, &Host)
+    let (resolved, groups) = resolved::resolve(&views, &Host)?;
+    let targets = resolved::targets(&views, resolved.implicit_name());
+    Ok((resolved, groups, targets))
 }
 
 /// The configuration has been read, and the MPM has checked its own part: refuse what cannot work. `apachectl -t` ends here.
@@ -110,7 +112,7 @@ pub unsafe fn check_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec)
 unsafe fn check(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Result<(), (Code, Problem)> {
     // SAFETY: the caller's.
     unsafe {
-        let (resolved, _) = resolve(s, &mut Vec::new()).map_err(|problem| (Code::Refused, problem))?;
+        let (resolved, ..) = resolve(s, &mut Vec::new()).map_err(|problem| (Code::Refused, problem))?;
         if commands::first_pass() {
             doubts(pconf, s, &resolved).iter().for_each(|text| log::startup(log::Level::Warn, Code::Doubtful, text));
         }
@@ -175,7 +177,7 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
         let mpm = Mpm::query();
         log::server(s, log::Level::Notice, Code::Mpm, &format!("mod_drover {}: {mpm}", drover_wire::VERSION));
         let mut logs = Vec::new();
-        let (resolved, groups) = match resolve(s, &mut logs) {
+        let (resolved, groups, targets) = match resolve(s, &mut logs) {
             Ok(done) => done,
             Err(problem) => return refuse(pconf, s, Code::Refused, &problem),
         };
@@ -202,6 +204,7 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             control_socket: control_socket(pconf, s),
             sessions: said,
             groups,
+            targets,
         };
         if let Err((code, text)) = parent::configure(s, &configuration, logs) {
             log::server(s, log::Level::Crit, code, &text);

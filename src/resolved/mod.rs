@@ -13,7 +13,7 @@ mod system;
 use crate::config::{GroupOptions, IMPLICIT_GROUP, MaxWaiting, ServerConfig};
 use crate::messages::Code;
 pub use doubts::{Added, doubt, missing};
-use drover_wire::control::GroupSpec;
+use drover_wire::control::{GroupSpec, Target};
 use spec::{group_of, specify};
 use std::collections::HashMap;
 use std::fmt;
@@ -185,6 +185,12 @@ pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved,
         resolved.groups.insert(name, limits(main, &options, system)?);
     }
     Ok((resolved, specs))
+}
+
+/// The scripts that aliases name: what droverd takes for part of the configuration. `implicit` is the name of the implicit group.
+#[must_use]
+pub fn targets(servers: &[Server<'_>], implicit: &[u8]) -> Vec<Target> {
+    spec::targets(servers, implicit)
 }
 
 fn ns(time: Option<Duration>) -> Option<u64> {

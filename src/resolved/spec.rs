@@ -5,7 +5,7 @@
 use super::system::{Problem, System, directories, identity, interpreter};
 use super::{Server, behind_root};
 use crate::config::{AliasPattern, Expr, GroupChoice, GroupOptions, HashSeed, ScriptAlias, ServerConfig};
-use drover_wire::control::{GroupSpec, Preload, Script, WorkerOptions};
+use drover_wire::control::{GroupSpec, Preload, Script, Target, WorkerOptions};
 use std::time::Duration;
 
 /// See the head of this file. `implicit`: it is the group for scripts that name none.
@@ -150,7 +150,7 @@ fn preloads(name: &[u8], implicit: bool, servers: &[Server<'_>], root: Option<&[
         for alias in &server.config.aliases {
             let group = group_of(alias, server).and_then(Expr::fixed);
             let application = alias.application_group.as_ref().or(server.config.dir.application_group.as_ref()).and_then(Expr::fixed);
-            let file = matches!(alias.pattern, AliasPattern::Prefix(_)) && !alias.target.ends_with(b"/");
+            let file = matches!(alias.pattern, AliasPattern::Prefix(_)) && names_a_file(alias);
             if let (Some(group), Some(application), true) = (group, application, file)
                 && group == name
             {
@@ -158,5 +158,28 @@ fn preloads(name: &[u8], implicit: bool, servers: &[Server<'_>], root: Option<&[
             }
         }
     }
+    all
+}
+
+/// Whether an alias leads to one script, as far as its target can say.
+pub(super) fn names_a_file(alias: &ScriptAlias) -> bool {
+    let varies = matches!(alias.pattern, AliasPattern::Regex(_)) && alias.target.contains(&b'$');
+    !varies && !alias.target.ends_with(b"/")
+}
+
+/// The scripts that aliases name. Which group they run in is known only where the alias itself says so: `<Directory>` and
+/// `<Location>` overrule the server.
+pub(super) fn targets(servers: &[Server<'_>], implicit: &[u8]) -> Vec<Target> {
+    let aliases = servers.iter().flat_map(|server| &server.config.aliases).filter(|alias| names_a_file(alias));
+    let named = |name: &[u8]| if name.is_empty() { implicit.to_vec() } else { name.to_vec() };
+    let mut all: Vec<Target> = aliases
+        .map(|alias| Target {
+            path: alias.target.clone(),
+            group: alias.process_group.as_ref().and_then(Expr::fixed).map(named),
+            application_group: alias.application_group.as_ref().and_then(Expr::fixed).map(<[u8]>::to_vec),
+        })
+        .collect();
+    all.sort_by(|a, b| (&a.path, &a.group, &a.application_group).cmp(&(&b.path, &b.group, &b.application_group)));
+    all.dedup();
     all
 }

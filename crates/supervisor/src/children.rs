@@ -86,7 +86,8 @@ impl Supervisor {
             threads: spec.threads,
             home: spec.home.clone(),
             options,
-            scripts: unit.scripts.all(),
+            scripts: unit.scripts.required(),
+            optional: unit.scripts.optional(),
         })
     }
 

@@ -276,6 +276,9 @@ impl Pool {
         if w.generation != self.generation {
             return;
         }
+        if !killed {
+            out.push(Action::StartFailed);
+        }
         let newest = self.generation;
         let unready = |w: &Worker| w.generation == newest && matches!(w.state, State::Queued | State::Starting { .. });
         if let Phase::Rising(r) = &mut self.phase

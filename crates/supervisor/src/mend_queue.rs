@@ -40,7 +40,7 @@ impl Supervisor {
             }
         };
         unit.settings.log(Code::QueueEnded, None, &[]);
-        let script = unit.scripts.all().into_iter().next().unwrap_or(Script { path: vec![], callable: vec![] });
+        let script = unit.scripts.required().into_iter().next().unwrap_or(Script { path: vec![], callable: vec![] });
         if let Err(e) = self.store.replace(&unit.key, &script, &new) {
             self.main.message(Code::Store, None, None, &[String::from_utf8_lossy(&unit.key.group).into_owned(), e.to_string()]);
         }

@@ -76,6 +76,10 @@ codes! {
     /// A configuration was received.
     Configured = 210, Debug, "configuration {} with {} groups";
 
+    /// A script that no alias and no WSGIImportScript names (requests reached it through a directory or a handler) cannot be loaded by a starting worker.
+    /// The worker serves all the same. The next request for the script imports it again and gets its error.
+    OptionalScript = 211, Warn, "worker {pid} cannot load {}, which no directive names; it serves without: {}";
+
     /// The worker's program could not be run. The line names the option of WSGIDaemonProcess and the system's reason.
     SpawnFailed = 220, Error, "{}";
     /// A worker ended before it was ready. Its own messages stand above.

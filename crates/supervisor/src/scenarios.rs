@@ -48,7 +48,7 @@ impl Story {
     fn tell(&mut self, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
         self.pool.step(event, self.now, &mut out);
-        out.retain(|a| !matches!(a, Action::Log { .. }));
+        out.retain(|a| !matches!(a, Action::StartFailed | Action::Log { .. }));
         out
     }
 

@@ -16,7 +16,7 @@ use crate::scripts::Scripts;
 use crate::settings::Settings;
 use crate::spawn::Place;
 use crate::steer::Waiting;
-use crate::store::{Queue, Store, Stored};
+use crate::store::{Queue, Store};
 use crate::template::Template;
 use drover_sys::channel::send;
 use drover_sys::{Errno, clock};
@@ -123,13 +123,11 @@ impl Supervisor {
     }
 
     /// A unit around a queue.
-    pub fn adopt(&mut self, stored: Stored, settings: &Rc<Settings>) -> u32 {
-        let Stored { key, script, queue } = stored;
+    pub fn adopt(&mut self, key: PoolKey, queue: Queue, settings: &Rc<Settings>) -> u32 {
         let id = self.next_unit;
         self.next_unit = self.next_unit.wrapping_add(1);
         let mut scripts = Scripts::default();
-        scripts.configure(&key.application, &settings.spec.preload);
-        scripts.add(script);
+        scripts.configure(&key, settings);
         let pool = Pool::new(settings.limits(), clock::monotonic_ns() ^ u64::from(id));
         let unit = Unit {
             key: key.clone(),
@@ -153,7 +151,10 @@ impl Supervisor {
             self.main.message(Code::Store, None, None, &[String::from_utf8_lossy(&key.group).into_owned(), e.to_string()]);
         }
         let halted = self.halted.contains(&key.group);
-        let id = self.adopt(Stored { key, script, queue }, settings);
+        let id = self.adopt(key, queue, settings);
+        if let Some(unit) = self.units.get_mut(&id) {
+            unit.scripts.add(script);
+        }
         if halted {
             self.feed(id, Event::Halt);
         }
@@ -256,6 +257,7 @@ impl Supervisor {
                     answer(&h.message, &h.fds, Failure::Stopping, "the group's processes are being replaced or stopped");
                 }
             }
+            Action::StartFailed => unit.scripts.forget_optional(),
             Action::Log { code, worker, words } => {
                 let pid = worker.and_then(|w| unit.pids.get(&w)).copied();
                 // One that waits for its template is no process yet: `newborn.rs` logs its start.

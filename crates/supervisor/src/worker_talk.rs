@@ -4,6 +4,7 @@
 use crate::genuine::{is_request, made_by_httpd};
 use crate::messages::Code;
 use crate::pool::{Event, Number, Pool, Why};
+use crate::scripts::Outcome;
 use crate::settings::Settings;
 use crate::supervisor::{HandedBack, Supervisor};
 use drover_sys::Errno;
@@ -142,7 +143,10 @@ impl Supervisor {
             log_loaded(&u.settings, &loaded);
         }
         let good = loaded.iter().filter(|l| l.failure.is_none()).count();
-        let failures = u.scripts.outcome(loaded);
+        let Outcome { failures, forgotten } = u.scripts.outcome(loaded);
+        for f in forgotten {
+            u.settings.log(Code::OptionalScript, Some(pid), &[String::from_utf8_lossy(&f.path).into_owned(), f.text]);
+        }
         self.feed(unit, Event::Loaded { worker, failures, good });
     }
 

@@ -7,7 +7,9 @@ use drover_sys::channel::{packet_pair, receive, send, stream_pair};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{clock, memfile};
 use drover_wire::VERSION;
-use drover_wire::control::{Configuration, GroupSpec, Identity, OpenQueue, OpenReply, Preload, Script, ToSupervisor, decode, encode};
+use drover_wire::control::{
+    Configuration, GroupSpec, Identity, OpenQueue, OpenReply, Preload, Script, Target, ToSupervisor, decode, encode,
+};
 use drover_wire::frame::{Deframer, Event, Failure, Kind};
 use drover_wire::request::{Builder, Prefix};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -93,6 +95,13 @@ impl Httpd {
         path
     }
 
+    /// Every script of the test counts as one that an alias names.
+    fn targets(&self) -> Vec<Target> {
+        use std::os::unix::ffi::OsStrExt;
+        let paths = std::fs::read_dir(&self.directory).unwrap().map(|entry| entry.unwrap().path());
+        paths.map(|path| Target { path: path.as_os_str().as_bytes().to_vec(), group: None, application_group: None }).collect()
+    }
+
     fn configure(&mut self, groups: Vec<GroupSpec>) {
         self.generation += 1;
         let configuration = Configuration {
@@ -102,6 +111,7 @@ impl Httpd {
             control_socket: None,
             sessions: Vec::new(),
             groups,
+            targets: self.targets(),
         };
         let bytes = encode(&configuration).unwrap();
         let file = memfile::create(&bytes).unwrap();

@@ -143,10 +143,15 @@ fn start_native(name: &str, worker: &Arc<Worker>, body: impl FnOnce(&Worker) + S
 
 /// Imports the scripts that droverd names, as far as they are not imported yet; gives what is to be said of them.
 pub fn load(py: Python<'_>, config: &WorkerConfig, scripts: &Scripts) -> Vec<Loaded> {
-    let room = MAX_CONTROL / 2 / config.scripts.len().max(1);
+    let room = MAX_CONTROL / 2 / (config.scripts.len() + config.optional.len()).max(1);
     let mut report = Vec::new();
-    for script in &config.scripts {
-        let found = scripts.find(&script.path).module(py, true);
+    let required = config.scripts.iter().map(|script| (script, true));
+    for (script, lasts) in required.chain(config.optional.iter().map(|script| (script, false))) {
+        let place = scripts.find(&script.path);
+        let found = place.module(py, true);
+        if !lasts {
+            place.forget_failure();
+        }
         let (mtime_us, failure) = match found {
             Found::Loaded { module, mtime_us, .. } => {
                 let name = String::from_utf8_lossy(&script.callable);
