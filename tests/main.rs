@@ -27,6 +27,7 @@ mod logging;
 mod overload;
 mod preload;
 mod real_apps;
+mod releases;
 mod request_body;
 mod response;
 mod session_caches;

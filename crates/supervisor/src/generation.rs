@@ -6,6 +6,7 @@
 use crate::changed::remember;
 use crate::messages::Code;
 use crate::pool::{Action, Broken, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log};
+use drover_wire::admin::Service;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -260,6 +261,18 @@ impl Pool {
             Phase::Waiting => Some(Err(failure())),
             Phase::Halted => Some(Err("the group was stopped by an administrator".to_owned())),
             Phase::Stopped { .. } | Phase::Retired { .. } => Some(Err("httpd stops or restarts".to_owned())),
+        }
+    }
+
+    /// Who serves after the start that [`Pool::outcome`] tells of.
+    pub fn service(&self) -> Service {
+        match &self.phase {
+            Phase::Idle => Service::OnDemand,
+            // A worker that could load no script runs, and answers each request with the failure.
+            _ if self.broken.all || !self.any_serving() => Service::Nobody,
+            Phase::Steady if self.broken.paths.is_empty() => Service::New,
+            Phase::Steady => Service::Partial,
+            _ => Service::Old,
         }
     }
 

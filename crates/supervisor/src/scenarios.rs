@@ -2,6 +2,7 @@
 use crate::changed::{HOLD, MAX_HELD, MOST_FILES};
 use crate::events::{Action, Event, Limits, Now, ScriptFailure, Why};
 use crate::pool::Pool;
+use drover_wire::admin::Service;
 use std::time::Duration;
 
 const fn s(seconds: u64) -> Duration {
@@ -559,4 +560,34 @@ fn a_request_that_waited_for_the_first_worker_calls_no_second() {
         let starts = story.tell(Event::Looked { waiting: false }).len();
         assert_eq!(starts == 1, grows, "{after:?} {waited_ms}");
     }
+}
+
+/// Each row: what serves when a reload's one worker has tried its scripts, which of them it could load, and what an administrator is told.
+#[test]
+fn a_reload_says_who_serves() {
+    let failure = || ScriptFailure { path: b"/a".to_vec(), mtime_us: 1, text: "SyntaxError".into() };
+    let rows = [
+        (false, vec![], 1, Service::New),
+        (false, vec![failure()], 1, Service::Old),
+        (false, vec![failure()], 0, Service::Old),
+        (true, vec![], 1, Service::New),
+        (true, vec![failure()], 1, Service::Partial),
+        (true, vec![failure()], 0, Service::Nobody),
+    ];
+    for (stopped, failures, good, service) in rows {
+        let mut story = Story::new(1);
+        story.tell(Event::Wanted);
+        story.up(0);
+        if stopped {
+            story.tell(Event::Halt);
+            assert_eq!(story.pool.service(), Service::Nobody, "its requests are finished, others are refused");
+        }
+        story.tell(Event::Reload);
+        story.tell(Event::Started(1));
+        story.tell(Event::Loaded { worker: 1, failures: failures.clone(), good });
+        assert_eq!((story.pool.service(), story.pool.outcome().is_some()), (service, true), "{stopped} {failures:?} {good}");
+    }
+    let mut story = Story::new(1);
+    story.tell(Event::Reload);
+    assert_eq!((story.pool.service(), story.pool.outcome()), (Service::OnDemand, Some(Ok(()))), "nobody has asked for it yet");
 }
