@@ -178,7 +178,7 @@ impl Pool {
                 };
                 if !others || (0..self.slots.len()).all(up) {
                     self.take_over(now, out);
-                } else if self.limits.rolling {
+                } else if self.serves_new_code() {
                     self.release(out);
                 }
             }

@@ -25,6 +25,8 @@ mod events;
 mod gate;
 mod generation;
 mod group;
+#[cfg(test)]
+mod held_requests;
 mod pool;
 mod replace;
 mod reserve;

@@ -258,13 +258,14 @@ impl Pool {
             };
             [a, b, w.lost_kill_at]
         });
-        let (phase, begin) = match &self.phase {
-            Phase::Rising(r) => (r.first_up.map(|_| r.last_up + self.rising_cap()), None),
-            Phase::Retired { until } => (*until, None),
-            _ => (None, self.next_begin.map(|(at, _)| at)),
+        let phase = match &self.phase {
+            Phase::Rising(r) => r.first_up.map(|_| r.last_up + self.rising_cap()),
+            Phase::Retired { until } => *until,
+            _ => None,
         };
+        let begin = self.next_begin.filter(|_| !self.is_retired() && self.may_begin_next()).map(|(at, _)| at);
         let slots = (0..self.slots.len()).filter(|slot| self.may_fill(*slot)).filter_map(|slot| self.slots.get(slot).copied());
-        let held = self.held.front().map(|h| h.until);
+        let held = self.held.iter().filter_map(|h| h.resend_at).chain(self.held.front().map(|h| h.until)).min();
         workers.flatten().chain(phase).chain(begin).chain(slots).chain(held).chain(self.resend_at).chain(self.replacement_deadline()).min()
     }
 
@@ -280,7 +281,7 @@ impl Pool {
             }
             _ => {}
         }
-        if !matches!(self.phase, Phase::Rising(_))
+        if self.may_begin_next()
             && let Some((_, reason)) = self.next_begin.filter(|(at, _)| *at <= now)
         {
             self.begin(reason, now, out);

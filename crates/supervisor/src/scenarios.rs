@@ -119,8 +119,13 @@ fn a_broken_script_is_tried_again_with_one_process_and_at_once_when_touched() {
     assert_eq!(story.broken(4, 7), [Action::Drain(4), keep(0, 7), keep(1, 7)]);
     story.now += Duration::from_millis(1100);
     assert_eq!(story.changed(0, 8, 4), [start(5, 4), start(6, 4)], "touched");
-    assert_eq!(story.up(5), [Action::Serve(5)]);
-    assert_eq!(story.up(6), [Action::Serve(6), Action::Drain(0), Action::Drain(1), Action::Resend(4)]);
+    assert_eq!(story.up(5), [Action::Serve(5), Action::Resend(4)], "the first that has the new code");
+    // An old one has taken it again.
+    assert_eq!(story.changed(0, 8, 5), []);
+    assert_eq!(story.wait(), [Action::Resend(5)]);
+    assert!(story.now < s(300));
+    assert_eq!(story.changed(0, 8, 6), []);
+    assert_eq!(story.up(6), [Action::Serve(6), Action::Drain(0), Action::Drain(1), Action::Resend(6)]);
     assert_eq!(story.pool.refusal(), None);
 }
 
