@@ -24,6 +24,7 @@ mod large;
 mod lifecycle;
 mod limits;
 mod logging;
+mod names;
 mod overload;
 mod preload;
 mod real_apps;

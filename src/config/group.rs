@@ -102,8 +102,12 @@ pub struct GroupOptions {
     pub virtual_memory_limit: Option<u64>,
     pub server_metrics: bool,
     /// How many application groups may have processes of their own in this group.
-    pub max_application_groups: u32,
+    /// `None`: [`MAX_APPLICATION_GROUPS`], or as many as the configuration names.
+    pub max_application_groups: Option<u32>,
 }
+
+/// Application groups of a group, unless its option or the configuration's own names say otherwise.
+pub const MAX_APPLICATION_GROUPS: u32 = 32;
 
 impl Default for GroupOptions {
     fn default() -> Self {
@@ -155,7 +159,7 @@ impl Default for GroupOptions {
             memory_soft: None,
             virtual_memory_limit: None,
             server_metrics: false,
-            max_application_groups: 32,
+            max_application_groups: None,
         }
     }
 }
@@ -292,7 +296,7 @@ mod tests {
         assert_eq!(options.deadlock_timeout, Some(Duration::from_secs(300)));
         assert_eq!(options.graceful_timeout, Duration::from_secs(15));
         assert_eq!((options.listen_backlog, options.header_buffer_size, options.response_buffer_size), (100, 32768, 8388608));
-        assert_eq!(options.max_application_groups, 32);
+        assert_eq!(options.max_application_groups, None);
     }
 
     #[test]

@@ -151,7 +151,7 @@ fn run(r: &mut Request<'_>, task: Task<'_>, buffers: &mut Buffers) -> Result<Ans
     // Before anything is counted: a client that makes up names of application groups must not fill the table.
     let line = Line::open(task, until.min(started.saturating_add(OPEN_NS)))?;
     let most = context.resolved.most_of_a_group(group.capacity, context.gate.slots);
-    let ticket = context.gate.enter(&selection.key, group, most, context.wake, until)?;
+    let ticket = context.gate.enter(&selection.key, line.queue.place(), group, most, context.wake, until)?;
 
     let scope = sessions::scope(r, task);
     let find = || sessions::store(context, &scope);
@@ -193,7 +193,7 @@ fn fail(r: &mut Request<'_>, broken: &Broken, group: &[u8]) -> Verdict {
         let _ = r.pass(&[], Pass::Cut);
         return Verdict::Done;
     }
-    if broken.failed != Failed::Overloaded(None) {
+    if broken.failed.is_logged() {
         r.log(v.level, v.code, &format!("{} {of}", broken.failed));
     }
     if broken.failed == Failed::Body(BodyError::Answered) {

@@ -156,7 +156,7 @@ fn queue() -> (Arc<Queue>, OwnedFd, Wake) {
     let answering = std::thread::spawn(move || {
         let mut fds = Vec::new();
         channel::receive(&droverd, &mut [0; 4096], &mut fds, true).unwrap();
-        channel::send(&fds[0], &[&control::encode(&OpenReply::Opened).unwrap()], &[sending.as_fd()], true).unwrap();
+        channel::send(&fds[0], &[&control::encode(&OpenReply::Opened { place: 0 }).unwrap()], &[sending.as_fd()], true).unwrap();
     });
     let wake = Wake::new().unwrap();
     let key = Key { group: b"g".to_vec(), application_group: Vec::new() };

@@ -87,6 +87,13 @@ unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<(R
     Ok((resolved, groups, targets))
 }
 
+/// Groups that have too few application groups.
+unsafe fn crowded(s: *mut ffi::server_rec) -> Vec<String> {
+    // SAFETY: the caller's.
+    let views: Vec<Server<'_>> = unsafe { servers(s, &mut Vec::new()) }.iter().map(|(_, view)| *view).collect();
+    resolved::crowded(&views)
+}
+
 /// The configuration has been read, and the MPM has checked its own part: refuse what cannot work. `apachectl -t` ends here.
 ///
 /// # Safety
@@ -115,6 +122,7 @@ unsafe fn check(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Result<
         let (resolved, ..) = resolve(s, &mut Vec::new()).map_err(|problem| (Code::Refused, problem))?;
         if commands::first_pass() {
             doubts(pconf, s, &resolved).iter().for_each(|text| log::startup(log::Level::Warn, Code::Doubtful, text));
+            crowded(s).iter().for_each(|text| log::startup(log::Level::Warn, Code::CrowdedGroup, text));
         }
         // What a server that runs cannot have any more does not end it: post_config says so, and goes on.
         if Host.is_running() {
@@ -182,6 +190,7 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             Err(problem) => return refuse(pconf, s, Code::Refused, &problem),
         };
         doubts(pconf, s, &resolved).iter().for_each(|text| log::server(s, log::Level::Warn, Code::Doubtful, text));
+        crowded(s).iter().for_each(|text| log::server(s, log::Level::Warn, Code::CrowdedGroup, text));
         if libc::geteuid() != 0 && asks_for_identity(s) {
             let text = "httpd does not run as root: user=, group=, supplementary-groups= and chroot= of WSGIDaemonProcess have no effect, nor a cpu-priority= above httpd's own";
             log::server(s, log::Level::Warn, Code::NotRoot, text);

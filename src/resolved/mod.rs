@@ -5,8 +5,10 @@
 //!
 //! * `system`: what a configuration names, looked up: users, directories, the interpreter.
 //! * `spec`: what droverd is told of each group.
+//! * `names`: how many application groups the configuration names.
 //! * `doubts`: what can be started with and is not right all the same.
 mod doubts;
+mod names;
 mod spec;
 mod system;
 
@@ -191,6 +193,23 @@ pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved,
 #[must_use]
 pub fn targets(servers: &[Server<'_>], implicit: &[u8]) -> Vec<Target> {
     spec::targets(servers, implicit)
+}
+
+/// Groups for which the configuration names more application groups than `max-application-groups=` allows.
+#[must_use]
+pub fn crowded(servers: &[Server<'_>]) -> Vec<String> {
+    let groups = servers.iter().flat_map(|server| &server.config.groups);
+    let limited =
+        groups.filter_map(|group| Some((&group.name, group.options.max_application_groups?, names::certain(&group.name, servers))));
+    let crowded = limited.filter(|(_, most, named)| named > most);
+    let text = |(name, most, named): (&Vec<u8>, u32, u32)| {
+        format!(
+            "WSGIDaemonProcess {}: the configuration names at least {named} application groups, but max-application-groups={most}: they take \
+             turns, and each turn starts processes; raise the option, leave it out, or give applications the same WSGIApplicationGroup",
+            name.escape_ascii()
+        )
+    };
+    crowded.map(text).collect()
 }
 
 fn ns(time: Option<Duration>) -> Option<u64> {

@@ -3,8 +3,8 @@
 //! Responsible for: every option of a group, and every setting of its server for Python, with its default. Must never: look
 //! anything up, which is `system`'s. Called by: `resolved`.
 use super::system::{Problem, System, directories, identity, interpreter};
-use super::{Server, behind_root};
-use crate::config::{AliasPattern, Expr, GroupChoice, GroupOptions, HashSeed, ScriptAlias, ServerConfig};
+use super::{Server, behind_root, names};
+use crate::config::{AliasPattern, Expr, GroupChoice, GroupOptions, HashSeed, MAX_APPLICATION_GROUPS, ScriptAlias, ServerConfig};
 use drover_wire::control::{GroupSpec, Preload, Script, Target, WorkerOptions};
 use std::time::Duration;
 
@@ -43,7 +43,9 @@ pub(super) fn specify(
         cpu_priority: (o.cpu_priority != 0).then_some(o.cpu_priority),
         application_options: scoped.into_iter().map(|a| (a.clone(), options_for(&a))).collect(),
         worker,
-        max_application_groups: o.max_application_groups,
+        max_application_groups: o
+            .max_application_groups
+            .unwrap_or_else(|| MAX_APPLICATION_GROUPS.max(names::possible(name, implicit, servers))),
         startup_timeout_ms: o.startup_timeout.filter(|t| !t.is_zero()).map(ms),
         graceful_timeout_ms: Some(ms(o.graceful_timeout)),
         shutdown_timeout_ms: ms(o.shutdown_timeout),

@@ -39,14 +39,15 @@ impl Supervisor {
         self.httpd_generation = configuration.generation;
         self.sessions.clone_from(&configuration.sessions);
         self.configure_admin(configuration.control_socket.as_deref());
-        let plan = plan(&configuration, self.index.keys());
+        let mut plan = plan(&configuration, self.index.keys());
         self.groups = groups(configuration.groups, &configuration.targets.into(), &logs);
         self.halted.clear();
+        let unused = self.unused();
+        plan.renew.retain(|key| !unused.contains(key));
+        plan.retire.extend(unused);
 
         let (kept, gone): (Vec<_>, Vec<_>) = taken.into_iter().partition(|s| self.groups.contains_key(&s.key.group));
-        if !plan.retire.is_empty() || !gone.is_empty() {
-            self.clear_store();
-        }
+        let clear = !plan.retire.is_empty() || !gone.is_empty();
         drop(gone);
         for key in &plan.retire {
             self.retire(key);
@@ -54,17 +55,21 @@ impl Supervisor {
         for key in &plan.renew {
             self.renew(key);
         }
-        for id in self.wanted(kept, plan.preload) {
+        let wanted = self.wanted(kept, plan.preload);
+        if clear {
+            self.clear_store();
+        }
+        for id in wanted {
             let on_demand = self.units.get(&id).is_some_and(|u| u.settings.spec.least_processes == 0);
             // A group that starts on demand only has its queue watched.
             self.feed(id, if on_demand { Event::Tick } else { Event::Wanted });
         }
     }
 
-    /// Takes queues out of the store that no group has any more.
+    /// Takes queues out of the store that nobody has any more.
     fn clear_store(&mut self) {
-        let groups = &self.groups;
-        if let Err(e) = self.store.round(|key| groups.contains_key(&key.group)) {
+        let index = &self.index;
+        if let Err(e) = self.store.round(|key| index.contains_key(key)) {
             self.main.message(Code::Store, None, None, &["that is gone".to_owned(), e.to_string()]);
         }
     }

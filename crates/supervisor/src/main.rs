@@ -14,6 +14,7 @@ mod children;
 mod configure;
 mod mend_queue;
 mod newborn;
+mod room;
 mod steer;
 mod template;
 mod worker_talk;

@@ -79,6 +79,10 @@ codes! {
     /// A script that no alias and no WSGIImportScript names (requests reached it through a directory or a handler) cannot be loaded by a starting worker.
     /// The worker serves all the same. The next request for the script imports it again and gets its error.
     OptionalScript = 211, Warn, "worker {pid} cannot load {}, which no directive names; it serves without: {}";
+    /// The group has as many application groups as it may (max-application-groups), and one more is wanted: the one that was not used for the longest
+    /// time is given up, and its processes end. Its next request starts them again. If this comes often, clients make up names: see `%{RESOURCE}`,
+    /// `%{SERVER}` and `%{HOST}` in WSGIApplicationGroup.
+    GivenUp = 212, Info, "application group '{}' was not used for the longest time and makes room for another one";
 
     /// The worker's program could not be run. The line names the option of WSGIDaemonProcess and the system's reason.
     SpawnFailed = 220, Error, "{}";
@@ -149,7 +153,7 @@ codes! {
     LogFull = 250, Warn, "{} lines were lost because this log took no more";
     /// The queue of a group was shut down, which only a program in one of its processes can do (the line before may show its end). droverd has made a new one and replaces the processes; requests that waited go on waiting. Look for code that closes or shuts down sockets that it has not made.
     QueueEnded = 252, Error, "a process of the group has shut its queue down, or made it throw requests away: it has a new one, and its processes are replaced";
-    /// A child of httpd was refused a queue; the line says why.
+    /// Requests were refused a queue; the message says why. Logged once a second for each group.
     Refused = 260, Warn, "queue refused: {}";
 }
 

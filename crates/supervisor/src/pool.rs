@@ -187,6 +187,17 @@ impl Pool {
         self.workers.is_empty()
     }
 
+    /// httpd stops or restarts.
+    pub const fn is_stopped(&self) -> bool {
+        matches!(self.phase, Phase::Stopped { .. })
+    }
+
+    /// No request runs, as far as the workers have said, none is held, and no worker is being started.
+    pub fn is_idle(&self) -> bool {
+        let busy = |w: &Worker| w.running > 0 || matches!(w.state, State::Queued | State::Starting { .. });
+        self.held.is_empty() && self.full.is_empty() && !matches!(self.phase, Phase::Rising(_)) && !self.workers.values().any(busy)
+    }
+
     pub const fn is_retired(&self) -> bool {
         matches!(self.phase, Phase::Retired { .. })
     }

@@ -12,6 +12,7 @@ use crate::newborn::Newborn;
 use crate::poller::{Poller, Source};
 use crate::pool::{Action, Event, Now, Number, Pool, Token};
 use crate::process::{Output, Process};
+use crate::room::Refusals;
 use crate::scripts::Scripts;
 use crate::settings::Settings;
 use crate::spawn::Place;
@@ -42,6 +43,12 @@ pub struct Unit {
     pub pids: BTreeMap<Number, u32>,
     /// The generation of each worker that waits at the gate.
     pub waiting: BTreeMap<Number, u64>,
+    /// What httpd counts its requests by.
+    pub place: u32,
+    /// When a queue was opened for a request, or a worker said that it had taken one.
+    pub used_at: Now,
+    /// That was so since the last configuration.
+    pub used: bool,
     /// The queue is in the poll set, since nobody else can answer.
     pub answering: bool,
 }
@@ -80,6 +87,7 @@ pub struct Supervisor {
     pub sessions: Vec<String>,
     pub outputs: BTreeMap<u32, Output>,
     pub gate: Gate<(u32, Number)>,
+    pub refusals: Refusals,
     handed: BTreeMap<Token, HandedBack>,
     pub inbox: VecDeque<(u32, Event)>,
     pub next_newborn: u32,
@@ -113,6 +121,7 @@ impl Supervisor {
             sessions: Vec::new(),
             outputs: BTreeMap::new(),
             gate: Gate::new(cores.saturating_mul(2)),
+            refusals: Refusals::default(),
             handed: BTreeMap::new(),
             inbox: VecDeque::new(),
             next_newborn: 0,
@@ -137,6 +146,9 @@ impl Supervisor {
             queue: Some(queue),
             pids: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            place: self.free_place(&key.group),
+            used_at: now(),
+            used: false,
             answering: false,
         };
         self.units.insert(id, unit);

@@ -6,7 +6,7 @@ use crate::messages::Code;
 use crate::pool::{Event, Number, Pool, Why};
 use crate::scripts::Outcome;
 use crate::settings::Settings;
-use crate::supervisor::{HandedBack, Supervisor};
+use crate::supervisor::{HandedBack, Supervisor, now};
 use drover_sys::Errno;
 use drover_sys::channel::{dispose, receive};
 use drover_wire::VERSION;
@@ -107,6 +107,9 @@ impl Supervisor {
             }
             FromWorker::Stuck { what, deadlocked } => self.feed(unit, Event::Stuck { worker, what, deadlocked }),
             FromWorker::Activity(activity) => {
+                if let Some(u) = self.units.get_mut(&unit).filter(|_| activity.taken > 0) {
+                    (u.used_at, u.used) = (now(), true);
+                }
                 self.feed(unit, Event::Activity { worker, activity });
                 self.look_at_memory(pid);
             }

@@ -242,7 +242,10 @@ pub struct OpenQueue {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OpenReply {
     /// Descriptor 0 is the sending end of the queue.
-    Opened,
+    Opened {
+        /// A number that no other application group of the group has at this time, below the most there may be.
+        place: u32,
+    },
     /// There is no such group in the configuration that droverd runs.
     UnknownGroup,
     /// The group has as many application groups as it may have.
