@@ -12,6 +12,9 @@ use drover_sys::Errno;
 use drover_wire::control::WorkerConfig;
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
+/// Pipes of workers that have ended, of each group: two a worker.
+const MAX_LEFT_OUTPUTS: usize = 32;
+
 impl Supervisor {
     /// The gate lets a worker in.
     pub fn launch(&mut self, id: u32, number: Number) {
@@ -138,6 +141,26 @@ impl Supervisor {
         for output in self.outputs.iter().filter(|(_, o)| o.pid == pid).map(|(id, _)| *id).collect::<Vec<_>>() {
             self.read_output(output);
         }
+        let mut group = None;
+        for output in self.outputs.values_mut().filter(|o| o.pid == pid) {
+            output.is_left = true;
+            group = Some(output.settings.spec.name.clone());
+        }
+        if let Some(group) = group {
+            self.close_left_outputs(&group);
+        }
+    }
+
+    /// A program that a worker has started keeps its pipes open as long as it runs: only so many of one group are read on.
+    fn close_left_outputs(&mut self, group: &[u8]) {
+        let left: Vec<u32> = self.outputs.iter().filter(|(_, o)| o.is_left && o.settings.spec.name == group).map(|(id, _)| *id).collect();
+        let closed = left.len().saturating_sub(MAX_LEFT_OUTPUTS);
+        for id in left.iter().take(closed) {
+            if let Some(output) = self.outputs.remove(id) {
+                self.poller.remove(&output.fd);
+                output.settings.log(Code::OutputClosed, Some(output.pid), &[]);
+            }
+        }
     }
 
     pub fn read_output(&mut self, id: u32) {
@@ -160,4 +183,42 @@ impl Supervisor {
 fn own_maximum(most: u64, worker: Number) -> u64 {
     let spread = u64::from(worker.wrapping_mul(0x9e37_79b9) >> 16) * (most / 10) / (1 << 16);
     most - spread
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::ends;
+    use crate::settings::Settings;
+    use drover_wire::control::GroupSpec;
+    use std::path::Path;
+    use std::rc::Rc;
+
+    #[test]
+    fn programs_that_outlive_their_workers_do_not_fill_droverd() {
+        let sink = Rc::new(crate::log::Sink::standard_error(0));
+        let place = crate::spawn::Place::new(Path::new("/nowhere/droverd"), None).unwrap();
+        let (read, write) = drover_sys::channel::packet_pair().unwrap();
+        let store = crate::store::Store::new(read, write);
+        let mut supervisor = Supervisor::new(place, crate::poller::Poller::new().unwrap(), sink.clone(), store);
+        let settings = |name: &str| {
+            let spec = GroupSpec { name: name.into(), ..GroupSpec::default() };
+            Rc::new(Settings { spec, sink: sink.clone(), targets: Rc::default() })
+        };
+        let (shop, blog) = (settings("shop"), settings("blog"));
+        let mut programs = Vec::new();
+        let mut ended = |supervisor: &mut Supervisor, number: u32, settings: &Rc<Settings>| {
+            let (ours, theirs) = ends().unwrap();
+            let pid = rustix::process::Pid::from_raw(1_000_000 + i32::try_from(number).unwrap()).unwrap();
+            let (_, outputs) = Process::new(0, number, 1, settings, ours, pid, None);
+            supervisor.read_from(outputs).unwrap();
+            programs.push(theirs);
+            supervisor.read_last_output(1_000_000 + number);
+        };
+        ended(&mut supervisor, 0, &blog);
+        (1..100).for_each(|number| ended(&mut supervisor, number, &shop));
+        let left = |group: &[u8]| supervisor.outputs.values().filter(|o| o.settings.spec.name == group).map(|o| o.pid).collect::<Vec<_>>();
+        assert_eq!((left(b"shop").len(), left(b"blog").len()), (MAX_LEFT_OUTPUTS, 2));
+        assert_eq!(left(b"shop").last(), Some(&1_000_099), "the newest are read on");
+    }
 }

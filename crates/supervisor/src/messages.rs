@@ -83,6 +83,10 @@ codes! {
     /// time is given up, and its processes end. Its next request starts them again. If this comes often, clients make up names: see `%{RESOURCE}`,
     /// `%{SERVER}` and `%{HOST}` in WSGIApplicationGroup.
     GivenUp = 212, Info, "application group '{}' was not used for the longest time and makes room for another one";
+    /// A program that a worker had started still holds the worker's standard output or error, and so do programs of many workers that have ended. droverd reads
+    /// the output of the last 16 such workers of a group; the older ones' pipes are closed, and what writes to them gets SIGPIPE or EPIPE. Start programs that
+    /// outlive a worker with output of their own.
+    OutputClosed = 213, Info, "programs started by worker {pid}, which has ended, still hold its output; it is not read any more";
 
     /// The worker's program could not be run. The line names the option of WSGIDaemonProcess and the system's reason.
     SpawnFailed = 220, Error, "{}";

@@ -51,8 +51,10 @@ pub struct Ends {
 pub struct Output {
     pub fd: OwnedFd,
     pub pid: u32,
+    /// The worker has ended.
+    pub is_left: bool,
+    pub settings: Rc<Settings>,
     lines: Lines,
-    settings: Rc<Settings>,
 }
 
 /// Makes a worker's control socket and output pipes: our ends, and its own in the order control, output, error.
@@ -95,7 +97,7 @@ impl Process {
         let Ends { control, output, error } = ends;
         let settings = settings.clone();
         let number_of = pid.as_raw_nonzero().get().unsigned_abs();
-        let piped = |fd| Output { fd, pid: number_of, lines: Lines::default(), settings: settings.clone() };
+        let piped = |fd| Output { fd, pid: number_of, is_left: false, lines: Lines::default(), settings: settings.clone() };
         let outputs = [piped(output), piped(error)];
         (Self { unit, number, generation, settings, memory_at: Now::ZERO, control: Some(control), distrusted: false, pid, start }, outputs)
     }
@@ -164,7 +166,7 @@ impl Output {
     pub fn read(&mut self) -> bool {
         let mut buffer = [0; 8192];
         let mut left = AT_ONCE;
-        let Self { fd, pid, lines, settings } = self;
+        let Self { fd, pid, lines, settings, .. } = self;
         let log = |line: &[u8]| {
             // A line without anything says nothing in a log.
             if !line.trim_ascii().is_empty() {
