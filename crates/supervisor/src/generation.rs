@@ -124,7 +124,7 @@ impl Pool {
             self.failure = Some(texts.join("\n"));
         }
         if news {
-            for f in &failures {
+            for f in failures.iter().filter(|f| self.trouble.is_new(f)) {
                 log(out, Code::ScriptFailed, Some(worker), [String::from_utf8_lossy(&f.path).into_owned(), f.text.clone()]);
             }
         }
@@ -188,7 +188,19 @@ impl Pool {
             }
             _ => {}
         }
+        if self.is_complete() {
+            self.tell_recovery(out);
+        }
         self.next_out(now, out);
+    }
+
+    /// What was logged of failures is over.
+    fn tell_recovery(&mut self, out: &mut Vec<Action>) {
+        if self.broken.paths.is_empty()
+            && let Some((count, last)) = self.trouble.over()
+        {
+            log(out, Code::Recovered, None, [count.to_string(), last]);
+        }
     }
 
     /// A new generation takes the old one's place worker by worker.
@@ -218,6 +230,7 @@ impl Pool {
             self.failure = None;
         }
         log(out, Code::GenerationUp, None, [self.generation.to_string()]);
+        self.tell_recovery(out);
         self.plan_after_success(now, out);
         if self.next_begin.is_none_or(|(_, reason)| reason != Reason::Changed) {
             self.changed.clear();
@@ -233,11 +246,9 @@ impl Pool {
         } else if touched.is_none() {
             let pause = self.backoff.pause();
             self.next_begin = Some((now + pause, Reason::Degraded));
-            if self.broken.all {
-                log(out, Code::CannotStart, None, [seconds(pause), self.broken.reason.clone()]);
-            } else {
-                log(out, Code::Degraded, None, [seconds(pause)]);
-            }
+            let reason = self.trouble.met(&self.broken.reason);
+            let code = if self.broken.all { Code::CannotStart } else { Code::Degraded };
+            log(out, code, None, [seconds(pause), reason]);
         }
     }
 
@@ -307,6 +318,9 @@ impl Pool {
         match &self.phase {
             Phase::Steady if !self.any_serving() && !self.workers.values().any(unready) => self.not_started(reason, killed, now, out),
             Phase::Rising(_) | Phase::Steady => {
+                if !killed {
+                    self.trouble.met(&reason);
+                }
                 let pause = self.refill.pause();
                 if let Some(at) = self.slots.get_mut(w.slot) {
                     *at = now + pause;
@@ -380,7 +394,7 @@ impl Pool {
             self.phase = Phase::Steady;
         }
         let code = if serving.is_empty() || self.broken.all { Code::CannotStart } else { Code::GenerationFailed };
-        log(out, code, None, [seconds(pause), reason.clone()]);
+        log(out, code, None, [seconds(pause), self.trouble.met(&reason)]);
         let texts: Vec<&str> = failures.iter().map(|f| f.text.trim_end()).collect();
         self.failure = Some(if texts.is_empty() { reason.clone() } else { texts.join("\n") });
         self.failing = Some(reason);
@@ -410,6 +424,9 @@ impl Pool {
         }
         if matches!(w.state, State::Serving { .. }) {
             self.hurry(now);
+            if code == Code::Crashed && !self.any_serving() {
+                self.trouble.met(&format!("worker {how}"));
+            }
         }
         self.fill(now, out);
         self.next_out(now, out);

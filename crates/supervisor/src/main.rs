@@ -37,6 +37,7 @@ mod scenarios;
 mod scripts;
 #[cfg(test)]
 mod simulation;
+mod trouble;
 
 mod drain_queue;
 mod genuine;

@@ -45,6 +45,11 @@ macro_rules! codes {
                 match self { $(Self::$name => Level::$level),+ }
             }
 
+            /// The level that LogLevel must have for the message to be written: what is over is told to whoever was told of the failure.
+            pub const fn threshold(self) -> Level {
+                if matches!(self, Self::Recovered) { Level::Error } else { self.level() }
+            }
+
             const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text),+ }
             }
@@ -87,6 +92,9 @@ codes! {
     /// the output of the last 16 such workers of a group; the older ones' pipes are closed, and what writes to them gets SIGPIPE or EPIPE. Start programs that
     /// outlive a worker with output of their own.
     OutputClosed = 213, Info, "programs started by worker {pid}, which has ended, still hold its output; it is not read any more";
+    /// A failure that was logged before (0221 to 0228, or a crash that left no worker) is over: the group serves all its scripts again. It is logged
+    /// whatever LogLevel is, as long as errors are: as loudly as the failure.
+    Recovered = 214, Notice, "serving again after {} failures, the last of which was: {}";
 
     /// The worker's program could not be run. The line names the option of WSGIDaemonProcess and the system's reason.
     SpawnFailed = 220, Error, "{}";
@@ -105,7 +113,7 @@ codes! {
     /// The group's processes cannot start, or can load none of its scripts, and no older ones serve. Requests get 503 at once. The reason stands in the line and above.
     CannotStart = 227, Error, "nothing can be served, requests are answered with 503; next try in {} s: {}";
     /// Some scripts of the group cannot be loaded; the others are served.
-    Degraded = 228, Warn, "serving without the scripts that cannot be loaded; next try in {} s";
+    Degraded = 228, Warn, "serving without the scripts that cannot be loaded; next try in {} s: {}";
 
     /// A worker is ready.
     WorkerUp = 230, Info, "worker {pid} is ready (generation {})";

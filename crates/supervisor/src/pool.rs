@@ -14,6 +14,7 @@ use crate::changed::Held;
 pub use crate::events::{Action, Event, Limits, Now, Number, Path, ScriptFailure, Token, Why};
 use crate::messages::Code;
 use crate::scale::Scale;
+use crate::trouble::Trouble;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +146,8 @@ pub struct Pool {
     pub(crate) kept: BTreeMap<Path, u64>,
     /// Scripts that the generation that serves could not load.
     pub(crate) broken: Broken,
+    /// What was logged of failures that are not over.
+    pub(crate) trouble: Trouble,
     /// The requests of the last round of trying again, with the time until which they are tried.
     pub(crate) resending: BTreeMap<Token, Now>,
 }
@@ -178,6 +181,7 @@ impl Pool {
             changed: BTreeMap::new(),
             kept: BTreeMap::new(),
             broken: Broken::default(),
+            trouble: Trouble::default(),
             resending: BTreeMap::new(),
         }
     }

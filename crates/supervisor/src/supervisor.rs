@@ -19,6 +19,7 @@ use crate::spawn::Place;
 use crate::steer::Waiting;
 use crate::store::{Queue, Store};
 use crate::template::Template;
+use crate::trouble::Told;
 use drover_sys::channel::send;
 use drover_sys::{Errno, clock};
 use drover_wire::control::{Script, ToWorker};
@@ -37,6 +38,8 @@ pub struct Unit {
     pub pool: Pool,
     pub settings: Rc<Settings>,
     pub scripts: Scripts,
+    /// Why its processes could not set themselves up.
+    pub told: Told,
     /// `None`: the group is gone from the configuration.
     pub queue: Option<Queue>,
     /// Process ids.
@@ -143,6 +146,7 @@ impl Supervisor {
             pool,
             settings: settings.clone(),
             scripts,
+            told: Told::default(),
             queue: Some(queue),
             pids: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -271,6 +275,9 @@ impl Supervisor {
             }
             Action::StartFailed => unit.scripts.forget_optional(),
             Action::Log { code, worker, words } => {
+                if matches!(code, Code::WorkerUp) {
+                    unit.told.over();
+                }
                 let pid = worker.and_then(|w| unit.pids.get(&w)).copied();
                 // One that waits for its template is no process yet: `newborn.rs` logs its start.
                 if code != Code::Started || pid.is_some() {

@@ -82,7 +82,8 @@ impl Supervisor {
             FromWorker::Hello { version, .. } if !starts && version != VERSION => {}
             FromWorker::Hello { version, .. } => self.greeted(pid, &version),
             FromWorker::SetupFailed(text) => {
-                process.settings.log(Code::StartFailed, Some(pid), std::slice::from_ref(&text));
+                let told = self.units.get_mut(&unit).map_or_else(|| text.clone(), |u| u.told.text(&text));
+                process.settings.log(Code::StartFailed, Some(pid), &[told]);
                 let reason = text.trim_end().rsplit('\n').next().unwrap_or_default().to_owned();
                 self.feed(unit, Event::Unfit { worker, reason });
             }
