@@ -7,6 +7,7 @@
 #[macro_use]
 mod harness;
 
+mod accounts;
 mod clients;
 mod config;
 mod control;

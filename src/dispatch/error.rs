@@ -20,8 +20,8 @@ pub enum DispatchError {
     },
     /// No room in the queue until the deadline, or nobody took the request.
     QueueTimeout,
-    /// The worker closed the way back without END.
-    WorkerDied,
+    /// The worker closed the way back without END. Its process id, if it had said it.
+    WorkerDied(Option<u32>),
     /// Nothing came until the deadline for the next sign of life.
     Silent,
     /// The request's whole time is over.
@@ -52,7 +52,8 @@ impl fmt::Display for DispatchError {
             Self::QueueTimeout => {
                 f.write_str("no process took the request within queue-timeout; raise processes= or threads= if this lasts")
             }
-            Self::WorkerDied => f.write_str("the process that ran the request is gone; its end is logged in the group's log"),
+            Self::WorkerDied(Some(pid)) => write!(f, "worker {pid}, which ran the request, has ended; the group's log says how"),
+            Self::WorkerDied(None) => f.write_str("the worker that had taken the request has ended; the group's log says how"),
             Self::Silent => f.write_str("the application sent nothing for longer than socket-timeout (default: Timeout)"),
             Self::RequestTimeout => f.write_str("the application took longer than request-timeout"),
             Self::Stopping => f.write_str("httpd is stopping"),

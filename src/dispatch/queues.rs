@@ -3,8 +3,10 @@
 //! Responsible for: asking droverd once per (group, application group), keeping socket pairs that may be used again. Must
 //! never: keep more pairs than `MAX_IDLE`, or wait past the caller's deadline. Called by: `handler`.
 use super::error::DispatchError;
+use super::seats::Seats;
 use super::way_back::{Pair, Wake};
 use drover_sys::clock::monotonic_ns;
+use drover_sys::roster::Roster;
 use drover_sys::token::Board;
 use drover_sys::wait::{PollFd, PollFlags, ended_now, poll_until};
 use drover_sys::{Errno, channel};
@@ -31,6 +33,7 @@ pub struct Queue {
     /// For tokens that go with its requests; without it none do.
     tokens: Option<Arc<Board>>,
     place: u32,
+    pub(super) seats: Option<Arc<Seats>>,
     idle: Mutex<Vec<Pair>>,
     /// How many pairs all queues of this process keep.
     kept: Arc<AtomicUsize>,
@@ -75,7 +78,7 @@ impl Drop for Queue {
 }
 
 /// What an opened queue is made of.
-type Opened = (OwnedFd, Option<Arc<Board>>, u32);
+type Opened = (OwnedFd, Option<OwnedFd>, u32);
 
 /// A group that is full is not asked about again for so long, nanoseconds.
 const REFUSED_NS: u64 = 1_000_000_000;
@@ -125,8 +128,10 @@ impl Queues {
         if let Err(DispatchError::TooManyApplications { limit, .. }) = opened {
             return Err(self.note_full(&key.group, limit));
         }
-        let (fd, tokens, place) = opened?;
-        let queue = Arc::new(Queue { fd, tokens, place, idle: Mutex::default(), kept: Arc::clone(&self.kept) });
+        let (fd, memory, place) = opened?;
+        let tokens = memory.as_ref().and_then(|file| Board::map(file).ok()).map(Arc::new);
+        let seats = memory.as_ref().and_then(|file| Roster::map(file).ok()).map(|roster| Arc::new(Seats::new(roster)));
+        let queue = Arc::new(Queue { fd, tokens, place, seats, idle: Mutex::default(), kept: Arc::clone(&self.kept) });
         let mut known = self.known.write();
         // Application groups come and go: those that droverd has given up go here as well.
         known.retain(|_, queue| !ended_now(&queue.fd));
@@ -199,7 +204,7 @@ impl Queues {
             OpenReply::Opened { place } => {
                 let mut fds = fds.into_iter();
                 let queue = fds.next().ok_or_else(|| DispatchError::Refused("no descriptor came with the answer".into()))?;
-                Ok(Some((queue, fds.next().and_then(|file| Board::map(file).ok()).map(Arc::new), place)))
+                Ok(Some((queue, fds.next(), place)))
             }
             OpenReply::UnknownGroup => Err(DispatchError::UnknownGroup),
             OpenReply::TooManyApplications { limit } => Err(DispatchError::TooManyApplications { limit, quiet: None }),

@@ -60,7 +60,7 @@ pub const fn verdict(failed: &Failed) -> Verdict {
             DispatchError::UnknownGroup => (500, Level::Error, Code::UnknownGroup, None),
             DispatchError::TooManyApplications { .. } => (503, Level::Error, Code::TooManyApplications, Some(5)),
             DispatchError::QueueTimeout => (503, Level::Error, Code::QueueTimeout, Some(5)),
-            DispatchError::WorkerDied => (502, Level::Error, Code::WorkerDied, None),
+            DispatchError::WorkerDied(_) => (502, Level::Error, Code::WorkerDied, None),
             DispatchError::Silent => (504, Level::Error, Code::SocketTimeout, None),
             DispatchError::RequestTimeout => (504, Level::Error, Code::RequestTimeout, None),
             DispatchError::Stopping => (503, Level::Info, Code::Stopping, Some(5)),

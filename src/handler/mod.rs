@@ -163,7 +163,8 @@ fn run(r: &mut Request<'_>, task: Task<'_>, buffers: &mut Buffers) -> Result<Ans
 
     let inline = body.get(..received.inline).unwrap_or_default();
     let bytes = message.finish(prefix, ahead, inline).map_err(DispatchError::TooLarge)?;
-    let message = Outgoing { bytes, number: prefix.number, sessions: session.is_some() };
+    let about = message::about(r);
+    let message = Outgoing { bytes, number: prefix.number, sessions: session.is_some(), about: &about };
     Delivery { task, line, ticket, message, limits, until, received: &received, session: session.as_mut() }.run(r, answer, body)
 }
 
@@ -188,13 +189,15 @@ fn fail(r: &mut Request<'_>, broken: &Broken, group: &[u8]) -> Verdict {
     if broken.sent {
         let gone = v.code == Code::ClientGone;
         let (level, code) = if gone { (v.level, v.code) } else { (Level::Error, Code::Truncated) };
-        r.log(level, code, &format!("the answer was cut short: {}: {} {of}", v.code, broken.failed));
+        let about = if v.code == Code::WorkerDied { format!(": {}", message::about(r).escape_ascii()) } else { String::new() };
+        r.log(level, code, &format!("the answer was cut short: {}: {}{about} {of}", v.code, broken.failed));
         // The client is gone or learns it now; there is nobody else to tell.
         let _ = r.pass(&[], Pass::Cut);
         return Verdict::Done;
     }
     if broken.failed.is_logged() {
-        r.log(v.level, v.code, &format!("{} {of}", broken.failed));
+        let about = if v.code == Code::WorkerDied { format!(": {}", message::about(r).escape_ascii()) } else { String::new() };
+        r.log(v.level, v.code, &format!("{}{about} {of}", broken.failed));
     }
     if broken.failed == Failed::Body(BodyError::Answered) {
         return Verdict::FilterError;

@@ -8,10 +8,12 @@ use crate::poller::Source;
 use crate::pool::{Event, Number};
 use crate::process::{Ended, Output, Process, start};
 use crate::supervisor::Supervisor;
-use drover_sys::Errno;
+use drover_sys::{Errno, roster};
 use drover_wire::control::WorkerConfig;
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
+/// Requests that are named of those that a process ran when it died.
+const MAX_NAMED: usize = 8;
 /// Pipes of workers that have ended, of each group: two a worker.
 const MAX_LEFT_OUTPUTS: usize = 32;
 
@@ -124,7 +126,10 @@ impl Supervisor {
         let worker = process.number;
         self.gate.leave((process.unit, worker));
         let event = match process.ended(status) {
-            Ended::Ran { how, clean, killed } => Event::Exited { worker, how, clean, killed },
+            Ended::Ran { how, clean, killed } => {
+                let running = if clean { String::new() } else { self.running(process.unit, pid) };
+                Event::Exited { worker, how: how + &running, clean, killed }
+            }
             Ended::NeverRan(e) => {
                 process.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
                 Event::Unstarted { worker, reason: e.to_string(), killed: false }
@@ -134,6 +139,12 @@ impl Supervisor {
         if let Some(unit) = self.units.get_mut(&process.unit) {
             unit.pids.remove(&worker);
         }
+    }
+
+    /// The requests that a process ran when it died, as httpd and it have written them down.
+    fn running(&self, id: u32, pid: u32) -> String {
+        let Some(queue) = self.units.get(&id).and_then(|u| u.queue.as_ref()) else { return String::new() };
+        named(&roster::run_by(&queue.tokens, pid))
     }
 
     /// What the pipes of a process that has ended still hold.
@@ -179,6 +190,17 @@ impl Supervisor {
     }
 }
 
+/// Requests in a few words; nothing if there are none.
+fn named(requests: &[Vec<u8>]) -> String {
+    let shown: Vec<String> = requests.iter().take(MAX_NAMED).map(|about| about.escape_ascii().to_string()).collect();
+    let more = requests.len().saturating_sub(shown.len());
+    match (shown.is_empty(), more) {
+        (true, _) => String::new(),
+        (_, 0) => format!(" (it ran {})", shown.join(", ")),
+        _ => format!(" (it ran {} and {more} more requests)", shown.join(", ")),
+    }
+}
+
 /// maximum-requests of one worker: up to a tenth fewer, spread so that neighbours are far from each other.
 fn own_maximum(most: u64, worker: Number) -> u64 {
     let spread = u64::from(worker.wrapping_mul(0x9e37_79b9) >> 16) * (most / 10) / (1 << 16);
@@ -193,6 +215,13 @@ mod tests {
     use drover_wire::control::GroupSpec;
     use std::path::Path;
     use std::rc::Rc;
+
+    #[test]
+    fn requests_are_named_in_bounds() {
+        let requests: Vec<Vec<u8>> = (0..10).map(|n| format!("GET /{n}\x1b").into_bytes()).collect();
+        assert_eq!((named(&[]), named(&requests[..2])), (String::new(), " (it ran GET /0\\x1b, GET /1\\x1b)".into()));
+        assert!(named(&requests).ends_with("GET /7\\x1b and 2 more requests)"));
+    }
 
     #[test]
     fn programs_that_outlive_their_workers_do_not_fill_droverd() {

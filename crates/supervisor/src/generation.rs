@@ -199,7 +199,7 @@ impl Pool {
         if self.broken.paths.is_empty()
             && let Some((count, last)) = self.trouble.over()
         {
-            log(out, Code::Recovered, None, [count.to_string(), last]);
+            log(out, Code::Recovered, None, [format!("{count} failure{}", if count == 1 { "" } else { "s" }), last]);
         }
     }
 

@@ -94,7 +94,7 @@ codes! {
     OutputClosed = 213, Info, "programs started by worker {pid}, which has ended, still hold its output; it is not read any more";
     /// A failure that was logged before (0221 to 0228, or a crash that left no worker) is over: the group serves all its scripts again. It is logged
     /// whatever LogLevel is, as long as errors are: as loudly as the failure.
-    Recovered = 214, Notice, "serving again after {} failures, the last of which was: {}";
+    Recovered = 214, Notice, "serving again after {}, the last: {}";
 
     /// The worker's program could not be run. The line names the option of WSGIDaemonProcess and the system's reason.
     SpawnFailed = 220, Error, "{}";

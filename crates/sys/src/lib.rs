@@ -14,6 +14,7 @@ pub mod memfile;
 pub mod mutex;
 pub mod outgoing;
 pub mod peek;
+pub mod roster;
 pub mod shared;
 pub mod signals;
 pub mod spawn;

@@ -20,6 +20,7 @@ use crate::shutdown;
 use crate::template;
 use crate::watchdog;
 use crate::worker::{Queue, Worker};
+use drover_sys::roster::Roster;
 use drover_sys::token::Board;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_wire::VERSION;
@@ -39,7 +40,8 @@ pub fn run(py: Python<'_>, control: RawFd, queue: RawFd, tokens: RawFd) -> PyRes
     for fd in [&control, &queue] {
         rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).map_err(system)?;
     }
-    let queue = Queue { socket: queue, tokens: Arc::new(Board::map(tokens).map_err(system)?) };
+    let roster = Roster::map(&tokens).map_err(system)?;
+    let queue = Queue { socket: queue, tokens: Arc::new(Board::map(tokens).map_err(system)?), roster };
     let control = Control::new(control);
     let hello = hello(py)?;
     control.insist(&hello).map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
