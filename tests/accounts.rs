@@ -10,7 +10,7 @@ mpm_test!(a_dead_worker_and_its_requests_name_each_other, |site| {
     let site = site.script("a.wsgi", crash).app("/", "a.wsgi").daemon("processes=1 threads=2").modules("unique_id");
     let site =
         site.expect_log("DROVER0232*was killed by signal 6*(it ran POST /crash/here ").expect_log("DROVER0053").expect_log("DROVER0059");
-    let site = site.expect_log("DROVER0232*was killed by signal 6*(it ran GET /crash%1b ");
+    let site = site.expect_log("Fatal Python error: Aborted").expect_log("DROVER0232*was killed by signal 6*(it ran GET /crash%1b ");
     let httpd = site.allow_output().start();
     let pid = |httpd: &crate::harness::Httpd| httpd.get("/").header("X-Pid").expect("pid").to_owned();
     let first = pid(&httpd);

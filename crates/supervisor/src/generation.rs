@@ -425,7 +425,7 @@ impl Pool {
         if matches!(w.state, State::Serving { .. }) {
             self.hurry(now);
             if code == Code::Crashed && !self.any_serving() {
-                self.trouble.met(&format!("worker {how}"));
+                self.trouble.met("a crash left no worker");
             }
         }
         self.fill(now, out);

@@ -299,9 +299,12 @@ mod tests {
 
     #[test]
     fn prefix_fills_its_bytes() {
-        let p = Prefix { body_len: 0x0102_0304, ..Prefix::default() };
-        let e = p.encode();
+        let p = Prefix { body_len: 7, seat: 0x0102_0304, ..Prefix::default() };
+        let mut e = p.encode();
         assert_eq!(u32::from_ne_bytes(e[PREFIX - 4..].try_into().unwrap()), 0x0102_0304);
+        set_seat(&mut e, 4);
+        assert_eq!(Prefix::decode(&e), Ok(Prefix { seat: 5, ..p }));
+        set_seat(&mut [], 4);
     }
 
     #[test]
