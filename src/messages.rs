@@ -55,6 +55,9 @@ codes! {
     /// At `apachectl -t` and at start: an application has more processes than it needs, because its application group is `%{RESOURCE}`, the default.
     /// Write `application-group=%{GLOBAL}` for the only application of a group. The line has file and line.
     Doubled = 36;
+    /// At start: the configuration names more application groups in a group than its max-application-groups= allows. They take turns, and each turn starts
+    /// processes. Raise the option, leave it out, or let applications share an application group.
+    CrowdedGroup = 34;
     /// Options ExecCGI is off where the script lies. Map it with WSGIScriptAlias, or allow ExecCGI.
     NoExecCgi = 20;
     /// The script is not there, or httpd's user cannot look at it.
@@ -75,7 +78,8 @@ codes! {
     GroupElsewhere = 28;
     /// The group is not among those of WSGIRestrictProcess.
     GroupRestricted = 29;
-    /// The group has as many application groups as max-application-groups allows.
+    /// All application groups that the group may have are in use (max-application-groups, or as many as the configuration names), so one more cannot be
+    /// started. Logged once a second by each child process.
     TooManyApplications = 30;
     /// The request's headers and variables are larger than can be passed on.
     RequestTooLarge = 31;

@@ -7,6 +7,7 @@
 #[macro_use]
 mod harness;
 
+mod accounts;
 mod application_threads;
 mod clients;
 mod config;
@@ -33,10 +34,12 @@ mod lifecycle;
 mod limits;
 mod logging;
 mod monitoring;
+mod names;
 mod overload;
 mod permissions;
 mod preload;
 mod real_apps;
+mod releases;
 mod request_body;
 mod reserved_keys;
 mod response;

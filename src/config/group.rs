@@ -98,8 +98,12 @@ pub struct GroupOptions {
     /// The processes may be traced by others of their user, and may leave core dumps.
     pub dumpable: bool,
     /// How many application groups may have processes of their own in this group.
-    pub max_application_groups: u32,
+    /// `None`: [`MAX_APPLICATION_GROUPS`], or as many as the configuration names.
+    pub max_application_groups: Option<u32>,
 }
+
+/// Application groups of a group, unless its option or the configuration's own names say otherwise.
+pub const MAX_APPLICATION_GROUPS: u32 = 32;
 
 impl Default for GroupOptions {
     fn default() -> Self {
@@ -150,7 +154,7 @@ impl Default for GroupOptions {
             memory_soft: None,
             virtual_memory_limit: None,
             dumpable: false,
-            max_application_groups: 32,
+            max_application_groups: None,
         }
     }
 }
@@ -264,6 +268,6 @@ mod tests {
         assert_eq!(options.deadlock_timeout, Some(Duration::from_secs(300)));
         assert_eq!(options.graceful_timeout, Duration::from_secs(15));
         assert_eq!((options.listen_backlog, options.response_buffer_size), (100, 8388608));
-        assert_eq!(options.max_application_groups, 32);
+        assert_eq!(options.max_application_groups, None);
     }
 }

@@ -36,7 +36,7 @@ pub use alias::{AliasPattern, ImportScript, ScriptAlias, match_prefix, prefix_fi
 pub use directive::{Contexts, Directive, Theme};
 pub use error::{ConfigError, Problem};
 pub use expr::{Expr, GroupChoice, RequestNames};
-pub use group::{DaemonGroup, GroupOptions, GroupSpec, IMPLICIT_GROUP, UserSpec, check_unique};
+pub use group::{DaemonGroup, GroupOptions, GroupSpec, IMPLICIT_GROUP, MAX_APPLICATION_GROUPS, UserSpec, check_unique};
 pub use options::{DAEMON_OPTIONS, DaemonOption};
 pub use proxy::{Network, PROXY_HEADERS, ProxyCategory, ProxyHeader, ProxyMeaning};
 pub use resolve::Settings;

@@ -228,9 +228,9 @@ pub static DAEMON_OPTIONS: &[DaemonOption] = &[
     },
     DaemonOption {
         name: "max-application-groups",
-        take: Take::Number { min: 1, max: 1024, put: |o, v| o.max_application_groups = v },
-        default: "32",
-        doc: "How many application groups may have processes of their own in this group. The bound matters where the application group depends on what a client sends, as with `%{HOST}`.",
+        take: Take::Number { min: 1, max: 1024, put: |o, v| o.max_application_groups = Some(v) },
+        default: "32, or as many as the configuration names",
+        doc: "How many application groups may have processes of their own in this group at the same time. The bound matters where the application group depends on what a client sends, as with `%{HOST}`. When all are in use and one more is wanted, the one that was not used for the longest time, at least a second, is given up: its processes end, and its next request starts them again. If none is idle, the request gets 503.",
         difference: "Not in mod_wsgi, where application groups are sub-interpreters of one process and have no bound.",
         test: "daemon_options_for_size",
         ..ROW

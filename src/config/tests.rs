@@ -349,7 +349,7 @@ fn daemon_options_for_size() {
     let o =
         options("processes=4 threads=0 max-application-groups=1024 stack-size=524288 maximum-requests=1000 listen-backlog=0 queue-depth=7")
             .unwrap();
-    assert_eq!((o.processes, o.processes_given, o.threads, o.max_application_groups), (4, true, 0, 1024));
+    assert_eq!((o.processes, o.processes_given, o.threads, o.max_application_groups), (4, true, 0, Some(1024)));
     assert_eq!((o.stack_size, o.maximum_requests, o.listen_backlog, o.queue_depth), (Some(524_288), Some(1000), 0, Some(7)));
     assert_eq!(options("").unwrap().queue_depth, None);
     assert!(options("processes=1").unwrap().processes_given && !options("").unwrap().processes_given);

@@ -5,10 +5,12 @@
 //! `handler`.
 //!
 //! * [`queues`]: which queues this process knows, and how one is opened.
+//! * [`seats`]: which worker runs which request, for the log.
 //! * [`way_back`]: one request on its way: sent, answered, ended.
 //! * [`error`]: what can go wrong between httpd and a worker.
 pub mod error;
 pub mod queues;
+pub mod seats;
 pub mod way_back;
 
 pub use error::DispatchError;

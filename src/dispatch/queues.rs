@@ -3,9 +3,12 @@
 //! Responsible for: asking droverd once per (group, application group), keeping socket pairs that may be used again. Must
 //! never: keep more pairs than `MAX_IDLE`, or wait past the caller's deadline. Called by: `handler`.
 use super::error::DispatchError;
+use super::seats::Seats;
 use super::way_back::{Pair, Wake};
+use drover_sys::clock::monotonic_ns;
+use drover_sys::roster::Roster;
 use drover_sys::token::Board;
-use drover_sys::wait::{PollFd, PollFlags, poll_until};
+use drover_sys::wait::{PollFd, PollFlags, ended_now, poll_until};
 use drover_sys::{Errno, channel};
 use drover_wire::control::{self, OpenQueue, OpenReply, Script};
 use parking_lot::{Mutex, RwLock};
@@ -29,6 +32,8 @@ pub struct Queue {
     pub(super) fd: OwnedFd,
     /// For tokens that go with its requests; without it none do.
     tokens: Option<Arc<Board>>,
+    place: u32,
+    pub(super) seats: Option<Arc<Seats>>,
     idle: Mutex<Vec<Pair>>,
     /// How many pairs all queues of this process keep.
     kept: Arc<AtomicUsize>,
@@ -43,6 +48,12 @@ impl Queue {
     #[must_use]
     pub const fn tokens(&self) -> Option<&Arc<Board>> {
         self.tokens.as_ref()
+    }
+
+    /// A number that no other application group of the group has now.
+    #[must_use]
+    pub const fn place(&self) -> u32 {
+        self.place
     }
 
     pub(super) fn take_pair(&self) -> Result<Pair, DispatchError> {
@@ -67,7 +78,19 @@ impl Drop for Queue {
 }
 
 /// What an opened queue is made of.
-type Opened = (OwnedFd, Option<Arc<Board>>);
+type Opened = (OwnedFd, Option<OwnedFd>, u32);
+
+/// A group that is full is not asked about again for so long, nanoseconds.
+const REFUSED_NS: u64 = 1_000_000_000;
+
+/// A group that has as many application groups as it may have.
+#[derive(Debug)]
+struct Full {
+    until: u64,
+    limit: u32,
+    /// Requests that were refused without a line in the log.
+    quiet: u32,
+}
 
 /// Deaths of droverd that one question outlives.
 const TRIES: usize = 10;
@@ -77,6 +100,8 @@ const TRIES: usize = 10;
 pub struct Queues {
     broker: OwnedFd,
     known: RwLock<HashMap<Key, Arc<Queue>>>,
+    /// By daemon process group.
+    full: Mutex<HashMap<Vec<u8>, Full>>,
     number: AtomicU32,
     kept: Arc<AtomicUsize>,
 }
@@ -85,7 +110,7 @@ impl Queues {
     /// Opens queues through `broker`, the socket to droverd that all children share.
     #[must_use]
     pub fn new(broker: OwnedFd) -> Self {
-        Self { broker, known: RwLock::default(), number: AtomicU32::new(1), kept: Arc::default() }
+        Self { broker, known: RwLock::default(), full: Mutex::default(), number: AtomicU32::new(1), kept: Arc::default() }
     }
 
     /// The next request's number.
@@ -98,9 +123,41 @@ impl Queues {
         if let Some(queue) = self.known.read().get(key) {
             return Ok(Arc::clone(queue));
         }
-        let (fd, tokens) = self.ask(key, script, wake, until)?;
-        let queue = Arc::new(Queue { fd, tokens, idle: Mutex::default(), kept: Arc::clone(&self.kept) });
-        Ok(Arc::clone(self.known.write().entry(key.clone()).or_insert(queue)))
+        self.check_full(&key.group)?;
+        let opened = self.ask(key, script, wake, until);
+        if let Err(DispatchError::TooManyApplications { limit, .. }) = opened {
+            return Err(self.note_full(&key.group, limit));
+        }
+        let (fd, memory, place) = opened?;
+        let tokens = memory.as_ref().and_then(|file| Board::map(file).ok()).map(Arc::new);
+        let seats = memory.as_ref().and_then(|file| Roster::map(file).ok()).map(|roster| Arc::new(Seats::new(roster)));
+        let queue = Arc::new(Queue { fd, tokens, place, seats, idle: Mutex::default(), kept: Arc::clone(&self.kept) });
+        let mut known = self.known.write();
+        // Application groups come and go: those that droverd has given up go here as well.
+        known.retain(|_, queue| !ended_now(&queue.fd));
+        Ok(Arc::clone(known.entry(key.clone()).or_insert(queue)))
+    }
+
+    /// Whether the group was full a moment ago: then droverd is not asked.
+    fn check_full(&self, group: &[u8]) -> Result<(), DispatchError> {
+        let mut full = self.full.lock();
+        let Some(f) = full.get_mut(group).filter(|f| monotonic_ns() < f.until) else { return Ok(()) };
+        f.quiet = f.quiet.saturating_add(1);
+        Err(DispatchError::TooManyApplications { limit: f.limit, quiet: None })
+    }
+
+    /// Remembers that a group is full. Only groups of the configuration get here.
+    fn note_full(&self, group: &[u8], limit: u32) -> DispatchError {
+        let mut full = self.full.lock();
+        let now = monotonic_ns();
+        let f = full.entry(group.to_vec()).or_insert(Full { until: 0, limit, quiet: 0 });
+        // Another thread may have asked at the same time.
+        let quiet = (now >= f.until).then(|| std::mem::take(&mut f.quiet));
+        if quiet.is_none() {
+            f.quiet = f.quiet.saturating_add(1);
+        }
+        (f.until, f.limit) = (now.saturating_add(REFUSED_NS), limit);
+        DispatchError::TooManyApplications { limit, quiet }
     }
 
     /// Forgets a queue whose other end has gone (the group was removed and came back).
@@ -144,13 +201,13 @@ impl Queues {
         let n = channel::receive(&near, &mut buffer, &mut fds, false).map_err(|e| DispatchError::System("no answer from droverd", e))?;
         let Some(reply) = buffer.get(..n).filter(|b| !b.is_empty()) else { return Ok(None) };
         match control::decode(reply).map_err(DispatchError::Wire)? {
-            OpenReply::Opened => {
+            OpenReply::Opened { place } => {
                 let mut fds = fds.into_iter();
                 let queue = fds.next().ok_or_else(|| DispatchError::Refused("no descriptor came with the answer".into()))?;
-                Ok(Some((queue, fds.next().and_then(|file| Board::map(file).ok()).map(Arc::new))))
+                Ok(Some((queue, fds.next(), place)))
             }
             OpenReply::UnknownGroup => Err(DispatchError::UnknownGroup),
-            OpenReply::TooManyApplications { limit } => Err(DispatchError::TooManyApplications(limit)),
+            OpenReply::TooManyApplications { limit } => Err(DispatchError::TooManyApplications { limit, quiet: None }),
             OpenReply::Refused(why) => Err(DispatchError::Refused(why)),
         }
     }
@@ -169,7 +226,6 @@ fn wait_for(fd: &OwnedFd, what: PollFlags, wake: &Wake, until: u64) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drover_sys::clock::monotonic_ns;
 
     fn script() -> Script {
         Script { path: b"/srv/a.wsgi".to_vec(), callable: b"application".to_vec() }
@@ -195,7 +251,7 @@ mod tests {
         let (ours, theirs) = channel::packet_pair().unwrap();
         let (queue, _worker) = channel::packet_pair().unwrap();
         let (queues, wake) = (Queues::new(ours), Wake::new().unwrap());
-        let asked = answer(theirs, OpenReply::Opened, Some(queue));
+        let asked = answer(theirs, OpenReply::Opened { place: 0 }, Some(queue));
         let first = queues.open(&key(), script(), &wake, monotonic_ns() + 10_000_000_000).unwrap();
         assert_eq!(asked.join().unwrap().group, b"shop");
         assert!(Arc::ptr_eq(&first, &queues.open(&key(), script(), &wake, 0).unwrap()), "known now: not asked again");
@@ -211,7 +267,7 @@ mod tests {
             let mut fds = Vec::new();
             channel::receive(&theirs, &mut [0; 4096], &mut fds, true).unwrap();
             fds.clear(); // it dies
-            answer(theirs, OpenReply::Opened, Some(queue)).join().unwrap()
+            answer(theirs, OpenReply::Opened { place: 0 }, Some(queue)).join().unwrap()
         });
         let queues = Queues::new(ours);
         queues.open(&key(), script(), &Wake::new().unwrap(), monotonic_ns() + 10_000_000_000).unwrap();
@@ -222,7 +278,7 @@ mod tests {
     fn refusals_and_silence_are_told_apart() {
         for (reply, error) in [
             (OpenReply::UnknownGroup, DispatchError::UnknownGroup),
-            (OpenReply::TooManyApplications { limit: 3 }, DispatchError::TooManyApplications(3)),
+            (OpenReply::TooManyApplications { limit: 3 }, DispatchError::TooManyApplications { limit: 3, quiet: Some(0) }),
             (OpenReply::Refused("no".into()), DispatchError::Refused("no".into())),
         ] {
             let (ours, theirs) = channel::packet_pair().unwrap();

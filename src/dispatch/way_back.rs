@@ -4,12 +4,13 @@
 //! and for using a pair again only after END came with that very end. Must never: trust a frame. Called by: `handler`.
 use super::error::DispatchError;
 use super::queues::Queue;
+use super::seats::Seat;
 use drover_sys::clock::monotonic_ns;
 use drover_sys::wait::{EventfdFlags, PollFd, PollFlags, eventfd, poll_until};
 use drover_sys::{Errno, channel, memfile};
 use drover_wire::WireError;
 use drover_wire::frame::{BodyFailure, Deframer, Event, HEADER, Header, Kind};
-use drover_wire::request::{PREFIX, is_external};
+use drover_wire::request::{PREFIX, is_external, set_seat};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -102,6 +103,8 @@ pub struct Outgoing<'m> {
     pub number: u32,
     /// The worker may ask for sessions.
     pub sessions: bool,
+    /// What it is about, for the log.
+    pub about: &'m [u8],
 }
 
 /// One request between being sent and its end.
@@ -111,6 +114,7 @@ pub struct Exchange<'q> {
     near: OwnedFd,
     cookie: u64,
     number: u32,
+    seat: Option<Seat>,
     returned: Option<OwnedFd>,
     deframer: Deframer,
     buffer: Vec<u8>,
@@ -132,18 +136,23 @@ impl<'q> Exchange<'q> {
         until: u64,
         must_wait: &mut dyn FnMut(),
     ) -> Result<Self, DispatchError> {
-        let Outgoing { bytes: message, number, sessions } = message;
+        let Outgoing { bytes: message, number, sessions, about } = message;
         let Pair { near, far, cookie } = queue.take_pair()?;
+        let (head, rest) = message.split_first_chunk::<PREFIX>().ok_or(DispatchError::TooLarge(WireError::Short("prefix")))?;
         let (inline, file) = if is_external(message) {
-            let (prefix, rest) = message.split_at_checked(PREFIX).ok_or(DispatchError::TooLarge(WireError::Short("prefix")))?;
-            (prefix, Some(memfile::create(rest).map_err(|e| DispatchError::System("cannot make a memory file", e))?))
+            (&[][..], Some(memfile::create(rest).map_err(|e| DispatchError::System("cannot make a memory file", e))?))
         } else {
-            (message, None)
+            (rest, None)
         };
+        let seat = queue.seats.as_ref().and_then(|seats| seats.sit(number, about));
+        let mut head = *head;
+        if let Some(seat) = &seat {
+            set_seat(&mut head, seat.place());
+        }
         let both = [far.as_fd(), file.as_ref().map_or(far.as_fd(), AsFd::as_fd)];
         let fds = both.get(..if file.is_some() { 2 } else { 1 }).unwrap_or_default();
         loop {
-            let pause = match channel::send(&queue.fd, &[inline], fds, false) {
+            let pause = match channel::send(&queue.fd, &[&head, inline], fds, false) {
                 Ok(_) => break,
                 Err(Errno::AGAIN) => None,
                 Err(Errno::TOOMANYREFS) => Some(IN_FLIGHT_PAUSE_NS),
@@ -162,6 +171,7 @@ impl<'q> Exchange<'q> {
             near,
             cookie,
             number,
+            seat,
             returned: None,
             deframer: if sessions { Deframer::new(number) } else { Deframer::without_sessions(number) },
             buffer,
@@ -235,7 +245,7 @@ impl<'q> Exchange<'q> {
         let room = self.buffer.get_mut(self.end..).unwrap_or_default();
         // Without room for the descriptor that comes with END the answer is whole all the same: only the pair is not used again.
         match channel::receive_piece(&self.near, room, &mut fds) {
-            Ok(0) => Err(DispatchError::WorkerDied),
+            Ok(0) => Err(self.worker_died()),
             Ok(n) => {
                 self.end += n;
                 if let Some(fd) = fds.pop() {
@@ -245,9 +255,13 @@ impl<'q> Exchange<'q> {
                 Ok(true)
             }
             Err(Errno::AGAIN) => Ok(false),
-            Err(Errno::CONNRESET) => Err(DispatchError::WorkerDied),
+            Err(Errno::CONNRESET) => Err(self.worker_died()),
             Err(e) => Err(DispatchError::System("cannot read a worker's answer", e)),
         }
+    }
+
+    fn worker_died(&self) -> DispatchError {
+        DispatchError::WorkerDied(self.seat.as_ref().and_then(Seat::worker))
     }
 
     /// The frames that are whole in the buffer, and the socket they came by: whether the worker is still there can be asked meanwhile.
@@ -322,7 +336,10 @@ impl<'q> Exchange<'q> {
 
     /// Ends the exchange. `clean`: END was read; then the pair is kept for another request if the worker gave its end back.
     /// Returns the buffer for the next exchange.
-    pub fn finish(self, clean: bool) -> Vec<u8> {
+    pub fn finish(mut self, clean: bool) -> Vec<u8> {
+        if let Some(seat) = self.seat.take_if(|_| clean) {
+            seat.leave();
+        }
         let is_reusable = clean && self.start == self.end && self.is_flushed();
         match self.returned {
             Some(far) if is_reusable && channel::cookie(&far) == Ok(self.cookie) => {

@@ -52,8 +52,16 @@ impl Drop for Ticket<'_> {
 }
 
 impl<'c> Gate<'c> {
-    /// Counts a request; waits for room in the queue (listen-backlog) until `until`, CLOCK_MONOTONIC nanoseconds.
-    pub fn enter(&self, key: &Key, group: &Group, most_of_a_group: Option<u64>, wake: &Wake, until: u64) -> Result<Ticket<'c>, Failed> {
+    /// Counts a request, by the place of its application group: clients may make up names without end. Waits for room in the queue (listen-backlog) until `until`, CLOCK_MONOTONIC nanoseconds.
+    pub fn enter(
+        &self,
+        key: &Key,
+        place: u32,
+        group: &Group,
+        most_of_a_group: Option<u64>,
+        wake: &Wake,
+        until: u64,
+    ) -> Result<Ticket<'c>, Failed> {
         let none = Ticket { counted: None, group: None, queue: None };
         let (Some(tally), Some(column)) = (self.tally, self.column) else { return Ok(none) };
         let mut ticket = Ticket { counted: Some((tally, column)), ..none };
@@ -64,7 +72,7 @@ impl<'c> Gate<'c> {
                 return Err(refused(tally, row, &what));
             }
         }
-        let Some(row) = tally.find(&(&key.group, &key.application_group)) else { return Ok(ticket) };
+        let Some(row) = tally.find(&(&key.group, place)) else { return Ok(ticket) };
         let capacity = group.capacity;
         if let Some(depth) = group.queue_depth {
             ticket.queue = Some(row);

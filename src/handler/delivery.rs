@@ -66,7 +66,7 @@ impl Delivery<'_, '_, '_> {
             *answer = exchange.finish(result.is_ok());
             match result {
                 Err(broken) if !retried && self.may_run_again(&broken, r) => {
-                    self.log_retry(r, broken.held);
+                    self.log_retry(r, &broken);
                     retried = true;
                 }
                 result => {
@@ -79,7 +79,7 @@ impl Delivery<'_, '_, '_> {
 
     /// Whether a request that its worker has not answered may run once more.
     fn may_run_again(&self, broken: &Broken, r: &Request<'_>) -> bool {
-        let silent = matches!(broken, Broken { failed: Failed::Dispatch(DispatchError::WorkerDied), sent: false, answered: false, .. });
+        let silent = matches!(broken, Broken { failed: Failed::Dispatch(DispatchError::WorkerDied(_)), sent: false, answered: false, .. });
         silent && (self.is_harmless(r) || (broken.held && self.received.is_whole()))
     }
 
@@ -88,13 +88,16 @@ impl Delivery<'_, '_, '_> {
         self.task.settings.retry && self.received.is_empty() && r.method().is_some_and(is_safe)
     }
 
-    fn log_retry(&self, r: &Request<'_>, held: bool) {
-        let text = if held {
-            "droverd died while it held the request for the new code; it is put on the queue again"
-        } else {
-            "the process that had taken the request died before it answered; the request runs once more, in another process"
+    fn log_retry(&self, r: &Request<'_>, broken: &Broken) {
+        let text = match broken.failed {
+            _ if broken.held => "droverd died while it held the request for the new code; the request is queued again".to_owned(),
+            Failed::Dispatch(DispatchError::WorkerDied(Some(pid))) => {
+                format!("worker {pid} died before it answered the request, which runs once more in another worker")
+            }
+            _ => "the worker that had taken the request died before it answered; the request runs once more in another worker".to_owned(),
         };
-        r.log(Level::Warn, Code::Retried, &format!("{text} (group '{}')", self.task.selection.key.group.escape_ascii()));
+        let (about, group) = (self.message.about.escape_ascii(), self.task.selection.key.group.escape_ascii());
+        r.log(Level::Warn, Code::Retried, &format!("{text}: {about} (group '{group}')"));
     }
 
     /// Its session was saved under a new name: the client must learn it although the application failed afterwards.

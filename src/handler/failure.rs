@@ -42,6 +42,14 @@ pub struct Verdict {
     pub retry_after: Option<u16>,
 }
 
+impl Failed {
+    /// Whether it is logged: what comes in crowds is logged once a second.
+    #[must_use]
+    pub const fn is_logged(&self) -> bool {
+        !matches!(self, Self::Overloaded(None) | Self::Dispatch(DispatchError::TooManyApplications { quiet: None, .. }))
+    }
+}
+
 /// The one function that decides.
 #[must_use]
 pub const fn verdict(failed: &Failed) -> Verdict {
@@ -50,9 +58,9 @@ pub const fn verdict(failed: &Failed) -> Verdict {
             DispatchError::SupervisorSilent => (503, Level::Error, Code::SupervisorSilent, Some(5)),
             DispatchError::Refused(_) => (503, Level::Error, Code::OpenRefused, Some(5)),
             DispatchError::UnknownGroup => (500, Level::Error, Code::UnknownGroup, None),
-            DispatchError::TooManyApplications(_) => (503, Level::Error, Code::TooManyApplications, Some(30)),
+            DispatchError::TooManyApplications { .. } => (503, Level::Error, Code::TooManyApplications, Some(5)),
             DispatchError::QueueTimeout => (503, Level::Error, Code::QueueTimeout, Some(5)),
-            DispatchError::WorkerDied => (502, Level::Error, Code::WorkerDied, None),
+            DispatchError::WorkerDied(_) => (502, Level::Error, Code::WorkerDied, None),
             DispatchError::Silent => (504, Level::Error, Code::SocketTimeout, None),
             DispatchError::RequestTimeout => (504, Level::Error, Code::RequestTimeout, None),
             DispatchError::Stopping => (503, Level::Info, Code::Stopping, Some(5)),

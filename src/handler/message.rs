@@ -8,6 +8,7 @@ use super::relay::Limits;
 use super::upload::Received;
 use crate::dispatch::DispatchError;
 use crate::httpd::Request;
+use drover_sys::roster::MAX_TEXT;
 use drover_wire::request::{Builder, Prefix, SESSIONS, UNCOUNTED};
 
 /// The fixed part, as far as it is known before the session is. `started`: CLOCK_MONOTONIC nanoseconds.
@@ -28,6 +29,24 @@ pub fn prefix(r: &Request<'_>, task: Task<'_>, received: &Received<'_>, limits: 
         ..Prefix::default()
     }
 }
+
+/// What the request is about, for the log: its method, its path without the query, and its identifier where mod_unique_id gives one.
+pub fn about(r: &Request<'_>) -> Vec<u8> {
+    let mut about = Vec::with_capacity(MAX_TEXT);
+    let mut add = |text: &[u8], most: usize| about.extend_from_slice(text.get(..most).unwrap_or(text));
+    add(r.method().unwrap_or(b"?"), 16);
+    add(b" ", 1);
+    let path = r.request_uri();
+    add(path.split(|b| *b == b'?').next().unwrap_or_default(), MAX_PATH);
+    if let Some(id) = r.env(c"UNIQUE_ID") {
+        add(b" ", 1);
+        add(id, MAX_TEXT);
+    }
+    about
+}
+
+/// Bytes of a path: with a method and an identifier it fits into a seat.
+const MAX_PATH: usize = 64;
 
 /// Begins the message: script, callable, environment.
 pub fn begin(r: &Request<'_>, task: Task<'_>, message: &mut Builder) -> Result<(), Failed> {

@@ -155,7 +155,7 @@ fn run(r: &mut Request<'_>, task: Task<'_>, buffers: &mut Buffers) -> Result<Ans
     // Before anything is counted: a client that makes up names of application groups must not fill the table.
     let line = Line::open(task, until.min(started.saturating_add(OPEN_NS)))?;
     let most = context.resolved.most_of_a_group(group.capacity, context.gate.slots);
-    let ticket = context.gate.enter(&selection.key, group, most, context.wake, until)?;
+    let ticket = context.gate.enter(&selection.key, line.queue.place(), group, most, context.wake, until)?;
 
     let scope = sessions::scope(r, task);
     let opened = Cell::new(false);
@@ -171,7 +171,8 @@ fn run(r: &mut Request<'_>, task: Task<'_>, buffers: &mut Buffers) -> Result<Ans
 
     let inline = body.get(..received.inline).unwrap_or_default();
     let bytes = message.finish(prefix, ahead, inline).map_err(DispatchError::TooLarge)?;
-    let message = Outgoing { bytes, number: prefix.number, sessions: session.is_some() };
+    let about = message::about(r);
+    let message = Outgoing { bytes, number: prefix.number, sessions: session.is_some(), about: &about };
     let result =
         Delivery { task, line, ticket, message, limits, until, received: &received, session: session.as_mut() }.run(r, answer, body);
     drop(session);
@@ -202,13 +203,15 @@ fn fail(r: &mut Request<'_>, broken: &Broken, group: &[u8]) -> Verdict {
     if broken.sent {
         let gone = v.code == Code::ClientGone;
         let (level, code) = if gone { (v.level, v.code) } else { (Level::Error, Code::Truncated) };
-        r.log(level, code, &format!("the answer was cut short: {}: {} {of}", v.code, broken.failed));
+        let about = if v.code == Code::WorkerDied { format!(": {}", message::about(r).escape_ascii()) } else { String::new() };
+        r.log(level, code, &format!("the answer was cut short: {}: {}{about} {of}", v.code, broken.failed));
         // The client is gone or learns it now; there is nobody else to tell.
         let _ = r.pass(&[], Pass::Cut);
         return Verdict::Done;
     }
-    if broken.failed != Failed::Overloaded(None) {
-        r.log(v.level, v.code, &format!("{} {of}", broken.failed));
+    if broken.failed.is_logged() {
+        let about = if v.code == Code::WorkerDied { format!(": {}", message::about(r).escape_ascii()) } else { String::new() };
+        r.log(v.level, v.code, &format!("{}{about} {of}", broken.failed));
     }
     if broken.failed == Failed::Body(BodyError::Answered) {
         return Verdict::FilterError;

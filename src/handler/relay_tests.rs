@@ -161,7 +161,7 @@ fn queue() -> (Arc<Queue>, OwnedFd, Wake) {
     let answering = std::thread::spawn(move || {
         let mut fds = Vec::new();
         channel::receive(&droverd, &mut [0; 4096], &mut fds, true).unwrap();
-        channel::send(&fds[0], &[&control::encode(&OpenReply::Opened).unwrap()], &[sending.as_fd()], true).unwrap();
+        channel::send(&fds[0], &[&control::encode(&OpenReply::Opened { place: 0 }).unwrap()], &[sending.as_fd()], true).unwrap();
     });
     let wake = Wake::new().unwrap();
     let key = Key { group: b"g".to_vec(), application_group: Vec::new() };
@@ -178,7 +178,7 @@ fn sent<'q>(queue: &'q Queue, wake: &Wake) -> Exchange<'q> {
     let mut builder = Builder::default();
     builder.begin(b"/srv/a.wsgi", b"application").unwrap();
     let bytes = builder.finish(Prefix { number: 7, ..Prefix::default() }, b"", b"").unwrap();
-    let message = Outgoing { bytes, number: 7, sessions: true };
+    let message = Outgoing { bytes, number: 7, sessions: true, about: b"GET /" };
     Exchange::send(queue, message, Vec::new(), wake, u64::MAX, &mut || {}).unwrap()
 }
 
@@ -257,14 +257,14 @@ fn an_answer_is_whole_without_the_descriptor_that_comes_with_its_end() {
 #[test]
 fn a_death_before_the_head_and_after_it() {
     let broken = run(&mut Fake::default(), Upload::None, PLAIN, drop).unwrap_err();
-    assert_eq!((broken.failed, broken.sent), (Failed::Dispatch(DispatchError::WorkerDied), false));
+    assert_eq!((broken.failed, broken.sent), (Failed::Dispatch(DispatchError::WorkerDied(None)), false));
     let mut fake = Fake::default();
     let broken = run(&mut fake, Upload::None, PLAIN, |w| {
         w.head(200, &[]);
         w.send(Kind::Body, 0, b"part");
     })
     .unwrap_err();
-    assert_eq!((broken.failed, broken.sent), (Failed::Dispatch(DispatchError::WorkerDied), true));
+    assert_eq!((broken.failed, broken.sent), (Failed::Dispatch(DispatchError::WorkerDied(None)), true));
     assert!(!fake.passes.contains(&Pass::End), "a cut answer never looks whole");
 }
 

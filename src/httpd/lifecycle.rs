@@ -14,7 +14,7 @@ use crate::resolved::{self, Problem, Resolved, Server, System};
 use crate::session::{Plan, Settings, Stores};
 use drover_sys::shared::Flag;
 use drover_sys::tally::{Column, Tally};
-use drover_wire::control::{Configuration, GroupSpec};
+use drover_wire::control::{Configuration, GroupSpec, Target};
 use std::ffi::{CStr, CString, OsString, c_int, c_void};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
@@ -87,6 +87,8 @@ struct Groups {
     specs: Vec<GroupSpec>,
     unreadable: Vec<Problem>,
     doubled: Vec<Problem>,
+    targets: Vec<Target>,
+    crowded: Vec<String>,
 }
 
 unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<Groups, Problem> {
@@ -95,7 +97,9 @@ unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<Gr
     let views: Vec<Server<'_>> = all.iter().map(|(_, view)| *view).collect();
     let (resolved, specs) = resolved::resolve(&views, &Host)?;
     let unreadable = resolved::unreadable(&views, &specs, resolved.implicit_name(), &Host);
-    Ok(Groups { resolved, specs, unreadable, doubled: resolved::doubled(&views) })
+    let targets = resolved::targets(&views, resolved.implicit_name());
+    let (doubled, crowded) = (resolved::doubled(&views), resolved::crowded(&views));
+    Ok(Groups { resolved, specs, unreadable, doubled, targets, crowded })
 }
 
 /// The configuration has been read, and the MPM has checked its own part: refuse what cannot work. `apachectl -t` ends here.
@@ -127,6 +131,7 @@ unsafe fn check(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Result<
         if commands::first_pass() {
             doubts(pconf, s, &groups).iter().for_each(|text| log::startup(log::Level::Warn, Code::Doubtful, text));
             doubled(pconf, &groups).iter().for_each(|text| log::startup(log::Level::Notice, Code::Doubled, text));
+            groups.crowded.iter().for_each(|text| log::startup(log::Level::Warn, Code::CrowdedGroup, text));
         }
         // What a server that runs cannot have any more does not end it: post_config says so, and goes on.
         if Host.is_running() {
@@ -225,7 +230,8 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             Err(problem) => return refuse(pconf, s, Code::Refused, &problem),
         };
         doubts(pconf, s, &groups).iter().for_each(|text| log::server(s, log::Level::Warn, Code::Doubtful, text));
-        let Groups { resolved, specs: groups, .. } = groups;
+        groups.crowded.iter().for_each(|text| log::server(s, log::Level::Warn, Code::CrowdedGroup, text));
+        let Groups { resolved, specs: groups, targets, .. } = groups;
         if libc::geteuid() != 0 && asks_for_identity(s) {
             let text = "httpd does not run as root: user=, group=, supplementary-groups= and chroot= of WSGIDaemonProcess have no effect, nor a cpu-priority= above httpd's own";
             log::server(s, log::Level::Warn, Code::NotRoot, text);
@@ -250,6 +256,7 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             control_socket: control_socket(pconf, s),
             sessions: said,
             groups,
+            targets,
         };
         if let Err((code, text)) = parent::configure(s, &configuration, logs) {
             log::server(s, log::Level::Crit, code, &text);

@@ -6,9 +6,11 @@
 //! * `system`: what a configuration names, looked up: users, directories, the interpreter.
 //! * `spec`: what droverd is told of each group.
 //! * `doubled`: applications that have more processes than they need.
+//! * `names`: how many application groups the configuration names.
 //! * `doubts`: what can be started with and is not right all the same.
 mod doubled;
 mod doubts;
+mod names;
 mod spec;
 mod system;
 
@@ -16,7 +18,7 @@ use crate::config::{GroupOptions, IMPLICIT_GROUP, MaxWaiting, ServerConfig};
 use crate::messages::Code;
 pub use doubled::doubled;
 pub use doubts::{Added, doubt, missing, unreadable};
-use drover_wire::control::GroupSpec;
+use drover_wire::control::{GroupSpec, Target};
 use spec::{group_of, specify};
 use std::collections::HashMap;
 use std::fmt;
@@ -196,6 +198,29 @@ pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved,
         resolved.groups.insert(name, limits(main, &options, system)?);
     }
     Ok((resolved, specs))
+}
+
+/// The scripts that aliases name: what droverd takes for part of the configuration. `implicit` is the name of the implicit group.
+#[must_use]
+pub fn targets(servers: &[Server<'_>], implicit: &[u8]) -> Vec<Target> {
+    spec::targets(servers, implicit)
+}
+
+/// Groups for which the configuration names more application groups than `max-application-groups=` allows.
+#[must_use]
+pub fn crowded(servers: &[Server<'_>]) -> Vec<String> {
+    let groups = servers.iter().flat_map(|server| &server.config.groups);
+    let limited =
+        groups.filter_map(|group| Some((&group.name, group.options.max_application_groups?, names::certain(&group.name, servers))));
+    let crowded = limited.filter(|(_, most, named)| named > most);
+    let text = |(name, most, named): (&Vec<u8>, u32, u32)| {
+        format!(
+            "WSGIDaemonProcess {}: the configuration names at least {named} application groups, but max-application-groups={most}: they take \
+             turns, and each turn starts processes; raise the option, leave it out, or give applications the same WSGIApplicationGroup",
+            name.escape_ascii()
+        )
+    };
+    crowded.map(text).collect()
 }
 
 fn ns(time: Option<Duration>) -> Option<u64> {

@@ -3,9 +3,9 @@
 //! Responsible for: every option of a group, and every setting of its server for Python, with its default. Must never: look
 //! anything up, which is `system`'s. Called by: `resolved`.
 use super::system::{Problem, System, directories, identity, interpreter, may_start, who};
-use super::{Server, behind_root};
-use crate::config::{AliasPattern, Expr, GroupChoice, GroupOptions, HashSeed, ScriptAlias, ServerConfig};
-use drover_wire::control::{GroupSpec, Preload, Script, WorkerOptions};
+use super::{Server, behind_root, names};
+use crate::config::{AliasPattern, Expr, GroupChoice, GroupOptions, HashSeed, MAX_APPLICATION_GROUPS, ScriptAlias, ServerConfig};
+use drover_wire::control::{GroupSpec, Preload, Script, Target, WorkerOptions};
 use std::time::Duration;
 
 /// See the head of this file. `implicit`: it is the group for scripts that name none.
@@ -46,7 +46,9 @@ pub(super) fn specify(
         cpu_priority: (o.cpu_priority != 0).then_some(o.cpu_priority),
         application_options: scoped.into_iter().map(|a| (a.clone(), options_for(&a))).collect(),
         worker,
-        max_application_groups: o.max_application_groups,
+        max_application_groups: o
+            .max_application_groups
+            .unwrap_or_else(|| MAX_APPLICATION_GROUPS.max(names::possible(name, implicit, servers))),
         startup_timeout_ms: o.startup_timeout.filter(|t| !t.is_zero()).map(ms),
         graceful_timeout_ms: Some(ms(o.graceful_timeout)),
         shutdown_timeout_ms: ms(o.shutdown_timeout),
@@ -155,7 +157,7 @@ fn preloads(name: &[u8], implicit: bool, servers: &[Server<'_>], root: Option<&[
         for alias in &server.config.aliases {
             let group = group_of(alias, server).and_then(Expr::fixed);
             let application = alias.application_group.as_ref().or(server.config.dir.application_group.as_ref()).and_then(Expr::fixed);
-            let file = matches!(alias.pattern, AliasPattern::Prefix(_)) && !alias.target.ends_with(b"/");
+            let file = matches!(alias.pattern, AliasPattern::Prefix(_)) && names_a_file(alias);
             if let (Some(group), Some(application), true) = (group, application, file)
                 && group == name
             {
@@ -163,5 +165,28 @@ fn preloads(name: &[u8], implicit: bool, servers: &[Server<'_>], root: Option<&[
             }
         }
     }
+    all
+}
+
+/// Whether an alias leads to one script, as far as its target can say.
+pub(super) fn names_a_file(alias: &ScriptAlias) -> bool {
+    let varies = matches!(alias.pattern, AliasPattern::Regex(_)) && alias.target.contains(&b'$');
+    !varies && !alias.target.ends_with(b"/")
+}
+
+/// The scripts that aliases name. Which group they run in is known only where the alias itself says so: `<Directory>` and
+/// `<Location>` overrule the server.
+pub(super) fn targets(servers: &[Server<'_>], implicit: &[u8]) -> Vec<Target> {
+    let aliases = servers.iter().flat_map(|server| &server.config.aliases).filter(|alias| names_a_file(alias));
+    let named = |name: &[u8]| if name.is_empty() { implicit.to_vec() } else { name.to_vec() };
+    let mut all: Vec<Target> = aliases
+        .map(|alias| Target {
+            path: alias.target.clone(),
+            group: alias.process_group.as_ref().and_then(Expr::fixed).map(named),
+            application_group: alias.application_group.as_ref().and_then(Expr::fixed).map(<[u8]>::to_vec),
+        })
+        .collect();
+    all.sort_by(|a, b| (&a.path, &a.group, &a.application_group).cmp(&(&b.path, &b.group, &b.application_group)));
+    all.dedup();
     all
 }

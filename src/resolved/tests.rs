@@ -94,6 +94,58 @@ fn a_bare_alias_runs_in_the_implicit_group() {
 }
 
 #[test]
+fn a_group_has_room_for_all_that_the_configuration_names() {
+    let most = |options: &str, lines: &[String]| {
+        let group = format!("WSGIDaemonProcess shop {options}");
+        let lines: Vec<&str> = [group.as_str(), "WSGIProcessGroup shop"].into_iter().chain(lines.iter().map(String::as_str)).collect();
+        let (main, vhost) = (configure(Context::Server, &lines), ServerConfig::default());
+        let servers = main_and(&main, std::slice::from_ref(&vhost));
+        (spec(&resolve(&servers, &SYSTEM).unwrap().1, b"shop").max_application_groups, crowded(&servers).len())
+    };
+    let sites: Vec<String> = (0..36).map(|n| format!("WSGIScriptAlias /s{n} /srv/{n}/a.wsgi")).collect();
+    let shared: Vec<String> = sites.iter().map(|line| format!("{line} application-group=x")).collect();
+    let elsewhere: Vec<String> = sites.iter().map(|line| format!("{line} process-group=%{{GLOBAL}}")).collect();
+    let by_location: Vec<String> = sites.iter().map(|line| format!("{line} process-group=%{{ENV:group}}")).collect();
+    let varying = ["WSGIScriptAliasMatch ^/(.*)$ /srv/$1/a.wsgi", "WSGIScriptAlias /d /srv/d/"].map(str::to_owned);
+    assert_eq!(most("threads=1", &sites), (36, 0), "as many as it names");
+    assert_eq!(most("threads=1", &by_location), (36, 0), "also those of which only a request can tell");
+    assert_eq!(most("threads=1", &sites[..5]), (32, 0));
+    assert_eq!(most("max-application-groups=36", &sites), (36, 0));
+    assert_eq!(most("max-application-groups=35", &sites), (35, 1), "the option is obeyed, and a warning given");
+    for lines in [&shared[..], &elsewhere, &by_location, &varying] {
+        assert_eq!(most("max-application-groups=1", lines), (1, 0));
+    }
+}
+
+#[test]
+fn targets_are_the_scripts_that_aliases_name() {
+    let main = configure(
+        Context::Server,
+        &[
+            "WSGIDaemonProcess shop threads=1",
+            "WSGIProcessGroup shop",
+            "WSGIScriptAlias / /srv/a.wsgi",
+            "WSGIScriptAlias /b /srv/b.wsgi process-group=shop application-group=%{GLOBAL}",
+            "WSGIScriptAlias /c /srv/c.wsgi process-group=%{GLOBAL} application-group=%{RESOURCE}",
+            "WSGIScriptAlias /d /srv/d/",
+            "WSGIScriptAliasMatch ^/e/(.*) /srv/$1.wsgi",
+            "WSGIScriptAliasMatch ^/f /srv/f.wsgi",
+        ],
+    );
+    let found = targets(&main_and(&main, &[]), b"default");
+    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+    let shown: Vec<_> = found.iter().map(|t| (text(&t.path), t.group.as_ref().map(text), t.application_group.as_ref().map(text))).collect();
+    let some = |name: &str| Some(name.to_owned());
+    let expected = [
+        ("/srv/a.wsgi".to_owned(), None, None),
+        ("/srv/b.wsgi".to_owned(), some("shop"), some("")),
+        ("/srv/c.wsgi".to_owned(), some("default"), None),
+        ("/srv/f.wsgi".to_owned(), None, None),
+    ];
+    assert_eq!(shown, expected);
+}
+
+#[test]
 fn a_virtual_hosts_group_is_its_own() {
     let vhost = configure(Context::VirtualHost, &["WSGIDaemonProcess shop user=shop group=staff processes=3 home=/srv"]);
     let main = ServerConfig::default();

@@ -6,7 +6,7 @@ use crate::connection::{explain, question};
 use crate::error::Error;
 use crate::show::{applications, escaped, indented, name, printable, shown, table};
 use crate::{health, print, say, servers};
-use drover_wire::admin::{Command, Reloaded, Reply, Server};
+use drover_wire::admin::{Command, Reloaded, Reply, Server, Service};
 use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -142,14 +142,22 @@ fn reloaded(all: &[Reloaded]) -> Result<String, Error> {
         return Ok("the group has no processes; the next request starts them\n".to_owned());
     }
     let mut bad = String::new();
-    for Reloaded { name: of, failure, serving } in all {
+    for Reloaded { name: of, failure, service } in all {
         let Some(failure) = failure else { continue };
-        let what = if *serving { "processes that are there go on serving" } else { "requests are answered with 503" };
-        let _ = writeln!(bad, "application {}: what is new cannot start, {what}:", shown(of));
+        let what = match service {
+            Service::Old => "the new processes cannot start, the old ones go on serving",
+            Service::New | Service::Partial => "the new processes serve, but cannot load all scripts",
+            Service::OnDemand => "no processes run, the next request starts them",
+            Service::Nobody => "the new processes cannot start and no others serve, requests are answered with 503",
+        };
+        let _ = writeln!(bad, "application {}: {what}:", shown(of));
         indented(&mut bad, "  ", failure);
     }
-    if bad.is_empty() {
-        Ok(format!("new processes serve, {}\n", applications(all.len())))
+    let on_demand = all.iter().filter(|r| r.service == Service::OnDemand).count();
+    if bad.is_empty() && on_demand == all.len() {
+        Ok("the group has no processes; the next request starts them\n".to_owned())
+    } else if bad.is_empty() {
+        Ok(format!("new processes serve, {}\n", applications(all.len() - on_demand)))
     } else {
         Err(Error::Remote(bad.trim_end().to_owned()))
     }
@@ -161,10 +169,18 @@ mod tests {
 
     #[test]
     fn a_reload_that_failed_is_an_error() {
-        let new = |failure: Option<&str>, serving| Reloaded { name: String::new(), failure: failure.map(str::to_owned), serving };
-        assert_eq!(reloaded(&[new(None, true)]).expect("good"), "new processes serve, 1 application group\n");
-        let bad = reloaded(&[new(None, true), new(Some("Traceback\nSyntaxError"), true), new(Some("gone"), false)]);
-        let said = bad.expect_err("bad").to_string();
-        assert!(said.contains("go on serving:\n  Traceback\n  SyntaxError\n") && said.contains("503:\n  gone"), "{said}");
+        let new = |failure: Option<&str>, service| Reloaded { name: String::new(), failure: failure.map(str::to_owned), service };
+        assert_eq!(reloaded(&[new(None, Service::New)]).expect("good"), "new processes serve, 1 application group\n");
+        assert!(reloaded(&[new(None, Service::OnDemand)]).expect("good").contains("no processes; the next request"));
+        let rows = [
+            (Service::Old, "the new processes cannot start, the old ones go on serving"),
+            (Service::Partial, "the new processes serve, but cannot load all scripts"),
+            (Service::Nobody, "no others serve, requests are answered with 503"),
+        ];
+        for (service, what) in rows {
+            let bad = reloaded(&[new(None, Service::New), new(Some("Traceback\nSyntaxError"), service)]);
+            let said = bad.expect_err("bad").to_string();
+            assert!(said.contains(&format!("{what}:\n  Traceback\n  SyntaxError")), "{said}");
+        }
     }
 }

@@ -2,10 +2,9 @@
 //!
 //! Responsible for: an answer to each. Must never: wait for a child. Called by: the event loop.
 use crate::group::{PoolKey, admit};
-use crate::messages::Code;
 use crate::pool::Event;
 use crate::store::Queue;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Supervisor, now};
 use drover_sys::channel::send;
 use drover_wire::control::{OpenQueue, OpenReply, encode};
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,8 +15,12 @@ impl Supervisor {
         let key = PoolKey { group: open.group.clone(), application: open.application_group.clone() };
         let settings = self.groups.get(&key.group).cloned();
         let exists = self.index.get(&key).copied();
-        let others = self.index.keys().filter(|k| k.group == key.group).count();
-        let admitted = admit(&open, settings.as_ref().map(|s| &s.spec), exists.is_some(), others);
+        let others = |s: &Self| s.index.keys().filter(|k| k.group == key.group).count();
+        let spec = settings.as_ref().map(|s| &s.spec);
+        let mut admitted = admit(&open, spec, exists.is_some(), others(self));
+        if matches!(admitted, Err(OpenReply::TooManyApplications { .. })) && self.make_room(&key.group) {
+            admitted = admit(&open, spec, exists.is_some(), others(self));
+        }
         let id = match (admitted, settings, exists) {
             (Err(refusal), ..) => Err(refusal),
             (Ok(()), _, Some(id)) => {
@@ -33,14 +36,15 @@ impl Supervisor {
         let id = match id {
             Ok(id) => id,
             Err(refusal) => {
-                self.main.message(Code::Refused, Some(&open.group), None, &[format!("{refusal:?}")]);
+                self.log_refusal(&open.group, &refusal);
                 reply(reply_to, &refusal, None);
                 return;
             }
         };
         if let Some(unit) = self.units.get_mut(&id) {
             unit.scripts.add(open.script);
-            reply(reply_to, &OpenReply::Opened, unit.queue.as_ref());
+            (unit.used_at, unit.used) = (now(), true);
+            reply(reply_to, &OpenReply::Opened { place: unit.place }, unit.queue.as_ref());
         }
         self.feed(id, Event::Wanted);
     }

@@ -4,7 +4,7 @@
 //! request going on the queue again, or being answered, in time. Must never: hold or remember without bound. Called by: [`crate::pool`].
 #![forbid(unsafe_code)]
 use crate::messages::Code;
-use crate::pool::{Action, Now, Number, Path, Phase, Pool, Reason, State, Token, log};
+use crate::pool::{Action, Now, Number, Path, Phase, Pool, Reason, State, Token, Worker, log};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub const MAX_HELD: usize = 64;
 /// So many files are remembered by name at most, each in so many bytes (PATH_MAX): workers name them.
 pub const MOST_FILES: usize = 256;
 const LONGEST_PATH: usize = 4096;
-/// So long a handed-back request waits for a new generation; then the old one serves it.
+/// So long a handed-back request waits for a new generation; then the old one serves it. One that an old worker hands back once more begins anew.
 pub const HOLD: Duration = Duration::from_secs(10);
 /// So long it is tried to put a request on a full queue again.
 pub const RESEND_FOR: Duration = Duration::from_secs(10);
@@ -25,6 +25,8 @@ pub(crate) struct Held {
     pub path: Path,
     pub mtime_us: u64,
     pub until: Now,
+    /// Workers with the new code serve beside old ones: the queue may give it to one of those then.
+    pub resend_at: Option<Now>,
 }
 
 impl Pool {
@@ -71,11 +73,23 @@ impl Pool {
         }
         let remembered = remember(&mut self.changed, &path, mtime_us);
         if let Some(token) = request {
-            let held = Held { token, path, mtime_us, until: now + HOLD };
+            let resend_at = self.serves_new_code().then(|| now + RESEND_EVERY);
+            let held = Held { token, path, mtime_us, until: now + HOLD, resend_at };
             if self.held.len() >= MAX_HELD || !remembered { self.serve_with_old_code(held, out) } else { self.held.push_back(held) }
         }
-        if !matches!(self.phase, Phase::Rising(_)) && self.next_begin.is_some_and(|(at, _)| at <= now) {
+        if self.may_begin_next() && self.next_begin.is_some_and(|(at, _)| at <= now) {
             self.begin(Reason::Changed, now, out);
+        }
+    }
+
+    /// Whether a generation that is planned may begin when its time has come. One that rises is completed first, unless its own workers say
+    /// that its code is out of date; but one that was started for a change is completed, or a file that changes all the time would keep all
+    /// of them from serving.
+    pub(crate) const fn may_begin_next(&self) -> bool {
+        match (&self.phase, self.next_begin) {
+            (Phase::Rising(r), Some((_, Reason::Changed))) => r.first_up.is_some() && !matches!(r.reason, Reason::Changed),
+            (Phase::Rising(_), _) => false,
+            _ => true,
         }
     }
 
@@ -90,7 +104,7 @@ impl Pool {
         if !known {
             log(out, Code::Changed, None, [String::from_utf8_lossy(&path).into_owned()]);
         }
-        self.held.push_back(Held { token, path, mtime_us, until: now + HOLD });
+        self.held.push_back(Held { token, path, mtime_us, until: now + HOLD, resend_at: None });
         if matches!(self.phase, Phase::Waiting) {
             self.backoff.reset();
             let at = self.last_begin.map_or(now, |last| now.max(last + Duration::from_secs(1)));
@@ -115,6 +129,15 @@ impl Pool {
         }
     }
 
+    /// Workers of a generation that rises serve already, beside those of an older one, and no file is known to have changed since they were
+    /// started.
+    pub(crate) fn serves_new_code(&self) -> bool {
+        let newest = |w: &Worker| w.generation == self.generation && matches!(w.state, State::Serving { .. });
+        matches!(self.phase, Phase::Rising(_))
+            && self.next_begin.is_none_or(|(_, reason)| reason != Reason::Changed)
+            && self.workers.values().any(newest)
+    }
+
     /// Requests that have waited for the new generation too long, and those whose turn it is to be put on the queue again.
     pub(crate) fn time_out_held(&mut self, now: Now, out: &mut Vec<Action>) {
         while self.held.front().is_some_and(|h| h.until <= now) {
@@ -122,6 +145,9 @@ impl Pool {
                 self.serve_with_old_code(h, out);
             }
         }
+        let due = |h: &Held| h.resend_at.is_some_and(|at| at <= now);
+        out.extend(self.held.iter().filter(|h| due(h)).map(|h| Action::Resend(h.token)));
+        self.held.retain(|h| !due(h));
         if self.resend_at.is_some_and(|at| at <= now) {
             self.resend_at = None;
             // Whatever of the last round was not answered by `Full` has been taken.

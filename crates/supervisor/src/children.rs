@@ -8,9 +8,14 @@ use crate::poller::Source;
 use crate::pool::{Event, Number};
 use crate::process::{Ended, Output, Process, start};
 use crate::supervisor::Supervisor;
-use drover_sys::Errno;
+use drover_sys::{Errno, roster};
 use drover_wire::control::WorkerConfig;
 use rustix::process::{WaitOptions, WaitStatus, wait};
+
+/// Requests that are named of those that a process ran when it died.
+const MAX_NAMED: usize = 8;
+/// Pipes of workers that have ended, of each group: two a worker.
+const MAX_LEFT_OUTPUTS: usize = 32;
 
 impl Supervisor {
     /// The gate lets a worker in.
@@ -87,7 +92,8 @@ impl Supervisor {
             has_memory_soft: spec.memory_soft.is_some(),
             home: spec.home.clone(),
             options,
-            scripts: unit.scripts.all(),
+            scripts: unit.scripts.required(),
+            optional: unit.scripts.optional(),
         })
     }
 
@@ -121,7 +127,11 @@ impl Supervisor {
         let worker = process.number;
         self.gate.leave((process.unit, worker));
         let event = match process.ended(status) {
-            Ended::Ran { how, clean, killed } => Event::Exited { worker, how: how + &process.last_words(), clean, killed },
+            Ended::Ran { how, clean, killed } => {
+                let last_words = process.last_words();
+                let running = if clean { String::new() } else { self.running(process.unit, pid) };
+                Event::Exited { worker, how: how + &running + &last_words, clean, killed }
+            }
             Ended::NeverRan(e) => {
                 process.settings.log(Code::SpawnFailed, None, &[e.to_string()]);
                 Event::Unstarted { worker, reason: e.to_string(), killed: false }
@@ -133,10 +143,36 @@ impl Supervisor {
         }
     }
 
+    /// The requests that a process ran when it died, as httpd and it have written them down.
+    fn running(&self, id: u32, pid: u32) -> String {
+        let Some(queue) = self.units.get(&id).and_then(|u| u.queue.as_ref()) else { return String::new() };
+        named(&roster::run_by(&queue.tokens, pid))
+    }
+
     /// What the pipes of a process that has ended still hold.
     pub fn read_last_output(&mut self, pid: u32) {
         for output in self.outputs.iter().filter(|(_, o)| o.pid == pid).map(|(id, _)| *id).collect::<Vec<_>>() {
             self.read_output(output);
+        }
+        let mut group = None;
+        for output in self.outputs.values_mut().filter(|o| o.pid == pid) {
+            output.is_left = true;
+            group = Some(output.settings.spec.name.clone());
+        }
+        if let Some(group) = group {
+            self.close_left_outputs(&group);
+        }
+    }
+
+    /// A program that a worker has started keeps its pipes open as long as it runs: only so many of one group are read on.
+    fn close_left_outputs(&mut self, group: &[u8]) {
+        let left: Vec<u32> = self.outputs.iter().filter(|(_, o)| o.is_left && o.settings.spec.name == group).map(|(id, _)| *id).collect();
+        let closed = left.len().saturating_sub(MAX_LEFT_OUTPUTS);
+        for id in left.iter().take(closed) {
+            if let Some(output) = self.outputs.remove(id) {
+                self.poller.remove(&output.fd);
+                output.settings.log(Code::OutputClosed, Some(output.pid), &[]);
+            }
         }
     }
 
@@ -156,8 +192,64 @@ impl Supervisor {
     }
 }
 
+/// Requests in a few words; nothing if there are none.
+fn named(requests: &[Vec<u8>]) -> String {
+    let shown: Vec<String> = requests.iter().take(MAX_NAMED).map(|about| about.escape_ascii().to_string()).collect();
+    let more = requests.len().saturating_sub(shown.len());
+    match (shown.is_empty(), more) {
+        (true, _) => String::new(),
+        (_, 0) => format!(" (it ran {})", shown.join(", ")),
+        _ => format!(" (it ran {} and {more} more requests)", shown.join(", ")),
+    }
+}
+
 /// maximum-requests of one worker: up to a tenth fewer, spread so that neighbours are far from each other.
 fn own_maximum(most: u64, worker: Number) -> u64 {
     let spread = u64::from(worker.wrapping_mul(0x9e37_79b9) >> 16) * (most / 10) / (1 << 16);
     most - spread
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::ends;
+    use crate::settings::Settings;
+    use drover_wire::control::GroupSpec;
+    use std::path::Path;
+    use std::rc::Rc;
+
+    #[test]
+    fn requests_are_named_in_bounds() {
+        let requests: Vec<Vec<u8>> = (0..10).map(|n| format!("GET /{n}\x1b").into_bytes()).collect();
+        assert_eq!((named(&[]), named(&requests[..2])), (String::new(), " (it ran GET /0\\x1b, GET /1\\x1b)".into()));
+        assert!(named(&requests).ends_with("GET /7\\x1b and 2 more requests)"));
+    }
+
+    #[test]
+    fn programs_that_outlive_their_workers_do_not_fill_droverd() {
+        let sink = Rc::new(crate::log::Sink::standard_error(0));
+        let place = crate::spawn::Place::new(Path::new("/nowhere/droverd"), None).unwrap();
+        let (read, write) = drover_sys::channel::packet_pair().unwrap();
+        let store = crate::store::Store::new(read, write);
+        let mut supervisor = Supervisor::new(place, crate::poller::Poller::new().unwrap(), sink.clone(), store);
+        let settings = |name: &str| {
+            let spec = GroupSpec { name: name.into(), ..GroupSpec::default() };
+            Rc::new(Settings { spec, sink: sink.clone(), targets: Rc::default() })
+        };
+        let (shop, blog) = (settings("shop"), settings("blog"));
+        let mut programs = Vec::new();
+        let mut ended = |supervisor: &mut Supervisor, number: u32, settings: &Rc<Settings>| {
+            let (ours, theirs) = ends().unwrap();
+            let pid = rustix::process::Pid::from_raw(1_000_000 + i32::try_from(number).unwrap()).unwrap();
+            let (_, outputs) = Process::new(0, number, 1, settings, ours, pid, None);
+            supervisor.read_from(outputs).unwrap();
+            programs.push(theirs);
+            supervisor.read_last_output(1_000_000 + number);
+        };
+        ended(&mut supervisor, 0, &blog);
+        (1..100).for_each(|number| ended(&mut supervisor, number, &shop));
+        let left = |group: &[u8]| supervisor.outputs.values().filter(|o| o.settings.spec.name == group).map(|o| o.pid).collect::<Vec<_>>();
+        assert_eq!((left(b"shop").len(), left(b"blog").len()), (MAX_LEFT_OUTPUTS, 2));
+        assert_eq!(left(b"shop").last(), Some(&1_000_099), "the newest are read on");
+    }
 }

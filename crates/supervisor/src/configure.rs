@@ -10,7 +10,7 @@ use crate::store::Stored;
 use crate::supervisor::Supervisor;
 use drover_sys::memfile;
 use drover_wire::VERSION;
-use drover_wire::control::{Configuration, GroupSpec, Script, decode};
+use drover_wire::control::{Configuration, GroupSpec, Script, Target, decode};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -39,15 +39,16 @@ impl Supervisor {
         self.httpd_generation = configuration.generation;
         self.sessions.clone_from(&configuration.sessions);
         self.configure_admin(configuration.control_socket.as_deref());
-        let plan = plan(&configuration, self.index.keys());
-        self.groups = groups(configuration.groups, &logs);
+        let mut plan = plan(&configuration, self.index.keys());
+        self.groups = groups(configuration.groups, &configuration.targets.into(), &logs);
         self.check_open_files();
         self.halted.clear();
+        let unused = self.unused();
+        plan.renew.retain(|key| !unused.contains(key));
+        plan.retire.extend(unused);
 
         let (kept, gone): (Vec<_>, Vec<_>) = taken.into_iter().partition(|s| self.groups.contains_key(&s.key.group));
-        if !plan.retire.is_empty() || !gone.is_empty() {
-            self.clear_store();
-        }
+        let clear = !plan.retire.is_empty() || !gone.is_empty();
         drop(gone);
         for key in &plan.retire {
             self.retire(key);
@@ -55,17 +56,21 @@ impl Supervisor {
         for key in &plan.renew {
             self.renew(key);
         }
-        for id in self.wanted(kept, plan.preload) {
+        let wanted = self.wanted(kept, plan.preload);
+        if clear {
+            self.clear_store();
+        }
+        for id in wanted {
             let on_demand = self.units.get(&id).is_some_and(|u| u.settings.spec.least_processes == 0);
             // A group that starts on demand only has its queue watched.
             self.feed(id, if on_demand { Event::Tick } else { Event::Wanted });
         }
     }
 
-    /// Takes queues out of the store that no group has any more.
+    /// Takes queues out of the store that nobody has any more.
     fn clear_store(&mut self) {
-        let groups = &self.groups;
-        if let Err(e) = self.store.round(|key| groups.contains_key(&key.group)) {
+        let index = &self.index;
+        if let Err(e) = self.store.round(|key| index.contains_key(key)) {
             self.main.message(Code::Store, None, None, &["that is gone".to_owned(), e.to_string()]);
         }
     }
@@ -75,7 +80,7 @@ impl Supervisor {
         let Some(id) = self.index.get(key).copied() else { return };
         let (Some(unit), Some(settings)) = (self.units.get_mut(&id), self.groups.get(&key.group)) else { return };
         unit.settings = settings.clone();
-        unit.scripts.configure(&key.application, &settings.spec.preload);
+        unit.scripts.configure(key, settings);
         let limits = settings.limits();
         self.feed(id, Event::Configure(limits));
     }
@@ -85,7 +90,12 @@ impl Supervisor {
         let mut wanted = Vec::new();
         for stored in kept {
             if let Some(settings) = self.groups.get(&stored.key.group).cloned() {
-                wanted.push(self.adopt(stored, &settings));
+                let Stored { key, script, queue } = stored;
+                let id = self.adopt(key, queue, &settings);
+                if let Some(unit) = self.units.get_mut(&id) {
+                    unit.scripts.add_if_configured(script);
+                }
+                wanted.push(id);
             }
         }
         for key in preload {
@@ -104,12 +114,12 @@ impl Supervisor {
 }
 
 /// Every group's settings by its name. Groups with one log and level share a sink.
-fn groups(specs: Vec<GroupSpec>, logs: &[OwnedFd]) -> BTreeMap<Vec<u8>, Rc<Settings>> {
+fn groups(specs: Vec<GroupSpec>, targets: &Rc<[Target]>, logs: &[OwnedFd]) -> BTreeMap<Vec<u8>, Rc<Settings>> {
     let mut sinks: BTreeMap<(u16, u8), Rc<Sink>> = BTreeMap::new();
     let settings = |spec: GroupSpec| {
         let (log, level) = (spec.log, spec.log_level);
         let sink = sinks.entry((log, level)).or_insert_with(|| sink(logs.get(usize::from(log)), level)).clone();
-        (spec.name.clone(), Rc::new(Settings { spec, sink }))
+        (spec.name.clone(), Rc::new(Settings { spec, sink, targets: targets.clone() }))
     };
     specs.into_iter().map(settings).collect()
 }

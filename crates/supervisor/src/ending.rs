@@ -89,6 +89,10 @@ impl Pool {
             self.terminate(worker, now, out);
         }
         self.drain_where(|_, _| true, now, out);
+        if let Phase::Rising(rising) = &mut self.phase {
+            // Nobody is left of whom it could be learned how the generation fares.
+            rising.failed = false;
+        }
         self.hurry(now);
         self.fill(now, out);
     }

@@ -166,6 +166,8 @@ pub enum Action {
     },
     /// Forget a `Start` that was not answered yet.
     Cancel(Number),
+    /// A worker could not start, and not because somebody killed it: the next ones load only what the configuration names.
+    StartFailed,
     Serve(Number),
     Drain(Number),
     Keep {

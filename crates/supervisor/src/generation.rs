@@ -6,6 +6,7 @@
 use crate::changed::remember;
 use crate::messages::Code;
 use crate::pool::{Action, Broken, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log};
+use drover_wire::admin::Service;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -123,7 +124,7 @@ impl Pool {
             self.failure = Some(texts.join("\n"));
         }
         if news {
-            for f in &failures {
+            for f in failures.iter().filter(|f| self.trouble.is_new(f)) {
                 log(out, Code::ScriptFailed, Some(worker), [String::from_utf8_lossy(&f.path).into_owned(), f.text.clone()]);
             }
         }
@@ -177,7 +178,7 @@ impl Pool {
                 };
                 if !others || (0..self.slots.len()).all(up) {
                     self.take_over(now, out);
-                } else if self.limits.rolling {
+                } else if self.serves_new_code() {
                     self.release(out);
                 }
             }
@@ -187,7 +188,19 @@ impl Pool {
             }
             _ => {}
         }
+        if self.is_complete() {
+            self.tell_recovery(out);
+        }
         self.next_out(now, out);
+    }
+
+    /// What was logged of failures is over.
+    fn tell_recovery(&mut self, out: &mut Vec<Action>) {
+        if self.broken.paths.is_empty()
+            && let Some((count, last)) = self.trouble.over()
+        {
+            log(out, Code::Recovered, None, [format!("{count} failure{}", if count == 1 { "" } else { "s" }), last]);
+        }
     }
 
     /// A new generation takes the old one's place worker by worker.
@@ -217,6 +230,7 @@ impl Pool {
             self.failure = None;
         }
         log(out, Code::GenerationUp, None, [self.generation.to_string()]);
+        self.tell_recovery(out);
         self.plan_after_success(now, out);
         if self.next_begin.is_none_or(|(_, reason)| reason != Reason::Changed) {
             self.changed.clear();
@@ -232,11 +246,9 @@ impl Pool {
         } else if touched.is_none() {
             let pause = self.backoff.pause();
             self.next_begin = Some((now + pause, Reason::Degraded));
-            if self.broken.all {
-                log(out, Code::CannotStart, None, [seconds(pause), self.broken.reason.clone()]);
-            } else {
-                log(out, Code::Degraded, None, [seconds(pause)]);
-            }
+            let reason = self.trouble.met(&self.broken.reason);
+            let code = if self.broken.all { Code::CannotStart } else { Code::Degraded };
+            log(out, code, None, [seconds(pause), reason]);
         }
     }
 
@@ -263,6 +275,18 @@ impl Pool {
         }
     }
 
+    /// Who serves after the start that [`Pool::outcome`] tells of.
+    pub fn service(&self) -> Service {
+        match &self.phase {
+            Phase::Idle => Service::OnDemand,
+            // A worker that could load no script runs, and answers each request with the failure.
+            _ if self.broken.all || !self.any_serving() => Service::Nobody,
+            Phase::Steady if self.broken.paths.is_empty() => Service::New,
+            Phase::Steady => Service::Partial,
+            _ => Service::Old,
+        }
+    }
+
     pub(crate) fn rising_cap(&self) -> Duration {
         let start = self.limits.startup.unwrap_or(RISING_CAP);
         // In a rolling change the next one is started when an old one is gone.
@@ -275,6 +299,9 @@ impl Pool {
     pub(crate) fn start_failed(&mut self, w: &Worker, reason: String, killed: bool, now: Now, out: &mut Vec<Action>) {
         if w.generation != self.generation {
             return;
+        }
+        if !killed {
+            out.push(Action::StartFailed);
         }
         let newest = self.generation;
         let unready = |w: &Worker| w.generation == newest && matches!(w.state, State::Queued | State::Starting { .. });
@@ -291,6 +318,9 @@ impl Pool {
         match &self.phase {
             Phase::Steady if !self.any_serving() && !self.workers.values().any(unready) => self.not_started(reason, killed, now, out),
             Phase::Rising(_) | Phase::Steady => {
+                if !killed {
+                    self.trouble.met(&reason);
+                }
                 let pause = self.refill.pause();
                 if let Some(at) = self.slots.get_mut(w.slot) {
                     *at = now + pause;
@@ -364,7 +394,7 @@ impl Pool {
             self.phase = Phase::Steady;
         }
         let code = if serving.is_empty() || self.broken.all { Code::CannotStart } else { Code::GenerationFailed };
-        log(out, code, None, [seconds(pause), reason.clone()]);
+        log(out, code, None, [seconds(pause), self.trouble.met(&reason)]);
         let texts: Vec<&str> = failures.iter().map(|f| f.text.trim_end()).collect();
         // The last lines of a process's standard error follow in lines of their own; a request's log line has no room for them.
         self.failing = Some(reason.lines().next().unwrap_or_default().to_owned());
@@ -397,6 +427,9 @@ impl Pool {
         }
         if matches!(w.state, State::Serving { .. }) {
             self.hurry(now);
+            if code == Code::Crashed && !self.any_serving() {
+                self.trouble.met("a crash left no worker");
+            }
         }
         self.fill(now, out);
         self.next_out(now, out);

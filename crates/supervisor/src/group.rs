@@ -81,7 +81,15 @@ mod tests {
     #[test]
     fn what_a_configuration_asks_for() {
         let groups = vec![group("shop", &["x", "x"]), group("wiki", &[])];
-        let c = Configuration { version: String::new(), generation: 1, log_level: 4, control_socket: None, sessions: Vec::new(), groups };
+        let c = Configuration {
+            version: String::new(),
+            generation: 1,
+            log_level: 4,
+            control_socket: None,
+            sessions: Vec::new(),
+            groups,
+            targets: Vec::new(),
+        };
         let old = [key("shop", ""), key("gone", "")];
         assert_eq!(
             plan(&c, old.iter()),

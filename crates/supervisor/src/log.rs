@@ -42,7 +42,7 @@ impl Sink {
     /// Writes a message of droverd's own. A text of several lines (a traceback) becomes as many lines.
     pub fn message(&self, code: Code, group: Option<&[u8]>, pid: Option<u32>, words: &[String]) {
         let level = code.level();
-        if level as u8 > self.level {
+        if code.threshold() as u8 > self.level {
             return;
         }
         let mut name = String::new();

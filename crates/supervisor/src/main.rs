@@ -16,6 +16,7 @@ mod control_socket;
 mod mend_queue;
 mod newborn;
 mod open_files;
+mod room;
 mod steer;
 mod template;
 mod worker_talk;
@@ -27,6 +28,8 @@ mod events;
 mod gate;
 mod generation;
 mod group;
+#[cfg(test)]
+mod held_requests;
 mod pool;
 mod replace;
 mod reserve;
@@ -36,6 +39,7 @@ mod scenarios;
 mod scripts;
 #[cfg(test)]
 mod simulation;
+mod trouble;
 
 mod drain_queue;
 mod genuine;

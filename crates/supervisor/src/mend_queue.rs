@@ -8,7 +8,7 @@
 //! Responsible for: no group being out of service for longer than its workers need to start, and no request being lost that waits. Must
 //! never: replace a queue that works. Called by: whoever is about to hand a queue on: `broker.rs`, `children.rs`, and `supervisor.rs` when it
 //! cannot read one.
-use crate::drain_queue::{answer, take_waiting};
+use crate::drain_queue::{Waiting, answer, take_waiting};
 use crate::messages::Code;
 use crate::pool::Event;
 use crate::store::Queue;
@@ -36,6 +36,13 @@ impl Supervisor {
         if !unit.queue.as_ref().is_some_and(|q| ended_now(&q.receive) || is_deaf(&q.receive)) {
             return false;
         }
+        unit.settings.log(Code::QueueEnded, None, &[]);
+        self.replace_queue(id, Vec::new())
+    }
+
+    /// Gives a unit a new queue. `taken` was read from its own already and comes first. False: none could be made.
+    pub fn replace_queue(&mut self, id: u32, taken: Vec<Waiting>) -> bool {
+        let Some(unit) = self.units.get_mut(&id) else { return false };
         let new = match Queue::new() {
             Ok(new) => new,
             Err(e) => {
@@ -43,8 +50,8 @@ impl Supervisor {
                 return false;
             }
         };
-        unit.settings.log(Code::QueueEnded, None, &[]);
-        let script = unit.scripts.all().into_iter().next().unwrap_or(Script { path: vec![], callable: vec![] });
+        put(taken, &new);
+        let script = unit.scripts.required().into_iter().next().unwrap_or(Script { path: vec![], callable: vec![] });
         if let Err(e) = self.store.replace(&unit.key, &script, &new) {
             self.main.message(Code::Store, None, None, &[String::from_utf8_lossy(&unit.key.group).into_owned(), e.to_string()]);
         }
@@ -78,11 +85,15 @@ fn move_waiting(old: &Queue, new: &Queue) {
         if waiting.is_empty() {
             return;
         }
-        for (message, fds) in waiting {
-            let with: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-            if send(&new.send, &[&message], &with, false).is_err() {
-                answer(&message, &fds, Failure::Stopping, "the group's queue was shut down and had to be replaced");
-            }
+        put(waiting, new);
+    }
+}
+
+fn put(waiting: Vec<Waiting>, queue: &Queue) {
+    for (message, fds) in waiting {
+        let with: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        if send(&queue.send, &[&message], &with, false).is_err() {
+            answer(&message, &fds, Failure::Stopping, "the group's queue was shut down and had to be replaced");
         }
     }
 }

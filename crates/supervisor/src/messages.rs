@@ -45,6 +45,11 @@ macro_rules! codes {
                 match self { $(Self::$name => Level::$level),+ }
             }
 
+            /// The level that LogLevel must have for the message to be written: what is over is told to whoever was told of the failure.
+            pub const fn threshold(self) -> Level {
+                if matches!(self, Self::Recovered) { Level::Error } else { self.level() }
+            }
+
             const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text),+ }
             }
@@ -76,6 +81,21 @@ codes! {
     /// A configuration was received.
     Configured = 210, Debug, "configuration {} with {} groups";
 
+    /// A script that no alias and no WSGIImportScript names (requests reached it through a directory or a handler) cannot be loaded by a starting worker.
+    /// The worker serves all the same. The next request for the script imports it again and gets its error.
+    OptionalScript = 211, Warn, "worker {pid} cannot load {}, which no directive names; it serves without: {}";
+    /// The group has as many application groups as it may (max-application-groups), and one more is wanted: the one that was not used for the longest
+    /// time is given up, and its processes end. Its next request starts them again. If this comes often, clients make up names: see `%{RESOURCE}`,
+    /// `%{SERVER}` and `%{HOST}` in WSGIApplicationGroup.
+    GivenUp = 212, Info, "application group '{}' was not used for the longest time and makes room for another one";
+    /// A program that a worker had started still holds the worker's standard output or error, and so do programs of many workers that have ended. droverd reads
+    /// the output of the last 16 such workers of a group; the older ones' pipes are closed, and what writes to them gets SIGPIPE or EPIPE. Start programs that
+    /// outlive a worker with output of their own.
+    OutputClosed = 213, Info, "programs started by worker {pid}, which has ended, still hold its output; it is not read any more";
+    /// A failure that was logged before (0221 to 0228, or a crash that left no worker) is over: the group serves all its scripts again. It is logged
+    /// whatever LogLevel is, as long as errors are: as loudly as the failure.
+    Recovered = 214, Notice, "serving again after {}, the last: {}";
+
     /// The worker's program could not be run. The line names the option of WSGIDaemonProcess and the system's reason.
     SpawnFailed = 220, Error, "{}";
     /// A worker ended before it was ready. Its own messages stand above.
@@ -93,7 +113,7 @@ codes! {
     /// The group's processes cannot start, or can load none of its scripts, and no older ones serve. Requests get 503 at once. The reason stands in the line and above.
     CannotStart = 227, Error, "nothing can be served, requests are answered with 503; next try in {} s: {}";
     /// Some scripts of the group cannot be loaded; the others are served.
-    Degraded = 228, Warn, "serving without the scripts that cannot be loaded; next try in {} s";
+    Degraded = 228, Warn, "serving without the scripts that cannot be loaded; next try in {} s: {}";
 
     /// A worker is ready.
     WorkerUp = 230, Info, "worker {pid} is ready (generation {})";
@@ -147,7 +167,7 @@ codes! {
     QueueEnded = 252, Error, "a process of the group has shut its queue down, or made it throw requests away: it has a new one, and its processes are replaced";
     /// The limit of open files is lower than what droverd needs with all workers of all groups, twice as many while new ones start. Raise it for httpd: LimitNOFILE= in its systemd unit, or `ulimit -Hn` where it is started.
     FewDescriptors = 253, Warn, "the limit of open files is {}, but all groups at full size need up to {}: raise LimitNOFILE= of httpd's systemd unit (or ulimit -Hn)";
-    /// A child of httpd was refused a queue; the line says why.
+    /// Requests were refused a queue; the message says why. Logged once a second for each group.
     Refused = 260, Warn, "queue refused: {}";
 }
 

@@ -14,6 +14,7 @@ use crate::changed::Held;
 pub use crate::events::{Action, Event, Limits, Now, Number, Path, ScriptFailure, Token, Why};
 use crate::messages::Code;
 use crate::scale::Scale;
+use crate::trouble::Trouble;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +146,8 @@ pub struct Pool {
     pub(crate) kept: BTreeMap<Path, u64>,
     /// Scripts that the generation that serves could not load.
     pub(crate) broken: Broken,
+    /// What was logged of failures that are not over.
+    pub(crate) trouble: Trouble,
     /// The requests of the last round of trying again, with the time until which they are tried.
     pub(crate) resending: BTreeMap<Token, Now>,
 }
@@ -178,6 +181,7 @@ impl Pool {
             changed: BTreeMap::new(),
             kept: BTreeMap::new(),
             broken: Broken::default(),
+            trouble: Trouble::default(),
             resending: BTreeMap::new(),
         }
     }
@@ -185,6 +189,17 @@ impl Pool {
     /// No process is left.
     pub fn is_empty(&self) -> bool {
         self.workers.is_empty()
+    }
+
+    /// httpd stops or restarts.
+    pub const fn is_stopped(&self) -> bool {
+        matches!(self.phase, Phase::Stopped { .. })
+    }
+
+    /// No request runs, as far as the workers have said, none is held, and no worker is being started.
+    pub fn is_idle(&self) -> bool {
+        let busy = |w: &Worker| w.running > 0 || matches!(w.state, State::Queued | State::Starting { .. });
+        self.held.is_empty() && self.full.is_empty() && !matches!(self.phase, Phase::Rising(_)) && !self.workers.values().any(busy)
     }
 
     pub const fn is_retired(&self) -> bool {
@@ -258,13 +273,14 @@ impl Pool {
             };
             [a, b, w.lost_kill_at]
         });
-        let (phase, begin) = match &self.phase {
-            Phase::Rising(r) => (r.first_up.map(|_| r.last_up + self.rising_cap()), None),
-            Phase::Retired { until } => (*until, None),
-            _ => (None, self.next_begin.map(|(at, _)| at)),
+        let phase = match &self.phase {
+            Phase::Rising(r) => r.first_up.map(|_| r.last_up + self.rising_cap()),
+            Phase::Retired { until } => *until,
+            _ => None,
         };
+        let begin = self.next_begin.filter(|_| !self.is_retired() && self.may_begin_next()).map(|(at, _)| at);
         let slots = (0..self.slots.len()).filter(|slot| self.may_fill(*slot)).filter_map(|slot| self.slots.get(slot).copied());
-        let held = self.held.front().map(|h| h.until);
+        let held = self.held.iter().filter_map(|h| h.resend_at).chain(self.held.front().map(|h| h.until)).min();
         workers.flatten().chain(phase).chain(begin).chain(slots).chain(held).chain(self.resend_at).chain(self.replacement_deadline()).min()
     }
 
@@ -280,7 +296,7 @@ impl Pool {
             }
             _ => {}
         }
-        if !matches!(self.phase, Phase::Rising(_))
+        if self.may_begin_next()
             && let Some((_, reason)) = self.next_begin.filter(|(at, _)| *at <= now)
         {
             self.begin(reason, now, out);

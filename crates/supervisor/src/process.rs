@@ -79,8 +79,10 @@ pub struct Ends {
 pub struct Output {
     pub fd: OwnedFd,
     pub pid: u32,
+    /// The worker has ended.
+    pub is_left: bool,
+    pub settings: Rc<Settings>,
     lines: Lines,
-    settings: Rc<Settings>,
     /// Of standard error.
     tail: Option<Rc<RefCell<Tail>>>,
 }
@@ -126,7 +128,7 @@ impl Process {
         let settings = settings.clone();
         let number_of = pid.as_raw_nonzero().get().unsigned_abs();
         let tail = Rc::new(RefCell::new(Tail::default()));
-        let piped = |fd, tail| Output { fd, pid: number_of, lines: Lines::default(), settings: settings.clone(), tail };
+        let piped = |fd, tail| Output { fd, pid: number_of, is_left: false, lines: Lines::default(), settings: settings.clone(), tail };
         let outputs = [piped(output, None), piped(error, Some(tail.clone()))];
         let process = Self {
             unit,
@@ -219,7 +221,7 @@ impl Output {
     pub fn read(&mut self) -> bool {
         let mut buffer = [0; 8192];
         let mut left = AT_ONCE;
-        let Self { fd, pid, lines, settings, tail } = self;
+        let Self { fd, pid, lines, settings, tail, .. } = self;
         let log = |line: &[u8]| {
             // A line without anything says nothing in a log.
             if !line.trim_ascii().is_empty() {

@@ -189,7 +189,7 @@ impl Pool {
     }
 
     /// Every wanted worker serves.
-    fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         let newest = self.generation;
         let staying = self.workers.values().filter(|w| w.generation == newest && w.state == State::Serving { leaving: false }).count();
         matches!(self.phase, Phase::Steady) && staying == self.target

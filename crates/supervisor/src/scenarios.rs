@@ -2,6 +2,7 @@
 use crate::changed::{HOLD, MAX_HELD, MOST_FILES};
 use crate::events::{Action, Event, Limits, Now, ScriptFailure, Why};
 use crate::pool::Pool;
+use drover_wire::admin::Service;
 use std::time::Duration;
 
 const fn s(seconds: u64) -> Duration {
@@ -48,7 +49,7 @@ impl Story {
     fn tell(&mut self, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
         self.pool.step(event, self.now, &mut out);
-        out.retain(|a| !matches!(a, Action::Log { .. }));
+        out.retain(|a| !matches!(a, Action::StartFailed | Action::Log { .. }));
         out
     }
 
@@ -118,8 +119,13 @@ fn a_broken_script_is_tried_again_with_one_process_and_at_once_when_touched() {
     assert_eq!(story.broken(4, 7), [Action::Drain(4), keep(0, 7), keep(1, 7)]);
     story.now += Duration::from_millis(1100);
     assert_eq!(story.changed(0, 8, 4), [start(5, 4), start(6, 4)], "touched");
-    assert_eq!(story.up(5), [Action::Serve(5)]);
-    assert_eq!(story.up(6), [Action::Serve(6), Action::Drain(0), Action::Drain(1), Action::Resend(4)]);
+    assert_eq!(story.up(5), [Action::Serve(5), Action::Resend(4)], "the first that has the new code");
+    // An old one has taken it again.
+    assert_eq!(story.changed(0, 8, 5), []);
+    assert_eq!(story.wait(), [Action::Resend(5)]);
+    assert!(story.now < s(300));
+    assert_eq!(story.changed(0, 8, 6), []);
+    assert_eq!(story.up(6), [Action::Serve(6), Action::Drain(0), Action::Drain(1), Action::Resend(6)]);
     assert_eq!(story.pool.refusal(), None);
 }
 
@@ -426,14 +432,14 @@ fn stop_and_retire() {
 fn what_is_said_of_scripts_that_cannot_be_loaded() {
     type Row = (&'static [&'static str], usize, &'static [u16], &'static str);
     const FIRST_AND_AGAIN: [[Row; 2]; 3] = [
-        [(&["/a"], 0, &[225, 230, 231, 227], "failing"), (&["/a"], 0, &[225, 227], "failing")],
+        [(&["/a"], 0, &[225, 230, 231, 227], "failing"), (&["/a"], 0, &[227], "failing")],
         [
             (&["/a", "/b"], 0, &[225, 225, 230, 231, 227], "failing"),
-            (&["/a"], 1, &[225, 230, 231, 228], "serving (some scripts cannot be loaded)"),
+            (&["/a"], 1, &[230, 231, 228], "serving (some scripts cannot be loaded)"),
         ],
         [
             (&["/a"], 1, &[225, 230, 231, 228], "serving (some scripts cannot be loaded)"),
-            (&["/a"], 1, &[225, 226], "serving (some scripts cannot be loaded)"),
+            (&["/a"], 1, &[226], "serving (some scripts cannot be loaded)"),
         ],
     ];
     let failure = |path: &&str| ScriptFailure { path: path.as_bytes().to_vec(), mtime_us: 1, text: "SyntaxError".into() };
@@ -559,4 +565,77 @@ fn a_request_that_waited_for_the_first_worker_calls_no_second() {
         let starts = story.tell(Event::Looked { waiting: false }).len();
         assert_eq!(starts == 1, grows, "{after:?} {waited_ms}");
     }
+}
+
+/// Each row: what serves when a reload's one worker has tried its scripts, which of them it could load, and what an administrator is told.
+#[test]
+fn a_reload_says_who_serves() {
+    let failure = || ScriptFailure { path: b"/a".to_vec(), mtime_us: 1, text: "SyntaxError".into() };
+    let rows = [
+        (false, vec![], 1, Service::New),
+        (false, vec![failure()], 1, Service::Old),
+        (false, vec![failure()], 0, Service::Old),
+        (true, vec![], 1, Service::New),
+        (true, vec![failure()], 1, Service::Partial),
+        (true, vec![failure()], 0, Service::Nobody),
+    ];
+    for (stopped, failures, good, service) in rows {
+        let mut story = Story::new(1);
+        story.tell(Event::Wanted);
+        story.up(0);
+        if stopped {
+            story.tell(Event::Halt);
+            assert_eq!(story.pool.service(), Service::Nobody, "its requests are finished, others are refused");
+        }
+        story.tell(Event::Reload);
+        story.tell(Event::Started(1));
+        story.tell(Event::Loaded { worker: 1, failures: failures.clone(), good });
+        assert_eq!((story.pool.service(), story.pool.outcome().is_some()), (service, true), "{stopped} {failures:?} {good}");
+    }
+    let mut story = Story::new(1);
+    story.tell(Event::Reload);
+    assert_eq!((story.pool.service(), story.pool.outcome()), (Service::OnDemand, Some(Ok(()))), "nobody has asked for it yet");
+}
+
+/// A failure and its end are told alike, and a traceback stands in the log once.
+#[test]
+fn recovery_is_told_and_the_same_traceback_is_not() {
+    let mut story = Story::new(1);
+    story.tell(Event::Wanted);
+    story.up(0);
+    story.tell(Event::Reload);
+    let failed = |mtime_us| vec![ScriptFailure { path: b"/a".to_vec(), mtime_us, text: "Traceback\nSyntaxError".into() }];
+    story.tell(Event::Started(1));
+    assert_eq!(story.codes(Event::Loaded { worker: 1, failures: failed(1), good: 0 }), [225, 226]);
+    let gone = |story: &mut Story, worker| story.tell(Event::Exited { worker, how: String::new(), clean: true, killed: false });
+    gone(&mut story, 1);
+    for worker in 2..5 {
+        story.wait();
+        story.tell(Event::Started(worker));
+        let mut out = Vec::new();
+        story.pool.step(Event::Loaded { worker, failures: failed(1), good: 0 }, story.now, &mut out);
+        let lines: Vec<_> =
+            out.iter().filter_map(|a| if let Action::Log { words, .. } = a { Some(words.join(" ")) } else { None }).collect();
+        assert!(lines.len() == 1 && lines[0].contains(&format!("same failure as before, {worker} attempts: /a: SyntaxError")), "{lines:?}");
+        gone(&mut story, worker);
+    }
+    story.wait();
+    story.tell(Event::Started(5));
+    assert_eq!(story.codes(Event::Loaded { worker: 5, failures: failed(2), good: 0 }), [225, 226], "the file was changed");
+    gone(&mut story, 5);
+    story.wait();
+    story.tell(Event::Started(6));
+    assert_eq!(story.codes(Event::Loaded { worker: 6, failures: vec![], good: 1 }), [230, 231, 214]);
+    story.tell(Event::Reload);
+    story.tell(Event::Started(7));
+    assert_eq!(story.codes(Event::Loaded { worker: 7, failures: vec![], good: 1 }), [230, 231], "once");
+    // A crash that leaves nobody.
+    let crash = |worker| Event::Exited { worker, how: "was killed by signal 11".into(), clean: false, killed: false };
+    gone(&mut story, 6);
+    story.tell(crash(7));
+    story.now += s(2);
+    story.tell(Event::Tick);
+    story.tell(Event::Started(8));
+    assert_eq!(story.codes(Event::Loaded { worker: 8, failures: vec![], good: 1 }), [230, 214]);
+    assert_eq!(crate::messages::Code::Recovered.threshold(), crate::messages::Level::Error, "as loud as the failure");
 }

@@ -6,13 +6,15 @@ use crate::group::limits;
 use crate::log::Sink;
 use crate::messages::Code;
 use crate::pool::Limits;
-use drover_wire::control::{GroupSpec, WorkerOptions};
+use drover_wire::control::{GroupSpec, Target, WorkerOptions};
 use std::rc::Rc;
 
 #[derive(Debug)]
 pub struct Settings {
     pub spec: GroupSpec,
     pub sink: Rc<Sink>,
+    /// Scripts that aliases name, those of all groups.
+    pub targets: Rc<[Target]>,
 }
 
 impl Settings {

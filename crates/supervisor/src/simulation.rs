@@ -217,7 +217,7 @@ impl World {
                 }
                 Action::Answer(t) => assert!(self.outstanding.remove(&t), "answered twice"),
                 Action::Look => looks += 1,
-                Action::Log { .. } => {}
+                Action::StartFailed | Action::Log { .. } => {}
             }
         }
         for t in again {

@@ -27,7 +27,7 @@ impl Supervisor {
         self.index.iter().filter(|(key, _)| key.group == group).map(|(_, id)| *id).collect()
     }
 
-    /// Ends the group's processes after their requests; says for how many applications.
+    /// Ends the group's processes after their requests; says for how many applications there were any.
     pub fn stop_group(&mut self, group: &[u8]) -> Reply {
         let units = self.units_of(group);
         let first = self.halted.insert(group.to_vec());
@@ -37,10 +37,11 @@ impl Supervisor {
         {
             settings.log(Code::Halted, None, &[]);
         }
+        let with_processes = units.iter().filter(|id| self.units.get(id).is_some_and(|u| !u.pool.is_empty())).count();
         for id in &units {
             self.feed(*id, Event::Halt);
         }
-        Reply::Done(u32::try_from(units.len()).unwrap_or(u32::MAX))
+        Reply::Done(u32::try_from(with_processes).unwrap_or(u32::MAX))
     }
 
     /// Starts new processes; the client is answered when it is known whether they serve.
@@ -82,6 +83,6 @@ impl Supervisor {
         let unit = self.units.get(&id)?;
         let failure = unit.pool.outcome()?.err().map(|why| cut(&why));
         let name = String::from_utf8_lossy(&unit.key.application).into_owned();
-        Some(Reloaded { name, failure, serving: unit.pool.any_serving() })
+        Some(Reloaded { name, failure, service: unit.pool.service() })
     }
 }

@@ -12,12 +12,14 @@ use crate::newborn::Newborn;
 use crate::poller::{Poller, Source};
 use crate::pool::{Action, Event, Now, Number, Pool, Token};
 use crate::process::{Output, Process};
+use crate::room::Refusals;
 use crate::scripts::Scripts;
 use crate::settings::Settings;
 use crate::spawn::Place;
 use crate::steer::Waiting;
-use crate::store::{Queue, Store, Stored};
+use crate::store::{Queue, Store};
 use crate::template::Template;
+use crate::trouble::Told;
 use drover_sys::channel::send;
 use drover_sys::{Errno, clock};
 use drover_wire::control::{Script, ToWorker};
@@ -36,12 +38,20 @@ pub struct Unit {
     pub pool: Pool,
     pub settings: Rc<Settings>,
     pub scripts: Scripts,
+    /// Why its processes could not set themselves up.
+    pub told: Told,
     /// `None`: the group is gone from the configuration.
     pub queue: Option<Queue>,
     /// Process ids.
     pub pids: BTreeMap<Number, u32>,
     /// The generation of each worker that waits at the gate.
     pub waiting: BTreeMap<Number, u64>,
+    /// What httpd counts its requests by.
+    pub place: u32,
+    /// When a queue was opened for a request, or a worker said that it had taken one.
+    pub used_at: Now,
+    /// That was so since the last configuration.
+    pub used: bool,
     /// The queue is in the poll set, since nobody else can answer.
     pub answering: bool,
 }
@@ -80,6 +90,7 @@ pub struct Supervisor {
     pub sessions: Vec<String>,
     pub outputs: BTreeMap<u32, Output>,
     pub gate: Gate<(u32, Number)>,
+    pub refusals: Refusals,
     handed: BTreeMap<Token, HandedBack>,
     pub inbox: VecDeque<(u32, Event)>,
     pub next_newborn: u32,
@@ -113,6 +124,7 @@ impl Supervisor {
             sessions: Vec::new(),
             outputs: BTreeMap::new(),
             gate: Gate::new(cores.saturating_mul(2)),
+            refusals: Refusals::default(),
             handed: BTreeMap::new(),
             inbox: VecDeque::new(),
             next_newborn: 0,
@@ -123,22 +135,24 @@ impl Supervisor {
     }
 
     /// A unit around a queue.
-    pub fn adopt(&mut self, stored: Stored, settings: &Rc<Settings>) -> u32 {
-        let Stored { key, script, queue } = stored;
+    pub fn adopt(&mut self, key: PoolKey, queue: Queue, settings: &Rc<Settings>) -> u32 {
         let id = self.next_unit;
         self.next_unit = self.next_unit.wrapping_add(1);
         let mut scripts = Scripts::default();
-        scripts.configure(&key.application, &settings.spec.preload);
-        scripts.add(script);
+        scripts.configure(&key, settings);
         let pool = Pool::new(settings.limits(), clock::monotonic_ns() ^ u64::from(id));
         let unit = Unit {
             key: key.clone(),
             pool,
             settings: settings.clone(),
             scripts,
+            told: Told::default(),
             queue: Some(queue),
             pids: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            place: self.free_place(&key.group),
+            used_at: now(),
+            used: false,
             answering: false,
         };
         self.units.insert(id, unit);
@@ -153,7 +167,10 @@ impl Supervisor {
             self.main.message(Code::Store, None, None, &[String::from_utf8_lossy(&key.group).into_owned(), e.to_string()]);
         }
         let halted = self.halted.contains(&key.group);
-        let id = self.adopt(Stored { key, script, queue }, settings);
+        let id = self.adopt(key, queue, settings);
+        if let Some(unit) = self.units.get_mut(&id) {
+            unit.scripts.add(script);
+        }
         if halted {
             self.feed(id, Event::Halt);
         }
@@ -256,7 +273,11 @@ impl Supervisor {
                     answer(&h.message, &h.fds, Failure::Stopping, "the group's processes are being replaced or stopped");
                 }
             }
+            Action::StartFailed => unit.scripts.forget_optional(),
             Action::Log { code, worker, words } => {
+                if matches!(code, Code::WorkerUp) {
+                    unit.told.over();
+                }
                 let pid = worker.and_then(|w| unit.pids.get(&w)).copied();
                 // One that waits for its template is no process yet: `newborn.rs` logs its start.
                 if code != Code::Started || pid.is_some() {

@@ -175,7 +175,8 @@ impl Supervisor {
     fn template_failed(&mut self, pid: u32, why: &str) {
         let Some(template) = self.templates.get(&pid) else { return };
         if template.state != State::Ending {
-            template.process.settings.log(Code::TemplateFailed, Some(pid), &[why.to_owned()]);
+            let told = self.units.get_mut(&template.process.unit).map_or_else(|| why.to_owned(), |u| u.told.text(why));
+            template.process.settings.log(Code::TemplateFailed, Some(pid), &[told]);
         }
         self.end_template(pid);
         let reason = why.trim_end().rsplit('\n').next().unwrap_or_default();

@@ -4,8 +4,9 @@
 use crate::genuine::{is_request, made_by_httpd};
 use crate::messages::Code;
 use crate::pool::{Event, Number, Pool, Why};
+use crate::scripts::Outcome;
 use crate::settings::Settings;
-use crate::supervisor::{HandedBack, Supervisor};
+use crate::supervisor::{HandedBack, Supervisor, now};
 use drover_sys::Errno;
 use drover_sys::channel::{dispose, receive};
 use drover_wire::VERSION;
@@ -84,7 +85,8 @@ impl Supervisor {
             FromWorker::Hello { version, .. } if !starts && version != VERSION => {}
             FromWorker::Hello { version, .. } => self.greeted(pid, &version),
             FromWorker::SetupFailed(text) => {
-                process.settings.log(Code::StartFailed, Some(pid), std::slice::from_ref(&text));
+                let told = self.units.get_mut(&unit).map_or_else(|| text.clone(), |u| u.told.text(&text));
+                process.settings.log(Code::StartFailed, Some(pid), &[told]);
                 let reason = text.trim_end().rsplit('\n').next().unwrap_or_default().to_owned();
                 self.feed(unit, Event::Unfit { worker, reason });
             }
@@ -109,6 +111,9 @@ impl Supervisor {
             }
             FromWorker::Stuck { what, deadlocked } => self.feed(unit, Event::Stuck { worker, what, deadlocked }),
             FromWorker::Activity(activity) => {
+                if let Some(u) = self.units.get_mut(&unit).filter(|_| activity.taken > 0) {
+                    (u.used_at, u.used) = (now(), true);
+                }
                 self.feed(unit, Event::Activity { worker, activity });
                 self.look_at_memory(pid);
             }
@@ -147,7 +152,10 @@ impl Supervisor {
             log_loaded(&u.settings, &loaded);
         }
         let good = loaded.iter().filter(|l| l.failure.is_none()).count();
-        let failures = u.scripts.outcome(loaded);
+        let Outcome { failures, forgotten } = u.scripts.outcome(loaded);
+        for f in forgotten {
+            u.settings.log(Code::OptionalScript, Some(pid), &[String::from_utf8_lossy(&f.path).into_owned(), f.text]);
+        }
         self.feed(unit, Event::Loaded { worker, failures, good });
     }
 

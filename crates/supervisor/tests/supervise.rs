@@ -7,7 +7,9 @@ use drover_sys::channel::{packet_pair, receive, send, stream_pair};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{clock, memfile};
 use drover_wire::VERSION;
-use drover_wire::control::{Configuration, GroupSpec, Identity, OpenQueue, OpenReply, Preload, Script, ToSupervisor, decode, encode};
+use drover_wire::control::{
+    Configuration, GroupSpec, Identity, OpenQueue, OpenReply, Preload, Script, Target, ToSupervisor, decode, encode,
+};
 use drover_wire::frame::{Deframer, Event, Failure, Kind};
 use drover_wire::request::{Builder, Prefix};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -93,6 +95,13 @@ impl Httpd {
         path
     }
 
+    /// Every script of the test counts as one that an alias names.
+    fn targets(&self) -> Vec<Target> {
+        use std::os::unix::ffi::OsStrExt;
+        let paths = std::fs::read_dir(&self.directory).unwrap().map(|entry| entry.unwrap().path());
+        paths.map(|path| Target { path: path.as_os_str().as_bytes().to_vec(), group: None, application_group: None }).collect()
+    }
+
     fn configure(&mut self, groups: Vec<GroupSpec>) {
         self.generation += 1;
         let configuration = Configuration {
@@ -102,6 +111,7 @@ impl Httpd {
             control_socket: None,
             sessions: Vec::new(),
             groups,
+            targets: self.targets(),
         };
         let bytes = encode(&configuration).unwrap();
         let file = memfile::create(&bytes).unwrap();
@@ -120,7 +130,7 @@ impl Httpd {
         let (mut buffer, mut fds) = (vec![0; 10_000], Vec::new());
         let n = receive(&ours, &mut buffer, &mut fds, true).unwrap();
         match decode(&buffer[..n]).unwrap() {
-            OpenReply::Opened => Ok(fds.remove(0)),
+            OpenReply::Opened { .. } => Ok(fds.remove(0)),
             other => Err(other),
         }
     }
@@ -270,12 +280,37 @@ fn a_request_passes_through() {
         }
     }
     assert_eq!(httpd.open("none", "", &script).unwrap_err(), OpenReply::UnknownGroup);
-    for application in ["b", "c", "d"] {
-        httpd.open("shop", application, &script).unwrap();
-    }
-    assert_eq!(httpd.open("shop", "e", &script).unwrap_err(), OpenReply::TooManyApplications { limit: 4 });
     let again = httpd.open("shop", "", &script).unwrap();
     assert_eq!(request(&again, &script, "application", 1000).served().1, pid, "it is the same queue");
+}
+
+#[test]
+fn the_application_group_that_nobody_uses_makes_room() {
+    let mut httpd = Httpd::new();
+    let script = httpd.script("a.wsgi", "one", 1000);
+    httpd.configure(vec![group("shop")]);
+    let first = httpd.open("shop", "", &script).unwrap();
+    request(&first, &script, "application", 1000).served();
+    let others: Vec<_> = ["b", "c", "d"].iter().map(|name| httpd.open("shop", name, &script).unwrap()).collect();
+    for queue in &others {
+        request(queue, &script, "application", 1000).served();
+    }
+    // Nobody is given up who was used a moment ago.
+    let fifth = loop {
+        match httpd.open("shop", "e", &script) {
+            Ok(queue) => break queue,
+            Err(refused) => assert_eq!(refused, OpenReply::TooManyApplications { limit: 4 }),
+        }
+    };
+    request(&fifth, &script, "application", 1000).served();
+    httpd.expect("DROVER0212");
+    assert!(drover_sys::wait::ended_now(&first), "the oldest, and whoever has its queue sees it");
+    assert!(others.iter().all(|queue| !drover_sys::wait::ended_now(queue)));
+    // With another configuration of httpd, what nobody used under the last one begins anew.
+    httpd.configure(vec![group("shop")]);
+    httpd.expect("generation 2 serves");
+    httpd.configure(vec![group("shop")]);
+    request(&httpd.open("shop", "x", &script).unwrap(), &script, "application", 1000).served();
 }
 
 #[test]

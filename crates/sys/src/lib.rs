@@ -18,6 +18,7 @@ pub mod outgoing;
 pub mod peek;
 pub mod reach;
 mod recvmsg;
+pub mod roster;
 pub mod shared;
 pub mod signals;
 pub mod spawn;

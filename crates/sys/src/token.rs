@@ -16,7 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Tokens that can lie on a board at once.
 const PLACES: usize = 2048;
-const BYTES: usize = PLACES * size_of::<AtomicU64>();
+pub(crate) const BYTES: usize = PLACES * size_of::<AtomicU64>();
+/// Bytes of the file: behind the tokens lies the roster.
+pub(crate) const FILE_BYTES: usize = BYTES + crate::roster::BYTES;
 /// Places that are looked at for a free one.
 const TRIES: u64 = 16;
 /// Whoever has put a token takes it back, unless somebody else has taken it, within so many seconds.
@@ -51,7 +53,7 @@ unsafe impl Sync for Board {}
 /// these read as zeros. (With `vm.overcommit_memory=2` and no memory left at all, a hole would be SIGBUS, where everything else fails as well.)
 pub fn create() -> Result<OwnedFd, Errno> {
     let file = memfd_create("mod_drover tokens", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    fallocate(&file, FallocateFlags::empty(), 0, BYTES as u64)?;
+    fallocate(&file, FallocateFlags::empty(), 0, FILE_BYTES as u64)?;
     fcntl_add_seals(&file, SEALS)?;
     let mut chance = [0; 4];
     rustix::rand::getrandom(&mut chance, rustix::rand::GetRandomFlags::empty())?;
@@ -60,12 +62,16 @@ pub fn create() -> Result<OwnedFd, Errno> {
     Ok(file)
 }
 
+/// Whether it is what [`create`] has made.
+pub(crate) fn check(file: impl AsFd) -> Result<(), Errno> {
+    let is_ours = fcntl_get_seals(&file)?.contains(SEALS) && usize::try_from(fstat(&file)?.st_size) == Ok(FILE_BYTES);
+    if is_ours { Ok(()) } else { Err(Errno::INVAL) }
+}
+
 impl Board {
     /// Maps what [`create`] has made; anything else is refused: memory that its other holders could cut would end this process.
     pub fn map(file: impl AsFd) -> Result<Self, Errno> {
-        if !fcntl_get_seals(&file)?.contains(SEALS) || usize::try_from(fstat(&file)?.st_size) != Ok(BYTES) {
-            return Err(Errno::INVAL);
-        }
+        check(&file)?;
         // SAFETY: a new mapping at an address of the kernel's choice, of a file that has this size for good.
         let page = unsafe { mmap(std::ptr::null_mut(), BYTES, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0)? };
         Ok(Self { words: NonNull::new(page.cast()).ok_or(Errno::NOMEM)? })
@@ -188,7 +194,7 @@ mod tests {
     #[test]
     fn only_memory_that_keeps_its_size_is_mapped() {
         let loose = memfd_create("loose", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-        fallocate(&loose, FallocateFlags::empty(), 0, BYTES as u64).unwrap();
+        fallocate(&loose, FallocateFlags::empty(), 0, FILE_BYTES as u64).unwrap();
         assert!(Board::map(&loose).is_err());
         assert!(Board::map(crate::memfile::create(b"short").unwrap()).is_err());
         assert!(Board::map(crate::channel::stream_pair().unwrap().0).is_err());

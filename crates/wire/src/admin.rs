@@ -40,7 +40,7 @@ pub enum Command {
 pub enum Reply {
     /// To [`Command::Status`].
     Status(Server),
-    /// To [`Command::Stop`]: it was done, for so many application groups.
+    /// To [`Command::Stop`]: it was done; so many application groups had processes.
     Done(u32),
     /// To [`Command::Reload`] and [`Command::Await`], when it is known how the new processes of each application group fare.
     Reloaded(Vec<Reloaded>),
@@ -55,8 +55,23 @@ pub struct Reloaded {
     pub name: String,
     /// Why they cannot start, or which scripts they cannot load; `None`: they serve.
     pub failure: Option<String>,
-    /// Processes serve, be they old ones.
-    pub serving: bool,
+    /// Who serves now.
+    pub service: Service,
+}
+
+/// Who serves an application group after a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Service {
+    /// The new processes.
+    New,
+    /// The new processes, without the scripts that they could not load.
+    Partial,
+    /// The processes that were there before.
+    Old,
+    /// No process: the next request starts one.
+    OnDemand,
+    /// Nobody: requests are answered with 503.
+    Nobody,
 }
 
 /// The whole server.

@@ -67,6 +67,19 @@ pub struct Configuration {
     pub sessions: Vec<String>,
     /// Every group, those defined by WSGIDaemonProcess first, then the implicit one.
     pub groups: Vec<GroupSpec>,
+    /// Scripts that aliases name. A script that requests reach in another way is not part of the configuration.
+    pub targets: Vec<Target>,
+}
+
+/// A script that an alias names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Path in the filesystem, as httpd sees it.
+    pub path: Bytes,
+    /// The daemon process group; `None`: only a request can tell.
+    pub group: Option<Bytes>,
+    /// The application group; `None`: only a request can tell.
+    pub application_group: Option<Bytes>,
 }
 
 /// User and groups a worker runs as.
@@ -233,7 +246,10 @@ pub struct OpenQueue {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OpenReply {
     /// Descriptor 0 is the sending end of the queue.
-    Opened,
+    Opened {
+        /// A number that no other application group of the group has at this time, below the most there may be.
+        place: u32,
+    },
     /// There is no such group in the configuration that droverd runs.
     UnknownGroup,
     /// The group has as many application groups as it may have.
@@ -274,6 +290,8 @@ pub struct WorkerConfig {
     pub options: WorkerOptions,
     /// Scripts to be loaded before the worker says [`FromWorker::Loaded`].
     pub scripts: Vec<Script>,
+    /// Scripts to be loaded after those. If one of them fails, the next request for it imports it again.
+    pub optional: Vec<Script>,
 }
 
 /// droverd → worker.

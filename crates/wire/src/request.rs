@@ -11,7 +11,7 @@ use crate::codec::{Reader, WireError, put_long, put_short};
 /// First four bytes of every request message.
 pub const MAGIC: u32 = u32::from_ne_bytes(*b"DRVQ");
 /// Bytes of the fixed part.
-pub const PREFIX: usize = 84;
+pub const PREFIX: usize = 88;
 /// The largest message that is sent as one datagram; anything larger goes through a memory file ([`EXTERNAL`]).
 pub const MAX_INLINE: usize = 160 * 1024;
 /// The largest part of a body that rides inside the message.
@@ -38,6 +38,16 @@ pub const AHEAD_BY_KEY: u16 = 1 << 6;
 
 /// Where the flags stand in a message.
 const FLAGS: std::ops::Range<usize> = 6..8;
+
+/// Where the seat stands.
+const SEAT: std::ops::Range<usize> = 84..88;
+
+/// Writes a seat into a prefix. Does nothing to what is none.
+pub fn set_seat(prefix: &mut [u8], place: u32) {
+    if let Some(bytes) = prefix.get_mut(SEAT) {
+        bytes.copy_from_slice(&place.saturating_add(1).to_ne_bytes());
+    }
+}
 
 /// Whether a whole message has [`EXTERNAL`] set.
 #[must_use]
@@ -83,6 +93,8 @@ pub struct Prefix {
     pub ahead_len: u32,
     /// Bytes of body behind that.
     pub body_len: u32,
+    /// The request's seat on the queue's roster, counted from 1; 0: it has none ([`set_seat`]).
+    pub seat: u32,
 }
 
 impl Prefix {
@@ -113,6 +125,7 @@ impl Prefix {
         put(&self.env_len.to_ne_bytes());
         put(&self.ahead_len.to_ne_bytes());
         put(&self.body_len.to_ne_bytes());
+        put(&self.seat.to_ne_bytes());
         out
     }
 
@@ -128,6 +141,7 @@ impl Prefix {
         let (token, token_place) = (r.u64("token")?, r.u32("token's place")?);
         let pairs = u16::try_from(r.u32("pairs")?).map_err(|_| WireError::Bad("number of pairs"))?;
         let (env_len, ahead_len, body_len) = (r.u32("env length")?, r.u32("session length")?, r.u32("body length")?);
+        let seat = r.u32("seat")?;
         if env_len as usize > MAX_ENVIRONMENT {
             return Err(WireError::TooLarge("environment"));
         }
@@ -152,6 +166,7 @@ impl Prefix {
             env_len,
             ahead_len,
             body_len,
+            seat,
         })
     }
 
@@ -284,9 +299,12 @@ mod tests {
 
     #[test]
     fn prefix_fills_its_bytes() {
-        let p = Prefix { body_len: 0x0102_0304, ..Prefix::default() };
-        let e = p.encode();
+        let p = Prefix { body_len: 7, seat: 0x0102_0304, ..Prefix::default() };
+        let mut e = p.encode();
         assert_eq!(u32::from_ne_bytes(e[PREFIX - 4..].try_into().unwrap()), 0x0102_0304);
+        set_seat(&mut e, 4);
+        assert_eq!(Prefix::decode(&e), Ok(Prefix { seat: 5, ..p }));
+        set_seat(&mut [], 4);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::template;
 use crate::threads::{self, Importing, ThreadError};
 use crate::watchdog;
 use crate::worker::{Queue, Worker};
+use drover_sys::roster::Roster;
 use drover_sys::token::Board;
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_wire::VERSION;
@@ -45,7 +46,8 @@ pub fn run(py: Python<'_>, control: RawFd, queue: RawFd, tokens: RawFd) -> PyRes
     for fd in [&control, &queue] {
         rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).map_err(system)?;
     }
-    let queue = Queue { socket: queue, tokens: Arc::new(Board::map(tokens).map_err(system)?) };
+    let roster = Roster::map(&tokens).map_err(system)?;
+    let queue = Queue { socket: queue, tokens: Arc::new(Board::map(tokens).map_err(system)?), roster };
     let control = Control::new(control);
     let hello = hello(py)?;
     control.insist(&hello).map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
@@ -166,10 +168,15 @@ pub fn refuse(control: &Control, why: &str) -> ! {
 
 /// Imports the scripts that droverd names, as far as they are not imported yet; gives what is to be said of them.
 pub fn load(py: Python<'_>, config: &WorkerConfig, scripts: &Scripts) -> Vec<Loaded> {
-    let room = MAX_CONTROL / 2 / config.scripts.len().max(1);
+    let room = MAX_CONTROL / 2 / (config.scripts.len() + config.optional.len()).max(1);
     let mut report = Vec::new();
-    for script in &config.scripts {
-        let found = scripts.find(&script.path).module(py, true);
+    let required = config.scripts.iter().map(|script| (script, true));
+    for (script, lasts) in required.chain(config.optional.iter().map(|script| (script, false))) {
+        let place = scripts.find(&script.path);
+        let found = place.module(py, true);
+        if !lasts {
+            place.forget_failure();
+        }
         let (mtime_us, failure) = match found {
             Found::Loaded { module, mtime_us, .. } => {
                 let name = String::from_utf8_lossy(&script.callable);

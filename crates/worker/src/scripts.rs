@@ -170,6 +170,14 @@ impl Script {
         found
     }
 
+    /// If it has failed, the next request tries again.
+    pub fn forget_failure(&self) {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Failed(_)) {
+            *state = State::New;
+        }
+    }
+
     /// Waits while somebody else imports it; when nobody has or does, the caller must.
     fn claim(&self, py: Python<'_>) -> State {
         let mut state = self.state.lock();

@@ -178,6 +178,7 @@ impl Server {
             exchange.told_taken.store(true, Ordering::Relaxed);
             exchange.way.tell_taken();
         }
+        self.say_running(&exchange.prefix, self.worker.pid);
         self.slot.begin(&exchange, now);
         monitor::begun(&self.worker, &self.slot, now);
         self.answer(py, &exchange, way, &payload, message, fds, Timing { now, waited });
@@ -186,10 +187,18 @@ impl Server {
         if let Some(body) = &exchange.body {
             gil::lock(py, body).close();
         }
+        self.say_running(&exchange.prefix, 0);
         exchange.way.close(py);
         exchange.sessions.end(py);
         self.slot.end();
         self.repair_errors(py);
+    }
+
+    /// Writes down that this process runs the request (or, with 0, does not any more), in case it dies.
+    fn say_running(&self, prefix: &Prefix, pid: u32) {
+        if let Some(seat) = prefix.seat.checked_sub(1) {
+            self.worker.queue.roster.run_by(seat, prefix.number, pid);
+        }
     }
 
     /// The request as its threads share it.

@@ -11,6 +11,7 @@ use crate::scripts::Scripts;
 use crate::shutdown::Deadline;
 use crate::watchdog::Watchdog;
 use drover_sys::Errno;
+use drover_sys::roster::Roster;
 use drover_sys::token::Board;
 use drover_sys::wait::{EventfdFlags, Exclusive, eventfd};
 use drover_wire::control::{FromWorker, Leave, WorkerConfig};
@@ -25,6 +26,8 @@ pub struct Queue {
     pub socket: OwnedFd,
     /// Where the tokens lie that go with them.
     pub tokens: Arc<Board>,
+    /// Where this process says which of them it runs.
+    pub roster: Roster,
 }
 
 /// See the head of this file.
@@ -38,6 +41,8 @@ pub struct Worker {
     pub set: Exclusive,
     /// The socket to droverd.
     pub control: Control,
+    /// This process's id.
+    pub pid: u32,
     /// The scripts.
     pub scripts: Scripts,
     /// Who takes from the queue.
@@ -92,6 +97,7 @@ impl Worker {
             queue,
             set,
             control,
+            pid: std::process::id(),
             scripts,
             leadership: Leadership::new(threads),
             slots: (0..threads).map(|index| Arc::new(Slot::new(index))).collect(),

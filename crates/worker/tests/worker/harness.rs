@@ -97,6 +97,7 @@ pub fn config(threads: u32, scripts: &[&[u8]]) -> WorkerConfig {
         home: None,
         options: WorkerOptions::default(),
         scripts: scripts.iter().map(|path| Script { path: path.to_vec(), callable: b"application".to_vec() }).collect(),
+        optional: Vec::new(),
     }
 }
 

@@ -1,0 +1,257 @@
+//! How long a request waits that shows changed code, with a clock of the test's own.
+//!
+//! Responsible for: the whole way of such a request, over hand-backs and resends, in a machine that is prompt: workers start and load in the
+//! time they need, and end in the time their requests need. Called by: the tests.
+use crate::changed::HOLD;
+use crate::gate::Gate;
+use crate::pool::{Action, Event, Limits, Now, Number, Phase, Pool, Reason, State, Token, Why};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// What happens to the group before its script is changed.
+#[derive(Debug, Clone)]
+enum Op {
+    Wait(u64),
+    Graceful,
+    Reload,
+    /// A request shows a new time of the file.
+    Touch(usize),
+    /// A worker dies, or is sent a signal.
+    Die(usize),
+    Leave(usize),
+}
+
+/// How long things take in this machine, milliseconds.
+#[derive(Debug, Clone, Copy)]
+struct Machine {
+    processes: usize,
+    rolling: bool,
+    load: u64,
+    /// Every third worker needs so much longer than the others to load its script.
+    straggles: u64,
+    /// A worker that drains has a request that runs for so long.
+    request: u64,
+    /// A worker that was sent SIGTERM while it imports ends after so long.
+    term: u64,
+}
+
+#[derive(Debug)]
+struct Process {
+    /// When it has loaded its script, and when it ends.
+    loaded_at: Option<Now>,
+    ends_at: Option<Now>,
+    /// The file's time that it has loaded.
+    code: u64,
+}
+
+struct World {
+    pool: Pool,
+    machine: Machine,
+    now: Now,
+    gate: Gate<Number>,
+    processes: BTreeMap<Number, Process>,
+    /// The file's time.
+    file: u64,
+    next_token: Token,
+    /// Requests that were handed back and are not answered by new code yet: since when, and what file's time they show.
+    waiting: BTreeMap<Token, (Now, u64)>,
+    /// Which serving worker takes the next request.
+    turn: usize,
+    /// The longest that one waited that came after this time.
+    longest: Duration,
+    begun: Now,
+    kept: BTreeSet<Number>,
+}
+
+impl World {
+    fn new(machine: Machine) -> Self {
+        let limits = Limits {
+            processes: machine.processes,
+            least: machine.processes,
+            rolling: machine.rolling,
+            startup: Some(ms(60_000)),
+            graceful: Some(ms(15_000)),
+            shutdown: ms(5_000),
+            eviction: None,
+            inactivity: None,
+            restart_interval: None,
+        };
+        let mut world = Self {
+            pool: Pool::new(limits, 3),
+            machine,
+            now: ms(100_000),
+            gate: Gate::new(4),
+            processes: BTreeMap::new(),
+            file: 1,
+            next_token: 0,
+            waiting: BTreeMap::new(),
+            turn: 0,
+            longest: Duration::ZERO,
+            begun: Duration::ZERO,
+            kept: BTreeSet::new(),
+        };
+        world.step(Event::Wanted);
+        world.wait(ms(60_000));
+        world
+    }
+
+    fn step(&mut self, event: Event) {
+        let mut out = Vec::new();
+        self.pool.step(event, self.now, &mut out);
+        for action in out {
+            self.perform(action);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        let ends_in = |world: &mut Self, worker, time| {
+            let at = world.now + ms(time);
+            if let Some(p) = world.processes.get_mut(&worker) {
+                p.ends_at = Some(p.ends_at.map_or(at, |before| before.min(at)));
+            }
+        };
+        match action {
+            Action::Start { worker, .. } => self.gate.arrive(worker),
+            Action::Cancel(worker) | Action::Serve(worker) => self.gate.leave(worker),
+            Action::Drain(worker) => {
+                self.gate.leave(worker);
+                ends_in(self, worker, self.machine.request);
+            }
+            Action::Terminate(worker) => {
+                self.gate.leave(worker);
+                ends_in(self, worker, self.machine.term);
+            }
+            Action::Kill(worker) => ends_in(self, worker, 0),
+            Action::Resend(token) => self.take(token),
+            Action::Answer(token) => panic!("request {token} was given up"),
+            Action::Keep { worker, .. } => drop(self.kept.insert(worker)),
+            _ => {}
+        }
+    }
+
+    /// A request is taken from the queue by some worker that serves.
+    fn take(&mut self, token: Token) {
+        let serving: Vec<Number> =
+            self.pool.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| *n).collect();
+        let Some((since, shows)) = self.waiting.get(&token).copied() else { return };
+        self.turn += 1;
+        let worker = serving[self.turn % serving.len()];
+        if self.processes[&worker].code < shows && !self.kept.contains(&worker) {
+            self.step(Event::Changed { worker, path: b"/a".to_vec(), mtime_us: shows, request: Some(token) });
+        } else {
+            self.waiting.remove(&token);
+            if since >= self.begun {
+                self.longest = self.longest.max(self.now - since);
+            }
+        }
+    }
+
+    fn request(&mut self) {
+        self.next_token += 1;
+        self.waiting.insert(self.next_token, (self.now, self.file));
+        self.take(self.next_token);
+    }
+
+    /// Lets the time go on.
+    fn wait(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            while let Some(worker) = self.gate.next(self.now) {
+                let straggles = if worker % 3 == 2 && self.machine.processes > 1 { self.machine.straggles } else { 0 };
+                let loaded_at = Some(self.now + ms(self.machine.load + straggles));
+                self.processes.insert(worker, Process { loaded_at, ends_at: None, code: self.file });
+                self.step(Event::Started(worker));
+            }
+            let of_processes = self.processes.values().flat_map(|p| [p.loaded_at, p.ends_at]).flatten();
+            let next = of_processes.chain(self.pool.deadline()).chain(self.gate.deadline()).min();
+            let Some(next) = next.filter(|at| *at <= until) else { break };
+            self.now = self.now.max(next);
+            let due = |at: Option<Now>| at.is_some_and(|at| at <= self.now);
+            if let Some(worker) = self.processes.iter().find(|(_, p)| due(p.ends_at)).map(|(n, _)| *n) {
+                self.exit(worker);
+            } else if let Some((worker, p)) = self.processes.iter_mut().find(|(_, p)| due(p.loaded_at)) {
+                let worker = *worker;
+                p.loaded_at = None;
+                self.step(Event::Loaded { worker, failures: vec![], good: 1 });
+            } else {
+                self.step(Event::Tick);
+            }
+        }
+        self.now = until;
+    }
+
+    fn exit(&mut self, worker: Number) {
+        self.processes.remove(&worker);
+        self.gate.leave(worker);
+        self.step(Event::Exited { worker, how: "ended".into(), clean: true, killed: false });
+    }
+
+    fn apply(&mut self, op: Op) {
+        let serving: Vec<Number> =
+            self.pool.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| *n).collect();
+        let pick = |n: usize| serving[n % serving.len()];
+        match op {
+            Op::Wait(time) => self.wait(ms(time)),
+            Op::Graceful => self.step(Event::Configure(self.pool.limits.clone())),
+            Op::Reload => self.step(Event::Reload),
+            Op::Touch(turn) => {
+                self.turn = turn;
+                self.file += 1;
+                self.request();
+            }
+            Op::Die(n) if serving.len() > 1 => self.exit(pick(n)),
+            Op::Leave(n) if serving.len() > 1 => self.step(Event::Leaving { worker: pick(n), why: Why::Signal }),
+            Op::Die(_) | Op::Leave(_) => {}
+        }
+    }
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        6 => (0u64..800).prop_map(Op::Wait),
+        1 => (800u64..4000).prop_map(Op::Wait),
+        4 => Just(Op::Graceful),
+        1 => Just(Op::Reload),
+        2 => (0usize..4).prop_map(Op::Touch),
+        1 => any::<usize>().prop_map(Op::Die),
+        1 => any::<usize>().prop_map(Op::Leave),
+    ];
+    proptest::collection::vec(op, 0..40)
+}
+
+fn machines() -> impl Strategy<Value = Machine> {
+    (1usize..5, any::<bool>(), 10u64..1000, 0u64..50_000, 0u64..14_000, 0u64..5000)
+        .prop_map(|(processes, rolling, load, straggles, request, term)| Machine { straggles, processes, rolling, load, request, term })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #[test]
+    fn a_request_for_new_code_waits_no_longer_than_new_code_needs(ops in ops(), machine in machines(), turn in 0usize..4) {
+        let mut world = World::new(machine);
+        for op in ops {
+            world.apply(op);
+        }
+        (world.longest, world.begun) = (Duration::ZERO, world.now);
+        // A generation that was started for a change is completed first.
+        let behind = matches!(&world.pool.phase, Phase::Rising(r) if r.reason == Reason::Changed);
+        let begun = world.now;
+        world.apply(Op::Touch(turn));
+        world.wait(ms(30_000));
+        prop_assert!(world.waiting.is_empty(), "{:?} wait after {:?}", world.waiting, world.now - begun);
+        // The generation that rises, a pause of a second, and one more with a pause for a worker that died.
+        let starts = ms(2 * machine.load + 2500);
+        // With reload=rolling workers start one after the other, and those that drain have to end before.
+        let bound = match (machine.rolling, behind) {
+            (true, _) => HOLD * 2 + starts,
+            (_, true) => (starts + ms(machine.straggles)).min(HOLD + starts),
+            _ => starts,
+        };
+        prop_assert!(world.longest <= bound, "{:?} with {:?}", world.longest, machine);
+    }
+}

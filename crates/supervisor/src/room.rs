@@ -1,0 +1,156 @@
+//! Room for application groups whose names requests make up, as with `%{RESOURCE}` and `%{HOST}`.
+//!
+//! Responsible for: a group that has as many application groups as it may giving up the one that was not used for the longest time; one that
+//! nobody used under a whole configuration being given up with the next; one line a second about refusals. Must never: give up one that
+//! has requests; prefer a name that the configuration says to load to one that only requests have named. Called by: `broker.rs`, `configure.rs`.
+use crate::drain_queue::take_waiting;
+use crate::group::PoolKey;
+use crate::messages::Code;
+use crate::pool::Now;
+use crate::settings::Settings;
+use crate::supervisor::{Supervisor, Unit, now};
+use drover_wire::control::OpenReply;
+use rustix::net::{Shutdown, shutdown};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// An application group counts as idle when its last request is so long ago.
+const IDLE: Duration = Duration::from_secs(1);
+/// How often refusals of one group are logged.
+const REFUSALS_EVERY: Duration = Duration::from_secs(1);
+
+/// Refusals of each group: when they were logged last, and how many were not since.
+#[derive(Debug, Default)]
+pub struct Refusals(BTreeMap<Vec<u8>, (Now, u64)>);
+
+impl Refusals {
+    /// Whether to log this one; gives how many were not logged before it. Only groups of the configuration are remembered.
+    fn may_log(&mut self, group: &[u8], is_known: bool, now: Now) -> Option<u64> {
+        let key = if is_known { group } else { &[] };
+        let (at, more) = self.0.entry(key.to_vec()).or_insert((Now::ZERO, 0));
+        if *at != Now::ZERO && now < *at + REFUSALS_EVERY {
+            *more = more.saturating_add(1);
+            return None;
+        }
+        *at = now;
+        Some(std::mem::take(more))
+    }
+}
+
+fn is_demanded(settings: &Settings, key: &PoolKey) -> bool {
+    settings.spec.preload.iter().any(|p| p.application_group == key.application)
+}
+
+impl Unit {
+    /// No request runs, waits or was here lately, and no worker is being started.
+    fn is_idle(&self, now: Now) -> bool {
+        self.used_at + IDLE <= now && !self.has_waiting() && self.pool.is_idle()
+    }
+
+    /// Requests wait in its queue.
+    fn has_waiting(&self) -> bool {
+        self.queue.as_ref().is_some_and(|q| drover_sys::wait::readable_now(&q.receive))
+    }
+}
+
+impl Supervisor {
+    /// The smallest number that no other application group of the group has: what httpd counts its requests by.
+    pub fn free_place(&self, group: &[u8]) -> u32 {
+        let units = self.index.iter().filter(|(key, _)| key.group == group).filter_map(|(_, id)| self.units.get(id));
+        let taken: BTreeSet<u32> = units.map(|u| u.place).collect();
+        (0..).find(|place| !taken.contains(place)).unwrap_or(u32::MAX)
+    }
+
+    /// Gives up the application group of a group that was not used for the longest time. False: none is idle.
+    pub fn make_room(&mut self, group: &[u8]) -> bool {
+        let now = now();
+        let units = self.index.iter().filter(|(key, _)| key.group == group);
+        let idle = units.filter_map(|(key, id)| {
+            let unit = self.units.get(id).filter(|u| u.is_idle(now))?;
+            Some((is_demanded(&unit.settings, key), unit.used_at, *id, key.clone()))
+        });
+        let mut idle: Vec<_> = idle.collect();
+        idle.sort();
+        for (_, _, id, key) in idle {
+            if self.close_queue(id) {
+                self.give_up(&key);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Shuts an idle unit's queue down, so that whoever of httpd's children still knows it asks for a new one. False: a request came at this
+    /// very moment; it waits in a new queue of the unit.
+    fn close_queue(&mut self, id: u32) -> bool {
+        let Some(queue) = self.units.get(&id).and_then(|u| u.queue.as_ref()) else { return false };
+        let _ = shutdown(&queue.receive, Shutdown::Both);
+        let waiting = take_waiting(&queue.receive).unwrap_or_default();
+        if !waiting.is_empty() {
+            self.replace_queue(id, waiting);
+            return false;
+        }
+        true
+    }
+
+    fn give_up(&mut self, key: &PoolKey) {
+        if let Some(unit) = self.index.get(key).and_then(|id| self.units.get(id)) {
+            unit.settings.log(Code::GivenUp, None, &[String::from_utf8_lossy(&key.application).into_owned()]);
+        }
+        self.retire(key);
+        let index = &self.index;
+        if let Err(e) = self.store.round(|key| index.contains_key(key)) {
+            self.main.message(Code::Store, None, None, &[String::from_utf8_lossy(&key.group).into_owned(), e.to_string()]);
+        }
+    }
+
+    /// With a new configuration: the application groups of groups that go on, but that neither the configuration demands nor anybody has used
+    /// since the last one, or since httpd was started again. From now on it counts who uses them.
+    pub fn unused(&mut self) -> Vec<PoolKey> {
+        let Self { units, index, groups, .. } = self;
+        let mut unused = Vec::new();
+        for (key, id) in &*index {
+            let (Some(unit), Some(settings)) = (units.get_mut(id), groups.get(&key.group)) else { continue };
+            let used = (std::mem::take(&mut unit.used) && !unit.pool.is_stopped()) || unit.has_waiting();
+            if !used && !is_demanded(settings, key) {
+                unused.push(key.clone());
+            }
+        }
+        unused
+    }
+
+    /// Logs that a child of httpd was refused a queue.
+    pub fn log_refusal(&mut self, group: &[u8], refusal: &OpenReply) {
+        let is_known = self.groups.contains_key(group);
+        let Some(more) = self.refusals.may_log(group, is_known, now()) else { return };
+        let why = match refusal {
+            OpenReply::TooManyApplications { limit } => {
+                format!("all {limit} application groups (max-application-groups) are in use")
+            }
+            OpenReply::UnknownGroup => "there is no such group in the configuration".to_owned(),
+            OpenReply::Refused(why) => why.clone(),
+            OpenReply::Opened { .. } => return,
+        };
+        let more = if more > 0 { format!(" ({more} more refused since the last message)") } else { String::new() };
+        self.main.message(Code::Refused, Some(group), None, &[format!("{why}{more}")]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_logged_once_a_second() {
+        let at = |ms: u64| Duration::from_millis(100_000 + ms);
+        let mut r = Refusals::default();
+        assert_eq!(r.may_log(b"a", true, at(0)), Some(0));
+        assert_eq!((r.may_log(b"a", true, at(1)), r.may_log(b"a", true, at(999))), (None, None));
+        assert_eq!(r.may_log(b"b", true, at(999)), Some(0), "another group");
+        assert_eq!(r.may_log(b"a", true, at(1000)), Some(2));
+        for n in 0..1000u32 {
+            let _ = r.may_log(&n.to_ne_bytes(), false, at(2000));
+        }
+        assert_eq!(r.0.len(), 3, "names that are no groups are not remembered");
+    }
+}

@@ -1,0 +1,99 @@
+//! What was said of a group's failures, so that the log neither repeats itself nor forgets to say that they are over.
+//!
+//! Responsible for: a traceback standing in the log once, however often the same failure is met again; one line when the group serves again.
+//! Must never: remember without bound. Called by: [`crate::generation`]; `worker_talk.rs` and `template.rs` for processes that cannot set
+//! themselves up.
+#![forbid(unsafe_code)]
+use crate::pool::{Path, ScriptFailure};
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Scripts of which the last traceback is known.
+const MAX_SCRIPTS: usize = 256;
+
+/// The failures of one pool since it last served without any.
+#[derive(Debug, Clone, Default)]
+pub struct Trouble {
+    count: u32,
+    last: String,
+    tracebacks: BTreeMap<Path, u64>,
+}
+
+fn hash(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Trouble {
+    /// A failure, in one line; gives what to log of it.
+    pub fn met(&mut self, reason: &str) -> String {
+        self.count = self.count.saturating_add(1);
+        if self.count > 1 && self.last == reason {
+            return format!("same failure as before, {} attempts: {reason}", self.count);
+        }
+        reason.clone_into(&mut self.last);
+        reason.to_owned()
+    }
+
+    /// Whether the traceback is another one than the last of that script, or the file was changed since.
+    pub fn is_new(&mut self, failure: &ScriptFailure) -> bool {
+        let hash = hash((failure.mtime_us, &failure.text));
+        if self.tracebacks.len() >= MAX_SCRIPTS && !self.tracebacks.contains_key(&failure.path) {
+            self.tracebacks.clear();
+        }
+        self.tracebacks.insert(failure.path.clone(), hash) != Some(hash)
+    }
+
+    /// The group serves without failures. If that is news: how many there were, and the last of them.
+    pub fn over(&mut self) -> Option<(u32, String)> {
+        let Self { count, last, .. } = std::mem::take(self);
+        (count > 0).then_some((count, last))
+    }
+}
+
+/// Why processes cannot set themselves up, as it was last logged.
+#[derive(Debug, Default)]
+pub struct Told(Option<(u64, u32)>);
+
+impl Told {
+    /// The text to log: its last line only if it is the one of the last time.
+    pub fn text(&mut self, text: &str) -> String {
+        let hash = hash(text);
+        let count = self.0.filter(|(last, _)| *last == hash).map_or(1, |(_, count)| count.saturating_add(1));
+        self.0 = Some((hash, count));
+        let last = text.trim_end().rsplit('\n').next().unwrap_or_default();
+        if count > 1 { format!("same failure as before, {count} attempts: {last}") } else { text.to_owned() }
+    }
+
+    /// Processes start again.
+    pub const fn over(&mut self) {
+        self.0 = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_at_length_once() {
+        let mut t = Trouble::default();
+        let failure = |path: &str, mtime_us, text: &str| ScriptFailure { path: path.into(), mtime_us, text: text.into() };
+        for (path, mtime_us, text, is_new) in
+            [("/a", 1, "x", true), ("/a", 1, "x", false), ("/b", 1, "x", true), ("/a", 1, "y", true), ("/a", 2, "y", true)]
+        {
+            assert_eq!(t.is_new(&failure(path, mtime_us, text)), is_new, "{path} {mtime_us} {text}");
+        }
+        for n in 0..1000 {
+            t.is_new(&failure(&n.to_string(), 1, "x"));
+        }
+        assert!(t.tracebacks.len() <= MAX_SCRIPTS);
+        assert_eq!((t.met("x"), t.met("x")), ("x".into(), "same failure as before, 2 attempts: x".into()));
+        assert_eq!(t.met("y"), "y");
+        assert_eq!((t.over(), t.over()), (Some((3, "y".into())), None));
+        let mut told = Told::default();
+        let said = ["Traceback\n  x", "Traceback\n  x", "y"].map(|text| told.text(text));
+        assert_eq!(said, ["Traceback\n  x", "same failure as before, 2 attempts:   x", "y"]);
+    }
+}
