@@ -1,4 +1,4 @@
-"""Says hello, and who says it. Run it with: make run, or drover serve examples/hello.wsgi"""
+"""Shows which process and group answered the request. Run it: make run, or drover serve examples/hello.wsgi"""
 import os
 import sys
 
