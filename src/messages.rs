@@ -1,7 +1,7 @@
 //! The stable codes of the module's log lines (DROVER0001–0199; droverd has 0200–0399, the worker 0400–0499).
 //!
 //! Responsible for: each code standing in one place with what the administrator should do. Must never: change a code's
-//! meaning. Called by: everything that logs; `docs/operations.md` carries the same table.
+//! meaning. Called by: everything that logs; `docs/messages.md` carries the same table.
 use std::fmt;
 
 macro_rules! codes {

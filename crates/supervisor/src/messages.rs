@@ -1,7 +1,7 @@
 //! The stable codes of droverd's log lines (DROVER0200–0399), each with its level, its text and what to do.
 //!
 //! Responsible for: each code standing in one place. Must never: change a code's meaning. Called by: everything that logs;
-//! `docs/operations.md` carries the same table. In a text, `{pid}` is the process the line is about and each `{}` the next of
+//! `docs/messages.md` carries the same table. In a text, `{pid}` is the process the line is about and each `{}` the next of
 //! the words given.
 #![forbid(unsafe_code)]
 use std::fmt;
