@@ -15,7 +15,7 @@ macro_rules! codes {
 
 codes! {
     /// Something of the group's configuration (`locale=`, `stack-size=`) is not to be had here; the worker goes on without it.
-    NotToBeHad = 400;
+    OptionUnavailable = 400;
     /// A request could not be taken from the queue. The line has the reason; httpd answers it.
     RequestLost = 401;
     /// `interrupt-timeout`: `mod_wsgi.RequestTimeout` was raised in the thread of a request that runs longer than request-timeout.

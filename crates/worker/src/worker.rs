@@ -1,20 +1,22 @@
 //! The worker: what all its threads share.
 //!
 //! Responsible for: when it stops. Must never: hold anything of one request. Called by: everybody.
-use crate::bell::Bell;
-use crate::control::Control;
-use crate::dump::Dumps;
-use crate::exchange::Slot;
-use crate::leader::Leadership;
-use crate::memory::Gauge;
-use crate::scripts::Scripts;
-use crate::shutdown::Deadline;
-use crate::watchdog::Watchdog;
+use crate::log::dump::Dumps;
+use crate::process::control::Control;
+use crate::process::deadline::Deadline;
+use crate::process::fork::MAX_HELD;
+use crate::process::memory::Gauge;
+use crate::process::scripts::Scripts;
+use crate::request::handback::Handbacks;
+use crate::threads::bell::Bell;
+use crate::threads::leader::Leadership;
+use crate::threads::slot::Slot;
+use crate::threads::watchdog::Watchdog;
 use drover_sys::Errno;
 use drover_sys::token::Board;
 use drover_sys::wait::{EventfdFlags, Exclusive, eventfd};
 use drover_wire::control::{FromWorker, Leave, WorkerConfig};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -40,6 +42,8 @@ pub struct Worker {
     pub control: Control,
     /// The scripts.
     pub scripts: Scripts,
+    /// The requests that this process has handed back to droverd.
+    pub handbacks: Handbacks,
     /// Who takes from the queue.
     pub leadership: Leadership,
     /// A place for each request thread.
@@ -93,6 +97,7 @@ impl Worker {
             set,
             control,
             scripts,
+            handbacks: Handbacks::default(),
             leadership: Leadership::new(threads),
             slots: (0..threads).map(|index| Arc::new(Slot::new(index))).collect(),
             monitor: Bell::default(),
@@ -105,7 +110,7 @@ impl Worker {
             stop,
             look,
             tally: Tally::default(),
-            watchdog: Watchdog::default(),
+            watchdog: Watchdog::new(config.options.deadlock_timeout_ms),
             dumps: Arc::new(Dumps::new()?),
             deadline: Deadline::default(),
             config,
@@ -139,10 +144,15 @@ impl Worker {
     }
 
     /// Requests that run now will not be finished, as this process is about to be killed: httpd hears so, and runs none of them again.
-    pub fn give_up(&self, why: &str) {
-        for exchange in self.slots.iter().filter_map(|slot| slot.exchange()) {
-            exchange.way.give_up(why);
+    pub fn abort(&self, why: &str) {
+        for request in self.slots.iter().filter_map(|slot| slot.request()) {
+            request.reply.abort(why);
         }
+    }
+
+    /// Writes the stacks of busy threads to the log, soon.
+    pub fn dump(&self) {
+        self.dumps.write_soon(&self.slots);
     }
 
     /// Stops because of a signal.
@@ -205,8 +215,10 @@ impl Worker {
     }
 
     /// The descriptors that a forked child must not keep.
-    pub fn descriptors(&self) -> [&dyn AsFd; 6] {
-        [&self.queue.socket, self.control.fd(), &self.set, &self.news, &self.stop, &self.look]
+    pub fn descriptors(&self) -> [RawFd; MAX_HELD] {
+        let [socket, control, news, stop, look] =
+            [&self.queue.socket, self.control.fd(), &self.news, &self.stop, &self.look].map(AsRawFd::as_raw_fd);
+        [socket, control, self.set.as_fd().as_raw_fd(), news, stop, look]
     }
 }
 

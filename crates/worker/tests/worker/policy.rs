@@ -1,5 +1,5 @@
 //! When a follower takes the queue: figures in, decision out.
-#[path = "../../src/policy.rs"]
+#[path = "../../src/threads/policy.rs"]
 mod tested;
 use tested::{FAIR_NS, Seen, Watch};
 

@@ -1,0 +1,203 @@
+//! The sending half of one request's way back.
+//!
+//! Responsible for: frames of several threads never mixing, a slow reader never being waited for with the GIL held, and nothing
+//! being sent once the request is over. Must never: know what a response is. Called by: `response`, `errors`, `input`,
+//! `session`, `failure`, `monitor`.
+use crate::cpython;
+use crate::process::fork;
+use crate::request::reply_fd::ReplyFd;
+use drover_sys::wait::{PollFd, PollFlags, poll_until};
+use drover_sys::{Errno, channel};
+use drover_wire::frame::{Failure, HEADER, Header, Kind, MAX_LOG};
+use parking_lot::Mutex;
+use pyo3::Python;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+/// Most pieces that go out with one system call.
+const PIECES: usize = 8;
+
+/// Nobody reads the answer any more, or the request is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disconnected;
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct ReplySocket {
+    number: u32,
+    /// Held by whoever sends, also while that waits for httpd, and by threads without the GIL: not to be touched in a forked child.
+    out: Mutex<Out>,
+}
+
+/// What a way sends on.
+#[derive(Debug)]
+struct Out {
+    /// `None` from the end of the request on.
+    fd: Option<Arc<ReplyFd>>,
+    /// Something of the answer has been sent.
+    begun: bool,
+    /// httpd does not read any more.
+    gone: bool,
+}
+
+impl ReplySocket {
+    /// For request `number`.
+    pub const fn new(number: u32, fd: Arc<ReplyFd>) -> Self {
+        Self { number, out: Mutex::new(Out { fd: Some(fd), begun: false, gone: false }) }
+    }
+
+    /// The request's number.
+    pub const fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// A frame's header for this request.
+    pub fn header(&self, kind: Kind, code: u16, len: usize) -> [u8; HEADER] {
+        Header { len: u32::try_from(len).unwrap_or(u32::MAX), number: self.number, kind, code }.encode()
+    }
+
+    /// Sends whole frames, which `pieces` make together; at most [`PIECES`].
+    pub fn send(&self, py: Python<'_>, pieces: &[&[u8]]) -> Result<(), Disconnected> {
+        self.transmit(py, pieces, false, true)
+    }
+
+    /// Sends the last frames. With `give_back` the descriptor goes with them, so that httpd can use the pair again.
+    pub fn send_last(&self, py: Python<'_>, pieces: &[&[u8]], give_back: bool) -> Result<(), Disconnected> {
+        let result = self.transmit(py, pieces, give_back, true);
+        self.close(py);
+        result
+    }
+
+    /// Sends text for the error log, cut into frames at the ends of lines.
+    pub fn log(&self, py: Python<'_>, level: u16, text: &[u8]) -> Result<(), Disconnected> {
+        let mut rest = text.strip_suffix(b"\n").unwrap_or(text);
+        while !rest.is_empty() {
+            let (piece, behind) = first_frame(rest);
+            rest = behind;
+            if !piece.is_empty() {
+                self.transmit(py, &[&self.header(Kind::Log, level, piece.len()), piece], false, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells httpd that the request runs, if nothing else has told it. Takes neither the GIL nor a wait.
+    pub fn tell_taken(&self) {
+        self.tell(Kind::Taken);
+    }
+
+    /// Tells httpd that nobody runs the request: should it be lost on its way, it can be sent again.
+    pub fn tell_held(&self) {
+        self.tell(Kind::Held);
+    }
+
+    /// Tells httpd that the request will not be answered, unless its answer has begun (that is cut when the process ends). Takes neither
+    /// the GIL nor a wait.
+    pub fn abort(&self, why: &str) {
+        if fork::is_child() {
+            return;
+        }
+        let Some(mut out) = self.out.try_lock() else { return }; // somebody is sending right now
+        let Some(fd) = out.fd.clone().filter(|_| !out.begun && !out.gone) else { return };
+        let _ = channel::send(&*fd, &[&self.header(Kind::Fail, Failure::Timeout as u16, why.len()), why.as_bytes()], &[], false);
+        out.gone = true;
+    }
+
+    fn tell(&self, kind: Kind) {
+        if fork::is_child() {
+            return;
+        }
+        let Some(mut out) = self.out.try_lock() else { return }; // somebody is sending right now
+        let Some(fd) = out.fd.clone().filter(|_| !out.begun && !out.gone) else { return };
+        if let Ok(n) = channel::send(&*fd, &[&self.header(kind, 0, 0)], &[], false) {
+            out.gone = n != HEADER; // half a frame: the stream is of no use any more
+        }
+    }
+
+    /// The socket itself, `None` once the request is over.
+    pub fn socket(&self, py: Python<'_>) -> Option<Arc<ReplyFd>> {
+        if fork::is_child() {
+            return None;
+        }
+        cpython::lock(py, &self.out).fd.clone()
+    }
+
+    /// From now on nothing is sent.
+    pub fn close(&self, py: Python<'_>) {
+        if fork::is_child() {
+            return;
+        }
+        let fd = cpython::lock(py, &self.out).fd.take();
+        drop(fd);
+    }
+
+    fn transmit(&self, py: Python<'_>, pieces: &[&[u8]], give_back: bool, begins: bool) -> Result<(), Disconnected> {
+        if fork::is_child() {
+            return Err(Disconnected);
+        }
+        let mut out = cpython::lock(py, &self.out);
+        let Some(fd) = out.fd.clone().filter(|_| !out.gone) else { return Err(Disconnected) };
+        out.begun |= begins;
+        let fds: &[BorrowedFd<'_>] = if give_back { &[fd.as_fd()] } else { &[] };
+        let total: usize = pieces.iter().map(|p| p.len()).sum();
+        // Most answers fit into the socket's buffer: no reason to let the GIL go and fight for it again.
+        let sent = match channel::send(&*fd, pieces, fds, false) {
+            Ok(n) if n >= total => return Ok(()),
+            Ok(n) => n,
+            Err(Errno::AGAIN) => 0,
+            Err(_) => {
+                out.gone = true;
+                return Err(Disconnected);
+            }
+        };
+        // The lock is given up inside, before the GIL is asked for; the socket is not, as only a thread with the GIL may close it.
+        let fd = &*fd;
+        py.detach(move || {
+            let result = send_rest(fd, pieces, sent, total, give_back);
+            out.gone = result.is_err();
+            drop(out);
+            result
+        })
+    }
+}
+
+/// Sends what stands behind the first `sent` bytes, waiting for room.
+fn send_rest(fd: &ReplyFd, pieces: &[&[u8]], mut sent: usize, total: usize, give_back: bool) -> Result<(), Disconnected> {
+    while sent < total {
+        // httpd's going away ends the wait; its own time limits bound how long it does not read.
+        let mut room = [PollFd::new(fd, PollFlags::OUT)];
+        poll_until(&mut room, None).map_err(|_| Disconnected)?;
+        let mut left: [&[u8]; PIECES] = [&[]; PIECES];
+        let count = behind(pieces, sent, &mut left);
+        // A descriptor travels with the first byte of the message it was given to, so only once.
+        let fds: &[BorrowedFd<'_>] = if give_back && sent == 0 { &[fd.as_fd()] } else { &[] };
+        match channel::send(fd, left.get(..count).unwrap_or_default(), fds, false) {
+            Ok(n) => sent += n,
+            Err(Errno::AGAIN) => {}
+            Err(_) => return Err(Disconnected),
+        }
+    }
+    Ok(())
+}
+
+/// The pieces without their first `skip` bytes; returns how many there are.
+fn behind<'a>(pieces: &[&'a [u8]], mut skip: usize, left: &mut [&'a [u8]; PIECES]) -> usize {
+    let mut count = 0;
+    for piece in pieces {
+        let rest = piece.get(skip..).unwrap_or_default();
+        skip = skip.saturating_sub(piece.len());
+        if let Some(slot) = left.get_mut(count).filter(|_| !rest.is_empty()) {
+            *slot = rest;
+            count += 1;
+        }
+    }
+    count
+}
+
+/// Splits text that may be longer than one LOG frame behind its last line that fits.
+fn first_frame(text: &[u8]) -> (&[u8], &[u8]) {
+    let Some(most) = text.get(..MAX_LOG) else { return (text, &[]) };
+    let cut = most.iter().rposition(|&b| b == b'\n').map_or(MAX_LOG, |at| at + 1);
+    let (piece, rest) = text.split_at_checked(cut).unwrap_or((text, &[]));
+    (piece.strip_suffix(b"\n").unwrap_or(piece), rest)
+}
