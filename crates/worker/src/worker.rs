@@ -1,6 +1,8 @@
 //! The worker: what all its threads share.
 //!
-//! Responsible for: when it stops. Must never: hold anything of one request. Called by: everybody.
+//!
+//! Responsible for: when the worker stops. Must never: hold anything of one request. Called by:
+//! every thread of the worker.
 use crate::log::dump::Dumps;
 use crate::process::control::Control;
 use crate::process::deadline::Deadline;
@@ -23,20 +25,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 /// Where requests come from.
 #[derive(Debug)]
 pub struct Queue {
-    /// The end to be read.
+    /// The receiving end.
     pub socket: OwnedFd,
-    /// Where the tokens lie that go with them.
+    /// The board of the lock tokens that come with requests.
     pub tokens: Arc<Board>,
 }
 
-/// See the head of this file.
+/// The state of the worker.
 #[derive(Debug)]
 pub struct Worker {
-    /// What droverd wants.
+    /// The configuration from droverd.
     pub config: WorkerConfig,
     /// The group's queue.
     pub queue: Queue,
-    /// The queue and [`Worker::stop`]'s bell, for the one thread that waits.
+    /// Waits for the queue and for [`Worker::stop`]; one thread at a time waits.
     pub set: Exclusive,
     /// The socket to droverd.
     pub control: Control,
@@ -44,49 +46,50 @@ pub struct Worker {
     pub scripts: Scripts,
     /// The requests that this process has handed back to droverd.
     pub handbacks: Handbacks,
-    /// Who takes from the queue.
+    /// Which thread takes from the queue.
     pub leadership: Leadership,
-    /// A place for each request thread.
+    /// The slots of the request threads.
     pub slots: Vec<Arc<Slot>>,
     /// Wakes the monitor.
     pub monitor: Bell,
     /// Wakes the thread that measures memory.
     pub gauge: Gauge,
-    /// Request threads that have not ended.
+    /// Request threads that run.
     pub alive: AtomicUsize,
-    /// Readable when the first thread should look again: whether all is over.
+    /// Readable when the main thread should check whether all request threads have ended.
     pub news: OwnedFd,
     serve: AtomicBool,
     stopping: AtomicBool,
-    /// droverd was asked for a successor, because of maximum-requests.
+    /// droverd was asked for a successor (maximum-requests).
     asked: AtomicBool,
-    /// Readable from the stop on.
+    /// Readable once the worker stops.
     stop: OwnedFd,
-    /// Readable when the queue should be looked at once more.
+    /// Readable when the queue should be checked again.
     look: OwnedFd,
-    /// What was done.
-    pub tally: Tally,
-    /// Whether the GIL can be had.
+    /// Counts of requests.
+    pub counters: Counters,
+    /// Notices that the GIL is not available.
     pub watchdog: Watchdog,
-    /// What the threads were doing.
+    /// Writes stack dumps.
     pub dumps: Arc<Dumps>,
-    /// When the process has to be gone.
+    /// The time by which the process must have exited.
     pub deadline: Deadline,
 }
 
-/// What droverd is told of now and then ([`drover_wire::control::Activity`]); `waited_us` is since it was told last.
+/// The figures that droverd gets at intervals ([`drover_wire::control::Activity`]); `waited_us` is
+/// reset each time.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct Counters {
     /// Requests taken.
     pub taken: AtomicU64,
-    /// Those that count against inactivity-timeout.
+    /// Requests that count against inactivity-timeout.
     pub counted: AtomicU64,
-    /// The longest wait of one of them, microseconds.
+    /// The longest time one of them was queued, microseconds.
     pub waited_us: AtomicU64,
 }
 
 impl Worker {
-    /// One that does not serve yet. `scripts` are those that its template has imported; else there are none yet.
+    /// A worker that does not serve yet. `scripts` are those that the fork server has imported.
     pub fn new(config: WorkerConfig, queue: Queue, control: Control, scripts: Scripts) -> Result<Self, Errno> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let look = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -109,7 +112,7 @@ impl Worker {
             asked: AtomicBool::new(false),
             stop,
             look,
-            tally: Tally::default(),
+            counters: Counters::default(),
             watchdog: Watchdog::new(config.options.deadlock_timeout_ms),
             dumps: Arc::new(Dumps::new()?),
             deadline: Deadline::default(),
@@ -117,7 +120,7 @@ impl Worker {
         })
     }
 
-    /// droverd wants requests to be taken.
+    /// Starts taking requests.
     pub fn allow(&self) {
         // A second call would wake a thread that does not lead any more.
         if !self.serve.swap(true, Ordering::AcqRel)
@@ -127,12 +130,12 @@ impl Worker {
         }
     }
 
-    /// Whether no more requests are to be taken.
+    /// Whether the worker takes no more requests.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// No more requests are taken from now on; those that run are finished.
+    /// Takes no more requests from now on; running ones are finished.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         ring(&self.stop);
@@ -143,7 +146,8 @@ impl Worker {
         self.monitor.wake();
     }
 
-    /// Requests that run now will not be finished, as this process is about to be killed: httpd hears so, and runs none of them again.
+    /// Tells httpd that the running requests will not finish because this process is about to be
+    /// killed. httpd runs none of them again.
     pub fn abort(&self, why: &str) {
         for request in self.slots.iter().filter_map(|slot| slot.request()) {
             request.reply.abort(why);
@@ -158,46 +162,46 @@ impl Worker {
     /// Stops because of a signal.
     pub fn leave(&self) {
         if !self.is_stopping() {
-            // If droverd does not hear it, it sees the end of this process.
+            // If it is not sent, droverd sees that this process exits.
             let _ = self.control.send(&FromWorker::Leaving(Leave::Signal), &[]);
             self.stop();
         }
     }
 
-    /// Wakes the first thread.
+    /// Wakes the main thread.
     pub fn tell(&self) {
         ring(&self.news);
     }
 
-    /// The queue should be looked at once more.
+    /// Has the queue checked again.
     pub fn look_again(&self) {
         ring(&self.look);
     }
 
-    /// A wait has ended with these bits: a look that was asked for comes now.
+    /// A wait has ended with these bits. Clears a request to check the queue.
     pub fn looked(&self, ready: u64) {
         if ready & 1 << 2 != 0 {
-            // Nothing to be read: another thread has seen it.
+            // An error means that another thread has cleared it.
             let _ = rustix::io::read(&self.look, &mut [0; 8]);
         }
     }
 
-    /// A request has been taken, which had waited so long (nanoseconds).
+    /// Counts a request that was taken after this time in the queue, nanoseconds.
     pub fn count(&self, waited: u64, counts: bool) {
-        self.tally.taken.fetch_add(1, Ordering::SeqCst);
+        self.counters.taken.fetch_add(1, Ordering::SeqCst);
         if counts {
-            self.tally.counted.fetch_add(1, Ordering::Relaxed);
+            self.counters.counted.fetch_add(1, Ordering::Relaxed);
         }
-        self.tally.waited_us.fetch_max(waited / 1000, Ordering::Relaxed);
-        // What droverd has no room for now is said later.
+        self.counters.waited_us.fetch_max(waited / 1000, Ordering::Relaxed);
+        // If droverd has no room now, it is asked later.
         let _ = self.ask_for_successor();
     }
 
-    /// After the last request that the process should serve it asks to be replaced, and goes on serving until droverd says Drain: its
-    /// replacement is up then. False: droverd has to be asked once more.
+    /// After maximum-requests asks to be replaced, and serves until droverd says Drain, when the
+    /// replacement is ready. False: droverd must be asked again.
     pub fn ask_for_successor(&self) -> bool {
         let Some(most) = self.config.options.maximum_requests.filter(|&n| n > 0) else { return true };
-        if self.tally.taken.load(Ordering::Relaxed) < most || self.asked.swap(true, Ordering::Relaxed) {
+        if self.counters.taken.load(Ordering::Relaxed) < most || self.asked.swap(true, Ordering::Relaxed) {
             return true;
         }
         let heard = self.control.send(&FromWorker::Leaving(Leave::MaximumRequests), &[]).is_ok();
@@ -207,14 +211,14 @@ impl Worker {
         heard
     }
 
-    /// A request thread ends.
+    /// A request thread has ended.
     pub fn thread_ended(&self) {
         if self.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.tell();
         }
     }
 
-    /// The descriptors that a forked child must not keep.
+    /// The descriptors that a forked child loses.
     pub fn descriptors(&self) -> [RawFd; MAX_HELD] {
         let [socket, control, news, stop, look] =
             [&self.queue.socket, self.control.fd(), &self.news, &self.stop, &self.look].map(AsRawFd::as_raw_fd);
@@ -223,6 +227,6 @@ impl Worker {
 }
 
 fn ring(bell: &OwnedFd) {
-    // The counter is far from full; and if it were, the descriptor would be readable already.
+    // The counter is far from full; a full one would be readable anyway.
     let _ = drover_sys::write_once(bell, &1u64.to_ne_bytes());
 }

@@ -1,7 +1,9 @@
-//! The stacks of the threads that do something, written to the group's log.
+//! Writes the stacks of busy threads to the group's log.
 //!
-//! Responsible for: a dump also when the GIL cannot be had, and for leaving out threads that only wait for requests. Must never: make
-//! anybody wait. Called by: `control` (Dump, deadlock-timeout), `monitor` (request-timeout).
+//!
+//! Responsible for: a dump even if the GIL is not available; leaving out threads that only wait for
+//! requests. Must never: make its caller wait. Called by: `worker`, for `control_thread` (Dump,
+//! deadlock-timeout) and `monitor` (request-timeout).
 use crate::log::stderr;
 use crate::messages::Code;
 use crate::process::native;
@@ -16,11 +18,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-/// How long to wait for the GIL. Whoever holds it longer is in C code and runs no Python.
+/// How long to wait for the GIL. A thread that holds it longer is in C code and runs no Python.
 const GIL_TIMEOUT: Duration = Duration::from_secs(2);
-/// More of a dump is not read.
+/// A longer dump is cut, bytes.
 const MAX_DUMP: usize = 1 << 20;
-/// Who writes the dump: nobody yet, the thread with the GIL, the signal handler.
+/// What writes the dump: nothing yet, the thread with the GIL, the signal handler.
 const OPEN: u8 = 0;
 const WITH_GIL: u8 = 1;
 const WITHOUT_GIL: u8 = 2;
@@ -37,7 +39,7 @@ impl Dumps {
         Ok(Self { file: Mutex::new(memfd_create("stacks", MemfdFlags::CLOEXEC)?) })
     }
 
-    /// From now on faulthandler's signal handler writes there.
+    /// Makes faulthandler's signal handler write there.
     pub fn register(&self, py: Python<'_>) -> PyResult<()> {
         let fd = self.file.lock().as_raw_fd();
         py.import("faulthandler")?.call_method1("register", (signals::dump().as_raw(), fd, true, false)).map(drop)
@@ -85,18 +87,18 @@ impl Dumps {
         self.write(slots, |_| native::raise(signals::dump()));
     }
 
-    /// Writes what `dump` makes of the stacks to descriptor 2.
+    /// Writes the stacks that `dump` collects to descriptor 2.
     fn write(&self, slots: &[Arc<Slot>], dump: impl FnOnce(&OwnedFd)) {
-        let Some(file) = self.file.try_lock() else { return }; // they are being written for another reason
+        let Some(file) = self.file.try_lock() else { return }; // another dump is being written
         if ftruncate(&*file, 0).and_then(|()| seek(&*file, SeekFrom::Start(0))).is_err() {
-            return; // a plain memory file refuses neither
+            return; // a memory file refuses neither
         }
         dump(&file);
         let idle: Vec<u64> =
             slots.iter().filter(|s| s.since.load(Ordering::Acquire) == 0).filter_map(|s| s.ident.get()).map(|i| *i as u64).collect();
         let stacks = busy(&String::from_utf8_lossy(&read(&file)), &idle);
         let stacks = if stacks.is_empty() { "  no thread runs Python code of the application\n".to_owned() } else { stacks };
-        stderr::write(format!("{}: the stacks of the threads that do something:\n{stacks}", Code::Stacks).as_bytes());
+        stderr::write(format!("{}: stacks of the busy threads:\n{stacks}", Code::Stacks).as_bytes());
     }
 }
 
@@ -114,7 +116,8 @@ fn read(file: &OwnedFd) -> Vec<u8> {
     bytes
 }
 
-/// Of faulthandler's text the threads that run Python code, but for `idle` ones and for our own main thread that waits.
+/// The threads of faulthandler's text that run Python code, without `idle` ones and the waiting
+/// main thread.
 fn busy(text: &str, idle: &[u64]) -> String {
     let mut out = String::new();
     for thread in text.split("\n\n") {

@@ -1,16 +1,17 @@
-//! The object of WSGIRestrictSignal.
+//! The replacement for signal.signal under WSGIRestrictSignal.
 //!
-//! Responsible for: saying what forbids a signal handler. Must never: forbid one in a forked child. Called by: `setup`, which puts it
-//! in its place.
+//!
+//! Responsible for: reporting each signal handler that is refused. Must never: refuse one in a
+//! forked child. Called by: the application, once `setup` has installed it.
 use crate::log::stderr;
 use crate::process::fork;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-/// Stands for signal.signal.
+/// Replaces signal.signal.
 #[pyclass(frozen, module = "mod_wsgi", name = "SignalIntercept")]
 pub struct SignalIntercept {
-    /// The real one.
+    /// The original function.
     pub wrapped: Py<PyAny>,
 }
 

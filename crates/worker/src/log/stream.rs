@@ -1,9 +1,11 @@
-//! What the application writes: `wsgi.errors` and `sys.stderr` go to the error log of the request that wrote them, `sys.stdout` to
-//! the group's.
+//! What the application writes: `wsgi.errors` and `sys.stderr` go to the error log of the request
+//! that wrote them, `sys.stdout` to the group's log.
 //!
-//! Responsible for: whole lines, none lost: what cannot go to a request's log goes to descriptor 2, the group's. Must never: write
-//! to the reply socket of a request that is over; keep bytes in a buffer with a lock, as io.BufferedWriter does: a forked child would
-//! wait for ever for a thread that held it. Called by: io.TextIOWrapper, which the application sees; `serve` at a request's end.
+//!
+//! Responsible for: choosing the log. Must never: write to the reply socket of a request that is
+//! over; keep bytes in a buffer with a lock, as io.BufferedWriter does: a forked child would wait
+//! for ever for a thread that held the lock. Called by: io.TextIOWrapper, which the application
+//! sees.
 use crate::log::stderr;
 use crate::request::running::Request;
 use crate::threads::slot::Slot;
@@ -16,9 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where a stream's bytes go.
 pub enum Target {
-    /// `wsgi.errors`: to the log of the request that this place serves.
+    /// `wsgi.errors`: to the log of the request in this slot.
     Requests(Arc<Slot>),
-    /// `sys.stderr`: to the log of the request of whichever thread writes.
+    /// `sys.stderr`: to the log of the writing thread's request.
     Thread,
     /// `sys.stdout`: to descriptor 1.
     Output,
@@ -45,17 +47,17 @@ pub fn unsupported(py: Python<'_>, call: &str) -> PyResult<()> {
 }
 
 impl Log {
-    /// One that is called `name`.
+    /// A stream with this `name` attribute.
     pub const fn new(target: Target, name: &'static str) -> Self {
         Self { target, name, touched: AtomicBool::new(false) }
     }
 
-    /// Whether it was used since this was last asked.
+    /// Whether it was used since the last call.
     pub fn was_touched(&self) -> bool {
         self.touched.load(Ordering::Relaxed) && self.touched.swap(false, Ordering::Relaxed)
     }
 
-    /// The request whose log takes what is written now; none in a forked child.
+    /// The request whose log takes what is written now; `None` in a forked child.
     fn request(&self) -> Option<Arc<Request>> {
         match &self.target {
             Target::Requests(slot) => slot.request(),
@@ -106,7 +108,7 @@ impl Log {
         }
     }
 
-    /// The log is httpd's; closing it does nothing.
+    /// httpd owns the log; closing it does nothing.
     const fn close(&self) {}
 
     #[getter]
@@ -124,7 +126,7 @@ impl Log {
         "wb"
     }
 
-    /// There is no buffer of which this would be the raw stream.
+    /// There is no buffer, so the stream is its own raw stream.
     #[getter]
     const fn raw(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
         slf
@@ -146,7 +148,7 @@ impl Log {
         false
     }
 
-    /// The group's log: a descriptor knows no request.
+    /// The group's log, as a descriptor belongs to no request.
     fn fileno(&self) -> PyResult<i32> {
         match self.target {
             Target::Requests(_) | Target::Thread => Ok(2),

@@ -1,13 +1,15 @@
 //! `sys.stdin`, `sys.stdout`, `sys.stderr` and `wsgi.errors` as the application sees them.
 //!
-//! Responsible for: text streams that answer whatever io.TextIOBase can be asked, also where WSGIRestrictStdin or WSGIRestrictStdout
-//! forbids their use: then only reading or writing raises. Must never: put a buffer with a lock below one ([`crate::log::stream`]). Called
-//! by: `setup`, `process`, `serve`.
+//!
+//! Responsible for: text streams with the whole interface of io.TextIOBase. Under WSGIRestrictStdin
+//! or WSGIRestrictStdout only reading or writing raises. Must never: put a buffer with a lock below
+//! one ([`crate::log::stream`]). Called by: `setup`, `request::base_environ`, `threads::serve`.
 use crate::log::stream::{Log, Target, restricted, unsupported};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-/// The text stream over a binary one. Characters that the encoding cannot write are shown as escapes.
+/// A text stream over a binary one. Characters that the encoding cannot represent are shown as
+/// escapes.
 fn text<'py>(binary: &Bound<'py, PyAny>, encoding: &Bound<'py, PyAny>, mode: &str, how: &str) -> PyResult<Bound<'py, PyAny>> {
     let py = binary.py();
     let options = PyDict::new(py);
@@ -20,12 +22,13 @@ fn text<'py>(binary: &Bound<'py, PyAny>, encoding: &Bound<'py, PyAny>, mode: &st
     Ok(stream)
 }
 
-/// The text stream over a log. Lines are gathered below, not in it: then a crash loses nothing, and the end of a request finds the rest.
+/// A text stream over a log. The log collects lines, not the stream: so a crash loses nothing, and
+/// the end of a request finds the rest.
 pub fn errors<'py>(log: &Bound<'py, Log>) -> PyResult<Bound<'py, PyAny>> {
     text(log, pyo3::types::PyString::new(log.py(), "utf-8").as_any(), "w", "write_through")
 }
 
-/// Puts the standard streams in their places.
+/// Replaces the standard streams.
 pub fn set_up(py: Python<'_>, restrict_stdin: bool, restrict_stdout: bool) -> PyResult<()> {
     let (sys, io) = (py.import("sys")?, py.import("io")?);
     io.getattr("RawIOBase")?.call_method1("register", (py.get_type::<Log>(),))?;
@@ -127,7 +130,7 @@ impl RestrictedInput {
         false
     }
 
-    /// It is an empty file in any case.
+    /// Descriptor 0 is an empty file in any case.
     const fn fileno(&self) -> i32 {
         0
     }

@@ -19,7 +19,8 @@ pub fn parent_only<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<T> {
     result
 }
 
-/// Ends a forked child as an interpreter would end, but without flushing or calling what the parent registered for its own end.
+/// Ends a forked child as an interpreter would end, but without flushing or running its parent's
+/// exit functions.
 fn end_child(py: Python<'_>, error: Option<&PyErr>) -> ! {
     let Some(error) = error else {
         let pid = rustix::process::getpid().as_raw_pid();
@@ -34,7 +35,7 @@ fn end_child(py: Python<'_>, error: Option<&PyErr>) -> ! {
         stderr::write(traceback::format(py, error).as_bytes());
         native::leave(1);
     }
-    // sys.exit: None is success, a number the status, anything else is shown.
+    // sys.exit: None is success, a number is the status, anything else is printed.
     let code = error.value(py).getattr("code").ok().filter(|code| !code.is_none());
     let Some(code) = code else { native::leave(0) };
     if let Ok(status) = code.extract::<i32>() {

@@ -1,8 +1,10 @@
-//! A template: it imports the application once, and workers are forked from it (`preload=On`).
+//! The fork server: it imports the application once and forks workers (`preload=On`).
 //!
-//! Responsible for: having one thread from its start to its end, so that a fork copies all there is; refusing an application that has
-//! started others. Must never: start a native thread, take a request, run what the application registered for the end of a process.
-//! Called by: `process`. Signals do to it what they do to any program: it has nothing to finish.
+//!
+//! Responsible for: having one thread for its whole life, so that a fork copies everything;
+//! refusing an application that has started other threads. Must never: start a native thread, take
+//! a request, run the application's exit functions. Called by: `start`. Signals have their default
+//! action, as it has nothing to finish.
 use crate::log::traceback;
 use crate::process::control::Control;
 use crate::process::forked_worker::{Side, fork_worker};
@@ -19,12 +21,14 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-/// A thread that has ended for Python is there for a moment longer for the kernel.
+/// A thread that has ended for Python exists a moment longer for the kernel: the time between
+/// checks.
 const THREAD_END_POLL: Duration = Duration::from_millis(10);
-/// So often it is looked whether it is gone.
+/// Checks before the thread counts as another thread.
 const MAX_POLLS: u32 = 100;
 
-/// The whole life of a template, and of each worker forked from it. Does not return but for an error of Python's.
+/// The whole life of a fork server, and of each worker forked from it. Returns only on an error of
+/// Python's.
 pub fn run(py: Python<'_>, control: Control, queue: Queue, config: WorkerConfig) -> PyResult<()> {
     fork::hold([control.fd().as_raw_fd(), queue.socket.as_raw_fd()]);
     let name = native::name();
@@ -45,9 +49,9 @@ pub fn run(py: Python<'_>, control: Control, queue: Queue, config: WorkerConfig)
     if let Err(e) = freeze(py) {
         refuse(&control, &traceback::format(py, &e));
     }
-    let _ = py.detach(|| control.insist(&FromWorker::Loaded(report))); // droverd's end is seen by the next call
+    let _ = py.detach(|| control.insist(&FromWorker::Loaded(report))); // the next call notices that droverd has exited
     if let Some(bytes) = memory::proportional() {
-        let _ = control.send(&FromWorker::Memory(bytes), &[]); // only shown
+        let _ = control.send(&FromWorker::Memory(bytes), &[]); // only displayed
     }
     let own = loop {
         let mut fds = Vec::new();
@@ -57,7 +61,7 @@ pub fn run(py: Python<'_>, control: Control, queue: Queue, config: WorkerConfig)
                     break own;
                 }
             }
-            // The stacks of all threads, from this one: another one must not be started.
+            // The stacks of all threads, from this one: no other may be started.
             Ok(ToWorker::Dump) => native::raise(drover_sys::signals::dump()),
             Ok(ToWorker::Drain) | Err(_) => native::leave(0),
             Ok(_) => {} // it takes no requests
@@ -76,7 +80,7 @@ pub fn run(py: Python<'_>, control: Control, queue: Queue, config: WorkerConfig)
     })
 }
 
-/// Forks a worker on these descriptors. In it, its control socket.
+/// Forks a worker on these descriptors. Returns its control socket in the worker only.
 fn fork_one(py: Python<'_>, hello: &[u8], fds: Vec<OwnedFd>) -> Option<Control> {
     let [control, output, error] = <[OwnedFd; 3]>::try_from(fds).ok()?;
     let why = match hooks::before_fork(py).and_then(|()| flush(py)) {
@@ -91,7 +95,7 @@ fn fork_one(py: Python<'_>, hello: &[u8], fds: Vec<OwnedFd>) -> Option<Control> 
         },
     };
     let why = text::end(&why, MAX_REASON).into_owned();
-    // If droverd does not take it, it sees that the socket is closed.
+    // If it is not sent, droverd sees that the socket is closed.
     let _ = Control::new(control).insist(&FromWorker::SetupFailed(why));
     None
 }
@@ -100,7 +104,7 @@ fn title(config: &WorkerConfig) -> Option<CString> {
     config.options.display_name.as_ref().and_then(|name| CString::new(name.as_slice()).ok())
 }
 
-/// Process lists tell the template from its workers.
+/// Shows in process lists which process is the fork server.
 fn set_process_title(config: &WorkerConfig) {
     match title(config).map(|t| CString::new([t.as_bytes(), b" template"].concat())) {
         Some(Ok(title)) => native::set_title(&title),
@@ -108,7 +112,7 @@ fn set_process_title(config: &WorkerConfig) {
     }
 }
 
-/// What stands in Python's buffers would be written by each worker.
+/// Flushes Python's buffers: else each worker would write their content.
 fn flush(py: Python<'_>) -> PyResult<()> {
     let sys = py.import("sys")?;
     for stream in ["stdout", "stderr"] {
@@ -118,15 +122,15 @@ fn flush(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// What was imported is never looked at by the garbage collector again, in this process and in its workers: a look would write to each
-/// object, and a page that is written to is not shared any more.
+/// Hides the imported objects from the garbage collector, in this process and its workers. A
+/// collection would write to each object, and a page that is written to is not shared any more.
 fn freeze(py: Python<'_>) -> PyResult<()> {
     let gc = py.import("gc")?;
     gc.call_method0("collect")?;
     gc.call_method0("freeze").map(drop)
 }
 
-/// Why it cannot be forked: it has more threads than this one.
+/// Why the process cannot be forked: it has more than this thread.
 fn other_threads(py: Python<'_>) -> Option<String> {
     let names = |py: Python<'_>| -> PyResult<Vec<String>> { threading::module(py)?.call_method0("other_names")?.extract() };
     let mut polls = 0;

@@ -1,7 +1,9 @@
-//! How a template forks a worker.
+//! Forks a worker from the fork server.
 //!
-//! Responsible for: the worker being droverd's child, having its own control socket and output and none of its siblings', and saying
-//! Hello before any Python code runs in it. Must never: run in a process with more than one thread. Called by: `template`.
+//!
+//! Responsible for: a worker that is droverd's child, has its own control socket and output and no
+//! descriptor of its siblings, and sends Hello before any Python code runs in it. Must never: run
+//! in a process with more than one thread. Called by: `fork_server`.
 #![allow(unsafe_code)]
 use crate::process::fork;
 use crate::process::native;
@@ -12,10 +14,10 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use std::ffi::c_int;
 use std::os::fd::OwnedFd;
 
-/// Which of the two processes goes on.
+/// The process in which [`fork_worker`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The template.
+    /// The fork server.
     ForkServer,
     /// The new worker.
     Worker,
@@ -25,46 +27,50 @@ fn last() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::AGAIN)
 }
 
-/// Forks. The new worker has said `hello` on `control` and has `output` and `error` as descriptors 1 and 2.
+/// Forks. The new worker has sent `hello` on `control`, and has `output` and `error` as descriptors
+/// 1 and 2.
 ///
-/// There are two forks, and the process between them ends at once: so the kernel gives the worker to the next process above that adopts
-/// orphans, which is droverd. The worker waits until that is so.
+///
+/// It forks twice, and the process in between exits at once. So the kernel gives the worker to the
+/// nearest ancestor that adopts orphans, which is droverd. The worker waits until that has
+/// happened.
 pub fn fork_worker(py: Python<'_>, hello: &[u8], control: &OwnedFd, output: &OwnedFd, error: &OwnedFd) -> Result<Side, Errno> {
     let (wait, go) = pipe_with(PipeFlags::CLOEXEC)?;
-    // SAFETY: this is the process's only thread and it holds the GIL (`py`), as PyOS_BeforeFork asks; it is followed by
-    // PyOS_AfterFork_Parent here or PyOS_AfterFork_Child in the worker, once each. fflush(NULL) writes what C code has left in
-    // stdio's buffers, which would otherwise come out of every worker.
+    // SAFETY: this is the process's only thread and it holds the GIL (`py`), as PyOS_BeforeFork
+    // requires. PyOS_AfterFork_Parent here or PyOS_AfterFork_Child in the worker follows, once
+    // each. fflush(NULL) writes stdio's buffers of C code, which each worker would write otherwise.
     unsafe {
         libc::fflush(std::ptr::null_mut());
         ffi::PyOS_BeforeFork();
     }
-    // What Python code forks before and after this is a child like any other.
+    // Only the forks from here to the next call make a worker; others are the application's
+    // children.
     fork::set_forking_worker(true);
-    // SAFETY: one thread, so that no lock is held by another one: the child may go on as the parent could.
+    // SAFETY: with one thread, no other thread can hold a lock in the child.
     let between = unsafe { libc::fork() };
     if between == 0 {
         fork_and_exit();
         fork::set_forking_worker(false);
         drop(go);
         set_up_worker(&wait, hello, control, output, error);
-        // SAFETY: as above; this is the child in which Python goes on.
+        // SAFETY: follows PyOS_BeforeFork, in the child, which continues to run Python.
         unsafe { ffi::PyOS_AfterFork_Child() };
         return Ok(Side::Worker);
     }
     fork::set_forking_worker(false);
     let outcome = if between < 0 { Err(last()) } else { wait_for_exit(between) };
-    // SAFETY: as above; this is the parent.
+    // SAFETY: follows PyOS_BeforeFork, in the parent.
     unsafe { ffi::PyOS_AfterFork_Parent() };
     let _ = py;
     outcome?;
-    // A worker that is gone already is noticed by droverd.
+    // droverd notices a worker that has exited.
     let _ = drover_sys::write_once(&go, &[1]);
     Ok(Side::ForkServer)
 }
 
-/// In the process between: forks the worker and ends. Returns in the worker only.
+/// In the process in between: forks the worker and exits. Returns in the worker only.
 fn fork_and_exit() {
-    // SAFETY: the process was forked from one with one thread, and so has one.
+    // SAFETY: the process was forked from one with a single thread, and so has one.
     match unsafe { libc::fork() } {
         0 => {}
         -1 => native::leave(last().raw_os_error().clamp(1, 255)),
@@ -72,7 +78,7 @@ fn fork_and_exit() {
     }
 }
 
-/// Waits for the end of the process between, which says whether it could fork.
+/// Waits for the process in between to exit. Its status says whether it could fork.
 fn wait_for_exit(between: c_int) -> Result<(), Errno> {
     let mut status: c_int = 0;
     loop {
@@ -82,7 +88,7 @@ fn wait_for_exit(between: c_int) -> Result<(), Errno> {
         }
         match last() {
             Errno::INTR => {}
-            // The application ignores SIGCHLD: the kernel has waited for us.
+            // The application ignores SIGCHLD, so the kernel has reaped it.
             Errno::CHILD => return Ok(()),
             e => return Err(e),
         }
@@ -94,9 +100,11 @@ fn wait_for_exit(between: c_int) -> Result<(), Errno> {
     }
 }
 
-/// In the worker, before Python knows of it. What fails here ends the process, of which droverd learns by its socket.
+/// In the worker, before Python knows of it. An error ends the process; droverd notices that by its
+/// socket.
 fn set_up_worker(wait: &OwnedFd, hello: &[u8], control: &OwnedFd, output: &OwnedFd, error: &OwnedFd) {
-    // SAFETY: no pointer is involved. A group of its own, as every worker has: programs that it starts are killed with it.
+    // SAFETY: no pointer is involved. Every worker leads its own process group, so that programs it
+    // starts are killed with it.
     unsafe { libc::setpgid(0, 0) };
     let mut word = [0];
     let released = loop {

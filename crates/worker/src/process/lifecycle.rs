@@ -1,7 +1,8 @@
-//! The worker's life: greeting, set-up, imports, service, end.
+//! The worker's life: greeting, setup, imports, service, exit.
 //!
-//! Responsible for: the steps and their order, in a worker that droverd has started and in one that a template has forked. Must never:
-//! serve. Called by: `boot.py`, in the first thread; `template`, in a forked worker.
+//!
+//! Responsible for: the steps and their order, in workers that droverd has started and in forked
+//! ones. Must never: serve a request. Called by: `start`; `fork_server`, also in a forked worker.
 use crate::cpython::os_error;
 use crate::log::{stderr, traceback};
 use crate::messages::Code;
@@ -23,22 +24,22 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Bytes of what droverd is told of a start that failed.
+/// The longest reason of a failed start that droverd gets, bytes.
 pub const MAX_REASON: usize = 32 * 1024;
 
-/// What a worker says first.
+/// The first message of a worker.
 pub fn hello(py: Python<'_>) -> PyResult<FromWorker> {
     let sys = py.import("sys")?;
     let python = format!("{} ({})", sys.getattr("version")?, sys.getattr("prefix")?);
     Ok(FromWorker::Hello { version: VERSION.to_owned(), python })
 }
 
-/// Waits for droverd's first word.
+/// Waits for droverd's first message.
 pub fn hear_start(py: Python<'_>, control: &Control) -> WorkerConfig {
     let config = match py.detach(|| control.receive()) {
         Ok(ToWorker::Start(config)) => *config,
         Ok(ToWorker::Drain | ToWorker::LastWords { .. }) | Err(ControlError::Closed) => native::leave(0),
-        Ok(_) => refuse(control, "droverd began with something else than Start"),
+        Ok(_) => refuse(control, "the first message from droverd was not Start"),
         Err(e) => refuse(control, &e.to_string()),
     };
     if config.version != VERSION {
@@ -46,15 +47,15 @@ pub fn hear_start(py: Python<'_>, control: &Control) -> WorkerConfig {
         refuse(
             control,
             &format!(
-                "droverd is version {theirs}, the worker's extension {VERSION}: two installations are mixed; install again and restart httpd"
+                "droverd is version {theirs}, the worker's extension {VERSION}: two installations are mixed; reinstall mod_drover and restart httpd"
             ),
         );
     }
     config
 }
 
-/// A worker from droverd's first word to its end; `prepare` makes the interpreter what the configuration says, `scripts` are those
-/// that are imported already. Does not return.
+/// A worker from droverd's first message to its exit. `prepare` applies the configuration to the
+/// interpreter; `scripts` are those imported already. Does not return.
 pub fn live(
     py: Python<'_>,
     config: WorkerConfig,
@@ -79,7 +80,7 @@ pub fn live(
     must(&worker, spawn::native("drover-control", move || control_thread::run(&mine, &signals)));
     fork::hold(worker.descriptors());
     let importing = Importing::begin(py);
-    // What a template has imported knows its hooks already; what is imported now may bring more.
+    // The hooks of a fork server's imports; then those that the imports below add.
     run_hooks(py, &worker);
     let report = load(py, &worker.config, &worker.scripts);
     run_hooks(py, &worker);
@@ -92,42 +93,43 @@ pub fn live(
         let mine = ours();
         must(&worker, spawn::python("drover-watchdog", move || mine.watchdog.run()));
     }
-    // A worker says that it has loaded when all of its threads run.
+    // A worker reports Loaded once all of its threads run.
     must(&worker, request_threads::start(py, &worker));
-    let _ = py.detach(|| worker.control.insist(&FromWorker::Loaded(report))); // droverd's end is seen by the control thread
+    let _ = py.detach(|| worker.control.insist(&FromWorker::Loaded(report))); // the control thread notices that droverd has exited
     if let Err(e) = serve(py, &worker) {
-        // Some threads may serve already; the interpreter is not torn down below them.
+        // Some threads may be serving: the interpreter must not be finalized.
         stderr::write(traceback::format(py, &e).as_bytes());
         native::leave(1);
     }
     shutdown::leave(py, &worker)
 }
 
-/// A worker without this thread is none.
+/// The worker cannot work without this thread.
 fn must(worker: &Worker, started: Result<(), ThreadError>) {
     if let Err(e) = started {
         refuse(&worker.control, &e.to_string());
     }
 }
 
-/// A function given to `mod_drover.after_fork` that fails is a start that fails.
+/// If a function given to `mod_drover.after_fork` fails, the start fails.
 fn run_hooks(py: Python<'_>, worker: &Worker) {
     if let Err(e) = hooks::after_fork(py) {
         refuse(&worker.control, &traceback::format(py, &e));
     }
 }
 
-/// Tells droverd why there will be no worker, and goes.
+/// Reports to droverd why the worker cannot start, and exits.
 pub fn refuse(control: &Control, why: &str) -> ! {
     let why = text::end(why, MAX_REASON);
-    // droverd logs it. If it does not take it, it sees the end of this process.
+    // droverd logs it. If it is not sent, droverd sees that this process exits.
     if control.insist(&FromWorker::SetupFailed(why.clone().into_owned())).is_err() {
         stderr::write(format!("{}: {}\n", Code::SetupFailed, why.trim_end()).as_bytes());
     }
     native::leave(1)
 }
 
-/// Imports the scripts that droverd names, as far as they are not imported yet; gives what is to be said of them.
+/// Imports the scripts that droverd names, unless they are imported already. Returns a report on
+/// each.
 pub fn load(py: Python<'_>, config: &WorkerConfig, scripts: &Scripts) -> Vec<Loaded> {
     let room = MAX_CONTROL / 2 / config.scripts.len().max(1);
     let mut report = Vec::new();
@@ -147,10 +149,10 @@ pub fn load(py: Python<'_>, config: &WorkerConfig, scripts: &Scripts) -> Vec<Loa
     report
 }
 
-/// Waits until all request threads have ended because the worker stops.
+/// Waits until the worker stops and all request threads have ended.
 fn serve(py: Python<'_>, worker: &Arc<Worker>) -> PyResult<()> {
     let (wake, waker) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK).map_err(os_error)?;
-    // Handlers that the application installed run in this thread, which has to be woken for them.
+    // Signal handlers of the application run in this thread, which must be woken for them.
     let silent = PyDict::new(py);
     silent.set_item("warn_on_full_buffer", false)?;
     py.import("signal")?.getattr("set_wakeup_fd")?.call((waker.as_raw_fd(),), Some(&silent))?;
@@ -162,7 +164,7 @@ fn wait(py: Python<'_>, worker: &Worker, wake: &OwnedFd, done: impl Fn() -> bool
     while !done() {
         let mut scratch = [0; 64];
         py.detach(|| {
-            // Whatever ends the wait is told on one of the two; there is nothing to be done about an error.
+            // Whatever ends the wait is readable on one of the two; an error needs no action.
             let _ = poll_until(&mut [PollFd::new(&worker.news, PollFlags::IN), PollFd::new(wake, PollFlags::IN)], None);
         });
         let _ = rustix::io::read(&worker.news, &mut scratch);

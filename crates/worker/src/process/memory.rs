@@ -1,8 +1,11 @@
-//! The native thread that measures the process's memory for droverd: memory-soft and `drover status` go by it.
+//! The native thread that measures the process's memory for droverd: memory-soft and `drover
+//! status` use it.
 //!
-//! The kernel walks all of a process's mappings for that. So the process does it itself, and droverd, which serves all groups in one
-//! thread, never does. Responsible for: that costing the process at most a fiftieth of one thread's time. Must never: take the GIL, or
-//! run where requests wait for it. Called by: `process`, which starts it; `template`, once.
+//!
+//! Measuring makes the kernel walk all of a process's mappings. So each worker measures itself, and
+//! droverd, which serves all groups in one thread, never does. Responsible for: using at most a
+//! fiftieth of one thread's time. Must never: take the GIL, or delay a request. Called by:
+//! `lifecycle`, which starts it; `fork_server`, once.
 use crate::process::control::Control;
 use drover_sys::Errno;
 use drover_sys::wait::{EventfdFlags, eventfd};
@@ -10,12 +13,12 @@ use drover_wire::control::FromWorker;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-/// The time between two measurements is at least this many times what the last one took.
-const REST: u32 = 50;
-/// When no memory-soft depends on it.
-const UNHURRIED: Duration = Duration::from_secs(10);
-/// With memory-soft.
-const HURRIED: Duration = Duration::from_secs(1);
+/// The time between two measurements, as a multiple of what the last one took, at least.
+const REST_FACTOR: u32 = 50;
+/// The time between two measurements without memory-soft, at least.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// The same with memory-soft.
+const INTERVAL_WITH_SOFT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Wakes the thread.
 #[derive(Debug)]
@@ -29,22 +32,23 @@ impl Gauge {
         Ok(Self { bell: eventfd(0, EventfdFlags::CLOEXEC)? })
     }
 
-    /// The process has done something: it is measured when it is time.
+    /// The process has worked: it is measured when it is time.
     pub fn ring(&self) {
         // The counter is far from full, as the thread reads it.
         let _ = drover_sys::write_once(&self.bell, &1u64.to_ne_bytes());
     }
 }
 
-/// Runs until the process ends. The first measurement comes at once, the others while the process has requests, and one after the last.
+/// Runs until the process exits. Measures at once, while the process has requests, and once after
+/// the last.
 pub fn run(control: &Control, gauge: &Gauge, has_memory_soft: bool) {
-    let every = if has_memory_soft { HURRIED } else { UNHURRIED };
+    let every = if has_memory_soft { INTERVAL_WITH_SOFT_LIMIT } else { INTERVAL };
     loop {
         let begun = Instant::now();
-        let Some(bytes) = proportional() else { return }; // no /proc, as in a chroot: droverd goes by what it sees
-        // What droverd has no room for now is said next time.
+        let Some(bytes) = proportional() else { return }; // no /proc, as in a chroot: droverd uses its own figures
+        // If droverd has no room now, the next measurement is sent.
         let _ = control.send(&FromWorker::Memory(bytes), &[]);
-        std::thread::sleep(every.max(begun.elapsed() * REST));
+        std::thread::sleep(every.max(begun.elapsed() * REST_FACTOR));
         loop {
             match rustix::io::read(&gauge.bell, &mut [0; 8]) {
                 Ok(_) => break,
@@ -55,7 +59,7 @@ pub fn run(control: &Control, gauge: &Gauge, has_memory_soft: bool) {
     }
 }
 
-/// Proportional set size, bytes: pages that several processes share count by their share.
+/// The proportional set size in bytes: pages shared by several processes count by their share.
 pub fn proportional() -> Option<u64> {
     parse(&std::fs::read_to_string("/proc/self/smaps_rollup").ok()?)
 }

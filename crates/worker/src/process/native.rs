@@ -1,7 +1,8 @@
-//! What the process itself is to the kernel: its signals, its title, the clocks of its threads, its end.
+//! The process as the kernel sees it: its signals, its title, its threads' clocks, its exit.
 //!
-//! Responsible for: every unsafe call of this crate that is not Python's. Must never: know a request. Called by: `process`,
-//! `monitor`, `control`, `shutdown`, `fork`.
+//!
+//! Responsible for: every unsafe call of this crate that does not concern Python. Must never: know
+//! a request. Called by: the files of `process` and `threads`.
 use drover_sys::Errno;
 use rustix::process::Signal;
 use std::ffi::{CStr, CString, c_int};
@@ -21,28 +22,31 @@ impl ThreadClock {
         (failed == 0).then_some(Self(clock))
     }
 
-    /// Nanoseconds of CPU time the thread has used; `None` when it has ended.
+    /// CPU time that the thread has used, nanoseconds; `None` if it has ended.
     pub fn ns(self) -> Option<u64> {
         let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the pointer is to a local; a clock of a thread that has ended is refused with EINVAL.
+        // SAFETY: the pointer is to a local; the kernel refuses a clock of a thread that has ended
+        // with EINVAL.
         let failed = unsafe { libc::clock_gettime(self.0, &raw mut t) };
         let whole = u64::try_from(t.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000);
         (failed == 0).then(|| whole.saturating_add(u64::try_from(t.tv_nsec).unwrap_or(0)))
     }
 }
 
-/// The signals that ask this worker to finish and go, and the kernel's word that its CPU time is used up.
+/// The signals that ask this worker to finish and exit, and the one for used-up CPU time.
 const TAKEN: [c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGXCPU];
-/// What came, a bit each: asked to go, CPU time.
+/// What was received, one bit each: a request to exit, used-up CPU time.
 static CAME: AtomicI32 = AtomicI32::new(0);
 const GO: i32 = 1;
 const CPU_TIME: i32 = 2;
-/// Where the handler writes, and for which process: a forked child has inherited the handler, but not the duty.
+/// Where the handler writes, and in which process: a forked child inherits the handler, but must
+/// not use it.
 static BELL: AtomicI32 = AtomicI32::new(-1);
 static OWNER: AtomicI32 = AtomicI32::new(0);
 
 extern "C" fn ring(signal: c_int) {
-    // SAFETY: only async-signal-safe calls (signal-safety(7)) and atomics; errno is saved, as the interrupted code may read it.
+    // SAFETY: only async-signal-safe calls (signal-safety(7)) and atomics; errno is saved, as the
+    // interrupted code may read it.
     unsafe {
         if libc::getpid() != OWNER.load(Ordering::Relaxed) {
             libc::signal(signal, libc::SIG_DFL);
@@ -57,7 +61,7 @@ extern "C" fn ring(signal: c_int) {
     }
 }
 
-/// Makes standard output and standard error lead nowhere.
+/// Discards standard output and standard error.
 pub fn discard_output() {
     // SAFETY: plain system calls on a constant path and on descriptors 1 and 2, which this process owns for good.
     unsafe {
@@ -70,7 +74,7 @@ pub fn discard_output() {
     }
 }
 
-/// Which signals came since this was last asked: one that asks to go, the one for used CPU time.
+/// The signals received since the last call: a request to exit, used-up CPU time.
 pub fn signals_that_came() -> (bool, bool) {
     let came = CAME.swap(0, Ordering::Relaxed);
     (came & GO != 0, came & CPU_TIME != 0)
@@ -81,8 +85,9 @@ pub fn bell() -> RawFd {
     BELL.load(Ordering::Relaxed)
 }
 
-/// From now on SIGINT, SIGTERM, SIGUSR1 and SIGXCPU make the event counter `bell` readable. They are handled, not blocked, because a
-/// program that the application starts would inherit a blocked signal and could not be ended.
+/// Makes SIGINT, SIGTERM, SIGUSR1 and SIGXCPU write to the event counter `bell`. They are handled,
+/// not blocked: a program that the application starts would inherit a blocked signal and could not
+/// be ended.
 pub fn ring_on_signals(bell: RawFd) {
     OWNER.store(rustix::process::getpid().as_raw_pid(), Ordering::Relaxed);
     BELL.store(bell, Ordering::Relaxed);
@@ -97,7 +102,7 @@ pub fn ring_on_signals(bell: RawFd) {
     }
 }
 
-/// In a forked child: the signals that we still handle do what they do in any program.
+/// In a forked child: restores the default action of the signals that this file handles.
 pub fn default_signals() {
     for signal in TAKEN {
         // SAFETY: a zeroed sigaction is valid and the pointer is to a local; SIG_DFL installs no function. Both are
@@ -112,10 +117,11 @@ pub fn default_signals() {
     }
 }
 
-/// Has `in_child` called in each process that fork() makes, in its only thread, before fork() returns there.
+/// Calls `in_child` in each process that fork() makes, in its only thread, before fork() returns
+/// there.
 pub fn at_fork(in_child: extern "C" fn()) -> Result<(), Errno> {
-    // SAFETY: a function of the right type that lives as long as this library, which an interpreter never unloads. What it may do in
-    // the child of a process with threads is its own duty.
+    // SAFETY: a function of the right type that lives as long as this library, which an interpreter
+    // never unloads. `in_child` itself must be safe in the child of a process with threads.
     match unsafe { libc::pthread_atfork(None, None, Some(in_child)) } {
         0 => Ok(()),
         errno => Err(Errno::from_raw_os_error(errno)),
@@ -124,27 +130,28 @@ pub fn at_fork(in_child: extern "C" fn()) -> Result<(), Errno> {
 
 /// Raises a signal in the calling thread.
 pub fn raise(signal: Signal) {
-    // SAFETY: no pointer is involved; the handler is faulthandler's, which is made for any thread.
+    // SAFETY: no pointer is involved; the handler is faulthandler's, which works in any thread.
     unsafe { libc::raise(signal.as_raw()) };
 }
 
-/// Ends the process now: no destructor, no atexit, no other thread runs any more.
+/// Exits now: no destructor, no atexit, and no other thread runs any more.
 pub fn leave(status: c_int) -> ! {
-    // SAFETY: _exit does not return and touches nothing of ours.
+    // SAFETY: _exit does not return and touches no memory of ours.
     unsafe { libc::_exit(status) }
 }
 
-/// Takes over a descriptor that was inherited under a number.
+/// Takes over an inherited descriptor by its number.
 pub fn adopt(fd: RawFd) -> OwnedFd {
-    // SAFETY: droverd passes the number on the command line for us alone; nobody else in this process knows it.
+    // SAFETY: droverd passes the number on the command line for this call alone; no other code in
+    // this process knows it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// A file that leads nowhere, for a forked child. All calls are async-signal-safe.
+/// A file that leads nowhere, for a forked child. All its calls are async-signal-safe.
 pub struct Nowhere(c_int);
 
 impl Nowhere {
-    /// Opens one: /dev/null, or a file in memory where a root directory of its own (`chroot=`) has none.
+    /// Opens /dev/null, or a file in memory if the root directory (`chroot=`) has none.
     pub fn open() -> Option<Self> {
         // SAFETY: plain system calls on constant strings.
         let fd = unsafe {
@@ -156,7 +163,7 @@ impl Nowhere {
         (fd >= 0).then_some(Self(fd))
     }
 
-    /// Makes `fd` lead here, whoever still thinks to own it.
+    /// Makes `fd` lead here, whichever code still uses it.
     pub fn replace(&self, fd: RawFd) {
         // SAFETY: a plain system call on numbers; the child of a fork has this one thread.
         unsafe { libc::dup3(self.0, fd, libc::O_CLOEXEC) };
@@ -165,7 +172,7 @@ impl Nowhere {
 
 impl Drop for Nowhere {
     fn drop(&mut self) {
-        // SAFETY: `open` has made it and nobody else knows the number.
+        // SAFETY: `open` has made it and no other code knows the number.
         unsafe { libc::close(self.0) };
     }
 }
@@ -178,28 +185,30 @@ pub fn name() -> CString {
     CStr::from_bytes_until_nul(&name).map(CStr::to_owned).unwrap_or_default()
 }
 
-/// Sets it.
+/// Sets the name of the process's first thread.
 pub fn set_name(name: &CStr) {
     // SAFETY: PR_SET_NAME reads a NUL-terminated string and cuts it at 15 bytes.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
-/// The names of the process's threads as the kernel sees them; `None` when it cannot be asked, as in a chroot without /proc.
+/// The names of the process's threads in the kernel; `None` without /proc, as in a chroot.
 pub fn tasks() -> Option<Vec<String>> {
     let tasks = std::fs::read_dir("/proc/self/task").ok()?;
     let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
     Some(tasks.flatten().map(name).collect())
 }
 
-/// Gives the process and its first thread a name for process lists: writes over the arguments that exec laid down.
+/// Sets the title of the process and the name of its first thread for process lists. Overwrites the
+/// arguments of exec.
 pub fn set_title(title: &CStr) {
     set_name(title);
     let Some((start, end)) = arguments_area() else { return };
     let room = end.saturating_sub(start);
     let text = title.to_bytes();
     let used = text.len().min(room.saturating_sub(1));
-    // SAFETY: the kernel says (proc(5), arg_start and arg_end) that these bytes are the argument strings on the first thread's
-    // stack: writable, never unmapped. CPython copied them into sys.orig_argv at its start and does not read them again.
+    // SAFETY: the kernel says (proc(5), arg_start and arg_end) that these bytes are the argument
+    // strings on the first thread's stack: writable, never unmapped. CPython copied them into
+    // sys.orig_argv at its start and does not read them again.
     unsafe {
         let area = std::ptr::with_exposed_provenance_mut::<u8>(start);
         std::ptr::write_bytes(area, 0, room);
@@ -207,10 +216,12 @@ pub fn set_title(title: &CStr) {
     }
 }
 
-/// Where the argument strings are, from fields 48 and 49 of /proc/self/stat; `None` when the kernel does not say.
+/// The range of the argument strings, from fields 48 and 49 of /proc/self/stat; `None` if the
+/// kernel does not tell.
 fn arguments_area() -> Option<(usize, usize)> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is a name in brackets that may hold anything; the third begins behind the last bracket.
+    // The second field is a name in parentheses with any content; the third begins after the last
+    // parenthesis.
     let mut rest = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().skip(48 - 3);
     let (start, end) = (rest.next()?.parse().ok()?, rest.next()?.parse().ok()?);
     (start != 0 && end > start).then_some((start, end))

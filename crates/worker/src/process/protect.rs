@@ -1,16 +1,19 @@
-//! Who else may look into the process: trace it, read its memory, take its descriptors.
+//! Which other processes may inspect this one: trace it, read its memory, take its descriptors.
 //!
-//! Groups that run as one user would otherwise reach each other's queues, requests and sessions. exec(2) makes every process of a user
-//! open to that user's other processes again, so the worker closes itself.
 //!
-//! Responsible for: the process being closed before any of the application's code runs, and open only where the group's options say so.
-//! Must never: be undone by a fork (a forked process is what its parent is). Called by: `boot.py` as the first thing; `process` and
-//! `template`, with the configuration.
+//! Without this, groups of one user could reach each other's queues, requests and sessions. exec(2)
+//! opens every process to its user's other processes again, so the worker closes itself.
+//!
+//!
+//! Responsible for: the process being closed before any code of the application runs, and open only
+//! if the group's options say so. Must never: open a process for longer than its options say; a
+//! forked process inherits the state. Called by: `boot.py` as the first step; `start`, with the
+//! configuration.
 use crate::log::stderr;
 use crate::messages::Code;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-/// Closes the process. The kernel refuses this to nobody.
+/// Closes the process. The kernel always permits this.
 pub fn close() {
     set(DumpableBehavior::NotDumpable);
 }

@@ -1,7 +1,9 @@
-//! The scripts of this process: imported once, at the start or with the first request for them.
+//! The scripts of this process, each imported once: at the start or with its first request.
 //!
-//! Responsible for: one import at a time and per script, the others waiting for that script only. Must never: reload (a changed
-//! file needs a new process). Called by: `process` (at the start), `serve`, `control` (Keep).
+//!
+//! Responsible for: one import of a script at a time, with other threads waiting for that script
+//! only. Must never: reload (a changed file needs a new process). Called by: `lifecycle` (at the
+//! start), `threads::serve`.
 use crate::log::traceback;
 use crate::process::child_exit;
 use crate::process::hooks;
@@ -27,16 +29,16 @@ pub struct Script {
     settled: Condvar,
 }
 
-/// Where a script stands.
+/// The state of a script.
 #[derive(Debug, Clone)]
 enum State {
-    /// Nobody has tried.
+    /// No thread has tried to import it.
     New,
-    /// Somebody imports it.
+    /// A thread imports it.
     Loading,
     /// Its module's dictionary, and the time of the file that was read.
     Loaded(Arc<Py<PyDict>>, u64),
-    /// It failed at the start of the process: until the next process.
+    /// It failed at the start of the process, which is final for this process.
     Failed(ImportError),
 }
 
@@ -47,29 +49,29 @@ pub struct ImportError {
     pub failure: Failure,
     /// One line.
     pub line: String,
-    /// The traceback, or what else is to be said in the log.
+    /// The traceback, or another text for the log.
     pub text: String,
-    /// The time of the file that failed; 0: there is none.
+    /// The file's time; 0 if there is no file.
     pub mtime_us: u64,
 }
 
-/// What a request finds.
+/// The result of looking for a script's module.
 #[derive(Debug)]
 pub enum Found {
-    /// The module's dictionary and the time of its file; `now`: this call has imported it.
+    /// It is imported.
     Loaded {
         /// The module's dictionary.
         module: Arc<Py<PyDict>>,
-        /// The file's time, microseconds since 1970.
+        /// The file's time when it was read, microseconds since 1970.
         mtime_us: u64,
         /// This call has imported it.
         now: bool,
     },
-    /// It cannot be imported; `now`: this call has tried.
+    /// It cannot be imported.
     Failed {
         /// Why.
         error: ImportError,
-        /// This call has tried.
+        /// This call has tried to import it.
         now: bool,
     },
 }
@@ -82,7 +84,7 @@ pub struct Scripts {
     all: Mutex<HashMap<Vec<u8>, Arc<Script>>>,
 }
 
-/// The time of a file, microseconds since 1970, as httpd counts it; 0: it has none.
+/// A file's time as httpd counts it, microseconds since 1970; 0 if it has none.
 pub fn mtime_us(path: &[u8]) -> u64 {
     let Ok(stat) = rustix::fs::stat(Path::new(std::ffi::OsStr::from_bytes(path))) else { return 0 };
     let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
@@ -90,7 +92,8 @@ pub fn mtime_us(path: &[u8]) -> u64 {
 }
 
 impl Scripts {
-    /// None yet. `ignore_case`: paths that differ only in the case of ASCII letters are one script.
+    /// No scripts yet. With `ignore_case`, paths that differ only in the case of ASCII letters are
+    /// one script.
     pub fn new(ignore_case: bool) -> Self {
         Self { ignore_case, ..Self::default() }
     }
@@ -109,17 +112,18 @@ impl Scripts {
 }
 
 impl Script {
-    /// The module, imported now if nobody has. `start`: a failure lasts; else the next request tries again, as in mod_wsgi.
+    /// The module, imported now if no thread has. With `start` a failure is final; otherwise the
+    /// next request tries again, as in mod_wsgi.
     pub fn module(&self, py: Python<'_>, start: bool) -> Found {
         match self.claim(py) {
             State::Loaded(module, mtime_us) => return Found::Loaded { module, mtime_us, now: false },
             State::Failed(error) => return Found::Failed { error, now: false },
             State::New | State::Loading => {}
         }
-        // Before the file is read: a change while it is read shows later.
+        // Before the file is read: a change while it is read is noticed later.
         let mtime_us = mtime_us(&self.path);
         let imported = child_exit::parent_only(py, import(py, &self.path, &self.key, mtime_us));
-        // At the start the caller does so when all scripts are there.
+        // At the start the caller does this after all imports.
         let imported = if start { imported } else { imported.and_then(|module| hooks::after_fork(py).map(|()| module)) };
         let (state, found) = match imported {
             Ok(module) => {
@@ -137,7 +141,7 @@ impl Script {
         found
     }
 
-    /// Waits while somebody else imports it; when nobody has or does, the caller must.
+    /// Waits while another thread imports it. If the result is New, the caller must import it.
     fn claim(&self, py: Python<'_>) -> State {
         let mut state = self.state.lock();
         if matches!(*state, State::Loading) {
@@ -173,7 +177,7 @@ impl ImportError {
     }
 }
 
-/// Who may not read what, and which directory on the way is in his.
+/// A permission error that names the user and the directory that denies access.
 fn forbidden(script: &Path) -> PyErr {
     let uid = rustix::process::geteuid().as_raw();
     let user = drover_sys::users::user_by_id(uid).map_or_else(|| uid.to_string(), |u| String::from_utf8_lossy(&u.name).into_owned());
@@ -184,7 +188,7 @@ fn forbidden(script: &Path) -> PyErr {
     PyPermissionError::new_err(format!("user {user} may not read {}, because of {why}", script.display()))
 }
 
-/// Runs a script in a module of its own, which is named after `key`, and gives the module's dictionary.
+/// Runs a script in a module of its own, named after `key`, and returns the module's dictionary.
 fn import<'py>(py: Python<'py>, path: &[u8], key: &[u8], mtime_us: u64) -> PyResult<Bound<'py, PyDict>> {
     let place = Path::new(std::ffi::OsStr::from_bytes(path));
     let source = std::fs::read(place).map_err(|e| if e.kind() == ErrorKind::PermissionDenied { forbidden(place) } else { e.into() })?;
@@ -202,7 +206,7 @@ fn import<'py>(py: Python<'py>, path: &[u8], key: &[u8], mtime_us: u64) -> PyRes
     let dict = module.getattr("__dict__")?.cast_into::<PyDict>()?;
     match builtins.call_method1("exec", (code, &dict)) {
         Ok(_) => {
-            // An application may take it away to ask for a reload ([`crate::request::handback`]).
+            // An application may delete it to ask for a reload ([`crate::request::handback`]).
             dict.set_item("__mtime__", mtime_us)?;
             Ok(dict)
         }

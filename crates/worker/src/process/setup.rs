@@ -1,7 +1,9 @@
-//! The interpreter as WSGIDaemonProcess describes it.
+//! Sets up the interpreter as WSGIDaemonProcess says.
 //!
-//! Responsible for: streams, sys.path, names, hooks, before any script runs. Must never: import a script. Called by: `process` and
-//! `template`, once in a process that was not forked.
+//!
+//! Responsible for: standard streams, sys.path, names and hooks, before any script runs. Must
+//! never: import a script. Called by: `start` and `fork_server`, once in a process that was not
+//! forked.
 use crate::cpython::os_error;
 use crate::log::restrict::SignalIntercept;
 use crate::log::{stderr, streams};
@@ -13,10 +15,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use std::ffi::CString;
 
-/// The mod_wsgi whose Python API ours follows; `mod_wsgi.version` says it.
+/// The mod_wsgi version whose Python API this follows; `mod_wsgi.version` returns it.
 pub const MOD_WSGI_VERSION: (u32, u32, u32) = (6, 1, 1);
 
-/// Makes the interpreter what the configuration says.
+/// Applies the configuration to the interpreter.
 pub fn set_up(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     let options = &config.options;
     let sys = py.import("sys")?;
@@ -36,7 +38,7 @@ pub fn set_up(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     if let Some(bytes) = options.stack_size {
         let pages = spawn::request_stack(Some(bytes)).div_ceil(4096).saturating_mul(4096);
         if py.import("threading")?.call_method1("stack_size", (pages,)).is_err() {
-            warn(&format!("stack-size={bytes} is refused by Python"));
+            warn(&format!("Python refuses stack-size={bytes}"));
         }
     }
     sys.setattr("argv", ["mod_wsgi"])?;
@@ -65,14 +67,15 @@ fn warn(what: &str) {
 
 fn set_streams(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        // A root directory of its own (chroot=) need not have it.
+        // A chroot may not have /dev/null.
         .or_else(|_| rustix::fs::memfd_create("nothing", rustix::fs::MemfdFlags::CLOEXEC))
         .map_err(os_error)?;
     rustix::stdio::dup2_stdin(&null).map_err(os_error)?;
     streams::set_up(py, config.options.restrict_stdin, config.options.restrict_stdout)
 }
 
-/// sys.path: the home directory, then each directory of python-path with what its .pth files name, then what was there.
+/// sys.path: the home directory, then each directory of python-path with the entries of its .pth
+/// files, then the previous entries.
 fn set_path(py: Python<'_>, config: &WorkerConfig) -> PyResult<()> {
     let path = py.import("sys")?.getattr("path")?.cast_into::<PyList>()?;
     let (os, site) = (py.import("os")?, py.import("site")?);

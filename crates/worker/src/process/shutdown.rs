@@ -1,12 +1,15 @@
 //! The end of the process.
 //!
-//! Responsible for: what the application registered for the end being run whatever its threads do, the end coming all the same, and
-//! the log naming what holds it up. Must never: tear the interpreter down: a request thread that is cut off in there would unwind
-//! through our frames. Called by: `process`; `control` tells when droverd kills the process.
 //!
-//! The order: `mod_wsgi.subscribe_shutdown`; executors end (at most a second); `atexit`; non-daemon threads end. Python itself
-//! waits for threads before `atexit`, so that functions there could not stop them. Threads that were started while a script was
-//! imported are not waited for, as with mod_wsgi.
+//! Responsible for: running the application's exit functions whatever its threads do, exiting in
+//! time, and logging what delays the exit. Must never: finalize the interpreter: a request thread
+//! that is cut off there would unwind through this library's frames. Called by: `lifecycle`.
+//!
+//!
+//! The order: `mod_wsgi.subscribe_shutdown`; executors finish (within a second); `atexit`;
+//! non-daemon threads end. Python itself waits for threads before `atexit`, so that functions there
+//! could not stop them. Threads that were started during an import are not waited for, as with
+//! mod_wsgi.
 use crate::cpython;
 use crate::log::{stderr, traceback};
 use crate::messages::Code;
@@ -21,18 +24,20 @@ use std::ffi::c_long;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long callbacks, atexit and threads of the application have together, while droverd has not said when it kills the process.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long executors have before the functions registered with atexit run, which may be what ends their work.
-const EXECUTORS: Duration = Duration::from_secs(1);
-/// How long the thread that ends the process waits for the GIL, to say what holds it up.
-const NAMING: Duration = Duration::from_millis(200);
+/// The time for callbacks, atexit and threads of the application together, unless droverd has said
+/// when it kills the process.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time for executors before the functions registered with atexit run, which may end their
+/// work.
+const EXECUTOR_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the thread that ends the process waits for the GIL, to find out what delays the exit.
+const GIL_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Runs what is registered for the end, and ends the process.
+/// Runs the application's exit functions and exits.
 pub fn leave(py: Python<'_>, worker: &Arc<Worker>) -> ! {
-    let otherwise = clock::monotonic_ns().saturating_add(clock_ns(PATIENCE));
+    let otherwise = clock::monotonic_ns().saturating_add(clock_ns(EXIT_TIMEOUT));
     let (ours, main) = (Arc::clone(worker), cpython::thread_ident());
-    // If the system has no thread for this, the end is bounded by droverd.
+    // If the system has no thread for this, droverd bounds the exit.
     let _ = spawn::native("drover-exit", move || {
         ours.deadline.wait(otherwise);
         force(main);
@@ -41,7 +46,7 @@ pub fn leave(py: Python<'_>, worker: &Arc<Worker>) -> ! {
     report(py, end_executors(py));
     report(py, threading::module(py).and_then(|m| m.call_method0("shut_down")).map(drop));
     report(py, py.import("atexit").and_then(|m| m.call_method0("_run_exitfuncs")).map(drop));
-    report(py, wait_for_threads(py, worker.deadline.left(otherwise).saturating_sub(NAMING)));
+    report(py, wait_for_threads(py, worker.deadline.left(otherwise).saturating_sub(GIL_TIMEOUT)));
     for stream in ["stdout", "stderr", "__stdout__", "__stderr__"] {
         // A stream that the application has closed or taken away needs no flush.
         let _ = py.import("sys").and_then(|sys| sys.getattr(stream)).and_then(|s| s.call_method0("flush"));
@@ -49,7 +54,7 @@ pub fn leave(py: Python<'_>, worker: &Arc<Worker>) -> ! {
     native::leave(0)
 }
 
-/// Has executors finish, in a thread of its own, as their work may never end.
+/// Waits for executors in a separate thread, as their work may never end.
 fn end_executors(py: Python<'_>) -> PyResult<()> {
     let ours = threading::module(py)?;
     let functions: Vec<Py<PyAny>> = ours.call_method0("exit_functions")?.extract()?;
@@ -62,7 +67,7 @@ fn end_executors(py: Python<'_>) -> PyResult<()> {
     let (sender, receiver) = crossbeam_channel::unbounded();
     let started = spawn::python("drover-executors", move || {
         Python::attach(|py| {
-            // The main thread may have stopped listening.
+            // The main thread may have stopped waiting.
             let _ = sender.send(cpython::thread_ident());
             run(py, &functions);
         });
@@ -71,8 +76,8 @@ fn end_executors(py: Python<'_>) -> PyResult<()> {
         stderr::write(format!("{}: {e}\n", Code::ExitWaits).as_bytes());
         return Ok(());
     }
-    let end = clock::monotonic_ns().saturating_add(clock_ns(EXECUTORS));
-    // The thread's number while it works, `None` when it has finished.
+    let end = clock::monotonic_ns().saturating_add(clock_ns(EXECUTOR_TIMEOUT));
+    // The thread's identifier while it works, `None` once it has finished.
     let working = py.detach(move || {
         let mut thread = None;
         loop {
@@ -90,24 +95,24 @@ fn end_executors(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Waits for the threads that would keep a Python program; names those that do not end.
+/// Waits for the threads that would keep a Python program from exiting; logs those that do not end.
 fn wait_for_threads(py: Python<'_>, patience: Duration) -> PyResult<()> {
     let rest: Vec<String> = threading::module(py)?.call_method1("wait", (patience.as_secs_f64(),))?.extract()?;
     if !rest.is_empty() {
-        say_forced(&rest.join(", "));
+        log_forced(&rest.join(", "));
     }
     Ok(())
 }
 
-/// Ends the process, whose `main` thread has not come to its end; sender what it waits for.
+/// Exits although the main thread has not finished; logs what it waits for.
 fn force(main: c_long) -> ! {
     let (sender, receiver) = crossbeam_channel::unbounded();
     let _ = spawn::python("drover-exit-why", move || {
         let why = Python::attach(|py| held_by(py, main));
         let _ = sender.send(why);
     });
-    let why = receiver.recv_timeout(NAMING).unwrap_or_else(|_| "C code that does not release Python's lock".to_owned());
-    say_forced(&why);
+    let why = receiver.recv_timeout(GIL_TIMEOUT).unwrap_or_else(|_| "C code that does not release Python's lock".to_owned());
+    log_forced(&why);
     native::leave(0)
 }
 
@@ -116,7 +121,7 @@ fn held_by(py: Python<'_>, ident: c_long) -> String {
     text.unwrap_or_else(|e| e.to_string())
 }
 
-fn say_forced(what: &str) {
+fn log_forced(what: &str) {
     stderr::write(format!("{}: the process exits although this still runs: {what}\n", Code::ExitForced).as_bytes());
 }
 

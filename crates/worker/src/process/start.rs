@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-/// The whole life of a worker. Does not return.
+/// The whole life of a worker or a fork server. Does not return.
 pub fn run(py: Python<'_>, control: RawFd, queue: RawFd, tokens: RawFd) -> PyResult<()> {
     let (control, queue, tokens) = (native::adopt(control), native::adopt(queue), native::adopt(tokens));
     for fd in [&control, &queue] {

@@ -1,7 +1,8 @@
 //! One call of the application: the call, its blocks, its close().
 //!
-//! Responsible for: close() being called exactly once whatever happens, after the last block; and for saying how it went. Must
-//! never: hold a lock while Python code runs. Called by: `serve`.
+//!
+//! Responsible for: calling close() exactly once, after the last block, whatever happens; reporting
+//! how the call went. Must never: hold a lock while Python code runs. Called by: `threads::serve`.
 use crate::cpython;
 use crate::process::child_exit;
 use crate::request::response::{End, SendError};
@@ -12,18 +13,18 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
-/// How a request went.
+/// How a call of the application ended.
 #[derive(Debug)]
 pub enum Outcome {
     /// END was sent.
     Responded,
-    /// Nobody reads any more.
+    /// httpd does not read any more.
     Disconnected,
     /// The application raised.
     Raised(PyErr),
-    /// It broke the rules; the exception says which.
+    /// The application broke PEP 3333; the exception says how.
     Broke(PyErr),
-    /// Fewer bytes than Content-Length said.
+    /// Fewer bytes than Content-Length says.
     Short(String),
 }
 
@@ -36,7 +37,8 @@ impl From<SendError> for Outcome {
     }
 }
 
-/// Calls the application and sends what it returns. `log` is told of an exception in close(), which harms nobody else.
+/// Calls the application and sends what it returns. `log` receives an exception in close(), which
+/// does not affect the response.
 pub fn run<'py>(
     request: &Request,
     application: &Bound<'py, PyAny>,
@@ -49,7 +51,8 @@ pub fn run<'py>(
         Ok(result) => result,
         Err(e) => return Outcome::Raised(e),
     };
-    // Exactly a list or a tuple: nothing of the application's runs between its blocks, and there is no close().
+    // Exactly a list or a tuple: no code of the application runs between its blocks, and there is
+    // no close().
     if let Ok(list) = result.cast_exact::<PyList>() {
         return listed(py, request, list.len(), |at| list.get_item(at)).unwrap_or_else(|outcome| outcome);
     }
@@ -124,7 +127,7 @@ fn end(py: Python<'_>, request: &Request) -> Outcome {
     match request.end(py) {
         Ok(End::Complete) => Outcome::Responded,
         Ok(End::Short { promised, sent }) => {
-            Outcome::Short(format!("Content-Length promised {promised} bytes, the application gave {sent}"))
+            Outcome::Short(format!("Content-Length promised {promised} bytes, the application produced {sent}"))
         }
         Err(error) => error.into(),
     }

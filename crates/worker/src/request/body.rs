@@ -1,8 +1,10 @@
-//! The bytes of a request's body: those that came with the message, then those that follow on the way back.
+//! The bytes of a request's body: those that came with the message, then those that follow on the
+//! reply socket.
 //!
-//! Responsible for: a body that broke off never looking complete, and memory being bounded: by one buffer, and by [`MAX_KEPT`]
-//! while a session's answer is awaited, which comes on the same socket. Must never: send, hold Python objects. Called by: `input`,
-//! `session`, `response` (at the end).
+//!
+//! Responsible for: a cut body never looking complete; bounded memory: one buffer, and [`MAX_KEPT`]
+//! while an answer to a session is expected, which comes on the same socket. Must never: send, hold
+//! Python objects. Called by: `input`, `session`, `running` (at the end).
 use crate::request::reply_fd::ReplyFd;
 use drover_sys::{Errno, channel};
 use drover_wire::frame::{BodyFailure, Deframer, Event, Kind};
@@ -12,48 +14,48 @@ use std::sync::Arc;
 
 /// Bytes read from the socket at once.
 const BUFFER: usize = 64 * 1024;
-/// The same for a request without a body: only answers to its session come.
-const SMALL: usize = 4 * 1024;
-/// Most bytes of body that are kept while an answer is awaited. httpd sends none while it works on one, so this is more than can lie
-/// in the socket's buffer.
+/// The same for a request without a body, bytes: only answers to its session come.
+const ANSWER_BUFFER: usize = 4 * 1024;
+/// Bytes of body that are kept while an answer is expected, at most. httpd sends none while it
+/// works on the answer, so this is more than the socket's buffer can hold.
 const MAX_KEPT: usize = 8 * 1024 * 1024;
 
-/// Where the part that follows stands.
+/// The state of the part that follows the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rest {
-    /// httpd has not read it; it must be asked for.
-    Asleep,
-    /// It comes.
-    Coming,
-    /// It has come.
+    /// httpd has not read it; it must be requested.
+    NotRequested,
+    /// It is being received.
+    Receiving,
+    /// It is complete.
     Complete,
-    /// It will not come.
+    /// It ended early.
     Broken(BodyError),
 }
 
-/// Why a body broke off.
+/// Why a body ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyError {
-    /// httpd said so.
+    /// httpd reported it.
     Reported(BodyFailure),
-    /// The way back was closed or held something that is not a body.
+    /// The socket was closed, or received something that is not a body.
     Lost,
     /// The request is over.
     Over,
 }
 
-/// What [`Body::fill`] did.
+/// What [`Body::fill`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fill {
-    /// There are bytes in [`Body::ready`].
+    /// [`Body::ready`] has bytes.
     Ready,
-    /// There will be no more.
+    /// The body has ended.
     End,
     /// Wait until the socket is readable.
     Wait,
-    /// httpd has to be asked for the body first.
+    /// httpd must be asked for the body first.
     Ask,
-    /// It broke off.
+    /// The body ended early.
     Broken(BodyError),
 }
 
@@ -61,33 +63,33 @@ pub enum Fill {
 enum Step {
     /// A frame, or a piece of one.
     Taken,
-    /// More has to be received first.
+    /// More must be received first.
     Short,
-    /// An answer to a session: its code, and where its payload stands.
+    /// An answer to a session: its code, and the range of its payload.
     Answer(u16, Range<usize>),
 }
 
 /// What [`Body::receive`] did.
 enum Received {
-    /// Bytes came.
+    /// Bytes were received.
     Some,
-    /// Nothing is there.
+    /// There is nothing to receive now.
     Nothing,
-    /// Nothing will come any more.
+    /// Nothing more will come.
     Lost(BodyError),
 }
 
-/// See the head of this file.
+/// The body of one request.
 #[derive(Debug)]
 pub struct Body {
-    /// Bytes that can be handed out: `bytes[start..end]`, of which `frame_end..end` are not looked at yet.
+    /// Received bytes: `start..frame_end` can be handed out, `frame_end..end` are not decoded yet.
     bytes: Vec<u8>,
     start: usize,
     frame_end: usize,
     end: usize,
-    /// Bytes that came before an answer to a session; handed out before `bytes`.
+    /// Bytes that came before an answer to a session; they are handed out before `bytes`.
     kept: Vec<u8>,
-    /// How many of them are handed out.
+    /// How many of `kept` were handed out.
     given: usize,
     rest: Rest,
     deframer: Deframer,
@@ -96,12 +98,12 @@ pub struct Body {
 }
 
 impl Body {
-    /// `None` when the request has no body at all.
+    /// The body that a message announces; `None` if the request has none.
     pub fn new(prefix: &Prefix, inline: &[u8], socket: &Arc<ReplyFd>) -> Option<Self> {
         let rest = if prefix.flags & BODY_ON_DEMAND != 0 {
-            Rest::Asleep
+            Rest::NotRequested
         } else if prefix.flags & BODY_FOLLOWS != 0 {
-            Rest::Coming
+            Rest::Receiving
         } else {
             Rest::Complete
         };
@@ -113,7 +115,7 @@ impl Body {
         Some(Self { bytes: inline.to_vec(), frame_end: end, end, rest, socket, room: BUFFER, ..Self::bare(prefix.number, None) })
     }
 
-    /// For what else comes on the way back of request `number`, when its body does not.
+    /// Reads only answers on the reply socket of request `number`, which has no body there.
     pub const fn bare(number: u32, socket: Option<Arc<ReplyFd>>) -> Self {
         Self {
             bytes: Vec::new(),
@@ -125,21 +127,21 @@ impl Body {
             rest: Rest::Complete,
             deframer: Deframer::new(number),
             socket,
-            room: SMALL,
+            room: ANSWER_BUFFER,
         }
     }
 
-    /// Whether it reads from the way back. Then nobody else may.
+    /// Whether it reads from the reply socket. Then nothing else may.
     pub const fn reads(&self) -> bool {
         self.socket.is_some()
     }
 
-    /// Whether nothing that has come is left.
+    /// Whether all received bytes were handed out.
     pub const fn is_empty(&self) -> bool {
         self.start == self.end && self.given == self.kept.len()
     }
 
-    /// Bytes that can be taken now.
+    /// Bytes that can be handed out now.
     pub fn ready(&self) -> &[u8] {
         match self.kept.get(self.given..) {
             Some(kept) if !kept.is_empty() => kept,
@@ -147,7 +149,7 @@ impl Body {
         }
     }
 
-    /// Takes `n` of them.
+    /// Marks `n` of the ready bytes as handed out.
     pub fn take(&mut self, n: usize) {
         if self.given == self.kept.len() {
             self.start = (self.start + n).min(self.frame_end);
@@ -159,8 +161,8 @@ impl Body {
         }
     }
 
-    /// Waits for the answer to a session: its code and its payload. What comes before it is kept. httpd's time limits bound the
-    /// wait: it answers, or closes.
+    /// Waits for the answer to a session, and returns its code and payload. Body bytes that come
+    /// first are kept. httpd's time limits bound the wait: it answers, or closes.
     pub fn answer(&mut self) -> Result<(u16, Vec<u8>), BodyError> {
         loop {
             let body = self.bytes.get(self.start..self.frame_end).unwrap_or_default();
@@ -177,7 +179,7 @@ impl Body {
                 Step::Taken => {}
                 Step::Short => match self.receive(true) {
                     Received::Lost(why) => {
-                        if matches!(self.rest, Rest::Coming | Rest::Asleep) {
+                        if matches!(self.rest, Rest::Receiving | Rest::NotRequested) {
                             self.rest = Rest::Broken(why);
                         }
                         return Err(why);
@@ -188,33 +190,33 @@ impl Body {
         }
     }
 
-    /// The socket that [`Fill::Wait`] speaks of.
+    /// The socket to wait for after [`Fill::Wait`].
     pub fn socket(&self) -> Option<Arc<ReplyFd>> {
         self.socket.clone()
     }
 
-    /// httpd has been asked.
+    /// httpd was asked for the body.
     pub fn asked(&mut self) {
-        if self.rest == Rest::Asleep {
-            self.rest = Rest::Coming;
+        if self.rest == Rest::NotRequested {
+            self.rest = Rest::Receiving;
         }
     }
 
-    /// Makes bytes ready, without waiting. To be called when nothing is.
+    /// Makes bytes ready, without waiting. Call it when none are.
     pub fn fill(&mut self) -> Fill {
         loop {
             if !self.ready().is_empty() {
                 return Fill::Ready;
             }
             match self.rest {
-                Rest::Asleep => return Fill::Ask,
+                Rest::NotRequested => return Fill::Ask,
                 Rest::Complete => return Fill::End,
                 Rest::Broken(why) => return Fill::Broken(why),
-                Rest::Coming => {}
+                Rest::Receiving => {}
             }
             match self.next_frame() {
                 Step::Taken => {}
-                Step::Answer(..) => self.rest = Rest::Broken(BodyError::Lost), // to no question
+                Step::Answer(..) => self.rest = Rest::Broken(BodyError::Lost), // nothing was asked
                 Step::Short => match self.receive(false) {
                     Received::Some => {}
                     Received::Nothing => return Fill::Wait,
@@ -224,12 +226,12 @@ impl Body {
         }
     }
 
-    /// Looks at what was received.
+    /// Decodes the next part of what was received.
     fn next_frame(&mut self) -> Step {
         let unseen = self.bytes.get(self.frame_end..self.end).unwrap_or_default();
         match self.deframer.next(unseen) {
             Ok(None) => return Step::Short,
-            // The header stands between the last bytes and these, and nothing is ready before it.
+            // The header is between the previous bytes and these, and nothing is ready before it.
             Ok(Some((Event::Body(piece), used))) => {
                 self.start = self.frame_end + used - piece.len();
                 self.frame_end += used;
@@ -240,7 +242,7 @@ impl Body {
                 self.start = self.frame_end;
                 self.rest = match header.kind {
                     Kind::Session => return Step::Answer(header.code, begin..self.frame_end),
-                    Kind::End if self.rest == Rest::Coming => Rest::Complete,
+                    Kind::End if self.rest == Rest::Receiving => Rest::Complete,
                     Kind::Fail => Rest::Broken(BodyError::Reported(BodyFailure::from_code(header.code))),
                     _ => Rest::Broken(BodyError::Lost),
                 };
@@ -250,17 +252,18 @@ impl Body {
         Step::Taken
     }
 
-    /// Receives what is there, or waits for something. To be called when nothing is ready in `bytes`.
+    /// Receives what is available, or waits for something. Call it when nothing in `bytes` is
+    /// ready.
     fn receive(&mut self, wait: bool) -> Received {
         let Some(socket) = self.socket.clone() else { return Received::Lost(BodyError::Over) };
-        // At most the beginning of a frame's header is left over, or of an answer to the session.
+        // What is left is at most the beginning of a frame's header, or of an answer.
         self.bytes.copy_within(self.frame_end..self.end, 0);
         (self.start, self.frame_end, self.end) = (0, 0, self.end - self.frame_end);
         let room = self.deframer.wanted(self.bytes.get(..self.end).unwrap_or_default()).max(self.room);
         if self.bytes.len() < room {
             self.bytes.resize(room, 0);
         }
-        let mut fds = Vec::new(); // none is expected; one that comes is closed
+        let mut fds = Vec::new(); // none is expected; any that comes is closed
         match channel::receive(&*socket, self.bytes.get_mut(self.end..).unwrap_or_default(), &mut fds, wait) {
             Ok(0) => Received::Lost(BodyError::Lost),
             Ok(n) => {
@@ -272,13 +275,14 @@ impl Body {
         }
     }
 
-    /// At the end of the request: whether the whole body has been read, or none of it was asked for. Looks once at what has
-    /// come, as an application that read all of its Content-Length has not seen END yet. Afterwards nothing can be read.
+    /// At the end of the request: whether the whole body was read, or none of it requested. Checks
+    /// once for received frames, because an application that reads just Content-Length bytes has
+    /// not seen END. Nothing can be read afterwards.
     pub fn settle(&mut self) -> bool {
         let clean = match self.rest {
-            Rest::Asleep | Rest::Complete => true,
+            Rest::NotRequested | Rest::Complete => true,
             Rest::Broken(_) => false,
-            Rest::Coming => self.ready().is_empty() && self.fill() == Fill::End,
+            Rest::Receiving => self.ready().is_empty() && self.fill() == Fill::End,
         };
         self.close();
         clean

@@ -1,7 +1,9 @@
 //! The environ of a request.
 //!
-//! Responsible for: PEP 3333's dictionary from the pairs of the message, as fast as CPython allows. Must never: be shared between
-//! threads (each has its own, so no lock is needed and no Python code can come in between). Called by: `serve`.
+//!
+//! Responsible for: PEP 3333's dictionary from the pairs of the message, as fast as CPython allows.
+//! Must never: be shared between threads. Each thread has its own, so it needs no lock and no
+//! Python code can interfere. Called by: `threads::serve`.
 use crate::cpython;
 use drover_wire::WireError;
 use drover_wire::request::Pairs;
@@ -9,18 +11,18 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyString, PyTuple};
 use std::collections::HashMap;
 
-/// Most names that are kept. Names come from clients as well (HTTP_*), so there must be a bound.
-const MOST_NAMES: usize = 512;
-/// Longer values are not kept.
-const LONGEST_VALUE: usize = 256;
-/// After so many changes in a row a value is not expected to come again.
-const FICKLE: u8 = 8;
+/// Names that are cached, at most. Clients choose names too (HTTP_*), so there must be a bound.
+const MAX_NAMES: usize = 512;
+/// Longer values are not cached, bytes.
+const MAX_CACHED_VALUE: usize = 256;
+/// After this many changes in a row a value is not cached any more.
+const MAX_CHANGES: u8 = 8;
 
-/// How a value becomes Python's.
+/// How a value is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Text,
-    /// By the filesystem's encoding, as in mod_wsgi.
+    /// In the filesystem's encoding, as in mod_wsgi.
     Path,
     /// `2.4.65` as a tuple of numbers.
     Version,
@@ -28,32 +30,32 @@ enum Kind {
     Method,
 }
 
-/// A name that has come before.
+/// A cached name.
 struct Known {
     key: Box<[u8]>,
     name: Py<PyString>,
     kind: Kind,
-    /// Its last value, and how often in a row it was another one; credentials are not kept.
+    /// Its last value, except for credentials.
     last: Option<(Box<[u8]>, Py<PyAny>)>,
     changes: u8,
-    /// The place of the name that came behind it the last time.
+    /// The index of the name that followed it the last time.
     next: usize,
 }
 
 /// Times of a request, in seconds since 1970.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
-    /// httpd began it.
+    /// httpd received it.
     pub request: f64,
-    /// It was put on the queue.
+    /// It was queued.
     pub queue: f64,
-    /// It was taken from there.
+    /// A worker took it.
     pub daemon: f64,
     /// The application was called.
     pub application: f64,
 }
 
-/// What one thread makes environs from.
+/// The cache from which one thread makes environs.
 pub struct Environs {
     base: Py<PyDict>,
     known: Vec<Known>,
@@ -66,7 +68,7 @@ pub struct Environs {
 pub enum EnvironError {
     /// The message is wrong.
     Wire(WireError),
-    /// Python could not.
+    /// Python raised an exception.
     Python(PyErr),
 }
 
@@ -109,9 +111,9 @@ impl Known {
             return Ok(object.bind(py).clone());
         }
         let object = decode(py, self.kind, value)?;
-        if self.changes < FICKLE && value.len() <= LONGEST_VALUE {
+        if self.changes < MAX_CHANGES && value.len() <= MAX_CACHED_VALUE {
             self.changes += 1;
-            if self.changes == FICKLE {
+            if self.changes == MAX_CHANGES {
                 self.last = None;
             } else {
                 self.last = Some((value.into(), object.clone().unbind()));
@@ -122,7 +124,7 @@ impl Known {
 }
 
 impl Environs {
-    /// With everything that is the same for all requests of a thread.
+    /// Based on the entries that all requests of a thread have in common.
     pub fn new(py: Python<'_>, base: &Bound<'_, PyDict>) -> Self {
         let name = |text| PyString::intern(py, text).unbind();
         Self {
@@ -138,19 +140,20 @@ impl Environs {
         }
     }
 
-    /// Replaces an entry of the base.
+    /// Replaces a common entry.
     pub fn set(&self, py: Python<'_>, key: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
         self.base.bind(py).set_item(key, value)
     }
 
-    /// Whether the stream in the base can still be written to.
+    /// Whether `wsgi.errors` can still be written to.
     pub fn has_sound_errors(&self, py: Python<'_>) -> bool {
-        // `closed` asks the stream below, and raises when there is none any more.
+        // `closed` asks the stream below, and raises if that was detached.
         let errors = self.base.bind(py).get_item("wsgi.errors").ok().flatten();
         errors.is_some_and(|stream| stream.getattr("closed").is_ok())
     }
 
-    /// The place of a name, `None` when no more are kept. Names mostly come in the order in which they came before.
+    /// The index of a name in the cache, `None` if the cache is full. Names mostly come in the same
+    /// order as before.
     fn place(&mut self, py: Python<'_>, before: Option<usize>, key: &[u8]) -> Option<usize> {
         let expected = before.map_or(0, |at| self.known.get(at).map_or(0, |k| k.next));
         if self.known.get(expected).is_some_and(|k| *k.key == *key) {
@@ -158,10 +161,10 @@ impl Environs {
         }
         let place = match self.index.get(key) {
             Some(&place) => place,
-            None if self.known.len() < MOST_NAMES => {
+            None if self.known.len() < MAX_NAMES => {
                 let text: String = key.iter().map(|&b| char::from(b)).collect();
                 let name = PyString::intern(py, &text).unbind();
-                let changes = if is_secret(key) { FICKLE } else { 0 };
+                let changes = if is_secret(key) { MAX_CHANGES } else { 0 };
                 self.known.push(Known { key: key.into(), name, kind: kind_of(key), last: None, changes, next: 0 });
                 self.index.insert(key.into(), self.known.len() - 1);
                 self.known.len() - 1
@@ -174,7 +177,7 @@ impl Environs {
         Some(place)
     }
 
-    /// Makes the environ; says also whether the application sees HEAD.
+    /// Makes the environ; also returns whether the application sees the method HEAD.
     pub fn build<'py>(&mut self, py: Python<'py>, pairs: Pairs<'_>, times: &Times) -> Result<(Bound<'py, PyDict>, bool), EnvironError> {
         let environ = self.base.bind(py).copy()?;
         for (name, time) in self.times.iter().zip([times.request, times.queue, times.daemon, times.application]) {

@@ -1,6 +1,8 @@
-//! From a Python exception to what httpd and its log are told.
+//! Turns a Python exception into a failure that httpd and its log receive.
 //!
-//! Responsible for: each failure being told once, with its true cause. Called by: `serve`, `scripts`, `process`.
+//!
+//! Responsible for: reporting each failure once, with its true cause. Must never: send a failure
+//! after the end of a response. Called by: `threads::serve`.
 use crate::log::level::{ERROR, INFO};
 use crate::log::traceback;
 use crate::request::running::Request;
@@ -11,7 +13,7 @@ use pyo3::exceptions::{PyOSError, PySystemExit};
 use pyo3::prelude::*;
 use std::sync::atomic::Ordering;
 
-/// What an exception that left the application means.
+/// Classifies an exception that left the application.
 pub fn classify(py: Python<'_>, request: &Request, error: &PyErr, timeout: &Bound<'_, PyAny>) -> Failure {
     if error.is_instance_of::<PySystemExit>(py) {
         Failure::SystemExit
@@ -26,7 +28,8 @@ pub fn classify(py: Python<'_>, request: &Request, error: &PyErr, timeout: &Boun
     }
 }
 
-/// One line that says what ended a request, in the words that mod_wsgi's users look for in their logs.
+/// One line that says what ended a request, in mod_wsgi's words: its users search their logs for
+/// them.
 pub fn summary(py: Python<'_>, request: &Request, failure: Failure, error: &PyErr) -> String {
     let path = String::from_utf8_lossy(&request.script.path);
     let text = match failure {
@@ -46,7 +49,7 @@ pub fn log_exception(py: Python<'_>, request: &Request, failure: Failure, error:
     match failure {
         Failure::ClientGone => request.write_log(py, INFO, traceback::line(py, error).as_bytes()),
         Failure::Timeout => request.write_log(py, INFO, b"Request interrupted by RequestTimeout; thread recovered."),
-        // httpd logs the one line that this failure is.
+        // httpd logs this failure itself, in one line.
         Failure::Session => {}
         _ => request.write_log(py, ERROR, traceback::format(py, error).as_bytes()),
     }
@@ -59,6 +62,6 @@ pub fn fail(py: Python<'_>, request: &Request, failure: Failure, text: &str) {
     let line = text::one_line(text, MAX_FAIL / 4);
     let line = line.as_bytes();
     let header = request.reply.header(Kind::Fail, failure as u16, line.len());
-    // Whoever does not read any more needs no reason either.
+    // If httpd does not read any more it needs no reason either.
     let _ = request.reply.send_last(py, &[&header, line], false);
 }

@@ -1,7 +1,8 @@
 //! `wsgi.file_wrapper`.
 //!
-//! Responsible for: being iterated over any object with `read`, with or without `close` and `fileno`. Called by: the
-//! application, and `application` as any iterable.
+//!
+//! Responsible for: iterating over any object with `read`, with or without `close` and `fileno`.
+//! Must never: read ahead. Called by: the application, and `application` as any iterable.
 use parking_lot::Mutex;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -9,7 +10,7 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-/// See the head of this file.
+/// An iterable over the blocks of a file-like object.
 #[pyclass(frozen, subclass, module = "mod_wsgi", name = "FileWrapper")]
 pub struct FileWrapper {
     filelike: Mutex<Option<Py<PyAny>>>,

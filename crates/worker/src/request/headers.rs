@@ -1,7 +1,9 @@
-//! What start_response may be given.
+//! Checks what the application passes to start_response.
 //!
-//! Responsible for: PEP 3333's and RFC 9110's rules of status and headers, and exceptions with the types and words that
-//! mod_wsgi's have. Must never: let CR, LF, NUL or a hop-by-hop header through. Called by: `start`.
+//!
+//! Responsible for: PEP 3333's and RFC 9110's rules for the status line and the header fields, with
+//! the exception types and texts of mod_wsgi. Must never: accept CR, LF, NUL or a hop-by-hop
+//! header. Called by: `start_response`.
 use crate::cpython;
 use crate::request::response::ResponseHeaders;
 use drover_wire::head::{self, MAX_FIELDS, MAX_HEAD};
@@ -25,7 +27,7 @@ fn text<'a, 'py>(value: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyStri
     value.cast::<PyString>().map_err(|_| PyTypeError::new_err(format!("must be str, not {}", type_name(value))))
 }
 
-/// Checks a status line and the headers.
+/// Checks a status line and header fields.
 pub fn check<'py>(status: &Bound<'py, PyAny>, headers: &Bound<'py, PyAny>) -> PyResult<ResponseHeaders> {
     let py = status.py();
     let Ok(headers) = headers.cast::<PyList>() else {
@@ -58,7 +60,7 @@ pub fn check<'py>(status: &Bound<'py, PyAny>, headers: &Bound<'py, PyAny>) -> Py
                 return Err(PyValueError::new_err("two different Content-Length headers"));
             }
             if checked.length.replace(length).is_some() {
-                continue; // the same again
+                continue; // an identical repetition
             }
         }
         checked.count =
@@ -100,7 +102,7 @@ fn check_name(py: Python<'_>, name: &[u8]) -> PyResult<()> {
         return Err(refuse(py, what, name));
     }
     if head::is_hop_by_hop(name) {
-        return Err(refuse(py, "hop-by-hop header is the server's affair", name));
+        return Err(refuse(py, "hop-by-hop header is reserved for the server", name));
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! `wsgi.input`.
 //!
-//! Responsible for: behaving as io.BufferedReader does, and never returning a cut body as a whole one. Must never: wait with the
-//! GIL held. Called by: the application.
+//!
+//! Responsible for: the behaviour of io.BufferedReader; never returning a cut body as a whole one.
+//! Must never: wait with the GIL held. Called by: the application.
 use crate::cpython;
 use crate::process::fork;
 use crate::request::body::{Body, BodyError, Fill};
@@ -17,22 +18,23 @@ use pyo3::types::{PyBytes, PyList, PyMemoryView};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-/// How long a thread waits for a body before it looks whether another thread has received it.
+/// How long a thread waits for body bytes before it checks whether another thread has received
+/// them.
 const LOOK_AGAIN_NS: u64 = 100_000_000;
 
-/// See the head of this file.
+/// The request body as a Python file object.
 #[pyclass(frozen, module = "mod_wsgi", name = "Input")]
 pub struct Input {
-    /// `None`: the request has no body.
+    /// `None` if the request has no body.
     body: Option<Arc<Mutex<Body>>>,
-    /// All of it came with the message. If not, a thread may hold the body's lock without the GIL.
+    /// The message holds all of it. Otherwise a thread may hold the body's lock without the GIL.
     whole: bool,
-    /// Not kept alive by an application that keeps this object.
+    /// Weak: an application may keep this object.
     request: Weak<Request>,
 }
 
 impl Input {
-    /// The input of a request without a body; one serves for all of them.
+    /// The input of a request without a body; all of them share one.
     pub const fn empty() -> Self {
         Self { body: None, whole: true, request: Weak::new() }
     }
@@ -43,7 +45,8 @@ impl Input {
         Self { body: request.body.clone(), whole, request: Arc::downgrade(request) }
     }
 
-    /// Gives bytes to `want` until it has enough, which it says by using fewer than it was given, or the body ends.
+    /// Passes bytes to `want` until it has enough or the body ends. `want` returns how many bytes
+    /// it used, and whether it has enough.
     fn each(&self, py: Python<'_>, mut want: impl FnMut(&[u8]) -> (usize, bool)) -> PyResult<()> {
         let Some(body) = &self.body else { return Ok(()) };
         if !self.whole && fork::is_child() {
@@ -74,8 +77,9 @@ impl Input {
                     let socket = locked.socket();
                     drop(locked);
                     if let Some(socket) = socket {
-                        // httpd's time limits bound the wait: it sends FAIL, or closes. Where another thread may take what comes, as
-                        // it awaits an answer to the session, it is looked at again and again.
+                        // httpd's time limits bound the wait: it sends FAIL, or closes. Another
+                        // thread that waits for an answer to the session may receive the bytes, so
+                        // this one checks at intervals.
                         let shared = self.request.upgrade().is_some_and(|request| request.prefix.flags & SESSIONS != 0);
                         let until = shared.then(|| clock::monotonic_ns().saturating_add(LOOK_AGAIN_NS));
                         let _ = py.detach(|| poll_until(&mut [PollFd::new(&*socket, PollFlags::IN)], until));
@@ -91,7 +95,7 @@ impl Input {
     }
 
     fn failure(&self, why: BodyError) -> PyErr {
-        // Whatever broke the body, httpd knows it, answers it and logs it.
+        // httpd knows what cut the body, responds and logs it.
         let broken = !matches!(why, BodyError::Over);
         if let Some(request) = self.request.upgrade().filter(|_| broken) {
             request.client_gone.store(true, Ordering::Relaxed);
@@ -120,7 +124,7 @@ impl Input {
         Ok(out)
     }
 
-    /// One line with its end, or `limit` bytes of it, or what is left.
+    /// One line with its end, or `limit` bytes of it, or the rest of the body.
     fn line(&self, py: Python<'_>, limit: Option<usize>) -> PyResult<Vec<u8>> {
         let mut out = Vec::new();
         if limit != Some(0) {
@@ -137,7 +141,7 @@ impl Input {
     }
 }
 
-/// A size as io's methods take it: None and negative numbers mean no limit.
+/// A size argument of io's methods: None and negative numbers mean no limit.
 fn limit(size: Option<isize>) -> Option<usize> {
     size.and_then(|n| usize::try_from(n).ok())
 }
@@ -164,7 +168,7 @@ impl Input {
     }
 
     fn readinto(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
-        // The limited API of 3.9 has no buffer protocol, but a memoryview of bytes takes a slice.
+        // The limited API of 3.9 has no buffer protocol, but a memoryview of bytes accepts a slice.
         let view = PyMemoryView::from(buffer)?.call_method1("cast", ("B",))?;
         let bytes = self.collect(py, Some(view.len()?))?;
         let slice = pyo3::types::PySlice::new(py, 0, isize::try_from(bytes.len())?, 1);
@@ -204,7 +208,7 @@ impl Input {
         Ok((!line.is_empty()).then(|| PyBytes::new(py, &line)))
     }
 
-    /// The stream is httpd's; closing it does nothing, as in mod_wsgi.
+    /// httpd owns the stream; closing it does nothing, as in mod_wsgi.
     const fn close(&self) {}
 
     #[getter]

@@ -1,8 +1,9 @@
-//! The sending half of one request's way back.
+//! The reply socket of one request, over which the worker answers httpd.
 //!
-//! Responsible for: frames of several threads never mixing, a slow reader never being waited for with the GIL held, and nothing
-//! being sent once the request is over. Must never: know what a response is. Called by: `response`, `errors`, `input`,
-//! `session`, `failure`, `monitor`.
+//!
+//! Responsible for: never mixing the frames of several threads; never waiting for a slow reader
+//! with the GIL held; sending nothing once the request is over. Must never: know what a response
+//! is. Called by: `response`, `log`, `input`, `session`, `failure`, `handback`, `threads::monitor`.
 use crate::cpython;
 use crate::process::fork;
 use crate::request::reply_fd::ReplyFd;
@@ -14,27 +15,28 @@ use pyo3::Python;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-/// Most pieces that go out with one system call.
-const PIECES: usize = 8;
+/// Pieces that one system call sends, at most.
+const MAX_PIECES: usize = 8;
 
-/// Nobody reads the answer any more, or the request is over.
+/// httpd does not read any more, or the request is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disconnected;
 
-/// See the head of this file.
+/// The sending half of a reply socket.
 #[derive(Debug)]
 pub struct ReplySocket {
     number: u32,
-    /// Held by whoever sends, also while that waits for httpd, and by threads without the GIL: not to be touched in a forked child.
+    /// Locked while a thread sends, also while it waits for httpd without the GIL. A forked child
+    /// must not touch it.
     out: Mutex<Out>,
 }
 
-/// What a way sends on.
+/// The state of sending.
 #[derive(Debug)]
 struct Out {
-    /// `None` from the end of the request on.
+    /// `None` once the request is over.
     fd: Option<Arc<ReplyFd>>,
-    /// Something of the answer has been sent.
+    /// Part of the response was sent.
     begun: bool,
     /// httpd does not read any more.
     gone: bool,
@@ -56,19 +58,20 @@ impl ReplySocket {
         Header { len: u32::try_from(len).unwrap_or(u32::MAX), number: self.number, kind, code }.encode()
     }
 
-    /// Sends whole frames, which `pieces` make together; at most [`PIECES`].
+    /// Sends whole frames, which `pieces` form together; at most [`MAX_PIECES`].
     pub fn send(&self, py: Python<'_>, pieces: &[&[u8]]) -> Result<(), Disconnected> {
         self.transmit(py, pieces, false, true)
     }
 
-    /// Sends the last frames. With `give_back` the descriptor goes with them, so that httpd can use the pair again.
+    /// Sends the last frames. With `give_back` the descriptor goes with them, so that httpd can use
+    /// the socket pair again.
     pub fn send_last(&self, py: Python<'_>, pieces: &[&[u8]], give_back: bool) -> Result<(), Disconnected> {
         let result = self.transmit(py, pieces, give_back, true);
         self.close(py);
         result
     }
 
-    /// Sends text for the error log, cut into frames at the ends of lines.
+    /// Sends text for the error log, cut into frames at line ends.
     pub fn log(&self, py: Python<'_>, level: u16, text: &[u8]) -> Result<(), Disconnected> {
         let mut rest = text.strip_suffix(b"\n").unwrap_or(text);
         while !rest.is_empty() {
@@ -81,23 +84,24 @@ impl ReplySocket {
         Ok(())
     }
 
-    /// Tells httpd that the request runs, if nothing else has told it. Takes neither the GIL nor a wait.
+    /// Tells httpd that the request runs, unless part of the response was sent. Takes no GIL and
+    /// does not wait.
     pub fn tell_taken(&self) {
         self.tell(Kind::Taken);
     }
 
-    /// Tells httpd that nobody runs the request: should it be lost on its way, it can be sent again.
+    /// Tells httpd that the request is not running: if it gets lost, httpd can send it again.
     pub fn tell_held(&self) {
         self.tell(Kind::Held);
     }
 
-    /// Tells httpd that the request will not be answered, unless its answer has begun (that is cut when the process ends). Takes neither
-    /// the GIL nor a wait.
+    /// Tells httpd that the request gets no response, unless part of one was sent: that is cut when
+    /// the process ends. Takes no GIL and does not wait.
     pub fn abort(&self, why: &str) {
         if fork::is_child() {
             return;
         }
-        let Some(mut out) = self.out.try_lock() else { return }; // somebody is sending right now
+        let Some(mut out) = self.out.try_lock() else { return }; // another thread is sending
         let Some(fd) = out.fd.clone().filter(|_| !out.begun && !out.gone) else { return };
         let _ = channel::send(&*fd, &[&self.header(Kind::Fail, Failure::Timeout as u16, why.len()), why.as_bytes()], &[], false);
         out.gone = true;
@@ -107,14 +111,14 @@ impl ReplySocket {
         if fork::is_child() {
             return;
         }
-        let Some(mut out) = self.out.try_lock() else { return }; // somebody is sending right now
+        let Some(mut out) = self.out.try_lock() else { return }; // another thread is sending
         let Some(fd) = out.fd.clone().filter(|_| !out.begun && !out.gone) else { return };
         if let Ok(n) = channel::send(&*fd, &[&self.header(kind, 0, 0)], &[], false) {
-            out.gone = n != HEADER; // half a frame: the stream is of no use any more
+            out.gone = n != HEADER; // half a frame: the stream is unusable
         }
     }
 
-    /// The socket itself, `None` once the request is over.
+    /// The descriptor, `None` once the request is over.
     pub fn socket(&self, py: Python<'_>) -> Option<Arc<ReplyFd>> {
         if fork::is_child() {
             return None;
@@ -122,7 +126,7 @@ impl ReplySocket {
         cpython::lock(py, &self.out).fd.clone()
     }
 
-    /// From now on nothing is sent.
+    /// Ends sending.
     pub fn close(&self, py: Python<'_>) {
         if fork::is_child() {
             return;
@@ -140,7 +144,8 @@ impl ReplySocket {
         out.begun |= begins;
         let fds: &[BorrowedFd<'_>] = if give_back { &[fd.as_fd()] } else { &[] };
         let total: usize = pieces.iter().map(|p| p.len()).sum();
-        // Most answers fit into the socket's buffer: no reason to let the GIL go and fight for it again.
+        // Most responses fit into the socket's buffer: then the GIL need not be released and taken
+        // again.
         let sent = match channel::send(&*fd, pieces, fds, false) {
             Ok(n) if n >= total => return Ok(()),
             Ok(n) => n,
@@ -150,7 +155,8 @@ impl ReplySocket {
                 return Err(Disconnected);
             }
         };
-        // The lock is given up inside, before the GIL is asked for; the socket is not, as only a thread with the GIL may close it.
+        // The lock is released inside, before the GIL is taken again. The descriptor is not closed
+        // there, as only a thread with the GIL may close it.
         let fd = &*fd;
         py.detach(move || {
             let result = send_rest(fd, pieces, sent, total, give_back);
@@ -161,15 +167,15 @@ impl ReplySocket {
     }
 }
 
-/// Sends what stands behind the first `sent` bytes, waiting for room.
+/// Sends what follows the first `sent` bytes, waiting for room.
 fn send_rest(fd: &ReplyFd, pieces: &[&[u8]], mut sent: usize, total: usize, give_back: bool) -> Result<(), Disconnected> {
     while sent < total {
-        // httpd's going away ends the wait; its own time limits bound how long it does not read.
+        // httpd's closing ends the wait; its own time limits bound how long it does not read.
         let mut room = [PollFd::new(fd, PollFlags::OUT)];
         poll_until(&mut room, None).map_err(|_| Disconnected)?;
-        let mut left: [&[u8]; PIECES] = [&[]; PIECES];
+        let mut left: [&[u8]; MAX_PIECES] = [&[]; MAX_PIECES];
         let count = behind(pieces, sent, &mut left);
-        // A descriptor travels with the first byte of the message it was given to, so only once.
+        // A descriptor travels with the first byte of its message, so it is passed only once.
         let fds: &[BorrowedFd<'_>] = if give_back && sent == 0 { &[fd.as_fd()] } else { &[] };
         match channel::send(fd, left.get(..count).unwrap_or_default(), fds, false) {
             Ok(n) => sent += n,
@@ -180,8 +186,8 @@ fn send_rest(fd: &ReplyFd, pieces: &[&[u8]], mut sent: usize, total: usize, give
     Ok(())
 }
 
-/// The pieces without their first `skip` bytes; returns how many there are.
-fn behind<'a>(pieces: &[&'a [u8]], mut skip: usize, left: &mut [&'a [u8]; PIECES]) -> usize {
+/// Writes the pieces without their first `skip` bytes to `left`, and returns their number.
+fn behind<'a>(pieces: &[&'a [u8]], mut skip: usize, left: &mut [&'a [u8]; MAX_PIECES]) -> usize {
     let mut count = 0;
     for piece in pieces {
         let rest = piece.get(skip..).unwrap_or_default();
@@ -194,7 +200,7 @@ fn behind<'a>(pieces: &[&'a [u8]], mut skip: usize, left: &mut [&'a [u8]; PIECES
     count
 }
 
-/// Splits text that may be longer than one LOG frame behind its last line that fits.
+/// Splits text that may be longer than one LOG frame after the last line that fits.
 fn first_frame(text: &[u8]) -> (&[u8], &[u8]) {
     let Some(most) = text.get(..MAX_LOG) else { return (text, &[]) };
     let cut = most.iter().rposition(|&b| b == b'\n').map_or(MAX_LOG, |at| at + 1);

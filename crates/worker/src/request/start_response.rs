@@ -1,7 +1,8 @@
 //! The callables that the application gets: start_response and write.
 //!
-//! Responsible for: PEP 3333's rules of the order of calls, and both being inert once the request is over. Called by: the
-//! application.
+//!
+//! Responsible for: PEP 3333's rules for the order of calls; both having no effect once the request
+//! is over. Must never: keep a request alive that is over. Called by: the application.
 use crate::cpython;
 use crate::process::fork;
 use crate::request::headers;
@@ -21,7 +22,7 @@ pub struct StartResponse {
     request: Mutex<Option<Arc<Request>>>,
 }
 
-/// What a block that cannot be sent means to the application.
+/// The application's exception for a block that cannot be sent.
 pub fn exception(error: SendError) -> PyErr {
     match error {
         SendError::NotStarted => PyRuntimeError::new_err("start_response() must be called before response content is produced"),
@@ -69,7 +70,8 @@ impl StartResponse {
         } else if committed {
             return Err(PyRuntimeError::new_err("start_response() called more than once without exc_info"));
         }
-        // Called again before anything was sent: the later call counts, as in mod_wsgi, also without exc_info.
+        // A second call before anything was sent replaces the first, as in mod_wsgi, also without
+        // exc_info.
         request.response.start(py, headers::check(status, headers)?);
         slf.getattr(pyo3::intern!(py, "write"))
     }
@@ -97,7 +99,7 @@ impl StartResponse {
     }
 }
 
-/// The exception of an exc_info tuple, to be raised again.
+/// The exception of an exc_info tuple.
 fn raised(exc_info: &Bound<'_, PyTuple>) -> PyResult<PyErr> {
     if exc_info.len() != 3 {
         return Err(PyRuntimeError::new_err("start_response() argument 'exc_info' must be a 3-tuple or None"));

@@ -1,7 +1,8 @@
 //! Where the monitor sleeps.
 //!
-//! Responsible for: no call being lost, and one that changes nothing costing a load. Must never: know why it is rung. Called by:
-//! `monitor` (sleeps), `serve` and `worker` (ring).
+//!
+//! Responsible for: losing no wake-up; a wake-up that is not needed costing one load. Must never:
+//! know why it is rung. Called by: `monitor` (sleeps, rings), `worker` (rings).
 use drover_sys::clock;
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,17 +11,18 @@ use std::time::Duration;
 /// The monitor is awake.
 const AWAKE: u64 = 0;
 
-/// The bell.
+/// Wakes the monitor.
 #[derive(Debug, Default)]
 pub struct Bell {
-    /// Until when it sleeps, nanoseconds of CLOCK_MONOTONIC.
+    /// When the monitor's sleep ends, CLOCK_MONOTONIC nanoseconds.
     until: AtomicU64,
     lock: Mutex<()>,
     rung: Condvar,
 }
 
 impl Bell {
-    /// Wakes the monitor if it sleeps longer than until `need`, which is asked only when it sleeps longer than until `soonest`.
+    /// Wakes the monitor if it sleeps until later than `need`. `need` is computed only if the
+    /// monitor sleeps until later than `soonest`.
     pub fn ring(&self, soonest: u64, need: impl FnOnce() -> u64) {
         let until = self.until.load(Ordering::SeqCst);
         if until > soonest && until > need() {
@@ -36,8 +38,8 @@ impl Bell {
         self.rung.notify_one();
     }
 
-    /// Sleeps until the bell is rung or this time. `needed` gives the time at which a look is needed once more, when everybody can see
-    /// already that the monitor sleeps: what happened before that is not lost.
+    /// Sleeps until the bell is rung or this time. `needed` computes the next time to wake up, once
+    /// other threads can see that the monitor sleeps: so nothing that happened before is lost.
     pub fn sleep(&self, until: u64, needed: impl FnOnce() -> u64) {
         let mut guard = self.lock.lock();
         self.until.store(until, Ordering::SeqCst);

@@ -1,10 +1,13 @@
-//! `mod_wsgi.RequestTimeout`, raised in the thread of a request that has run too long.
+//! Raises `mod_wsgi.RequestTimeout` in the thread of a request that exceeds its time limit.
 //!
-//! Responsible for: the exception reaching that request and no other one. Must never: make the monitor wait for the GIL. Called by:
-//! `monitor` (when it is time), `serve` (around the application).
 //!
-//! The exception is delivered when the thread next runs Python code. Both sides hold the GIL when they touch `in_application`, so a
-//! request that has just come back from its application cannot be hit; what was raised and not delivered is taken back there.
+//! Responsible for: the exception reaching that request and no other. Must never: make the monitor
+//! wait for the GIL. Called by: `monitor` (at the time limit), `serve` (around the application).
+//!
+//!
+//! The exception is delivered when the thread next runs Python code. Both sides hold the GIL when
+//! they touch `in_application`, so it cannot hit a request that has just returned from its
+//! application. An exception that was raised and not delivered is withdrawn there.
 use crate::cpython;
 use crate::log::level::INFO;
 use crate::messages::Code;
@@ -15,9 +18,9 @@ use pyo3::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Has the exception raised in the thread of `slot`, soon, if it still runs `request` then.
+/// Raises the exception in the thread of `slot`, soon, if it still runs `request` then.
 pub fn raise_in(slot: Arc<Slot>, request: Arc<Request>) {
-    // A system that has no more threads raises nothing; the time after which the process is replaced goes on.
+    // If the system has no thread left nothing is raised; the process is still replaced later.
     let _ = spawn::python("drover-interrupt", move || {
         Python::attach(|py| {
             let runs = slot.request().is_some_and(|now| Arc::ptr_eq(&now, &request));
@@ -30,7 +33,7 @@ pub fn raise_in(slot: Arc<Slot>, request: Arc<Request>) {
                 request.interrupted.store(true, Ordering::Release);
                 cpython::raise_in_thread(*thread, Some(&class));
                 let line = format!(
-                    "{}: Injected RequestTimeout into thread {}, as its request runs longer than request-timeout.",
+                    "{}: raised RequestTimeout in thread {}: its request exceeded request-timeout",
                     Code::Interrupted,
                     slot.index + 1
                 );
@@ -40,20 +43,20 @@ pub fn raise_in(slot: Arc<Slot>, request: Arc<Request>) {
     });
 }
 
-/// The application runs from here on, until the value is dropped; the GIL is held at both times.
+/// The application runs from [`begin`](Self::begin) to [`end`](Self::end), which both need the GIL.
 pub struct InApplication<'a> {
     request: &'a Request,
     slot: &'a Slot,
 }
 
 impl<'a> InApplication<'a> {
-    /// It begins.
+    /// The application is about to be called.
     pub fn begin(request: &'a Request, slot: &'a Slot, _: Python<'_>) -> Self {
         request.in_application.store(true, Ordering::Release);
         Self { request, slot }
     }
 
-    /// It has ended.
+    /// The application has returned.
     pub fn end(self, _: Python<'_>) {
         self.request.in_application.store(false, Ordering::Release);
         if self.request.interrupted.load(Ordering::Acquire)

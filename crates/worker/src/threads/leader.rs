@@ -1,17 +1,21 @@
-//! Who of the request threads takes from the queue: one leader, and followers that sleep.
+//! Which request thread takes from the queue: one leader, while followers sleep.
 //!
-//! Responsible for: never two threads of a process taking or waiting at once, and never none while the worker serves. Must never:
-//! decide when a change is good (`policy` does). Called by: `serve`, `monitor`.
 //!
-//! One word holds the leader's number and whether it is *taking* (receives, or waits on the queue) or *running* a request.
-//! Only a running leader can be deposed; whoever replaces it begins as taking. So the word is the lock.
+//! Responsible for: never two threads of a process taking or waiting at once, and always one while
+//! the worker serves. Must never: decide when to change the leader (`policy` does). Called by:
+//! `serve`, `monitor`.
+//!
+//!
+//! One word holds the leader's number and whether it is *taking* (receives, or waits on the queue)
+//! or *running* a request. Only a running leader can be replaced, and its successor starts as
+//! taking. So the word is the lock.
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const TAKING: u64 = 1 << 32;
 const NOBODY: u64 = u32::MAX as u64;
 
-/// Where one thread sleeps.
+/// Where one request thread sleeps.
 #[derive(Debug, Default)]
 pub struct Parker {
     called: Mutex<bool>,
@@ -19,7 +23,7 @@ pub struct Parker {
 }
 
 impl Parker {
-    /// Sleeps until called; a call that came before counts.
+    /// Sleeps until called; an earlier call counts.
     pub fn sleep(&self) {
         let mut called = self.called.lock();
         while !*called {
@@ -35,18 +39,18 @@ impl Parker {
     }
 }
 
-/// See the head of this file.
+/// The leadership among the request threads.
 #[derive(Debug)]
 pub struct Leadership {
     state: AtomicU64,
-    /// Threads that sleep, the one that went to sleep last at the end: it is the warmest.
+    /// Sleeping threads, the one that fell asleep last at the end: its caches are the warmest.
     asleep: Mutex<Vec<usize>>,
 }
 
-/// What the monitor sees.
+/// The leader's state, for the monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leader {
-    /// It receives or waits: all is well.
+    /// It receives, or waits on the queue.
     Taking,
     /// It runs a request.
     Running(usize),
@@ -59,9 +63,9 @@ const fn word(thread: usize, taking: u64) -> u64 {
 }
 
 impl Leadership {
-    /// Thread 0 leads; `threads` in all.
+    /// Thread 0 leads; there are `threads` of them.
     pub fn new(threads: usize) -> Self {
-        // Those with a lower number are called first.
+        // Threads with a lower number are called first.
         let asleep = (1..threads).rev().collect();
         Self { state: AtomicU64::new(if threads == 0 { NOBODY } else { TAKING }), asleep: Mutex::new(asleep) }
     }
@@ -71,13 +75,15 @@ impl Leadership {
         self.state.store(word(me, 0), Ordering::Release);
     }
 
-    /// A thread has finished its request. True: it takes the next one, as the leader it still is or because the present leader
-    /// only runs something. False: it is among the sleepers now, and must sleep until called.
+    /// A thread has finished its request. True: it takes the next one, because it still leads or
+    /// because the leader only runs a request. False: it is now among the sleepers, and must sleep
+    /// until called.
     pub fn come_back(&self, me: usize) -> bool {
         loop {
             let now = self.state.load(Ordering::Acquire);
             if now & TAKING != 0 || now == NOBODY {
-                // Put down before anybody can call it; a call that comes before it sleeps is not lost.
+                // It is listed before another thread can call it; a call before its sleep is not
+                // lost.
                 self.asleep.lock().push(me);
                 return false;
             }
@@ -87,12 +93,12 @@ impl Leadership {
         }
     }
 
-    /// The taking leader goes; nobody leads any more.
+    /// The taking leader stops; nobody leads any more.
     pub fn resign(&self) {
         self.state.store(NOBODY, Ordering::Release);
     }
 
-    /// What is to be seen from outside.
+    /// The leader's state.
     pub fn look(&self) -> Leader {
         match self.state.load(Ordering::Acquire) {
             NOBODY => Leader::Nobody,
@@ -101,12 +107,13 @@ impl Leadership {
         }
     }
 
-    /// Whether anybody sleeps.
+    /// Whether a thread sleeps.
     pub fn has_follower(&self) -> bool {
         !self.asleep.lock().is_empty()
     }
 
-    /// Makes a sleeper the leader in place of `running`; returns it, to be called. `None`: the leader came back meanwhile.
+    /// Makes a sleeping thread the leader in place of `running`, and returns it, to be called.
+    /// `None`: the leader has finished its request meanwhile.
     pub fn promote(&self, running: usize) -> Option<usize> {
         let mut asleep = self.asleep.lock();
         let follower = asleep.last().copied()?;

@@ -1,12 +1,14 @@
-//! The native thread that watches running requests. It never takes the GIL.
+//! The native thread that watches running requests.
 //!
-//! Responsible for: calling a follower when `policy` says so, telling httpd that a request is not waiting any more, telling
-//! droverd of one that runs too long and of what was done. Must never: touch Python, wake without a reason (`schedule`). Called by:
-//! `process`, which starts it; `serve`, when a request begins or ends.
+//!
+//! Responsible for: calling a follower when `policy` says so; telling httpd that a request runs
+//! before queue-timeout; reporting activity and requests that exceed their time limit to droverd.
+//! Must never: take the GIL, wake up without a reason (`schedule`). Called by:
+//! `process::lifecycle`, which starts it; `serve`, when a request begins or ends.
 use crate::request::running::Request;
 use crate::threads::interrupt;
 use crate::threads::leader::Leader;
-use crate::threads::policy::{Seen, Watch};
+use crate::threads::policy::{Observation, Watch};
 use crate::threads::schedule::{Reasons, Schedule, TELL_NS, TICK_NS};
 use crate::threads::slot::Slot;
 use crate::worker::Worker;
@@ -15,7 +17,7 @@ use drover_wire::control::{Activity, FromWorker};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How long before the time by which it had to be taken httpd is told that a request runs, at most.
+/// httpd is told that a request runs this long before its queue-timeout, at most.
 const NOTICE_NS: u64 = 1_000_000_000;
 
 /// Runs until the process ends.
@@ -33,13 +35,13 @@ pub fn run(worker: &Worker) {
     }
 }
 
-/// Why to look again.
+/// The reasons to check again.
 fn reasons(worker: &Worker, report: &Report) -> Reasons {
     let due = worker.slots.iter().filter_map(|slot| due(worker, slot)).min();
     Reasons { promotable: promotable(worker).is_some(), untold: report.untold(worker), due }
 }
 
-/// A request has begun: wakes the monitor if it has to look earlier than it would.
+/// A request has begun: wakes the monitor if it must check earlier than planned.
 pub fn begun(worker: &Worker, slot: &Arc<Slot>, now: u64) {
     worker.monitor.ring(now.saturating_add(TICK_NS), || {
         let reasons =
@@ -48,7 +50,7 @@ pub fn begun(worker: &Worker, slot: &Arc<Slot>, now: u64) {
     });
 }
 
-/// A request is over, of which droverd has to be told.
+/// A request has ended, which droverd must be told.
 pub fn ended(worker: &Worker) {
     worker.monitor.ring(0, || clock::monotonic_ns().saturating_add(TELL_NS));
 }
@@ -60,50 +62,50 @@ struct Report {
     taken: u64,
     counted: u64,
     running: u32,
-    /// The last message did not go out, or a question does not.
+    /// The last message was not sent, or a request for a successor was not.
     failed: bool,
 }
 
 impl Report {
-    /// When droverd has to be told something; `None`: it knows all.
+    /// When droverd must be told something; `None` if it is up to date.
     fn untold(&self, worker: &Worker) -> Option<u64> {
-        let news = worker.tally.taken.load(Ordering::SeqCst) != self.taken || running(worker) != self.running;
+        let news = worker.counters.taken.load(Ordering::SeqCst) != self.taken || running(worker) != self.running;
         (news || self.failed).then(|| self.at.saturating_add(TELL_NS))
     }
 
-    /// Tells what is new, if the last time is long enough ago.
+    /// Tells droverd what is new, if the last report is old enough.
     fn tell(&mut self, worker: &Worker, now: u64) {
         if self.untold(worker).is_none_or(|at| now < at) {
             return;
         }
         self.at = now;
-        // What droverd has no room for now is said later.
+        // If droverd has no room now, it is told later.
         self.failed = !worker.ask_for_successor();
         let running = running(worker);
-        let (taken, counted) = (worker.tally.taken.load(Ordering::SeqCst), worker.tally.counted.load(Ordering::Relaxed));
+        let (taken, counted) = (worker.counters.taken.load(Ordering::SeqCst), worker.counters.counted.load(Ordering::Relaxed));
         if taken == self.taken && running == self.running {
             return;
         }
-        let waited_us = worker.tally.waited_us.swap(0, Ordering::Relaxed);
+        let waited_us = worker.counters.waited_us.swap(0, Ordering::Relaxed);
         let activity = Activity { taken: taken - self.taken, counted: counted - self.counted, waited_us, running };
         if worker.control.send(&FromWorker::Activity(activity), &[]).is_ok() {
             (self.taken, self.counted, self.running) = (taken, counted, running);
         } else {
-            // When droverd does not take it, the next one makes up for it.
-            worker.tally.waited_us.fetch_max(waited_us, Ordering::Relaxed);
+            // If it was not sent, the next report includes it.
+            worker.counters.waited_us.fetch_max(waited_us, Ordering::Relaxed);
             self.failed = true;
         }
         worker.gauge.ring();
     }
 }
 
-/// Requests that run.
+/// The number of running requests.
 fn running(worker: &Worker) -> u32 {
     let running = worker.slots.iter().filter(|slot| slot.since.load(Ordering::SeqCst) != 0).count();
     u32::try_from(running).unwrap_or(u32::MAX)
 }
 
-/// The thread that runs a request as the leader, when a follower could take the queue in its place.
+/// The leader's thread if it runs a request and a follower could take the queue.
 fn promotable(worker: &Worker) -> Option<usize> {
     match worker.leadership.look() {
         Leader::Running(leader) if !worker.is_stopping() && worker.leadership.has_follower() => Some(leader),
@@ -111,7 +113,7 @@ fn promotable(worker: &Worker) -> Option<usize> {
     }
 }
 
-/// Calls a follower if that is good.
+/// Calls a follower if `policy` says so.
 fn lead(worker: &Worker, watch: &mut Watch, now: u64) {
     let Some(leader) = promotable(worker) else { return watch.reset() };
     let Some(slot) = worker.slots.get(leader) else { return };
@@ -120,7 +122,8 @@ fn lead(worker: &Worker, watch: &mut Watch, now: u64) {
         return watch.reset(); // between two requests
     }
     let others = worker.slots.iter().filter(|other| other.index != leader && other.since.load(Ordering::Acquire) != 0);
-    let seen = Seen { since, cpu: cpu(slot), others_cpu: others.map(cpu).sum(), now, waiting: wait::readable_now(&worker.queue.socket) };
+    let seen =
+        Observation { since, cpu: cpu(slot), others_cpu: others.map(cpu).sum(), now, waiting: wait::readable_now(&worker.queue.socket) };
     if watch.tick(&seen) {
         if let Some(follower) = worker.leadership.promote(leader).and_then(|index| worker.slots.get(index)) {
             follower.parker.call();
@@ -133,7 +136,7 @@ fn cpu(slot: &Arc<Slot>) -> u64 {
     slot.clock.get().and_then(|clock| clock.ns()).unwrap_or(0)
 }
 
-/// When `check` has to look at the running request of a slot next; `None`: it has no limits ahead.
+/// When `check` must look at a slot's running request next; `None` if it has no limit ahead.
 fn due(worker: &Worker, slot: &Arc<Slot>) -> Option<u64> {
     let since = slot.since.load(Ordering::SeqCst);
     if since == 0 {
@@ -153,19 +156,19 @@ fn limit(worker: &Worker) -> Option<u64> {
     worker.config.options.request_timeout_ms.map(|ms| ms.saturating_mul(1_000_000)).filter(|&ns| ns > 0)
 }
 
-/// interrupt-timeout, nanoseconds; 0: none.
+/// interrupt-timeout, nanoseconds; 0 if it is off.
 fn grace(worker: &Worker) -> u64 {
     worker.config.options.interrupt_timeout_ms.map_or(0, |ms| ms.saturating_mul(1_000_000))
 }
 
-/// Looks at one running request.
+/// Checks one running request.
 fn check(worker: &Worker, slot: &Arc<Slot>, now: u64) {
     let since = slot.since.load(Ordering::Acquire);
     if since == 0 {
         return;
     }
     let age = now.saturating_sub(since);
-    // Young requests, which are nearly all, cost nothing more.
+    // Nearly all requests are young, and cost nothing more than this.
     let Some(request) = slot.request() else { return };
     if is_near(&request, now) && !request.told_taken.swap(true, Ordering::Relaxed) {
         request.reply.tell_taken();
@@ -179,17 +182,17 @@ fn check(worker: &Worker, slot: &Arc<Slot>, now: u64) {
         worker.dump();
         let what = request.what.get().map(|w| String::from_utf8_lossy(w).into_owned()).unwrap_or_default();
         let what = format!("request {what} has run for {:.1} s; the stacks are in the log", age as f64 / 1e9);
-        // When droverd does not take it, its own limits apply.
+        // If it is not sent, droverd's own limits apply.
         let _ = worker.control.send(&FromWorker::Stuck { what, deadlocked: false }, &[]);
     }
 }
 
-/// Whether httpd is about to think that nobody has taken the request.
+/// Whether httpd is about to think that no worker has taken the request.
 pub fn is_near(request: &Request, now: u64) -> bool {
     notice_at(request).is_some_and(|at| now >= at)
 }
 
-/// When httpd has to be told that the request runs; `None`: it need not be.
+/// When httpd must be told that the request runs; `None` if it need not.
 fn notice_at(request: &Request) -> Option<u64> {
     let p = &request.prefix;
     let notice = (p.take_by.saturating_sub(p.queued_at) / 4).min(NOTICE_NS);

@@ -1,7 +1,9 @@
-//! A request thread: takes requests from the queue and has the application answer them.
+//! A request thread: takes requests from the queue, and has the application respond to them.
 //!
-//! Responsible for: a request's way through the worker, from its message to its end; read this first. Must never: wait on the
-//! queue unless it leads. Called by: `threads`, in each request thread.
+//!
+//! Responsible for: a request in the worker, from its message to its end. Read this file first.
+//! Must never: wait on the queue unless it leads. Called by: `request_threads`, in each request
+//! thread.
 use crate::cpython;
 use crate::log::level::{ERROR, INFO};
 use crate::log::stream::Log;
@@ -40,17 +42,17 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// A request that has waited longer is looked at: perhaps nobody waits for it any more.
+/// A request that was queued for longer is checked, nanoseconds: its client may have disconnected.
 const LONG_WAIT_NS: u64 = 50_000_000;
 
-/// What one request thread has.
+/// The state of one request thread.
 pub struct Server {
     worker: Arc<Worker>,
     slot: Arc<Slot>,
     environs: Environs,
     errors: Py<Log>,
     timeout: Py<PyAny>,
-    /// The script and the callable of the last request: mostly those of the next one.
+    /// The script and the callable of the last request: mostly the next request has the same.
     last: Option<Last>,
 }
 
@@ -68,7 +70,7 @@ enum Taken {
 }
 
 impl Server {
-    /// For the thread of `slot`; `template` is its own, with its `wsgi.errors` on `errors`.
+    /// For the thread of `slot`; `base` is its own, with its `wsgi.errors` on `errors`.
     pub fn new(
         py: Python<'_>,
         worker: Arc<Worker>,
@@ -83,11 +85,11 @@ impl Server {
     /// Runs until the worker stops.
     pub fn run(&mut self, py: Python<'_>) {
         self.slot.occupy();
-        let _ = self.slot.ident.set(cpython::thread_ident()); // once for each thread
+        let _ = self.slot.ident.set(cpython::thread_ident()); // set once
         let me = self.slot.index;
         let mut buffer = vec![0; PREFIX + MAX_INLINE];
         let mut fds = Vec::new();
-        // All begin asleep; the first one, which leads, is called when droverd says Serve.
+        // All threads begin asleep. The leader is called when droverd says Serve.
         let mut leads = false;
         loop {
             if !leads {
@@ -113,10 +115,11 @@ impl Server {
         }
     }
 
-    /// Takes the next request. Asks first and waits only when there is none; the GIL is kept while there are.
+    /// Takes the next request. Waits only when there is none, and keeps the GIL while there are.
     fn take(&self, py: Python<'_>, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Taken {
         let worker = &self.worker;
-        // The kernel wakes one waiter for a request. Whoever was woken takes it, also when it is about to stop.
+        // The kernel wakes one waiter for a request. That thread takes it, even if it is about to
+        // stop.
         let mut woken = false;
         loop {
             if worker.is_stopping() && !woken {
@@ -124,8 +127,8 @@ impl Server {
             }
             woken = false;
             match channel::receive_trusted(&worker.queue.socket, buffer, fds) {
-                Ok(0) if channel::has_ended(&worker.queue.socket) => worker.stop(), // nobody can send any more
-                Ok(0) => fds.clear(),                                               // a message without bytes: no request of ours
+                Ok(0) if channel::has_ended(&worker.queue.socket) => worker.stop(), // no sender is left
+                Ok(0) => fds.clear(),                                               // a message without bytes: not a request
                 Ok(n) => {
                     return Taken::Message(n);
                 }
@@ -139,7 +142,9 @@ impl Server {
                         worker.stop();
                     }
                 },
-                Err(Errno::MSGSIZE) => self.lost(py, "a request was lost: its descriptors did not fit (limit of open files?)"),
+                Err(Errno::MSGSIZE) => {
+                    self.lost(py, "a request was lost: its descriptors could not be received (is the limit of open files too low?)")
+                }
                 Err(e) => {
                     self.lost(py, &format!("cannot read the queue: {e}"));
                     worker.stop();
@@ -159,23 +164,23 @@ impl Server {
         let mut file = Vec::new();
         let (prefix, payload) = match open(message, fds, &mut file) {
             Ok(opened) => opened,
-            Err(why) => return self.lost(py, &format!("a request was not understood: {why}")),
+            Err(why) => return self.lost(py, &format!("a request could not be decoded: {why}")),
         };
         if fds.is_empty() {
-            return self.lost(py, "a request came without its way back");
+            return self.lost(py, "a request came without its reply socket");
         }
-        let socket = Arc::new(ReplyFd::new(fds.remove(0))); // a memory file, now first, is still needed for a handback
+        let socket = Arc::new(ReplyFd::new(fds.remove(0))); // a memory file, now first, may still be handed back
         let waited = if prefix.queued_at == 0 { 0 } else { now.saturating_sub(prefix.queued_at) };
         self.worker.count(waited, prefix.flags & UNCOUNTED == 0);
         if waited > LONG_WAIT_NS && has_hung_up(&socket) {
-            return; // nobody waits for it
+            return; // its client has disconnected
         }
         let prefetched = Prefetched::new(&prefix, payload.ahead, &self.worker.queue.tokens, waited);
         let request = self.request(prefix, &payload, &socket, prefetched);
         if prefix.take_by != 0 && now >= prefix.take_by {
-            return failure::fail(py, &request, Failure::Expired, "the request was taken too late");
+            return failure::fail(py, &request, Failure::Expired, "the request was taken after its queue-timeout");
         }
-        // Of one that was held before httpd must know that somebody runs it.
+        // A resent request was held: httpd must know that it runs now.
         if prefix.flags & RESENT != 0 || monitor::is_near(&request, now) {
             request.told_taken.store(true, Ordering::Relaxed);
             request.reply.tell_taken();
@@ -183,7 +188,8 @@ impl Server {
         self.slot.begin(&request, now);
         monitor::begun(&self.worker, &self.slot, now);
         self.respond(py, &request, socket, &payload, message, fds, Timing { now, waited });
-        // Most forked children have ended where the application's code was called. This ends the rest, before locks are taken.
+        // Most forked children end where the application's code was called. This ends the others
+        // before a lock is taken.
         let _ = child_exit::parent_only(py, Ok(()));
         if let Some(body) = &request.body {
             cpython::lock(py, body).close();
@@ -194,7 +200,7 @@ impl Server {
         self.repair_errors(py);
     }
 
-    /// The request as its threads share it.
+    /// The request as the threads share it.
     fn request(&self, prefix: Prefix, payload: &Payload<'_>, socket: &Arc<ReplyFd>, prefetched: Option<Prefetched>) -> Arc<Request> {
         let script = match &self.last {
             Some(last) if *last.script.path == *payload.script => Arc::clone(&last.script),
@@ -222,7 +228,7 @@ impl Server {
         request
     }
 
-    /// Finds the script and its callable, or says why not.
+    /// Finds the script and its callable, or reports the failure.
     #[allow(clippy::too_many_arguments)] // the parts of one message
     fn respond(
         &mut self,
@@ -245,7 +251,7 @@ impl Server {
             && (handbacks.is_changed(request, mtime_us) || asks())
             && handbacks.give(&self.worker.control, request, message, &socket, fds)
         {
-            return; // droverd has it now
+            return; // droverd has the request now
         }
         drop(socket);
         let module = match found {
@@ -254,9 +260,10 @@ impl Server {
                     let path = String::from_utf8_lossy(payload.script);
                     request.write_log(py, INFO, format!("Loading WSGI script '{path}'.").as_bytes());
                     let script = control::Script { path: payload.script.to_vec(), callable: payload.callable.to_vec() };
-                    // What never had its callable must not keep a later generation from serving.
+                    // A script without its callable must not keep a later generation from serving.
                     if module.bind(py).contains(&*String::from_utf8_lossy(payload.callable)).unwrap_or(false) {
-                        // When droverd does not hear it, the next generation imports the script with a request again.
+                        // If it is not sent, the next generation imports the script with a request
+                        // again.
                         let _ = self.worker.control.send(&FromWorker::AlsoLoaded(script), &[]);
                     }
                 }
@@ -280,7 +287,7 @@ impl Server {
         }
     }
 
-    /// The callable's name as a string object, kept from one request to the next.
+    /// The callable's name as a string object, cached from one request to the next.
     fn callable<'py>(&mut self, py: Python<'py>, request: &Request, name: &[u8]) -> Bound<'py, PyString> {
         let known = self.last.as_ref().filter(|last| Arc::ptr_eq(&last.script, &request.script) && *last.callable == *name);
         if let Some(last) = known {
@@ -291,7 +298,7 @@ impl Server {
         text
     }
 
-    /// Calls the application and ends the request, however it went.
+    /// Calls the application and ends the request, however the call went.
     fn run_application(
         &mut self,
         py: Python<'_>,
@@ -312,7 +319,7 @@ impl Server {
         };
         let running = InApplication::begin(request, &self.slot, py);
         let outcome = application::run(request, application, &environ, start.as_any(), |e| {
-            // httpd is not told of it, so the log must be.
+            // httpd does not learn of this exception, so the log must.
             let failure = match failure::classify(py, request, e, self.timeout.bind(py)) {
                 Failure::Session => Failure::Exception,
                 other => other,
@@ -333,7 +340,8 @@ impl Server {
         start.get().close(py);
     }
 
-    /// The objects of this request: into the environ wsgi.input if there is a body, and the session; and start_response.
+    /// The Python objects of a request: `wsgi.input` if there is a body, the session, and
+    /// start_response.
     fn objects<'py>(&self, py: Python<'py>, request: &Arc<Request>, environ: &Bound<'py, PyDict>) -> PyResult<Bound<'py, StartResponse>> {
         if request.body.is_some() {
             environ.set_item(pyo3::intern!(py, "wsgi.input"), Bound::new(py, Input::new(request))?)?;
@@ -356,7 +364,7 @@ impl Server {
     }
 }
 
-/// When a request was taken, and how long it had waited; nanoseconds.
+/// When a request was taken, and how long it was queued, nanoseconds.
 #[derive(Debug, Clone, Copy)]
 struct Timing {
     now: u64,
@@ -364,7 +372,7 @@ struct Timing {
 }
 
 impl Timing {
-    /// The times that an application is told: seconds since 1970.
+    /// The times that the application sees, in seconds since 1970.
     fn times(self, prefix: &Prefix) -> Times {
         let (mono, wall) = (clock::monotonic_ns(), clock::realtime_ns());
         let seconds = |ns: u64| ns as f64 / 1e9;
@@ -378,7 +386,7 @@ impl Timing {
     }
 }
 
-/// Decodes a message; what is too large for one is read from its memory file into `file`.
+/// Decodes a message. The payload of a large one is read from its memory file into `file`.
 fn open<'a>(message: &'a [u8], fds: &[OwnedFd], file: &'a mut Vec<u8>) -> Result<(Prefix, Payload<'a>), String> {
     let prefix = Prefix::decode(message).map_err(|e| e.to_string())?;
     let rest: &[u8] = if prefix.flags & EXTERNAL != 0 {
@@ -398,7 +406,7 @@ fn has_hung_up(socket: &ReplyFd) -> bool {
     matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)
 }
 
-/// A request in a few words, for the log.
+/// Method and URI, for the log.
 fn what(payload: &Payload<'_>) -> Box<[u8]> {
     let value = |name: &[u8]| payload.environment.flatten().find(|(key, _)| *key == name).map_or(&b"?"[..], |(_, value)| value);
     let text = [value(b"REQUEST_METHOD"), b" ", value(b"REQUEST_URI")].concat();
