@@ -220,9 +220,9 @@ impl Worker {
 
     /// The descriptors that a forked child loses.
     pub fn descriptors(&self) -> [RawFd; MAX_HELD] {
-        let [socket, control, news, stop, look] =
-            [&self.queue.socket, self.control.fd(), &self.news, &self.stop, &self.look].map(AsRawFd::as_raw_fd);
-        [socket, control, self.set.as_fd().as_raw_fd(), news, stop, look]
+        let gauge = self.gauge.fd();
+        let held: [&dyn AsFd; MAX_HELD] = [&self.queue.socket, self.control.fd(), &self.set, gauge, &self.news, &self.stop, &self.look];
+        held.map(|fd| fd.as_fd().as_raw_fd())
     }
 }
 

@@ -22,7 +22,7 @@ static CHILD: AtomicBool = AtomicBool::new(false);
 static FORKING_WORKER: AtomicBool = AtomicBool::new(false);
 
 /// The most descriptors that [`hold`] takes.
-pub const MAX_HELD: usize = 6;
+pub const MAX_HELD: usize = 7;
 /// The descriptors that a child loses, besides the reply sockets; -1 is none.
 static HELD: [AtomicI32; MAX_HELD] = [const { AtomicI32::new(-1) }; MAX_HELD];
 /// The open reply sockets. The list changes only in threads that hold the GIL, as the thread that

@@ -32,6 +32,11 @@ impl Gauge {
         Ok(Self { bell: eventfd(0, EventfdFlags::CLOEXEC)? })
     }
 
+    /// The descriptor.
+    pub const fn fd(&self) -> &OwnedFd {
+        &self.bell
+    }
+
     /// The process has worked: it is measured when it is time.
     pub fn ring(&self) {
         // The counter is far from full, as the thread reads it.
