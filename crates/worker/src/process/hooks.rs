@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 /// Says whether this process is a fork server, which leaves the after_fork functions to its
 /// workers.
 pub fn set_fork_server(py: Python<'_>, is: bool) -> PyResult<()> {
-    py.import("mod_drover")?.setattr("_is_template", is)
+    py.import("mod_drover")?.setattr("_is_fork_server", is)
 }
 
 /// Calls the before_fork functions, the last one registered first.
