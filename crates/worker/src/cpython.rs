@@ -1,6 +1,5 @@
 //! The few calls into CPython that PyO3 has no cheap safe form of, and locks that respect the GIL.
 //!
-//!
 //! Responsible for: converting text without extra objects, calling the application, thread
 //! identifiers. Must never: hold a reference that it did not take. Called by: `request`, `threads`,
 //! `process`.

@@ -1,6 +1,5 @@
 //! The stable codes of the worker's log lines (DROVER0400–0499).
 //!
-//!
 //! Responsible for: defining each code once, with what the administrator should do. Must never:
 //! change a code's meaning. Called by: every file that writes a log line of mod_drover's own.
 use std::fmt;

@@ -1,6 +1,5 @@
 //! The worker: what all its threads share.
 //!
-//!
 //! Responsible for: when the worker stops. Must never: hold anything of one request. Called by:
 //! every thread of the worker.
 use crate::log::dump::Dumps;
@@ -57,7 +56,7 @@ pub struct Worker {
     /// Request threads that run.
     pub alive: AtomicUsize,
     /// Readable when the main thread should check whether all request threads have ended.
-    pub news: OwnedFd,
+    pub main_bell: OwnedFd,
     serve: AtomicBool,
     stopping: AtomicBool,
     /// droverd was asked for a successor (maximum-requests).
@@ -65,7 +64,7 @@ pub struct Worker {
     /// Readable once the worker stops.
     stop: OwnedFd,
     /// Readable when the queue should be checked again.
-    look: OwnedFd,
+    check: OwnedFd,
     /// Counts of requests.
     pub counters: Counters,
     /// Notices that the GIL is not available.
@@ -92,8 +91,8 @@ impl Worker {
     /// A worker that does not serve yet. `scripts` are those that the fork server has imported.
     pub fn new(config: WorkerConfig, queue: Queue, control: Control, scripts: Scripts) -> Result<Self, Errno> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let look = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let set = Exclusive::new(&queue.socket, &[&stop, &look])?;
+        let check = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let set = Exclusive::new(&queue.socket, &[&stop, &check])?;
         let threads = usize::try_from(config.threads).unwrap_or(0);
         Ok(Self {
             queue,
@@ -106,12 +105,12 @@ impl Worker {
             monitor: Bell::default(),
             gauge: Gauge::new()?,
             alive: AtomicUsize::new(0),
-            news: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            main_bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             serve: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             stop,
-            look,
+            check,
             counters: Counters::default(),
             watchdog: Watchdog::new(config.options.deadlock_timeout_ms),
             dumps: Arc::new(Dumps::new()?),
@@ -139,7 +138,7 @@ impl Worker {
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         ring(&self.stop);
-        self.tell();
+        self.wake_main();
         for slot in &self.slots {
             slot.parker.call();
         }
@@ -160,7 +159,7 @@ impl Worker {
     }
 
     /// Stops because of a signal.
-    pub fn leave(&self) {
+    pub fn stop_on_signal(&self) {
         if !self.is_stopping() {
             // If it is not sent, droverd sees that this process exits.
             let _ = self.control.send(&FromWorker::Leaving(Leave::Signal), &[]);
@@ -169,20 +168,20 @@ impl Worker {
     }
 
     /// Wakes the main thread.
-    pub fn tell(&self) {
-        ring(&self.news);
+    pub fn wake_main(&self) {
+        ring(&self.main_bell);
     }
 
     /// Has the queue checked again.
-    pub fn look_again(&self) {
-        ring(&self.look);
+    pub fn request_check(&self) {
+        ring(&self.check);
     }
 
     /// A wait has ended with these bits. Clears a request to check the queue.
-    pub fn looked(&self, ready: u64) {
+    pub fn clear_check(&self, ready: u64) {
         if ready & 1 << 2 != 0 {
             // An error means that another thread has cleared it.
-            let _ = rustix::io::read(&self.look, &mut [0; 8]);
+            let _ = rustix::io::read(&self.check, &mut [0; 8]);
         }
     }
 
@@ -214,14 +213,15 @@ impl Worker {
     /// A request thread has ended.
     pub fn thread_ended(&self) {
         if self.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.tell();
+            self.wake_main();
         }
     }
 
     /// The descriptors that a forked child loses.
     pub fn descriptors(&self) -> [RawFd; MAX_HELD] {
         let gauge = self.gauge.fd();
-        let held: [&dyn AsFd; MAX_HELD] = [&self.queue.socket, self.control.fd(), &self.set, gauge, &self.news, &self.stop, &self.look];
+        let held: [&dyn AsFd; MAX_HELD] =
+            [&self.queue.socket, self.control.fd(), &self.set, gauge, &self.main_bell, &self.stop, &self.check];
         held.map(|fd| fd.as_fd().as_raw_fd())
     }
 }

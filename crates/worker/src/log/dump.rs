@@ -1,6 +1,5 @@
 //! Writes the stacks of busy threads to the group's log.
 //!
-//!
 //! Responsible for: a dump even if the GIL is not available; leaving out threads that only wait for
 //! requests. Must never: make its caller wait. Called by: `worker`, for `control_thread` (Dump,
 //! deadlock-timeout) and `monitor` (request-timeout).

@@ -1,6 +1,5 @@
 //! The replacement for signal.signal under WSGIRestrictSignal.
 //!
-//!
 //! Responsible for: reporting each signal handler that is refused. Must never: refuse one in a
 //! forked child. Called by: the application, once `setup` has installed it.
 use crate::log::stderr;

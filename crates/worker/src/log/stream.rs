@@ -1,7 +1,6 @@
 //! What the application writes: `wsgi.errors` and `sys.stderr` go to the error log of the request
 //! that wrote them, `sys.stdout` to the group's log.
 //!
-//!
 //! Responsible for: choosing the log. Must never: write to the reply socket of a request that is
 //! over; keep bytes in a buffer with a lock, as io.BufferedWriter does: a forked child would wait
 //! for ever for a thread that held the lock. Called by: io.TextIOWrapper, which the application

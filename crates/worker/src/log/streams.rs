@@ -1,6 +1,5 @@
 //! `sys.stdin`, `sys.stdout`, `sys.stderr` and `wsgi.errors` as the application sees them.
 //!
-//!
 //! Responsible for: text streams with the whole interface of io.TextIOBase. Under WSGIRestrictStdin
 //! or WSGIRestrictStdout only reading or writing raises. Must never: put a buffer with a lock below
 //! one ([`crate::log::stream`]). Called by: `setup`, `request::base_environ`, `threads::serve`.

@@ -29,18 +29,18 @@ fn end_child(py: Python<'_>, error: Option<&PyErr>) -> ! {
             Code::ChildReturned
         );
         stderr::write(format!("{line}\n").as_bytes());
-        native::leave(0);
+        native::exit(0);
     };
     if !error.is_instance_of::<PySystemExit>(py) {
         stderr::write(traceback::format(py, error).as_bytes());
-        native::leave(1);
+        native::exit(1);
     }
     // sys.exit: None is success, a number is the status, anything else is printed.
     let code = error.value(py).getattr("code").ok().filter(|code| !code.is_none());
-    let Some(code) = code else { native::leave(0) };
+    let Some(code) = code else { native::exit(0) };
     if let Ok(status) = code.extract::<i32>() {
-        native::leave(status);
+        native::exit(status);
     }
     stderr::write(format!("{}\n", code.str().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()).as_bytes());
-    native::leave(1)
+    native::exit(1)
 }

@@ -51,7 +51,7 @@ pub fn run(worker: &Worker, signals: &OwnedFd) {
     native::discard_output();
     worker.stop();
     std::thread::sleep(WITHOUT_SUPERVISOR);
-    native::leave(0);
+    native::exit(0);
 }
 
 struct Listener<'w> {
@@ -82,7 +82,7 @@ impl Listener<'_> {
     fn on_signal(&mut self) {
         let (leave, cpu_time) = native::signals_that_came();
         if leave {
-            self.worker.leave();
+            self.worker.stop_on_signal();
         } else if cpu_time && !std::mem::replace(&mut self.cpu_told, true) {
             // It serves until its successor is ready. If droverd does not receive this, the kernel
             // ends the process later.
@@ -114,7 +114,7 @@ impl Listener<'_> {
                 worker.deadline.killed_within(within);
                 self.abort_at = Some(clock::monotonic_ns() + clock_ns(within - (within / 4).min(MAX_ABORT_NOTICE)));
             }
-            ToWorker::Look => worker.look_again(),
+            ToWorker::Look => worker.request_check(),
             ToWorker::Start(_) | ToWorker::Fork => {} // it runs, and is no fork server
         }
     }

@@ -1,6 +1,5 @@
 //! The fork server: it imports the application once and forks workers (`preload=On`).
 //!
-//!
 //! Responsible for: having one thread for its whole life, so that a fork copies everything;
 //! refusing an application that has started other threads. Must never: start a native thread, take
 //! a request, run the application's exit functions. Called by: `start`. Signals have their default
@@ -8,7 +7,7 @@
 use crate::log::traceback;
 use crate::process::control::Control;
 use crate::process::forked_worker::{Side, fork_worker};
-use crate::process::lifecycle::{MAX_REASON, hear_start, hello, live, load, refuse};
+use crate::process::lifecycle::{MAX_REASON, hello, load, receive_start, refuse, run_worker};
 use crate::process::scripts::Scripts;
 use crate::process::setup::set_up;
 use crate::process::{fork, hooks, memory, native};
@@ -63,15 +62,15 @@ pub fn run(py: Python<'_>, control: Control, queue: Queue, config: WorkerConfig)
             }
             // The stacks of all threads, from this one: no other may be started.
             Ok(ToWorker::Dump) => native::raise(drover_sys::signals::dump()),
-            Ok(ToWorker::Drain) | Err(_) => native::leave(0),
+            Ok(ToWorker::Drain) | Err(_) => native::exit(0),
             Ok(_) => {} // it takes no requests
         }
     };
     // From here on this is a worker.
     drop(control);
     fork::hold([]);
-    let config = hear_start(py, &own);
-    live(py, config, queue, own, scripts, move |py, config| {
+    let config = receive_start(py, &own);
+    run_worker(py, config, queue, own, scripts, move |py, config| {
         match title(config) {
             Some(title) => native::set_title(&title),
             None => native::set_name(&name),

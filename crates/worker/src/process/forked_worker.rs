@@ -1,6 +1,5 @@
 //! Forks a worker from the fork server.
 //!
-//!
 //! Responsible for: a worker that is droverd's child, has its own control socket and output and no
 //! descriptor of its siblings, and sends Hello before any Python code runs in it. Must never: run
 //! in a process with more than one thread. Called by: `fork_server`.
@@ -29,7 +28,6 @@ fn last() -> Errno {
 
 /// Forks. The new worker has sent `hello` on `control`, and has `output` and `error` as descriptors
 /// 1 and 2.
-///
 ///
 /// It forks twice, and the process in between exits at once. So the kernel gives the worker to the
 /// nearest ancestor that adopts orphans, which is droverd. The worker waits until that has
@@ -73,8 +71,8 @@ fn fork_and_exit() {
     // SAFETY: the process was forked from one with a single thread, and so has one.
     match unsafe { libc::fork() } {
         0 => {}
-        -1 => native::leave(last().raw_os_error().clamp(1, 255)),
-        _ => native::leave(0),
+        -1 => native::exit(last().raw_os_error().clamp(1, 255)),
+        _ => native::exit(0),
     }
 }
 
@@ -118,6 +116,6 @@ fn set_up_worker(wait: &OwnedFd, hello: &[u8], control: &OwnedFd, output: &Owned
         && rustix::stdio::dup2_stderr(error).is_ok()
         && channel::send(control, &[hello], &[], true).is_ok();
     if !ready {
-        native::leave(1);
+        native::exit(1);
     }
 }

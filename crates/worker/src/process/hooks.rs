@@ -1,6 +1,5 @@
 //! The application's functions around a fork: `mod_drover.before_fork` and `mod_drover.after_fork`.
 //!
-//!
 //! Responsible for: calling them. Must never: know what they do. Called by: `fork_server` (before a
 //! fork), `lifecycle` (in each worker before it reports Loaded), `scripts` (for a script that is
 //! imported later).

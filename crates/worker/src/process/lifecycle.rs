@@ -1,6 +1,5 @@
 //! The worker's life: greeting, setup, imports, service, exit.
 //!
-//!
 //! Responsible for: the steps and their order, in workers that droverd has started and in forked
 //! ones. Must never: serve a request. Called by: `start`; `fork_server`, also in a forked worker.
 use crate::cpython::os_error;
@@ -35,10 +34,10 @@ pub fn hello(py: Python<'_>) -> PyResult<FromWorker> {
 }
 
 /// Waits for droverd's first message.
-pub fn hear_start(py: Python<'_>, control: &Control) -> WorkerConfig {
+pub fn receive_start(py: Python<'_>, control: &Control) -> WorkerConfig {
     let config = match py.detach(|| control.receive()) {
         Ok(ToWorker::Start(config)) => *config,
-        Ok(ToWorker::Drain | ToWorker::LastWords { .. }) | Err(ControlError::Closed) => native::leave(0),
+        Ok(ToWorker::Drain | ToWorker::LastWords { .. }) | Err(ControlError::Closed) => native::exit(0),
         Ok(_) => refuse(control, "the first message from droverd was not Start"),
         Err(e) => refuse(control, &e.to_string()),
     };
@@ -56,7 +55,7 @@ pub fn hear_start(py: Python<'_>, control: &Control) -> WorkerConfig {
 
 /// A worker from droverd's first message to its exit. `prepare` applies the configuration to the
 /// interpreter; `scripts` are those imported already. Does not return.
-pub fn live(
+pub fn run_worker(
     py: Python<'_>,
     config: WorkerConfig,
     queue: Queue,
@@ -77,7 +76,7 @@ pub fn live(
     }
     let ours = || Arc::clone(&worker);
     let mine = ours();
-    must(&worker, spawn::native("drover-control", move || control_thread::run(&mine, &signals)));
+    require(&worker, spawn::native("drover-control", move || control_thread::run(&mine, &signals)));
     fork::hold(worker.descriptors());
     let importing = Importing::begin(py);
     // The hooks of a fork server's imports; then those that the imports below add.
@@ -86,26 +85,26 @@ pub fn live(
     run_hooks(py, &worker);
     drop(importing);
     let mine = ours();
-    must(&worker, spawn::native("drover-monitor", move || monitor::run(&mine)));
+    require(&worker, spawn::native("drover-monitor", move || monitor::run(&mine)));
     let mine = ours();
-    must(&worker, spawn::native("drover-memory", move || memory::run(&mine.control, &mine.gauge, mine.config.has_memory_soft)));
+    require(&worker, spawn::native("drover-memory", move || memory::run(&mine.control, &mine.gauge, mine.config.has_memory_soft)));
     if worker.watchdog.interval().is_some() {
         let mine = ours();
-        must(&worker, spawn::python("drover-watchdog", move || mine.watchdog.run()));
+        require(&worker, spawn::python("drover-watchdog", move || mine.watchdog.run()));
     }
     // A worker reports Loaded once all of its threads run.
-    must(&worker, request_threads::start(py, &worker));
+    require(&worker, request_threads::start(py, &worker));
     let _ = py.detach(|| worker.control.insist(&FromWorker::Loaded(report))); // the control thread notices that droverd has exited
     if let Err(e) = serve(py, &worker) {
         // Some threads may be serving: the interpreter must not be finalized.
         stderr::write(traceback::format(py, &e).as_bytes());
-        native::leave(1);
+        native::exit(1);
     }
-    shutdown::leave(py, &worker)
+    shutdown::run(py, &worker)
 }
 
 /// The worker cannot work without this thread.
-fn must(worker: &Worker, started: Result<(), ThreadError>) {
+fn require(worker: &Worker, started: Result<(), ThreadError>) {
     if let Err(e) = started {
         refuse(&worker.control, &e.to_string());
     }
@@ -125,7 +124,7 @@ pub fn refuse(control: &Control, why: &str) -> ! {
     if control.insist(&FromWorker::SetupFailed(why.clone().into_owned())).is_err() {
         stderr::write(format!("{}: {}\n", Code::SetupFailed, why.trim_end()).as_bytes());
     }
-    native::leave(1)
+    native::exit(1)
 }
 
 /// Imports the scripts that droverd names, unless they are imported already. Returns a report on
@@ -165,9 +164,9 @@ fn wait(py: Python<'_>, worker: &Worker, wake: &OwnedFd, done: impl Fn() -> bool
         let mut scratch = [0; 64];
         py.detach(|| {
             // Whatever ends the wait is readable on one of the two; an error needs no action.
-            let _ = poll_until(&mut [PollFd::new(&worker.news, PollFlags::IN), PollFd::new(wake, PollFlags::IN)], None);
+            let _ = poll_until(&mut [PollFd::new(&worker.main_bell, PollFlags::IN), PollFd::new(wake, PollFlags::IN)], None);
         });
-        let _ = rustix::io::read(&worker.news, &mut scratch);
+        let _ = rustix::io::read(&worker.main_bell, &mut scratch);
         let _ = rustix::io::read(wake, &mut scratch);
         if let Err(e) = child_exit::parent_only(py, py.check_signals()) {
             stderr::write(traceback::format(py, &e).as_bytes());

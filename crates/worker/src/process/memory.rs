@@ -1,7 +1,6 @@
 //! The native thread that measures the process's memory for droverd: memory-soft and `drover
 //! status` use it.
 //!
-//!
 //! Measuring makes the kernel walk all of a process's mappings. So each worker measures itself, and
 //! droverd, which serves all groups in one thread, never does. Responsible for: using at most a
 //! fiftieth of one thread's time. Must never: take the GIL, or delay a request. Called by:

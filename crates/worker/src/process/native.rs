@@ -1,6 +1,5 @@
 //! The process as the kernel sees it: its signals, its title, its threads' clocks, its exit.
 //!
-//!
 //! Responsible for: every unsafe call of this crate that does not concern Python. Must never: know
 //! a request. Called by: the files of `process` and `threads`.
 use drover_sys::Errno;
@@ -135,7 +134,7 @@ pub fn raise(signal: Signal) {
 }
 
 /// Exits now: no destructor, no atexit, and no other thread runs any more.
-pub fn leave(status: c_int) -> ! {
+pub fn exit(status: c_int) -> ! {
     // SAFETY: _exit does not return and touches no memory of ours.
     unsafe { libc::_exit(status) }
 }

@@ -1,9 +1,7 @@
 //! Which other processes may inspect this one: trace it, read its memory, take its descriptors.
 //!
-//!
 //! Without this, groups of one user could reach each other's queues, requests and sessions. exec(2)
 //! opens every process to its user's other processes again, so the worker closes itself.
-//!
 //!
 //! Responsible for: the process being closed before any code of the application runs, and open only
 //! if the group's options say so. Must never: open a process for longer than its options say; a

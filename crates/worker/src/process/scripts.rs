@@ -1,6 +1,5 @@
 //! The scripts of this process, each imported once: at the start or with its first request.
 //!
-//!
 //! Responsible for: one import of a script at a time, with other threads waiting for that script
 //! only. Must never: reload (a changed file needs a new process). Called by: `lifecycle` (at the
 //! start), `threads::serve`.

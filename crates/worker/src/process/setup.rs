@@ -1,6 +1,5 @@
 //! Sets up the interpreter as WSGIDaemonProcess says.
 //!
-//!
 //! Responsible for: standard streams, sys.path, names and hooks, before any script runs. Must
 //! never: import a script. Called by: `start` and `fork_server`, once in a process that was not
 //! forked.

@@ -1,10 +1,8 @@
 //! The end of the process.
 //!
-//!
 //! Responsible for: running the application's exit functions whatever its threads do, exiting in
 //! time, and logging what delays the exit. Must never: finalize the interpreter: a request thread
 //! that is cut off there would unwind through this library's frames. Called by: `lifecycle`.
-//!
 //!
 //! The order: `mod_wsgi.subscribe_shutdown`; executors finish (within a second); `atexit`;
 //! non-daemon threads end. Python itself waits for threads before `atexit`, so that functions there
@@ -34,7 +32,7 @@ const EXECUTOR_TIMEOUT: Duration = Duration::from_secs(1);
 const GIL_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Runs the application's exit functions and exits.
-pub fn leave(py: Python<'_>, worker: &Arc<Worker>) -> ! {
+pub fn run(py: Python<'_>, worker: &Arc<Worker>) -> ! {
     let otherwise = clock::monotonic_ns().saturating_add(clock_ns(EXIT_TIMEOUT));
     let (ours, main) = (Arc::clone(worker), cpython::thread_ident());
     // If the system has no thread for this, droverd bounds the exit.
@@ -51,7 +49,7 @@ pub fn leave(py: Python<'_>, worker: &Arc<Worker>) -> ! {
         // A stream that the application has closed or taken away needs no flush.
         let _ = py.import("sys").and_then(|sys| sys.getattr(stream)).and_then(|s| s.call_method0("flush"));
     }
-    native::leave(0)
+    native::exit(0)
 }
 
 /// Waits for executors in a separate thread, as their work may never end.
@@ -113,7 +111,7 @@ fn force(main: c_long) -> ! {
     });
     let why = receiver.recv_timeout(GIL_TIMEOUT).unwrap_or_else(|_| "C code that does not release Python's lock".to_owned());
     log_forced(&why);
-    native::leave(0)
+    native::exit(0)
 }
 
 fn held_by(py: Python<'_>, ident: c_long) -> String {

@@ -4,7 +4,7 @@
 //! Must never: run code of the application. Called by: `boot.py`, in the first thread.
 use crate::cpython::os_error;
 use crate::process::control::Control;
-use crate::process::lifecycle::{hear_start, hello, live};
+use crate::process::lifecycle::{hello, receive_start, run_worker};
 use crate::process::scripts::Scripts;
 use crate::process::setup::set_up;
 use crate::process::{fork_server, native, protect};
@@ -25,11 +25,11 @@ pub fn run(py: Python<'_>, control: RawFd, queue: RawFd, tokens: RawFd) -> PyRes
     let control = Control::new(control);
     let hello = hello(py)?;
     control.insist(&hello).map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
-    let config = hear_start(py, &control);
+    let config = receive_start(py, &control);
     protect::configure(config.options.dumpable);
     if config.is_template {
         return fork_server::run(py, control, queue, config);
     }
     let scripts = Scripts::new(config.options.ignore_case);
-    live(py, config, queue, control, scripts, set_up)
+    run_worker(py, config, queue, control, scripts, set_up)
 }

@@ -1,6 +1,5 @@
 //! One call of the application: the call, its blocks, its close().
 //!
-//!
 //! Responsible for: calling close() exactly once, after the last block, whatever happens; reporting
 //! how the call went. Must never: hold a lock while Python code runs. Called by: `threads::serve`.
 use crate::cpython;

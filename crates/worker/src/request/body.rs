@@ -1,7 +1,6 @@
 //! The bytes of a request's body: those that came with the message, then those that follow on the
 //! reply socket.
 //!
-//!
 //! Responsible for: a cut body never looking complete; bounded memory: one buffer, and [`MAX_KEPT`]
 //! while an answer to a session is expected, which comes on the same socket. Must never: send, hold
 //! Python objects. Called by: `input`, `session`, `running` (at the end).

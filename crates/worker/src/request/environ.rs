@@ -1,6 +1,5 @@
 //! The environ of a request.
 //!
-//!
 //! Responsible for: PEP 3333's dictionary from the pairs of the message, as fast as CPython allows.
 //! Must never: be shared between threads. Each thread has its own, so it needs no lock and no
 //! Python code can interfere. Called by: `threads::serve`.

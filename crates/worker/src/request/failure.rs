@@ -1,6 +1,5 @@
 //! Turns a Python exception into a failure that httpd and its log receive.
 //!
-//!
 //! Responsible for: reporting each failure once, with its true cause. Must never: send a failure
 //! after the end of a response. Called by: `threads::serve`.
 use crate::log::level::{ERROR, INFO};

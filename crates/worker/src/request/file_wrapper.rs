@@ -1,6 +1,5 @@
 //! `wsgi.file_wrapper`.
 //!
-//!
 //! Responsible for: iterating over any object with `read`, with or without `close` and `fileno`.
 //! Must never: read ahead. Called by: the application, and `application` as any iterable.
 use parking_lot::Mutex;

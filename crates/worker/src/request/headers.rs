@@ -1,6 +1,5 @@
 //! Checks what the application passes to start_response.
 //!
-//!
 //! Responsible for: PEP 3333's and RFC 9110's rules for the status line and the header fields, with
 //! the exception types and texts of mod_wsgi. Must never: accept CR, LF, NUL or a hop-by-hop
 //! header. Called by: `start_response`.

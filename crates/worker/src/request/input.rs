@@ -1,6 +1,5 @@
 //! `wsgi.input`.
 //!
-//!
 //! Responsible for: the behaviour of io.BufferedReader; never returning a cut body as a whole one.
 //! Must never: wait with the GIL held. Called by: the application.
 use crate::cpython;

@@ -1,6 +1,5 @@
 //! The reply socket of one request, over which the worker answers httpd.
 //!
-//!
 //! Responsible for: never mixing the frames of several threads; never waiting for a slow reader
 //! with the GIL held; sending nothing once the request is over. Must never: know what a response
 //! is. Called by: `response`, `log`, `input`, `session`, `failure`, `handback`, `threads::monitor`.
@@ -39,13 +38,13 @@ struct Out {
     /// Part of the response was sent.
     begun: bool,
     /// httpd does not read any more.
-    gone: bool,
+    disconnected: bool,
 }
 
 impl ReplySocket {
     /// For request `number`.
     pub const fn new(number: u32, fd: Arc<ReplyFd>) -> Self {
-        Self { number, out: Mutex::new(Out { fd: Some(fd), begun: false, gone: false }) }
+        Self { number, out: Mutex::new(Out { fd: Some(fd), begun: false, disconnected: false }) }
     }
 
     /// The request's number.
@@ -63,10 +62,10 @@ impl ReplySocket {
         self.transmit(py, pieces, false, true)
     }
 
-    /// Sends the last frames. With `give_back` the descriptor goes with them, so that httpd can use
+    /// Sends the last frames. With `return_fd` the descriptor goes with them, so that httpd can use
     /// the socket pair again.
-    pub fn send_last(&self, py: Python<'_>, pieces: &[&[u8]], give_back: bool) -> Result<(), Disconnected> {
-        let result = self.transmit(py, pieces, give_back, true);
+    pub fn send_last(&self, py: Python<'_>, pieces: &[&[u8]], return_fd: bool) -> Result<(), Disconnected> {
+        let result = self.transmit(py, pieces, return_fd, true);
         self.close(py);
         result
     }
@@ -75,8 +74,8 @@ impl ReplySocket {
     pub fn log(&self, py: Python<'_>, level: u16, text: &[u8]) -> Result<(), Disconnected> {
         let mut rest = text.strip_suffix(b"\n").unwrap_or(text);
         while !rest.is_empty() {
-            let (piece, behind) = first_frame(rest);
-            rest = behind;
+            let (piece, after) = first_frame(rest);
+            rest = after;
             if !piece.is_empty() {
                 self.transmit(py, &[&self.header(Kind::Log, level, piece.len()), piece], false, false)?;
             }
@@ -102,9 +101,9 @@ impl ReplySocket {
             return;
         }
         let Some(mut out) = self.out.try_lock() else { return }; // another thread is sending
-        let Some(fd) = out.fd.clone().filter(|_| !out.begun && !out.gone) else { return };
+        let Some(fd) = out.fd.clone().filter(|_| !out.begun && !out.disconnected) else { return };
         let _ = channel::send(&*fd, &[&self.header(Kind::Fail, Failure::Timeout as u16, why.len()), why.as_bytes()], &[], false);
-        out.gone = true;
+        out.disconnected = true;
     }
 
     fn tell(&self, kind: Kind) {
@@ -112,9 +111,9 @@ impl ReplySocket {
             return;
         }
         let Some(mut out) = self.out.try_lock() else { return }; // another thread is sending
-        let Some(fd) = out.fd.clone().filter(|_| !out.begun && !out.gone) else { return };
+        let Some(fd) = out.fd.clone().filter(|_| !out.begun && !out.disconnected) else { return };
         if let Ok(n) = channel::send(&*fd, &[&self.header(kind, 0, 0)], &[], false) {
-            out.gone = n != HEADER; // half a frame: the stream is unusable
+            out.disconnected = n != HEADER; // half a frame: the stream is unusable
         }
     }
 
@@ -135,14 +134,14 @@ impl ReplySocket {
         drop(fd);
     }
 
-    fn transmit(&self, py: Python<'_>, pieces: &[&[u8]], give_back: bool, begins: bool) -> Result<(), Disconnected> {
+    fn transmit(&self, py: Python<'_>, pieces: &[&[u8]], return_fd: bool, begins: bool) -> Result<(), Disconnected> {
         if fork::is_child() {
             return Err(Disconnected);
         }
         let mut out = cpython::lock(py, &self.out);
-        let Some(fd) = out.fd.clone().filter(|_| !out.gone) else { return Err(Disconnected) };
+        let Some(fd) = out.fd.clone().filter(|_| !out.disconnected) else { return Err(Disconnected) };
         out.begun |= begins;
-        let fds: &[BorrowedFd<'_>] = if give_back { &[fd.as_fd()] } else { &[] };
+        let fds: &[BorrowedFd<'_>] = if return_fd { &[fd.as_fd()] } else { &[] };
         let total: usize = pieces.iter().map(|p| p.len()).sum();
         // Most responses fit into the socket's buffer: then the GIL need not be released and taken
         // again.
@@ -151,7 +150,7 @@ impl ReplySocket {
             Ok(n) => n,
             Err(Errno::AGAIN) => 0,
             Err(_) => {
-                out.gone = true;
+                out.disconnected = true;
                 return Err(Disconnected);
             }
         };
@@ -159,8 +158,8 @@ impl ReplySocket {
         // there, as only a thread with the GIL may close it.
         let fd = &*fd;
         py.detach(move || {
-            let result = send_rest(fd, pieces, sent, total, give_back);
-            out.gone = result.is_err();
+            let result = send_rest(fd, pieces, sent, total, return_fd);
+            out.disconnected = result.is_err();
             drop(out);
             result
         })
@@ -168,15 +167,15 @@ impl ReplySocket {
 }
 
 /// Sends what follows the first `sent` bytes, waiting for room.
-fn send_rest(fd: &ReplyFd, pieces: &[&[u8]], mut sent: usize, total: usize, give_back: bool) -> Result<(), Disconnected> {
+fn send_rest(fd: &ReplyFd, pieces: &[&[u8]], mut sent: usize, total: usize, return_fd: bool) -> Result<(), Disconnected> {
     while sent < total {
         // httpd's closing ends the wait; its own time limits bound how long it does not read.
         let mut room = [PollFd::new(fd, PollFlags::OUT)];
         poll_until(&mut room, None).map_err(|_| Disconnected)?;
         let mut left: [&[u8]; MAX_PIECES] = [&[]; MAX_PIECES];
-        let count = behind(pieces, sent, &mut left);
+        let count = without_sent(pieces, sent, &mut left);
         // A descriptor travels with the first byte of its message, so it is passed only once.
-        let fds: &[BorrowedFd<'_>] = if give_back && sent == 0 { &[fd.as_fd()] } else { &[] };
+        let fds: &[BorrowedFd<'_>] = if return_fd && sent == 0 { &[fd.as_fd()] } else { &[] };
         match channel::send(fd, left.get(..count).unwrap_or_default(), fds, false) {
             Ok(n) => sent += n,
             Err(Errno::AGAIN) => {}
@@ -187,7 +186,7 @@ fn send_rest(fd: &ReplyFd, pieces: &[&[u8]], mut sent: usize, total: usize, give
 }
 
 /// Writes the pieces without their first `skip` bytes to `left`, and returns their number.
-fn behind<'a>(pieces: &[&'a [u8]], mut skip: usize, left: &mut [&'a [u8]; MAX_PIECES]) -> usize {
+fn without_sent<'a>(pieces: &[&'a [u8]], mut skip: usize, left: &mut [&'a [u8]; MAX_PIECES]) -> usize {
     let mut count = 0;
     for piece in pieces {
         let rest = piece.get(skip..).unwrap_or_default();

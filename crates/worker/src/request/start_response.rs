@@ -1,6 +1,5 @@
 //! The callables that the application gets: start_response and write.
 //!
-//!
 //! Responsible for: PEP 3333's rules for the order of calls; both having no effect once the request
 //! is over. Must never: keep a request alive that is over. Called by: the application.
 use crate::cpython;

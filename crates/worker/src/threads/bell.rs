@@ -1,6 +1,5 @@
 //! Where the monitor sleeps.
 //!
-//!
 //! Responsible for: losing no wake-up; a wake-up that is not needed costing one load. Must never:
 //! know why it is rung. Called by: `monitor` (sleeps, rings), `worker` (rings).
 use drover_sys::clock;

@@ -1,9 +1,7 @@
 //! Raises `mod_wsgi.RequestTimeout` in the thread of a request that exceeds its time limit.
 //!
-//!
 //! Responsible for: the exception reaching that request and no other. Must never: make the monitor
 //! wait for the GIL. Called by: `monitor` (at the time limit), `serve` (around the application).
-//!
 //!
 //! The exception is delivered when the thread next runs Python code. Both sides hold the GIL when
 //! they touch `in_application`, so it cannot hit a request that has just returned from its

@@ -1,10 +1,8 @@
 //! Which request thread takes from the queue: one leader, while followers sleep.
 //!
-//!
 //! Responsible for: never two threads of a process taking or waiting at once, and always one while
 //! the worker serves. Must never: decide when to change the leader (`policy` does). Called by:
 //! `serve`, `monitor`.
-//!
 //!
 //! One word holds the leader's number and whether it is *taking* (receives, or waits on the queue)
 //! or *running* a request. Only a running leader can be replaced, and its successor starts as
@@ -78,7 +76,7 @@ impl Leadership {
     /// A thread has finished its request. True: it takes the next one, because it still leads or
     /// because the leader only runs a request. False: it is now among the sleepers, and must sleep
     /// until called.
-    pub fn come_back(&self, me: usize) -> bool {
+    pub fn finished(&self, me: usize) -> bool {
         loop {
             let now = self.state.load(Ordering::Acquire);
             if now & TAKING != 0 || now == NOBODY {
@@ -99,7 +97,7 @@ impl Leadership {
     }
 
     /// The leader's state.
-    pub fn look(&self) -> Leader {
+    pub fn state(&self) -> Leader {
         match self.state.load(Ordering::Acquire) {
             NOBODY => Leader::Nobody,
             now if now & TAKING != 0 => Leader::Taking,

@@ -1,6 +1,5 @@
 //! The native thread that watches running requests.
 //!
-//!
 //! Responsible for: calling a follower when `policy` says so; telling httpd that a request runs
 //! before queue-timeout; reporting activity and requests that exceed their time limit to droverd.
 //! Must never: take the GIL, wake up without a reason (`schedule`). Called by:
@@ -107,7 +106,7 @@ fn running(worker: &Worker) -> u32 {
 
 /// The leader's thread if it runs a request and a follower could take the queue.
 fn promotable(worker: &Worker) -> Option<usize> {
-    match worker.leadership.look() {
+    match worker.leadership.state() {
         Leader::Running(leader) if !worker.is_stopping() && worker.leadership.has_follower() => Some(leader),
         _ => None,
     }

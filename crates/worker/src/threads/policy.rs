@@ -1,9 +1,7 @@
 //! When a follower should take the queue in place of a leader that runs a request.
 //!
-//!
 //! Responsible for: the decision, from figures. Must never: read a clock or touch a thread. Called
 //! by: `monitor`, once a tick.
-//!
 //!
 //! Two running threads of one interpreter compete for the GIL and lose up to 5 ms each time. So a
 //! second thread runs only when the first has released the GIL: its CPU clock stands still while it

@@ -1,6 +1,5 @@
 //! When the monitor checks the requests next.
 //!
-//!
 //! Responsible for: the time, and no check without a reason. Must never: read a clock or touch a
 //! thread. Called by: `monitor`, before each sleep.
 

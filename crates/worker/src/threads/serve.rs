@@ -1,6 +1,5 @@
 //! A request thread: takes requests from the queue, and has the application respond to them.
 //!
-//!
 //! Responsible for: a request in the worker, from its message to its end. Read this file first.
 //! Must never: wait on the queue unless it leads. Called by: `request_threads`, in each request
 //! thread.
@@ -111,7 +110,7 @@ impl Server {
                     monitor::ended(&self.worker);
                 }
             }
-            leads = self.worker.leadership.come_back(me);
+            leads = self.worker.leadership.finished(me);
         }
     }
 
@@ -135,7 +134,7 @@ impl Server {
                 Err(Errno::AGAIN) => match py.detach(|| worker.set.wait(None)) {
                     Ok(ready) => {
                         woken = ready & 1 != 0;
-                        worker.looked(ready);
+                        worker.clear_check(ready);
                     }
                     Err(e) => {
                         self.lost(py, &format!("cannot wait on the queue: {e}"));
