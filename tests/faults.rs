@@ -518,7 +518,7 @@ const WORKERS: &[Row] = &[
 mpm_test!(a_worker_has_faults, |site| {
     let httpd = self::site(site)
         .allow_log("DROVER0053|DROVER0056|DROVER0059|DROVER0066|DROVER0070|DROVER0232|DROVER0241")
-        .allow_log("DROVER0401*cannot read the queue|DROVER0401*a request was not understood")
+        .allow_log("DROVER0401*cannot read the queue|DROVER0401*a request could not be decoded")
         .start();
     run(&httpd, Victim::Workers, WORKERS);
 });
@@ -537,7 +537,7 @@ mpm_test!(descriptors_run_out, |site| {
     let mut httpd = self::site(site)
         .allow_log("AH00161")
         .allow_log("DROVER0053|DROVER0057|DROVER0059|DROVER0066|DROVER0070|DROVER0220|DROVER0226")
-        .allow_log("AH02179|DROVER0401*a request was lost: its descriptors did not fit")
+        .allow_log("AH02179|DROVER0401*a request was lost: its descriptors could not be received")
         .start();
     goes_on(&httpd, "the start");
     let refused =

@@ -62,7 +62,7 @@ both_test!(interrupt_timeout_is_504_and_the_process_stays, |site| {
     let pid = httpd.ok("/pid");
     assert_eq!(httpd.get("/spin").status, 504);
     assert_eq!(httpd.ok("/pid"), pid);
-    assert!(httpd.site.subject != Subject::Ours || httpd.log().contains("DROVER0402: Injected RequestTimeout"), "{}", httpd.log());
+    assert!(httpd.site.subject != Subject::Ours || httpd.log().contains("DROVER0402: "), "{}", httpd.log());
 });
 
 mpm_test!(a_process_that_holds_the_lock_is_killed_after_deadlock_timeout, |site| {

@@ -1,38 +1,42 @@
-"""What mod_drover gives to the applications it runs. Elsewhere this package does nothing.
+"""What mod_drover offers to the applications it runs. Elsewhere this package does nothing.
 
-With `preload=On` a template process imports the application, and the processes that answer requests are forked from it:
+With `preload=On` a fork server imports the application, and forks the workers that serve requests:
 
     import mod_drover
 
     @mod_drover.before_fork
-    def close_connections():        # in the template, before each fork
+    def close_connections():        # in the fork server, before each fork
         pool.close()
 
     @mod_drover.after_fork
-    def open_connections():         # in each new process, before it takes requests
+    def open_connections():         # in each new worker, before it takes requests
         pool.open()
 
-Without `preload=On` nothing is forked: what is given to `after_fork` runs once after the import, what is given to `before_fork` never.
+Without `preload=On` nothing is forked: `after_fork` functions run once after the import, and
+`before_fork` functions never run.
 """
 
 __all__ = ["before_fork", "after_fork"]
 
 _before = []
 _after = []
-_is_template = False
+_is_fork_server = False
 
 
 def before_fork(function):
-    """Calls `function()` in the template before each fork; of several, the last one first. Can be used as a decorator."""
+    """Calls `function()` in the fork server before each fork. Can be used as a decorator.
+
+    Several functions run in reverse order: the last one registered runs first.
+    """
     _before.append(function)
     return function
 
 
 def after_fork(function):
-    """Calls `function()` in each process after it was forked and before it takes requests. Can be used as a decorator.
+    """Calls `function()` in each new worker before it takes requests. Can be used as a decorator.
 
-    If it raises, the process fails to start, with the traceback in the log. A script that is imported later, with its first request,
-    has its functions called right after the import.
+    If it raises, the worker fails to start, with the traceback in the log. The functions of a script
+    that is imported later, with its first request, run right after the import.
     """
     _after.append(function)
     return function
@@ -44,8 +48,8 @@ def _run_before_fork():
 
 
 def _run_after_fork():
-    """In a worker: those that have not run yet."""
-    if _is_template:
+    """Runs those that have not run yet, in a worker only."""
+    if _is_fork_server:
         return
     while _after:
         _after.pop(0)()

@@ -1,7 +1,7 @@
-"""The worker's threads as `threading` sees them, and the application's threads when the process exits.
+"""Registers the worker's threads with `threading`, and handles the application's threads at exit.
 
-Loaded before any code of the application, and keeps what it needs of `threading`: a worker does not depend on what an application or
-a library (gevent, eventlet, a profiler) replaces there later.
+The worker loads this module before any code of the application. It keeps the parts of `threading`
+that it needs: an application or a library (gevent, eventlet, a profiler) may replace them later.
 """
 import sys
 import threading
@@ -15,12 +15,12 @@ _monotonic = time.monotonic
 _frames = sys._current_frames
 _get_ident = threading.get_ident
 _main = main_thread()
-# Threads that were started while scripts were imported.
+# Threads started by the import of a script.
 _early = weakref.WeakSet()
 
 
 def adopt(name):
-    """Makes the calling thread, which the worker has started natively, a daemon thread of `threading` with this name."""
+    """Makes the calling native thread a daemon thread of `threading` with this name."""
     try:
         thread = Thread.__new__(Thread)
         _init(thread, name=name, daemon=True)
@@ -35,51 +35,58 @@ def adopt(name):
         with threading._active_limbo_lock:
             threading._active[thread._ident] = thread
     except Exception:
-        # A `threading` of another shape. It knows foreign threads by itself.
+        # An unknown version of `threading`. It registers foreign threads by itself.
         thread = threading.current_thread()
         thread.name = name
     return thread
 
 
 def release(thread):
-    """The calling thread, `thread`, ends."""
+    """Unregisters the calling thread, which is `thread` and is about to end."""
     try:
         thread._delete()
         handle = getattr(thread, "_os_thread_handle", None) or getattr(thread, "_handle", None)
         if handle is not None:
             handle._set_done()
     except Exception:
-        pass  # it is a dummy of another shape, or gone already
+        pass  # it is an unknown kind of dummy, or was removed already
 
 
 def begin_import():
-    """From now on threads inherit what they inherit in a request: they are daemons unless told otherwise."""
+    """From now on threads inherit what they inherit in a request: they are daemons by default."""
     _main._daemonic = True
 
 
 def end_import():
-    """The scripts are imported. The threads that run now do not keep the process."""
+    """The scripts are imported. The threads that run now do not keep the process from exiting."""
     _main._daemonic = False
     _early.update(threading.enumerate())
 
 
 def _others():
-    """The threads of `threading` but for the calling one. eventlet lists a main thread of its own making."""
+    """The threads of `threading` without the calling one.
+
+    eventlet lists a main thread of its own.
+    """
     mine = (_get_ident(), threading.get_ident())
     return [t for t in threading.enumerate() if t is not _main and t.ident not in mine]
 
 
 def other_names():
+    """The names of all threads but the calling one."""
     return [thread.name for thread in _others()]
 
 
 def is_green():
-    """Whether a library has replaced threads by greenlets."""
+    """True if a library has replaced threads by greenlets."""
     return threading.get_ident is not _get_ident
 
 
 def exit_functions():
-    """What `threading` calls when a process exits (executors wait for their work there), in order. The caller calls them."""
+    """The functions that `threading` calls at exit, in order. Executors wait for their work there.
+
+    They are removed from `threading`: the caller must call them.
+    """
     functions = getattr(threading, "_threading_atexits", [])
     taken = list(reversed(functions))
     functions.clear()
@@ -87,7 +94,10 @@ def exit_functions():
 
 
 def shut_down():
-    """Tells `threading` that the main thread is done. Does not wait for threads: `wait` does so later, with a limit."""
+    """Tells `threading` that the main thread is done, without waiting for threads.
+
+    `wait` waits for them later, with a time limit.
+    """
     locks = getattr(threading, "_shutdown_locks", None)
     if locks is not None:  # until 3.12
         locks.clear()
@@ -97,20 +107,20 @@ def shut_down():
 
 
 def _executors():
-    """The threads of executors that are at work."""
+    """The threads of executors that still run."""
     kinds = (("concurrent.futures.thread", "_threads_queues"), ("concurrent.futures.process", "_threads_wakeups"))
     return [thread for module, name in kinds for thread in list(getattr(sys.modules.get(module), name, ()))]
 
 
 def _unfinished():
-    """Started by requests: threads that are no daemons, and those of executors."""
+    """Non-daemon threads and threads of executors that requests have started."""
     seen = [t for t in _others() if not t.daemon] + _executors()
     dummy = getattr(threading, "_DummyThread", ())
     return [t for t in dict.fromkeys(seen) if t not in _early and not isinstance(t, dummy) and t.is_alive()]
 
 
 def wait(seconds):
-    """Waits for the threads that requests have started; the descriptions of those that still run."""
+    """Waits for the threads that requests have started; describes those that still run."""
     end = _monotonic() + seconds
     while True:
         rest = _unfinished()
@@ -121,7 +131,7 @@ def wait(seconds):
 
 
 def held_by(ident):
-    """What the thread with this identifier waits for, in words."""
+    """Describes what the thread with this identifier waits for."""
     frame = top = _frames().get(ident)
     while frame is not None:
         thread = frame.f_locals.get("self") if frame.f_code.co_name == "join" else None
@@ -136,7 +146,7 @@ def _describe(thread):
 
 
 def _place(frame):
-    """Where the application's code is, as far as it is known."""
+    """The location in the application's code, if known."""
     while frame is not None and frame.f_back is not None and frame.f_code.co_filename == threading.__file__:
         frame = frame.f_back
     return " (%s:%d in %s)" % (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name) if frame is not None else ""

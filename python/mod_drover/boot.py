@@ -4,14 +4,14 @@ import sys
 
 OLDEST = (3, 9)
 if sys.version_info[:2] < OLDEST:
-    # Also Python 2 must be able to read this file up to here.
+    # Python 2 must be able to read this file up to here, too.
     sys.exit("mod_drover: python %d.%d at %s is too old; mod_drover needs %d.%d or newer" % (sys.version_info[:2] + (sys.executable,) + OLDEST))
 
 import importlib.util
 
 
 def load(name, path, package=None):
-    """Imports one file under a name, whatever sys.path would find."""
+    """Imports one file under a name, without looking at sys.path."""
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=package)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -22,7 +22,8 @@ def load(name, path, package=None):
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     packages = os.path.dirname(here)
-    # A script's directory comes first in sys.path; ours must not shadow anything of the application's.
+    # Python puts this file's directory first in sys.path; it must not shadow the application's
+    # modules.
     if sys.path and os.path.abspath(sys.path[0]) == here:
         del sys.path[0]
     sys.path.append(packages)

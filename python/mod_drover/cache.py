@@ -1,4 +1,4 @@
-"""Objects that are costly to make, kept in the process from one request to the next.
+"""Caches objects that are expensive to build, in the process, from one request to the next.
 
     import mod_drover.cache
 
@@ -9,10 +9,11 @@
         for pattern, action in mod_drover.cache.get_or_build("rules", rules, ttl=600):
             ...
 
-The objects themselves are kept, not copies: nothing is pickled, and what one request changes in them all others see. Each process has its
-own; with `preload=On`, what is built while the script is imported is shared by all of them. One thread builds a key at a time, the others
-wait for it. What is older than its `ttl` is still given out while a thread in the background makes it anew, so only the very first request
-ever waits.
+The cache keeps the objects themselves, not copies: nothing is pickled, and all requests see what one
+changes in them. Each process has its own cache; with `preload=On`, all workers share the memory of
+objects built during the import. One thread builds a key at a time, and others wait for it. An object
+older than its `ttl` is still returned while a background thread builds a new one: so only the very
+first request waits.
 """
 from collections import OrderedDict
 from concurrent.futures import Future
@@ -24,7 +25,7 @@ import traceback
 
 __all__ = ["Cache", "clear", "drop", "get_or_build", "set_limit", "stats"]
 
-# After a build in the background has failed, the old object is used for so long before it is tried again.
+# Seconds until the next attempt after a build in the background has failed.
 RETRY = 5.0
 
 
@@ -36,10 +37,11 @@ class _Entry:
 
 
 class Cache:
-    """A cache of its own. The functions of this module use one that all parts of a process share.
+    """A separate cache. The functions of this module use one that the whole process shares.
 
-    `limit` bounds the sum of the entries' sizes; what was used least recently goes first. The size of an entry is 1 unless it is given,
-    so that the limit is a number of entries; but any unit will do, as long as it is the same for all.
+    `limit` bounds the sum of the entries' sizes; the least recently used entry is evicted first. An
+    entry's size is 1 by default, so that the limit is a number of entries. Any other unit works if all
+    entries use it.
     """
 
     def __init__(self, limit=1024):
@@ -57,7 +59,8 @@ class Cache:
         self._seconds = 0.0
 
     def _forked(self):
-        # The entries come along; the threads that build stay behind, perhaps with the lock, or between two changes.
+        # The child has the entries, but not the threads that build. One of them may have held the
+        # lock, between two changes.
         if self._lock.locked():
             self._size = sum(entry.size for entry in list(self._entries.values()))
         self._lock = threading.Lock()
@@ -65,10 +68,11 @@ class Cache:
         self._forks += 1
 
     def get_or_build(self, key, build, ttl=None, size=1):
-        """The object under `key`; `build()` makes it if it is not there.
+        """Returns the object under `key`; calls `build()` if there is none.
 
-        `ttl`: after so many seconds it is made anew, in the background; None: never. `size`: what it counts against the limit, a number,
-        or a function that is given the object. If `build` raises, so does this, for all that waited; nothing is kept.
+        After `ttl` seconds it is built again in the background; None means never. `size` is what it
+        counts against the limit: a number, or a function of the object. If `build` raises, this raises
+        the same exception in all waiting threads, and caches nothing.
         """
         with self._lock:
             entry = self._entries.get(key)
@@ -85,7 +89,7 @@ class Cache:
                 self._counts["misses"] += 1
                 future = self._building.get(key)
                 if future is not None and future.thread == threading.get_ident():
-                    raise RuntimeError("the function that builds %r wants to have it built" % (key,))
+                    raise RuntimeError("the function that builds %r asks for it itself" % (key,))
                 mine = future is None
                 if mine:
                     future = self._begin(key)
@@ -110,7 +114,7 @@ class Cache:
             weight = size(value) if callable(size) else size
         except BaseException as e:
             if forks != self._forks:
-                raise  # in a child that `build` has forked: the waiting threads, and the locks they hold, are its parent's
+                raise  # a child that `build` has forked: the waiting threads and their locks are its parent's
             with self._lock:
                 self._counts["failures"] += 1
                 self._ended(key, future, begun)
@@ -119,7 +123,7 @@ class Cache:
         if forks != self._forks:
             return value
         with self._lock:
-            # Not when it was dropped meanwhile: then it was made from what is no longer true.
+            # Not if it was dropped meanwhile: it may be built from outdated data.
             if self._ended(key, future, begun):
                 self._put(key, _Entry(value, weight, None if ttl is None else time.monotonic() + ttl))
         future.set_result(value)
@@ -135,7 +139,7 @@ class Cache:
     def _put(self, key, entry):
         self._take(key)
         if entry.size > self._limit:
-            return  # it would drive out all others and still not fit
+            return  # it would evict all others and still not fit
         self._entries[key] = entry
         self._size += entry.size
         self._shrink()
@@ -157,13 +161,13 @@ class Cache:
             try:
                 self._build(key, build, ttl, size, future)
             except BaseException:
-                sys.stderr.write("mod_drover.cache: %r could not be built anew, the old one is used:\n%s" % (key, traceback.format_exc()))
+                sys.stderr.write("mod_drover.cache: %r could not be rebuilt, the old object stays in use:\n%s" % (key, traceback.format_exc()))
                 self._retry_later(key)
 
         try:
             threading.Thread(target=run, name="mod_drover.cache", daemon=True).start()
         except RuntimeError as e:
-            # No more threads are to be had.
+            # The system refuses a thread.
             with self._lock:
                 self._ended(key, future, time.monotonic())
             future.set_exception(e)
@@ -176,26 +180,26 @@ class Cache:
                 entry.until = time.monotonic() + RETRY
 
     def drop(self, key):
-        """Forgets an object; whether there was one. What is being built under this key now is not kept either."""
+        """Removes an object; returns whether it existed. An object being built now is not cached either."""
         with self._lock:
             self._building.pop(key, None)
             return self._take(key)
 
     def clear(self):
-        """Forgets all of them."""
+        """Removes all objects."""
         with self._lock:
             self._building.clear()
             self._entries.clear()
             self._size = 0
 
     def set_limit(self, limit):
-        """Sets the bound of the sum of sizes; what does not fit any more goes at once."""
+        """Sets the bound of the sum of sizes, and evicts what exceeds it."""
         with self._lock:
             self._limit = limit
             self._shrink()
 
     def stats(self):
-        """Figures of this process: entries, size, limit, hits, stale, misses, builds, failures, evictions, build_seconds."""
+        """Statistics of this process: entries, size, limit, hits, stale, misses, builds, failures, evictions, build_seconds."""
         with self._lock:
             return dict(
                 self._counts, entries=len(self._entries), size=self._size, limit=self._limit, build_seconds=round(self._seconds, 6)

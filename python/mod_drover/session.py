@@ -6,9 +6,10 @@
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"visit %d\\n" % session["visits"]]
 
-The cookie, the store, the locks and the expiry are httpd's (the directives DroverSession…); docs/sessions.md describes them. Nothing is
-read, locked or sent before the session is touched for the first time; from then on it is locked until the request ends, and what was
-changed is saved before the answer's head goes out. When the application raises, nothing is saved.
+httpd manages the cookie, the store, the locks and the expiry (the directives DroverSession…), as
+docs/sessions.md describes. Nothing is read, locked or sent before the first use of the session. From
+then on it is locked until the request ends, and changes are saved before the response headers are
+sent. If the application raises, nothing is saved.
 """
 from collections.abc import MutableMapping
 import json
@@ -30,33 +31,36 @@ __all__ = [
 
 
 class SessionError(Exception):
-    """Something about a session did not work; the other exceptions here derive from it."""
+    """The base class of this module's exceptions."""
 
 
 class LockTimeout(SessionError):
-    """Another request holds the session for longer than DroverSessionLockTimeout. Unhandled, it is answered with 503."""
+    """Another request holds the session for longer than DroverSessionLockTimeout.
+
+    Unless handled, the client gets 503.
+    """
 
 
 class StoreUnavailable(SessionError):
-    """The store is out of reach, damaged or full. Unhandled, it is answered with 503."""
+    """The store is not available, damaged or full. Unless handled, the client gets 503."""
 
 
 class TooLarge(SessionError):
-    """The session's data are larger than DroverSessionMaxSize."""
+    """The session's data exceed DroverSessionMaxSize."""
 
 
 class NotSerializable(SessionError, TypeError):
-    """A value cannot be stored; the message names its key, which is also in `key`."""
+    """A value cannot be stored. The message names its key, and `key` holds it."""
 
     key = None
 
 
 class SessionExists(SessionError):
-    """A session was to be created under a key that is taken."""
+    """A session cannot be created because its key is taken."""
 
 
 class SessionMissing(SessionError):
-    """A session was to be replaced that is not there any more: it has expired, or was removed meanwhile."""
+    """A session cannot be replaced because it has expired or was removed."""
 
 
 class SessionsOff(SessionError):
@@ -65,34 +69,18 @@ class SessionsOff(SessionError):
 
 CREATE, REPLACE, ANY = 0, 1, 2
 
-# Nothing inside of these can be changed.
+# Immutable types.
 _PLAIN = frozenset([str, int, float, bool, bytes, complex, type(None)])
 
 
-def _json_encoder():
-    """JSONEncoder.encode without its first half, which makes the same encoder in C anew for each call. The module `json` does not promise that
-    there is such a thing: it is used if it says what JSONEncoder does."""
-    plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-    sample = {"a": [1, 2.5, None, True, "\u00e9\n"], "b": {"c": []}}
-    try:
-        from json.encoder import c_make_encoder, encode_basestring
-
-        # Without a table of what is being encoded: what contains itself is a RecursionError.
-        parts = c_make_encoder(None, plain.default, encode_basestring, None, ":", ",", False, False, True)
-        if "".join(parts(sample, 0)) == plain.encode(sample):
-            return lambda data: "".join(parts(data, 0))
-    except Exception:
-        pass
-    return plain.encode
-
-
-_encode_json = _json_encoder()
+# Without a table of what is being encoded: a value that contains itself is a RecursionError.
+_encode_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 _decode_json = json.JSONDecoder().decode
 _decode_first_json = json.JSONDecoder().raw_decode
 
 
 class _Json:
-    """The default: what a browser could be given. Tuples come back as lists."""
+    """JSON, the default. Tuples come back as lists."""
 
     @staticmethod
     def dumps(data):
@@ -101,7 +89,7 @@ class _Json:
     @staticmethod
     def loads(data):
         text = data.decode("utf-8", "surrogatepass")
-        value, end = _decode_first_json(text)  # knows no space around it, so it is quicker, and enough for what `dumps` makes
+        value, end = _decode_first_json(text)  # faster: accepts no space around it, which `dumps` does not make
         return value if end == len(text) else _decode_json(text)
 
 
@@ -111,7 +99,7 @@ def _pickle():
     class Pickle:
         @staticmethod
         def dumps(data):
-            return pickle.dumps(data, 4)  # the newest that every supported Python reads quickly
+            return pickle.dumps(data, 4)  # the newest protocol that every supported Python reads quickly
 
         loads = staticmethod(pickle.loads)
 
@@ -144,13 +132,16 @@ def _serializer(number):
     found = _serializers.get(number)
     if found is None:
         if number not in _makers:
-            raise SessionError("httpd names a serializer that is not known here: are its parts of one version?")
+            raise SessionError("unknown serializer %d: mod_drover and its Python package have different versions" % number)
         found = _serializers[number] = _makers[number]()
     return found
 
 
 def _dumps(serializer, data):
-    """Serialises; when that fails, finds out whose fault it is, and says that alone: the serializer's own frames are the same for each value."""
+    """Serializes the data. If that fails, raises an exception that names the offending value.
+
+    The exception has no serializer's frames: they are the same for each value.
+    """
     try:
         return serializer.dumps(data)
     except Exception as e:
@@ -166,7 +157,7 @@ def _dumps(serializer, data):
 
 
 class _State:
-    """What is known of a session once it was touched."""
+    """The state of a session that is open."""
 
     __slots__ = (
         "data", "loaded", "id", "is_new", "created_ms", "accessed_ms", "timeout", "default_timeout", "max_size", "serializer",
@@ -177,17 +168,18 @@ class _State:
 class Session(MutableMapping):
     """The session of one request: a mapping of names to values, in the environ of the request as `mod_drover.session`.
 
-    Keys are strings. Values are what the serializer can store: with DroverSessionSerializer json (the default) what JSON has, with
-    pickle and msgpack what these have. A value that was changed in place (`session["cart"].append(...)`) is noticed.
+    Keys are strings. Values are those that the serializer supports: JSON's types by default, or those
+    of pickle or msgpack (DroverSessionSerializer). A value that is changed in place
+    (`session["cart"].append(...)`) is noticed.
 
-    The object is valid until its request is over; it may be given to another thread of the same request.
+    The object is valid until its request ends. Other threads of the same request may use it.
     """
 
     __slots__ = ("_calls", "_state", "_autosave", "_read_only", "_own")
 
     def __init__(self, calls):
         self._calls = calls
-        self._state = None  # until the first touch, so that an untouched session costs its object and nothing else
+        self._state = None  # until the first use: an unused session costs only this object
         self._autosave = True
         self._read_only = False
         self._own = None
@@ -196,15 +188,15 @@ class Session(MutableMapping):
         return self._state or self._touch()
 
     def _touch(self):
-        """The state, when there is none yet."""
+        """Opens the session and returns its state."""
         state = self._load(not self._read_only)
-        if self._state is None:  # else another thread of the request was first
+        if self._state is None:  # else another thread of the request has opened it
             self._state = state
         return self._state
 
     def __repr__(self):
         if not self._is_open():
-            return "<mod_drover session, not touched>"
+            return "<mod_drover session, not open>"
         state = self._state
         return "<mod_drover session, %s, keys %r>" % ("new" if state.is_new else "stored", list(state.data))
 
@@ -229,15 +221,18 @@ class Session(MutableMapping):
 
     @staticmethod
     def _read(serializer, stored):
-        """What is stored, None if it cannot be read, as after DroverSessionSerializer was changed: the client gets a new session then."""
+        """Decodes the stored data. Returns None if that fails: then the client gets a new session.
+
+    This happens, for example, after DroverSessionSerializer was changed.
+    """
         try:
             data = serializer.loads(stored)
             if type(data) is dict:
                 return data
-            why = "it is no mapping"
+            why = "not a mapping"
         except Exception as e:
             why = "%s: %s" % (type(e).__name__, e)
-        sys.stderr.write("mod_drover: a stored session cannot be read and is begun anew: %s\n" % why)
+        sys.stderr.write("mod_drover: a stored session cannot be decoded, starting a new one: %s\n" % why)
         return None
 
     # The mapping.
@@ -287,41 +282,50 @@ class Session(MutableMapping):
         return len(self._opened().data)
 
     def clear(self):
-        """Takes every value out. The session itself stays; `invalidate()` removes it."""
+        """Removes every value. The session itself stays; `invalidate()` removes it."""
         if self._opened().data:
             self._change().data.clear()
 
     def copy(self):
-        """The values as a dict of their own."""
+        """The values as a new dict."""
         state = self._opened()
         state.handed_out = True
         return dict(state.data)
 
-    # What it is.
+    # Attributes.
 
     @property
     def id(self):
-        """What the client's cookie has. None while the session is new and has not been saved."""
+        """The session's identifier, as in the client's cookie. None until a new session is saved."""
         return self._opened().id
 
     @property
     def is_new(self):
-        """Whether nothing is stored yet: the client had no cookie, or its session is unknown or has expired."""
+        """True if nothing is stored yet.
+
+        The client sent no cookie, or its session is unknown or has expired.
+        """
         return self._opened().is_new
 
     @property
     def created(self):
-        """When it was made, in seconds since 1970."""
+        """The time of creation, in seconds since 1970."""
         return self._opened().created_ms / 1000
 
     @property
     def last_accessed(self):
-        """When it was last used before this request, in seconds since 1970; httpd writes this only when it has moved enough."""
+        """The time of the last use before this request, in seconds since 1970.
+
+        httpd saves it only when it has advanced enough.
+        """
         return self._opened().accessed_ms / 1000
 
     @property
     def timeout(self):
-        """Seconds without a request after which it expires. Can be set, for this session alone; DroverSessionTimeout is what new ones get."""
+        """Seconds without a request after which the session expires.
+
+        New sessions get DroverSessionTimeout. Assigning changes this session only.
+        """
         state = self._opened()
         return state.timeout or state.default_timeout
 
@@ -329,18 +333,18 @@ class Session(MutableMapping):
     def timeout(self, seconds):
         seconds = int(seconds)
         if not 1 <= seconds <= 0xFFFFFFFF:
-            raise ValueError("a session's timeout is at least one second, and less than 2**32")
+            raise ValueError("a session's timeout must be at least one second and less than 2**32")
         if seconds != self.timeout:
             self._change().timeout = seconds
 
     @property
     def engine(self):
-        """What keeps the sessions, in a word: as DroverSession says, or as httpd has chosen."""
+        """The session engine: the one of DroverSession, or the one that httpd has chosen."""
         return self._opened().engine
 
     @property
     def autosave(self):
-        """Whether a change is saved by itself at the end of the request; True unless set. `save()` works all the same."""
+        """True (the default) if changes are saved when the request ends. `save()` works in any case."""
         return self._autosave
 
     @autosave.setter
@@ -349,31 +353,32 @@ class Session(MutableMapping):
 
     @property
     def serializer(self):
-        """An object with `dumps(dict) -> bytes` and `loads(bytes) -> dict` of the application's own, None for httpd's choice.
+        """The application's own serializer, or None for the one of DroverSessionSerializer.
 
-        To be set before the session is touched.
+        An object with `dumps(dict) -> bytes` and `loads(bytes) -> dict`. Set it before the first use of
+        the session.
         """
         return self._own
 
     @serializer.setter
     def serializer(self, own):
         if self._is_open():
-            raise SessionError("the serializer must be set before the session is touched")
+            raise SessionError("the serializer must be set before the first use of the session")
         self._own = own
 
     def _is_open(self):
         return self._state is not None
 
-    # What can be done with it.
+    # Operations.
 
     def save(self):
-        """Saves now, whether changed or not, and waits until it is done. The lock is kept."""
+        """Saves now, even if nothing has changed, and waits until it is saved. Keeps the lock."""
         if self._read_only:
             raise SessionError("the session was taken with read_only() and cannot be changed")
         self._save(self._opened(), True)
 
     def invalidate(self):
-        """Removes the session and has the client forget its cookie. What is put in afterwards makes a new one."""
+        """Removes the session and the client's cookie. Values assigned later make a new session."""
         if self._read_only:
             raise SessionError("the session was taken with read_only() and cannot be changed")
         state = self._opened()
@@ -388,19 +393,19 @@ class Session(MutableMapping):
     delete = invalidate
 
     def regenerate(self):
-        """Keeps the data under a new id, and removes the old one. To be called after a login."""
+        """Moves the data to a new id and removes the old session. Call it after a login."""
         state = self._change()
         if state.is_new:
-            return  # it gets an id of its own anyway
+            return  # it gets a new id anyway
         data = self._bytes(state)
         state.id = self._calls.save(None, data, CREATE, state.timeout, state.created_ms, True, state.id, True)
         state.locked = True
         self._saved(state, data)
 
     def lock(self):
-        """Takes the lock again after `unlock()` or `read_only()`, and reads what is stored now. Does nothing when it is held.
+        """Takes the lock again after `unlock()` or `read_only()`, and reads the stored data again.
 
-        What was changed without the lock is lost: change it afterwards.
+        Does nothing if the lock is held. Changes made without the lock are lost: make them afterwards.
         """
         if not self._is_open():
             self._read_only = False
@@ -411,7 +416,10 @@ class Session(MutableMapping):
                 self._state = self._load(True)
 
     def unlock(self):
-        """Gives the lock back before the request ends, so that the client's next request need not wait. What was changed is saved first."""
+        """Releases the lock before the request ends, so that the client's next request need not wait.
+
+        Changes are saved first.
+        """
         if not self._is_open():
             return
         state = self._state
@@ -422,7 +430,9 @@ class Session(MutableMapping):
         state.locked = False
 
     def read_only(self):
-        """The same session without its lock: it does not wait for other requests, nor they for it. It cannot be changed until `lock()`.
+        """The same session without its lock: it waits for no other request, and none waits for it.
+
+        It cannot be changed until `lock()`.
 
             name = environ["mod_drover.session"].read_only().get("name")
         """
@@ -436,7 +446,7 @@ class Session(MutableMapping):
     def _bytes(self, state):
         data = _dumps(state.serializer, state.data)
         if type(data) is not bytes:
-            raise TypeError("the session's serializer must give bytes, not %s" % type(data).__name__)
+            raise TypeError("the session's serializer must return bytes, not %s" % type(data).__name__)
         if len(data) > state.max_size:
             raise TooLarge("the session's data are %d bytes, DroverSessionMaxSize allows %d" % (len(data), state.max_size))
         return data
@@ -446,13 +456,13 @@ class Session(MutableMapping):
             return True
         if not state.handed_out or self._read_only:
             return False
-        # Something that can be changed in place was given out.
+        # A mutable value was handed out: it may have changed in place.
         return _dumps(state.serializer, state.data) != (state.loaded or _dumps(state.serializer, {}))
 
     def _put(self, state):
         if state.is_new:
             return CREATE
-        # Without the lock, another request may have removed it: it must not come to life again.
+        # Without the lock, another request may have removed it: then it must not be recreated.
         return ANY if state.locked else REPLACE
 
     def _save(self, state, keep_lock):
@@ -468,19 +478,22 @@ class Session(MutableMapping):
         state.changed = False
 
     def _before_head(self, last):
-        """The worker is about to send the head. `last`: none of the application's code runs any more. Only called when touched."""
+        """The worker is about to send the headers. Called only if the session was opened.
+
+        `last`: none of the application's code runs any more.
+        """
         state = self._state
         if state is None or not self._autosave or not self._is_changed(state):
             return
         if state.is_new and not last:
-            self._save(state, True)  # its id is needed, should it be changed again
+            self._save(state, True)  # a later change needs its id
             return
         data = self._bytes(state)
         self._calls.save_with_head(state.id, data, self._put(state), state.timeout, state.created_ms, state.is_new)
         self._saved(state, data)
 
     def _before_end(self):
-        """The answer is complete, its head was sent before."""
+        """The response is complete, and its headers were sent earlier."""
         if self._autosave and self._is_open():
             state = self._state
             if self._is_changed(state):

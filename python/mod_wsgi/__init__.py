@@ -1,4 +1,7 @@
-"""The Python API of mod_wsgi, as far as mod_drover has it. Only a worker of mod_drover can import it."""
+"""The part of mod_wsgi's Python API that mod_drover supports.
+
+Only a worker of mod_drover can import it.
+"""
 import sys as _sys
 import traceback as _traceback
 
@@ -13,11 +16,11 @@ shutdown_callbacks = []
 
 
 class RequestTimeout(BaseException):
-    """Raised in a request that has run too long; the client gets 504."""
+    """Raised in a request that exceeds its time limit; the client gets 504."""
 
 
 def subscribe_shutdown(callback):
-    """`callback("process_stopping", shutdown_reason=…)` is called before the process ends."""
+    """Has `callback("process_stopping", shutdown_reason=…)` called before the process exits."""
     shutdown_callbacks.append(callback)
     return callback
 
@@ -34,7 +37,7 @@ def _configure(number, group, application, processes, threads):
     global version, process_group, application_group, maximum_processes, threads_per_process
     version, process_group, application_group = number, group, application
     maximum_processes, threads_per_process = processes, threads
-    # PyPI's mod_wsgi has more than the module: `mod_wsgi.server` and others go on being importable from it.
+    # PyPI's mod_wsgi has more than this module: `mod_wsgi.server` and others stay importable.
     from importlib.machinery import PathFinder
 
     others = [entry for entry in _sys.path if not __file__.startswith(entry + "/mod_wsgi/")]

@@ -40,7 +40,7 @@ class Base(unittest.TestCase):
 class Lazy(Base):
     def test_untouched_asks_nothing(self):
         s, calls = self.begin(self.stored(a=1))
-        self.assertIn("not touched", repr(s))
+        self.assertIn("not open", repr(s))
         s.autosave, s.serializer = True, None
         self.finish(s, calls)
         self.assertEqual(calls.asked, [])
@@ -227,7 +227,7 @@ class Errors(Base):
             s, calls = self.begin(cookie)
             with contextlib.redirect_stderr(io.StringIO()) as said:
                 self.assertTrue(s.is_new)
-            self.assertIn("begun anew", said.getvalue())
+            self.assertIn("starting a new one", said.getvalue())
             s["a"] = 2
             self.finish(s, calls)
             self.assertNotEqual(calls.set_cookie, cookie)

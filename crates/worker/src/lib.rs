@@ -1,52 +1,19 @@
-//! `_drover`: what makes a Python interpreter a worker of mod_drover.
+//! `_drover`: the extension module that makes a Python interpreter a worker of mod_drover.
 //!
-//! Responsible for: taking requests from the group's queue, running the application, and sending its answers. Must never: be
-//! linked against one Python (it is abi3, for CPython 3.9 and later), trust a message. Loaded by: `python/mod_drover/boot.py`.
+//! Responsible for: taking requests from the group's queue, running the application, and sending
+//! its responses. Must never: link against one Python (the module is abi3, for CPython 3.9 and
+//! later), trust a message. Loaded by: `python/mod_drover/boot.py`.
 //!
-//! A request's way: `serve` → `environ` → `application` → `response` → `way`. Unsafe code is in `native`, `fast` and `birth`.
+//! One request: `threads::serve` → `request::environ` → `request::application` →
+//! `request::response` → `request::reply_socket`. One worker's life: `process::start` →
+//! `process::lifecycle` → `process::shutdown`.
 
-mod application;
-mod bell;
-mod birth;
-mod body;
-mod control;
-mod dump;
-mod environ;
-mod errors;
-mod exchange;
-mod failure;
-mod fast;
-mod file_wrapper;
-mod fork;
-mod gil;
-mod handback;
-mod headers;
-mod hooks;
-mod input;
-mod interrupt;
-mod leader;
-mod memory;
+mod cpython;
+mod log;
 mod messages;
-mod monitor;
-mod native;
-mod policy;
 mod process;
-mod protect;
-mod reply;
-mod response;
-mod restrict;
-mod schedule;
-mod scripts;
-mod serve;
-mod session;
-mod setup;
-mod shutdown;
-mod start;
-mod streams;
-mod template;
+mod request;
 mod threads;
-mod watchdog;
-mod way;
 mod worker;
 
 use pyo3::prelude::*;
@@ -55,27 +22,28 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _drover {
     #[pymodule_export]
-    use super::file_wrapper::FileWrapper;
+    use super::request::file_wrapper::FileWrapper;
     #[pymodule_export]
-    use super::input::Input;
+    use super::request::input::Input;
     #[pymodule_export]
-    use super::session::{SessionCalls, current_session};
-    use super::{PyResult, Python, process, protect, pyfunction};
+    use super::request::session_calls::{SessionCalls, current_session};
+    use super::{PyResult, Python, process, pyfunction};
 
-    /// Which release this file belongs to.
+    /// The release this file belongs to.
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = drover_wire::VERSION;
 
-    /// Closes the process to others of its user. To be called before any code of the application runs.
+    /// Closes the process to other processes of its user. Call it before any code of the
+    /// application runs.
     #[pyfunction]
     fn protect_process() {
-        protect::close();
+        process::protect::close();
     }
 
     /// Serves on these descriptors until the process ends.
     #[pyfunction]
     fn run(py: Python<'_>, control: i32, queue: i32, tokens: i32) -> PyResult<()> {
-        process::run(py, control, queue, tokens)
+        process::start::run(py, control, queue, tokens)
     }
 }

@@ -1,7 +1,7 @@
 //! The stable codes of the worker's log lines (DROVER0400–0499).
 //!
-//! Responsible for: each code standing in one place with what the administrator should do. Must never: change a code's meaning. Called
-//! by: whoever writes a line that is ours and not the application's.
+//! Responsible for: defining each code once, with what the administrator should do. Must never:
+//! change a code's meaning. Called by: every file that writes a log line of mod_drover's own.
 use std::fmt;
 
 macro_rules! codes {
@@ -14,27 +14,37 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Something of the group's configuration (`locale=`, `stack-size=`) is not to be had here; the worker goes on without it.
-    NotToBeHad = 400;
-    /// A request could not be taken from the queue. The line has the reason; httpd answers it.
+    /// An option of the group (`locale=`, `stack-size=`, `dumpable=`) is not available on this
+    /// system and was ignored. The message says which.
+    OptionUnavailable = 400;
+    /// A request could not be taken from the queue. The message has the reason; httpd responds to
+    /// the request with an error.
     RequestLost = 401;
-    /// `interrupt-timeout`: `mod_wsgi.RequestTimeout` was raised in the thread of a request that runs longer than request-timeout.
+    /// `interrupt-timeout`: `mod_wsgi.RequestTimeout` was raised in the thread of a request that
+    /// exceeded request-timeout.
     Interrupted = 402;
-    /// What a worker was doing when it was found stuck, or had to be ended: the stacks of its threads follow. Threads without a request are left out.
+    /// A worker was found stuck, or had to be ended. The message includes the stacks of its
+    /// threads, without threads that have no request.
     Stacks = 403;
-    /// A worker could not be set up, and droverd could not be told. The line has the reason.
+    /// A worker could not be set up, and could not report it to droverd. The message has the
+    /// reason.
     SetupFailed = 404;
-    /// At the exit of a process, work that the application gave to an executor did not end within a second. The line names the thread.
-    /// The functions registered with `atexit` run now; the process goes on to wait for that work until shutdown-timeout is near.
+    /// While a process exits, work that the application gave to an executor did not end within a
+    /// second. The message names the thread. The process now calls the functions registered with
+    /// `atexit`, and then waits for that work until shutdown-timeout.
     ExitWaits = 405;
-    /// A process has exited although code of the application still ran: a non-daemon thread, the work of an executor, or a
-    /// function registered for the exit. The line names the thread and where it was. Make such a thread end when the process exits
-    /// (`atexit`, `mod_wsgi.subscribe_shutdown`), or start it with `daemon=True`.
+    /// A process has exited while code of the application still ran: a non-daemon thread, the work
+    /// of an executor, or a function registered for the exit. The message names the thread and its
+    /// location. Make such a thread end when the process exits (`atexit`,
+    /// `mod_wsgi.subscribe_shutdown`), or start it with `daemon=True`.
     ExitForced = 406;
-    /// A request thread ended because of an error inside mod_drover; the lines before it have the reason. Running requests are
-    /// finished and the process is replaced. This is a fault of mod_drover: report it with those lines.
+    /// A request thread ended because of an error inside mod_drover; the preceding lines have the
+    /// reason. Running requests are finished and the process is replaced. Report this fault of
+    /// mod_drover with those lines.
     ThreadLost = 407;
-    /// The application forked (`os.fork`), and the child returned from the application's code instead of calling `os._exit`. The child was ended: it has neither the request nor the queue. The response comes from its parent alone. A child that calls `sys.exit` ends in silence.
+    /// The application forked (`os.fork`), and the child returned from the application's code
+    /// instead of calling `os._exit`. The child was ended: it has neither the request nor the
+    /// queue. Only its parent responds. A child that calls `sys.exit` ends without a message.
     ChildReturned = 410;
 }
 

@@ -1,19 +1,21 @@
-"""httpd's sessions as Django's `request.session`.
+"""Keeps Django's `request.session` in httpd.
 
     # settings.py
     SESSION_ENGINE = "mod_drover.contrib.django"
 
-The cookie, the session keys and the serializer stay Django's (SESSION_COOKIE_…, SESSION_SERIALIZER); httpd stores what Django saves.
-`clearsessions` has nothing to do: httpd removes what has expired.
+Django still sets the cookie, the session keys and the serializer (SESSION_COOKIE_…,
+SESSION_SERIALIZER); httpd stores what Django saves. `clearsessions` has no effect: httpd removes
+expired sessions.
 
     DROVER_SESSION_LOCK = True
 
-As with Django's own engines, two requests of one client may run at once, and the one that saves last wins. With this setting a session that
-was read is locked until its request ends.
+As with Django's own engines, two requests of one client may run at once, and the one that saves
+last wins. With this setting, reading a session locks it until the request ends.
 
     MIDDLEWARE = ["mod_drover.contrib.django.UnavailableMiddleware", …]
 
-answers with 503 instead of 500 when a view could not have its session: locked for too long, or the store out of reach.
+responds with 503 instead of 500 if the session is not available to a view: it was locked for too
+long, or the store was not available.
 """
 import logging
 from datetime import datetime
@@ -46,14 +48,14 @@ class SessionStore(SessionBase):
         try:
             self._known = drover.current()._calls
         except (drover.SessionError, ImportError):
-            pass  # said when something is asked of it
+            pass  # the first use raises it
 
     @property
     def _calls(self):
         return self._known or drover.current()._calls
 
     def _get_new_session_key(self):
-        return get_random_string(32, VALID_KEY_CHARS)  # whether it is taken, httpd says when it is created
+        return get_random_string(32, VALID_KEY_CHARS)  # httpd refuses a key that is taken
 
     async def _aget_new_session_key(self):
         return self._get_new_session_key()
@@ -85,7 +87,7 @@ class SessionStore(SessionBase):
         except drover.SessionMissing:
             raise UpdateError from None
         if age <= 0:
-            self._calls.remove(self.session_key, False)  # it has expired when it is saved
+            self._calls.remove(self.session_key, False)  # it expires at once
 
     def delete(self, session_key=None):
         key = self.session_key if session_key is None else session_key
@@ -109,26 +111,30 @@ class SessionStore(SessionBase):
         try:
             return self.serializer().loads(stored)
         except Exception:
-            # As after SESSION_SERIALIZER was changed; Django's own engines begin anew as well.
+            # For example, SESSION_SERIALIZER was changed. Django's own engines start a new session,
+            # too.
             logging.getLogger("django.contrib.sessions").warning("Session data corrupted")
             return {}
 
     def _is_over(self, data):
-        """Whether `set_expiry` was given a moment that is over. What is given in seconds httpd counts."""
+        """True if `set_expiry` was given a time that has passed.
+
+        httpd handles an expiry in seconds.
+        """
         expiry = data.get("_session_expiry")
         return isinstance(expiry, (str, datetime)) and self.get_expiry_age(modification=timezone.now(), expiry=expiry) <= 0
 
     @classmethod
     def clear_expired(cls):
-        """httpd removes what has expired."""
+        """Does nothing: httpd removes expired sessions."""
 
     @classmethod
     async def aclear_expired(cls):
-        """httpd removes what has expired."""
+        """Does nothing: httpd removes expired sessions."""
 
 
 class UnavailableMiddleware:
-    """Answers with 503 when a view did not handle that its session cannot be had."""
+    """Responds with 503 if a view does not handle that its session is not available."""
 
     def __init__(self, get_response):
         self.get_response = get_response

@@ -1,4 +1,4 @@
-"""httpd's sessions as Flask's `session`.
+"""Keeps Flask's `session` in httpd.
 
     from flask import Flask
     from mod_drover.contrib.flask import SessionInterface
@@ -6,9 +6,10 @@
     app = Flask(__name__)
     app.session_interface = SessionInterface()
 
-The cookie is httpd's (DroverSessionCookie); Flask's settings SESSION_COOKIE_… have no effect, and no SECRET_KEY is needed.
-`session.permanent = True` makes the session live for PERMANENT_SESSION_LIFETIME instead of DroverSessionTimeout. Where no httpd is, as under
-`flask run` and in tests, Flask's own signed cookies are used.
+httpd sets the cookie (DroverSessionCookie): Flask's settings SESSION_COOKIE_… have no effect, and
+SECRET_KEY is not needed. `session.permanent = True` sets the session's timeout to
+PERMANENT_SESSION_LIFETIME instead of DroverSessionTimeout. Without httpd, as under `flask run` and
+in tests, Flask's own signed cookies are used.
 """
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from werkzeug.exceptions import ServiceUnavailable
@@ -22,22 +23,25 @@ RETRY_AFTER = 5
 
 
 class SessionBusy(ServiceUnavailable, LockTimeout):
-    """Another request holds the session. Flask answers it with 503 unless it is handled."""
+    """Another request holds the session's lock. Unless handled, Flask responds with 503."""
 
 
 class SessionUnavailable(ServiceUnavailable, StoreUnavailable):
-    """The store is out of reach. Flask answers it with 503 unless it is handled."""
+    """The store is not available. Unless handled, Flask responds with 503."""
 
 
 class DroverSession(SessionMixin):
-    """Flask's `session`, kept by httpd. `drover` is `environ["mod_drover.session"]`, with `id`, `regenerate()`, `invalidate()`, …"""
+    """Flask's `session`, kept by httpd.
+
+    `drover` is `environ["mod_drover.session"]`, with `id`, `regenerate()`, `invalidate()`, …
+    """
 
     def __init__(self, drover):
         self.drover = drover
         self.accessed = False
 
     def _touched(self):
-        """The session, read. Flask knows what to answer when that cannot be."""
+        """The opened session. Flask turns these exceptions into a response."""
         self.accessed = True
         try:
             self.drover.is_new
@@ -72,7 +76,7 @@ class DroverSession(SessionMixin):
         self._touched().clear()
 
     def copy(self):
-        """The values as a dict of their own."""
+        """The values as a new dict."""
         return self._touched().copy()
 
     def __repr__(self):
@@ -80,12 +84,15 @@ class DroverSession(SessionMixin):
 
     @property
     def new(self):
-        """Whether nothing is stored yet."""
+        """True if nothing is stored yet."""
         return self._touched().is_new
 
     @property
     def modified(self):
-        """Whether something was changed. It need not be set: values that are changed in place are noticed."""
+        """True if a value was assigned or deleted.
+
+        Values that are changed in place are noticed without it.
+        """
         return self.drover._is_open() and self.drover._state.changed
 
     @modified.setter
@@ -95,7 +102,7 @@ class DroverSession(SessionMixin):
 
 
 class SessionInterface(SecureCookieSessionInterface):
-    """To be set as `app.session_interface`."""
+    """Assign an instance to `app.session_interface`."""
 
     def open_session(self, app, request):
         drover = request.environ.get(OURS)
@@ -109,6 +116,6 @@ class SessionInterface(SecureCookieSessionInterface):
             response.vary.add("Cookie")
         if not session.drover._is_open():
             return
-        # The worker saves it, right before it sends the head.
+        # The worker saves it when it sends the headers.
         if session.permanent:
             session.drover.timeout = app.permanent_session_lifetime.total_seconds()

@@ -1,4 +1,4 @@
-"""httpd's sessions where a framework or an older middleware keeps its own.
+"""Puts httpd's sessions where a framework or an older middleware keeps its own.
 
     from mod_drover.contrib.wsgi import SessionMiddleware
 
@@ -15,8 +15,9 @@ OURS = "mod_drover.session"
 class SessionMiddleware:
     """Puts the session of each request into its environ under another name.
 
-    What is found there is `environ["mod_drover.session"]` itself: a mapping with `id`, `save()`, `delete()`, `invalidate()` and the
-    others, which is what applications use of Beaker's session. It saves itself; `save()` does no harm.
+    It is the object `environ["mod_drover.session"]`: a mapping with `id`, `save()`, `delete()`,
+    `invalidate()` and others, as applications use them of Beaker's session. It saves itself;
+    calling `save()` as well does no harm.
     """
 
     def __init__(self, app, environ_key="beaker.session"):
@@ -26,6 +27,6 @@ class SessionMiddleware:
     def __call__(self, environ, start_response):
         session = environ.get(OURS)
         if session is None:
-            raise SessionsOff("there is no %s in the environ: DroverSession is off, or this is not httpd with mod_drover" % OURS)
+            raise SessionsOff("the environ has no %s: DroverSession is off, or the server is not httpd with mod_drover" % OURS)
         environ[self.environ_key] = session
         return self.app(environ, start_response)

@@ -117,7 +117,7 @@ fn the_interpreter_is_set_up() {
          old = signal.getsignal(signal.SIGALRM)\n\
          signal.signal(signal.SIGALRM, print)\n\
          assert signal.getsignal(signal.SIGALRM) == old\n\
-         try:\n    sys.stdin.read\n    raise SystemExit('stdin')\nexcept OSError as e:\n    print(e)\n\
+         try:\n    sys.stdin.read()\n    raise SystemExit('stdin')\nexcept OSError as e:\n    print(e)\n\
          print(sys.path[:3], sys.path[-1][-18:], 'boot' in sys.modules)\n\
          print(sys.getswitchinterval(), threading.stack_size())\n\
          print(open('/proc/self/cmdline', 'rb').read().rstrip(b'\\0'), open('/proc/self/comm').read().strip())\n",

@@ -1,7 +1,7 @@
 //! When a follower takes the queue: figures in, decision out.
-#[path = "../../src/policy.rs"]
+#[path = "../../src/threads/policy.rs"]
 mod tested;
-use tested::{FAIR_NS, Seen, Watch};
+use tested::{FAIR_NS, Observation, Watch};
 
 const TICK: u64 = 1_000_000;
 
@@ -13,7 +13,7 @@ fn called_at(ticks: &[(u64, u64, bool)]) -> Option<usize> {
         cpu += own;
         others_cpu += other;
         now += TICK;
-        watch.tick(&Seen { since: 1, cpu, others_cpu, now, waiting })
+        watch.tick(&Observation { since: 1, cpu, others_cpu, now, waiting })
     })
 }
 
@@ -46,7 +46,7 @@ fn waiting_for_the_gil_is_not_input_or_output() {
 #[test]
 fn another_request_is_another_matter() {
     let mut watch = Watch::default();
-    let seen = |since| Seen { since, cpu: 5, others_cpu: 0, now: since + TICK, waiting: false };
+    let seen = |since| Observation { since, cpu: 5, others_cpu: 0, now: since + TICK, waiting: false };
     assert!(!watch.tick(&seen(1)));
     assert!(!watch.tick(&seen(2)), "a new one has not stood still yet");
     assert!(watch.tick(&seen(2)));

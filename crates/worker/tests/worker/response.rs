@@ -174,7 +174,7 @@ fn start_response_rules() {
             "'200 OK',[('X','\\udc80')]",
             "UnicodeEncodeError:'latin-1' codec can't encode character '\\udc80' in position 0: ordinal not in range(256)",
         ),
-        ("'200 OK',[('Connection','close')]", "ValueError:hop-by-hop header is the server's affair: b'Connection'"),
+        ("'200 OK',[('Connection','close')]", "ValueError:hop-by-hop header is reserved for the server: b'Connection'"),
         ("'200 OK',[('Content-Length','x')]", "ValueError:invalid Content-Length header value: b'x'"),
         ("'200 OK',[('Content-Length','-1')]", "ValueError:invalid Content-Length header value: b'-1'"),
         ("'200 OK',[],'x'", "RuntimeError:start_response() argument 'exc_info' must be a 3-tuple or None"),

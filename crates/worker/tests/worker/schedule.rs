@@ -1,7 +1,7 @@
 //! When the monitor looks: reasons in, times out; and that it sleeps when there is none.
-#[path = "../../src/bell.rs"]
+#[path = "../../src/threads/bell.rs"]
 mod bell;
-#[path = "../../src/schedule.rs"]
+#[path = "../../src/threads/schedule.rs"]
 mod tested;
 use bell::Bell;
 use std::sync::Arc;

@@ -183,7 +183,7 @@ fn what_was_sent_ahead_of_no_session_saves_the_question_too() {
 #[test]
 fn an_untouched_session_says_nothing() {
     let (worker, mut httpd) = (serving(1), Httpd::with("{}"));
-    assert_eq!(httpd.run(&worker, "/untouched"), "<mod_drover session, not touched>");
+    assert_eq!(httpd.run(&worker, "/untouched"), "<mod_drover session, not open>");
     assert_eq!(httpd.asked, [""; 0]);
     let mut off = get("/there");
     off.prefix.flags &= !SESSIONS;
