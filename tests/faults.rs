@@ -540,8 +540,9 @@ mpm_test!(descriptors_run_out, |site| {
         .allow_log("AH02179|DROVER0401*a request was lost: its descriptors could not be received")
         .start();
     goes_on(&httpd, "the start");
-    let refused =
-        |httpd: &Httpd| ["Too many open files", "did not fit"].map(|text| httpd.log().matches(text).count()).iter().sum::<usize>();
+    let refused = |httpd: &Httpd| {
+        ["Too many open files", "did not fit", "DROVER0401"].map(|text| httpd.log().matches(text).count()).iter().sum::<usize>()
+    };
     let cases = [
         (Victim::Children, May::Vanish, &[0, 1, 3][..]),
         (Victim::Workers, May::Fail, &[0, 1, 2]),
