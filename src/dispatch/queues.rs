@@ -8,7 +8,7 @@ use super::way_back::{Pair, Wake};
 use drover_sys::clock::monotonic_ns;
 use drover_sys::roster::Roster;
 use drover_sys::token::Board;
-use drover_sys::wait::{PollFd, PollFlags, ended_now, poll_until};
+use drover_sys::wait::{PollFd, PollFlags, refuses_now, poll_until};
 use drover_sys::{Errno, channel};
 use drover_wire::control::{self, OpenQueue, OpenReply, Script};
 use parking_lot::{Mutex, RwLock};
@@ -134,7 +134,7 @@ impl Queues {
         let queue = Arc::new(Queue { fd, tokens, place, seats, idle: Mutex::default(), kept: Arc::clone(&self.kept) });
         let mut known = self.known.write();
         // Application groups come and go: those that droverd has given up go here as well.
-        known.retain(|_, queue| !ended_now(&queue.fd));
+        known.retain(|_, queue| !refuses_now(&queue.fd));
         Ok(Arc::clone(known.entry(key.clone()).or_insert(queue)))
     }
 

@@ -217,6 +217,9 @@ impl Supervisor {
                 (format!("the template process {how}{}", process.last_words()), killed)
             }
         };
+        // It was asked for its stacks because startup-timeout was over; before Python's fault handler is
+        // installed, that signal ends it.
+        let (reason, killed) = if template.dumped { ("startup-timeout".to_owned(), false) } else { (reason, killed) };
         self.gate.leave(key);
         self.disappoint(pid, &reason, killed);
         self.templates.remove(&pid);

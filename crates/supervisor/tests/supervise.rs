@@ -304,8 +304,8 @@ fn the_application_group_that_nobody_uses_makes_room() {
     };
     request(&fifth, &script, "application", 1000).served();
     httpd.expect("DROVER0212");
-    assert!(drover_sys::wait::ended_now(&first), "the oldest, and whoever has its queue sees it");
-    assert!(others.iter().all(|queue| !drover_sys::wait::ended_now(queue)));
+    assert!(drover_sys::wait::refuses_now(&first), "the oldest, and whoever has its queue sees it");
+    assert!(others.iter().all(|queue| !drover_sys::wait::refuses_now(queue)));
     // With another configuration of httpd, what nobody used under the last one begins anew.
     httpd.configure(vec![group("shop")]);
     httpd.expect("generation 2 serves");

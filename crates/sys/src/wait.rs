@@ -33,6 +33,13 @@ pub fn ended_now(fd: impl AsFd) -> bool {
     matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)
 }
 
+/// Whether nothing more can be sent on a socket whose own reading direction is shut down: the other
+/// side has closed it, or somebody has shut down the rest.
+pub fn refuses_now(fd: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&fd, PollFlags::empty())];
+    matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)
+}
+
 /// A set whose wait wakes for a queue shared by many processes such that each message wakes one waiter, the one that
 /// registered first among those waiting (EPOLLEXCLUSIVE): the warmest worker.
 #[derive(Debug)]
