@@ -6,12 +6,14 @@
 //! * [`plan`]: which stores a configuration needs, and what holds in each server.
 //! * [`stores`]: the stores of one child of httpd, opened at their first use.
 //! * [`answer`]: one request's questions, answered, or before they are asked.
-//! * [`guess`]: which requests are likely to ask.
+//! * [`predictor`]: which requests are likely to ask.
 //! * [`cookie`]: the cookie, read and written.
 pub mod answer;
 pub mod cookie;
-pub mod guess;
 pub mod plan;
+pub mod predictor;
+mod registry;
+mod scopes;
 pub mod stores;
 
 pub use answer::{Answered, RequestSession};

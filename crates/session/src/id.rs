@@ -2,7 +2,7 @@
 //!
 //! Responsible for: identifiers nobody can guess, and keys that give away neither the identifier nor another scope's. Must never: take an
 //! identifier apart by comparing it with another. Called by: `src/session`.
-use crate::engine::Error;
+use crate::error::Error;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};

@@ -9,26 +9,30 @@
 //! * [`disk`], [`memory`]: the engines of this crate; [`owner`]: who may keep sessions in memory.
 //! * [`lock`]: one lock a session, over all processes.
 //! * [`choice`]: which engine, and why.
-//! * [`place`]: the directory of a store.
-//! * [`turns`]: who writes to a store on disk, and how long the others wait.
+//! * [`place`]: the directory of a store; [`stop`]: the signal that ends every wait.
+//! * [`store_locks`]: who writes to a store on disk, and how long the others wait.
 //! * [`store`]: all of it together; [`visit`]: those that nobody uses.
 #![warn(missing_docs, unreachable_pub)]
 
 pub mod choice;
 pub mod disk;
 pub mod engine;
+pub mod error;
 pub mod id;
 pub mod lock;
 pub mod memory;
+pub mod orphan;
 pub mod owner;
-pub mod place;
+pub mod stop;
 pub mod store;
-pub mod turns;
-pub mod visit;
+pub mod store_directory;
+pub mod store_locks;
 mod walk;
 
 pub use choice::{Asked, Choice, Kept, Refused, choose};
-pub use engine::{Engine, Error, Figures, Put, Record, Swept};
+pub use engine::{Engine, Figures, Put, Record, Swept};
+pub use error::Error;
 pub use id::{Id, Key};
-pub use lock::{Guard, Offer};
+pub use lock::{Guard, Lease};
+pub use stop::Stop;
 pub use store::{Limits, Sessions, Tending};

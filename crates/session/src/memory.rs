@@ -4,7 +4,8 @@
 //! every session before another process looks. Must never: grow past its limit: who was used least recently goes to the disk. Called by:
 //! [`crate::store`].
 use crate::disk::Disk;
-use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
+use crate::engine::{Engine, Figures, Put, Record, Swept};
+use crate::error::Error;
 use crate::id::{ByKey, Key};
 use hashlink::LinkedHashMap;
 use parking_lot::{Mutex, RwLock};
@@ -26,7 +27,7 @@ pub struct Memory {
     shards: Box<[Mutex<Shard>; SHARDS]>,
     /// Bytes that a shard may take.
     most: u64,
-    alone: RwLock<bool>,
+    exclusive: RwLock<bool>,
 }
 
 /// Least recently used first.
@@ -114,11 +115,11 @@ impl Shard {
 }
 
 impl Memory {
-    /// Empty, and a window on the disk until [`Memory::begin_alone`].
+    /// Empty, and a window on the disk until [`Memory::begin_exclusive`].
     #[must_use]
     pub fn new(disk: Disk, bytes: u64) -> Self {
         let shards = Box::new(std::array::from_fn(|_| Mutex::default()));
-        Self { disk, shards, most: bytes / SHARDS as u64, alone: RwLock::new(false) }
+        Self { disk, shards, most: bytes / SHARDS as u64, exclusive: RwLock::new(false) }
     }
 
     fn shard(&self, key: &Key) -> &Mutex<Shard> {
@@ -126,18 +127,18 @@ impl Memory {
     }
 
     /// From now on nobody else uses the disk.
-    pub fn begin_alone(&self) {
-        let mut alone = self.alone.write();
+    pub fn begin_exclusive(&self) {
+        let mut exclusive = self.exclusive.write();
         for shard in self.shards.iter() {
             *shard.lock() = Shard::default();
         }
-        *alone = true;
+        *exclusive = true;
     }
 
     /// Others will use the disk: everything is written down. Sessions that cannot be are lost, and their number is the error's.
-    pub fn end_alone(&self) -> Result<(), (usize, Error)> {
-        let mut alone = self.alone.write();
-        if !std::mem::take(&mut *alone) {
+    pub fn end_exclusive(&self) -> Result<(), (usize, Error)> {
+        let mut exclusive = self.exclusive.write();
+        if !std::mem::take(&mut *exclusive) {
             return Ok(());
         }
         let mut lost = None;
@@ -151,7 +152,7 @@ impl Memory {
                 }
                 // Perhaps there is room for some of them.
                 for (key, record) in step {
-                    if let Err(e) = self.disk.put(key, record, Put::Any, 0) {
+                    if let Err(e) = self.disk.put_at_last(key, record) {
                         lost = Some((lost.map_or(1, |(n, _)| n + 1), e));
                     }
                 }
@@ -213,8 +214,8 @@ impl Memory {
 
 impl Engine for Memory {
     fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
-        let alone = self.alone.read();
-        if !*alone {
+        let exclusive = self.exclusive.read();
+        if !*exclusive {
             return self.disk.load(key, now_ms);
         }
         let mut shard = self.shard(key).lock();
@@ -223,8 +224,8 @@ impl Engine for Memory {
     }
 
     fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error> {
-        let alone = self.alone.read();
-        if !*alone {
+        let exclusive = self.exclusive.read();
+        if !*exclusive {
             return self.disk.put(key, record, how, now_ms);
         }
         let mut shard = self.shard(key).lock();
@@ -256,8 +257,8 @@ impl Engine for Memory {
     }
 
     fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error> {
-        let alone = self.alone.read();
-        if !*alone {
+        let exclusive = self.exclusive.read();
+        if !*exclusive {
             return self.disk.touch(key, accessed_ms);
         }
         let mut shard = self.shard(key).lock();
@@ -273,8 +274,8 @@ impl Engine for Memory {
     }
 
     fn remove(&self, key: &Key, now_ms: u64) -> Result<bool, Error> {
-        let alone = self.alone.read();
-        if !*alone {
+        let exclusive = self.exclusive.read();
+        if !*exclusive {
             return self.disk.remove(key, now_ms);
         }
         let mut shard = self.shard(key).lock();
@@ -287,9 +288,9 @@ impl Engine for Memory {
     }
 
     fn sweep(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
-        let alone = self.alone.read();
+        let exclusive = self.exclusive.read();
         let mut swept = Swept::default();
-        if *alone {
+        if *exclusive {
             for shard in self.shards.iter() {
                 swept.removed += self.sweep_shard(&mut shard.lock(), now_ms, budget.saturating_sub(swept.removed))?;
             }
@@ -304,7 +305,7 @@ impl Engine for Memory {
     }
 
     fn figures(&self) -> Result<Figures, Error> {
-        let _alone = self.alone.read();
+        let _exclusive = self.exclusive.read();
         let disk = self.disk.figures()?;
         let mut figures = Figures { sessions: disk.sessions, bytes: disk.bytes };
         for shard in self.shards.iter() {

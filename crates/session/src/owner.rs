@@ -5,7 +5,7 @@
 //!
 //! Byte 0 of the file `locks` is held exclusively by who is alone, and shared by all others; the kernel lets go of it when a process dies. Who
 //! comes and finds somebody alone writes a byte into the FIFO `knock`, which who is alone reads.
-use crate::engine::Error;
+use crate::error::Error;
 use drover_sys::filelock::{self, Hold};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::io::Errno;
@@ -44,18 +44,18 @@ impl Owner {
     }
 
     /// Tries to be alone. A process that shared goes on sharing when that fails.
-    pub fn try_alone(&self) -> Result<bool, Error> {
+    pub fn try_exclusive(&self) -> Result<bool, Error> {
         filelock::set(&self.file, OWNER, Hold::Exclusive).map_err(unavailable("cannot lock"))
     }
 
     /// Tries to be one of several, and leaves whoever is alone in peace.
-    pub fn try_share_quietly(&self) -> Result<bool, Error> {
+    pub fn try_shared_quietly(&self) -> Result<bool, Error> {
         filelock::set(&self.file, OWNER, Hold::Shared).map_err(unavailable("cannot lock"))
     }
 
-    /// Tries to be one of several; knocks when somebody is alone.
-    pub fn try_share(&self) -> Result<bool, Error> {
-        let shares = self.try_share_quietly()?;
+    /// Tries to be one of several; handover_requests when somebody is alone.
+    pub fn try_shared(&self) -> Result<bool, Error> {
+        let shares = self.try_shared_quietly()?;
         if !shares {
             // A full FIFO says the same.
             let _ = rustix::io::write(&self.knock, b"!");
@@ -64,12 +64,12 @@ impl Owner {
     }
 
     /// Readable when somebody has knocked.
-    pub fn knocks(&self) -> BorrowedFd<'_> {
+    pub fn handover_requests(&self) -> BorrowedFd<'_> {
         self.knock.as_fd()
     }
 
     /// Whether somebody has knocked since the last time.
-    pub fn was_knocked(&self) -> bool {
+    pub fn take_handover_request(&self) -> bool {
         matches!(rustix::io::read(&self.knock, &mut [0; 64]), Ok(n) if n > 0)
     }
 
@@ -79,7 +79,7 @@ impl Owner {
     }
 
     /// For those who look for stores that nobody looks after ([`crate::visit`]): the time of the file `locks` is good for nothing else.
-    pub fn note_looked_after(&self, at: SystemTime) {
+    pub fn note_maintained(&self, at: SystemTime) {
         // Without it the store is visited, which does no harm.
         let _ = self.file.set_modified(at);
     }

@@ -3,11 +3,13 @@
 //! Responsible for: engine and locks agreeing on who is alone; the work between requests ([`Sessions::keep`]). Called by:
 //! `src/session`.
 use crate::disk::{Disk, Say};
-use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
+use crate::engine::{Engine, Figures, Put, Record, Swept};
+use crate::error::Error;
 use crate::id::Key;
-use crate::lock::{Guard, Locks, Offer};
+use crate::lock::{Guard, Lease, Locks};
 use crate::memory::Memory;
 use crate::owner::Owner;
+use crate::stop::Stop;
 use drover_sys::clock::monotonic_ns;
 use drover_sys::token::Board;
 use drover_sys::wait::{PollFd, PollFlags, poll_until, readable_now};
@@ -27,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Expired sessions that are looked at in one step of a sweep, and steps in one go.
 const STEP: usize = 200;
 const STEPS: usize = 50;
-/// How often it is noted that a store is looked after; a tenth of [`crate::visit::REST`].
+/// How often it is noted that a store is looked after; a tenth of [`crate::orphan::ORPHANED_AFTER`].
 const NOTE_NS: u64 = 60_000_000_000;
 
 /// What a store may take.
@@ -48,6 +50,7 @@ pub struct Sessions {
     kind: Kind,
     locks: Locks,
     limits: Limits,
+    stop: Stop,
     say: Say,
 }
 
@@ -67,19 +70,19 @@ impl Default for Tending {
 
 enum Kind {
     Plain { engine: Box<dyn Engine>, owner: Owner, near: bool },
-    Memory { memory: Memory, owner: Owner, standing: Mutex<Standing>, ready: AtomicBool },
+    Memory { memory: Memory, owner: Owner, role: Mutex<Role>, ready: AtomicBool },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum Role {
     /// Nothing has been asked of it yet.
-    Outside,
+    Undecided,
     /// One of several.
-    Sharing,
+    Shared,
     /// The only one.
-    Alone,
+    Exclusive,
     /// It ends: it shares, and will not be alone again.
-    Leaving,
+    Ending,
 }
 
 /// So many steps of a sweep at most.
@@ -101,43 +104,51 @@ pub(crate) fn lock_file(directory: &Path) -> Result<File, Error> {
     opened.map_err(|e| Error::Unavailable(format!("{}: {e}", path.display())))
 }
 
-fn disk(directory: &Path, limits: &Limits, say: &'static (dyn Fn(&str) + Send + Sync)) -> Result<Disk, Error> {
-    Ok(Disk::new(directory, limits.disk_bytes, limits.always_sync, lock_file(directory)?, Box::new(say)))
+fn disk(directory: &Path, limits: &Limits, stop: &Stop, say: &'static (dyn Fn(&str) + Send + Sync)) -> Result<Disk, Error> {
+    Ok(Disk::new(directory, limits.disk_bytes, limits.always_sync, lock_file(directory)?, stop.clone(), Box::new(say)))
 }
 
 impl Sessions {
     /// Sessions on disk, below a directory that is there. `say` is told what the administrator must know.
-    pub fn disk(directory: &Path, limits: Limits, say: &'static (dyn Fn(&str) + Send + Sync)) -> Result<Self, Error> {
-        Self::plain(directory, limits, say, Box::new(disk(directory, &limits, say)?), true)
+    pub fn disk(directory: &Path, limits: Limits, stop: &Stop, say: &'static (dyn Fn(&str) + Send + Sync)) -> Result<Self, Error> {
+        Self::plain(directory, limits, stop, say, Box::new(disk(directory, &limits, stop, say)?), true)
     }
 
     /// Sessions in an engine of the caller's; only the locks lie in the directory.
     pub fn with_engine(
         directory: &Path,
         limits: Limits,
+        stop: &Stop,
         say: &'static (dyn Fn(&str) + Send + Sync),
         engine: Box<dyn Engine>,
     ) -> Result<Self, Error> {
-        Self::plain(directory, limits, say, engine, false)
+        Self::plain(directory, limits, stop, say, engine, false)
     }
 
     fn plain(
         directory: &Path,
         limits: Limits,
+        stop: &Stop,
         say: &'static (dyn Fn(&str) + Send + Sync),
         engine: Box<dyn Engine>,
         near: bool,
     ) -> Result<Self, Error> {
         let owner = Owner::new(directory, lock_file(directory)?)?;
-        Ok(Self { kind: Kind::Plain { engine, owner, near }, locks: Locks::new(lock_file(directory)?), limits, say: Box::new(say) })
+        Ok(Self {
+            kind: Kind::Plain { engine, owner, near },
+            locks: Locks::new(lock_file(directory)?),
+            limits,
+            stop: stop.clone(),
+            say: Box::new(say),
+        })
     }
 
     /// Sessions in memory while this process is alone with the directory, else on disk.
-    pub fn memory(directory: &Path, limits: Limits, say: &'static (dyn Fn(&str) + Send + Sync)) -> Result<Self, Error> {
+    pub fn memory(directory: &Path, limits: Limits, stop: &Stop, say: &'static (dyn Fn(&str) + Send + Sync)) -> Result<Self, Error> {
         let owner = Owner::new(directory, lock_file(directory)?)?;
-        let memory = Memory::new(disk(directory, &limits, say)?, limits.memory_bytes);
-        let kind = Kind::Memory { memory, owner, standing: Mutex::new(Standing::Outside), ready: AtomicBool::new(false) };
-        Ok(Self { kind, locks: Locks::new(lock_file(directory)?), limits, say: Box::new(say) })
+        let memory = Memory::new(disk(directory, &limits, stop, say)?, limits.memory_bytes);
+        let kind = Kind::Memory { memory, owner, role: Mutex::new(Role::Undecided), ready: AtomicBool::new(false) };
+        Ok(Self { kind, locks: Locks::new(lock_file(directory)?), limits, stop: stop.clone(), say: Box::new(say) })
     }
 
     /// The engine, once it is known whether this process is alone.
@@ -169,28 +180,31 @@ impl Sessions {
         }
         let until = until.min(monotonic_ns().saturating_add(u64::try_from(HAND_OVER.as_nanos()).unwrap_or(u64::MAX)));
         while !self.try_enter()? {
+            if self.stop.is_stopping() {
+                return Err(Error::Stopping);
+            }
             if cancelled() {
                 return Err(Error::Cancelled);
             }
             if monotonic_ns() >= until {
                 return Err(Error::Unavailable("the child of httpd that has the sessions in its memory does not write them down".into()));
             }
-            std::thread::sleep(LOOK);
+            self.stop.sleep(LOOK);
         }
         Ok(())
     }
 
     fn try_enter(&self) -> Result<bool, Error> {
-        let Kind::Memory { memory, owner, standing, ready } = &self.kind else { return Ok(true) };
+        let Kind::Memory { memory, owner, role, ready } = &self.kind else { return Ok(true) };
         // Held for some system calls only.
-        let mut standing = standing.lock();
-        if *standing == Standing::Outside {
-            if owner.try_alone()? {
-                memory.begin_alone();
-                self.locks.begin_alone();
-                *standing = Standing::Alone;
-            } else if owner.try_share()? {
-                *standing = Standing::Sharing;
+        let mut role = role.lock();
+        if *role == Role::Undecided {
+            if owner.try_exclusive()? {
+                memory.begin_exclusive();
+                self.locks.begin_exclusive();
+                *role = Role::Exclusive;
+            } else if owner.try_shared()? {
+                *role = Role::Shared;
             } else {
                 return Ok(false);
             }
@@ -199,29 +213,29 @@ impl Sessions {
         Ok(true)
     }
 
-    /// Writes down what is in memory and lets others in; with `leaving` for good.
-    fn end_alone(&self, leaving: bool) {
-        let Kind::Memory { memory, owner, standing, .. } = &self.kind else { return };
-        let mut standing = standing.lock();
-        if *standing == Standing::Alone {
-            if let Err((lost, why)) = memory.end_alone() {
+    /// Writes down what is in memory and lets others in; with `ending` for good.
+    fn end_exclusive(&self, ending: bool) {
+        let Kind::Memory { memory, owner, role, .. } = &self.kind else { return };
+        let mut role = role.lock();
+        if *role == Role::Exclusive {
+            if let Err((lost, why)) = memory.end_exclusive() {
                 (self.say)(&format!("{lost} sessions that were in memory could not be written down and are lost: {why}"));
             }
-            self.locks.end_alone();
+            self.locks.end_exclusive();
             // From exclusive to shared: nobody can forbid that.
-            if let Err(e) = owner.try_share() {
+            if let Err(e) = owner.try_shared() {
                 (self.say)(&format!("other children of httpd may wait for sessions in vain: {e}"));
             }
-            *standing = Standing::Sharing;
+            *role = Role::Shared;
         }
-        if leaving && *standing != Standing::Outside {
-            *standing = Standing::Leaving;
+        if ending && *role != Role::Undecided {
+            *role = Role::Ending;
         }
     }
 
     /// This process ends: its sessions are written down, for those who come after it. Requests may go on meanwhile and after.
     pub fn hand_over(&self) {
-        self.end_alone(true);
+        self.end_exclusive(true);
         if self.has_entered()
             && let Err(e) = self.any_engine().sync()
         {
@@ -230,27 +244,27 @@ impl Sessions {
     }
 
     /// The work between requests, until `stop` is readable: a step of a sweep every `tick_ns` nanoseconds, writing through every `sync_ns`, and
-    /// whoever knocks let in at once.
+    /// whoever handover_requests let in at once.
     pub fn keep(&self, stop: impl AsFd, tick_ns: u64, sync_ns: u64, now_ms: impl Fn() -> u64) {
         let mut tending = Tending::default();
         loop {
             let owner = self.owner();
-            let mut fds = [PollFd::new(&stop, PollFlags::IN), PollFd::from_borrowed_fd(owner.knocks(), PollFlags::IN)];
-            let alone = matches!(&self.kind, Kind::Memory { standing, .. } if *standing.lock() == Standing::Alone);
-            let watched = fds.get_mut(..if alone { 2 } else { 1 }).unwrap_or_default();
+            let mut fds = [PollFd::new(&stop, PollFlags::IN), PollFd::from_borrowed_fd(owner.handover_requests(), PollFlags::IN)];
+            let exclusive = matches!(&self.kind, Kind::Memory { role, .. } if *role.lock() == Role::Exclusive);
+            let watched = fds.get_mut(..if exclusive { 2 } else { 1 }).unwrap_or_default();
             // A failing poll(2) must not become a loop without rest: it is as if a second had passed, which the steps below bear.
             let _ = poll_until(watched, Some(monotonic_ns().saturating_add(tick_ns)));
             if fds.first().is_some_and(|fd| !fd.revents().is_empty()) {
                 return;
             }
-            if alone && owner.was_knocked() {
-                self.end_alone(false);
+            if exclusive && owner.take_handover_request() {
+                self.end_exclusive(false);
                 continue;
             }
             let mut stopped = || readable_now(&stop);
             match self.enter(u64::MAX, &mut stopped) {
                 Ok(()) => self.tend(&mut tending, sync_ns, now_ms()),
-                Err(Error::Cancelled) => return,
+                Err(Error::Cancelled | Error::Stopping) => return,
                 Err(e) => self.tell(&mut tending, Some(e)),
             }
         }
@@ -258,8 +272,8 @@ impl Sessions {
 
     /// One step of the work between requests, for who has many stores to look after and is not needed to let others in: not one in memory.
     pub fn tend(&self, tending: &mut Tending, sync_ns: u64, now_ms: u64) {
-        self.try_to_be_alone();
-        self.note_looked_after(tending);
+        self.try_become_exclusive();
+        self.note_maintained(tending);
         let mut now = self.sweep(now_ms).err();
         if now.is_none() && monotonic_ns().saturating_sub(tending.synced) >= sync_ns {
             tending.synced = monotonic_ns();
@@ -269,11 +283,11 @@ impl Sessions {
     }
 
     /// So that nobody comes to see whether the store is abandoned ([`crate::visit`]).
-    fn note_looked_after(&self, tending: &mut Tending) {
+    fn note_maintained(&self, tending: &mut Tending) {
         let now = monotonic_ns();
         if tending.noted.is_none_or(|noted| now.saturating_sub(noted) >= NOTE_NS) {
             tending.noted = Some(now);
-            self.owner().note_looked_after(SystemTime::now());
+            self.owner().note_maintained(SystemTime::now());
         }
     }
 
@@ -286,20 +300,20 @@ impl Sessions {
     /// Said once, not each second.
     fn tell(&self, tending: &mut Tending, now: Option<Error>) {
         if now != tending.told
-            && let Some(e) = &now
+            && let Some(e) = now.as_ref().filter(|e| **e != Error::Stopping)
         {
             (self.say)(&e.to_string());
         }
         tending.told = now;
     }
 
-    fn try_to_be_alone(&self) {
-        let Kind::Memory { memory, owner, standing, .. } = &self.kind else { return };
-        let mut standing = standing.lock();
-        if *standing == Standing::Sharing && owner.try_alone() == Ok(true) {
-            memory.begin_alone();
-            self.locks.begin_alone();
-            *standing = Standing::Alone;
+    fn try_become_exclusive(&self) {
+        let Kind::Memory { memory, owner, role, .. } = &self.kind else { return };
+        let mut role = role.lock();
+        if *role == Role::Shared && owner.try_exclusive() == Ok(true) {
+            memory.begin_exclusive();
+            self.locks.begin_exclusive();
+            *role = Role::Exclusive;
         }
     }
 
@@ -318,7 +332,10 @@ impl Sessions {
     /// Holds a session against everybody else; see [`Locks::lock`].
     pub fn lock(&self, key: &Key, until: u64, cancelled: &mut dyn FnMut() -> bool) -> Result<Guard<'_>, Error> {
         self.enter(until, cancelled)?;
-        self.locks.lock(key, until, cancelled)
+        match self.locks.lock(key, until, &mut || self.stop.is_stopping() || cancelled()) {
+            Err(Error::Cancelled) if self.stop.is_stopping() => Err(Error::Stopping),
+            other => other,
+        }
     }
 
     /// Whether a look at a session costs next to nothing and waits for nobody: it may be made on the chance that it is wanted.
@@ -330,10 +347,10 @@ impl Sessions {
         }
     }
 
-    /// Holds a session on the chance that it is wanted; see [`Locks::offer`]. To be asked only if it [`Sessions::is_near`].
+    /// Holds a session on the chance that it is wanted; see [`Locks::lease`]. To be asked only if it [`Sessions::is_near`].
     #[must_use]
-    pub fn offer(&self, key: &Key, board: &Arc<Board>) -> Option<Offer<'_>> {
-        self.locks.offer(key, board)
+    pub fn lease(&self, key: &Key, board: &Arc<Board>) -> Option<Lease<'_>> {
+        self.locks.lease(key, board)
     }
 
     /// See [`Locks::revoke`].

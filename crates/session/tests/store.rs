@@ -5,7 +5,7 @@
 use drover_session::disk::Disk;
 use drover_session::memory::Memory;
 use drover_session::owner::Owner;
-use drover_session::{Engine, Error, Id, Key, Limits, Put, Record, Sessions};
+use drover_session::{Engine, Error, Id, Key, Limits, Put, Record, Sessions, Stop};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -30,7 +30,7 @@ fn locks(dir: &Path) -> File {
 }
 
 fn disk(dir: &Path, size: u64) -> Disk {
-    Disk::new(dir, size, false, locks(dir), Box::new(count))
+    Disk::new(dir, size, false, locks(dir), Stop::never(), Box::new(count))
 }
 
 fn key(n: u32) -> Key {
@@ -48,12 +48,12 @@ fn each(test: impl Fn(&dyn Engine)) {
     test(&disk(dir.path(), 64 << 20));
     let dir = tempfile::tempdir().unwrap();
     let memory = Memory::new(disk(dir.path(), 64 << 20), 1 << 20);
-    memory.begin_alone();
+    memory.begin_exclusive();
     test(&memory);
     // So small that nearly everything goes to the disk.
     let dir = tempfile::tempdir().unwrap();
     let memory = Memory::new(disk(dir.path(), 64 << 20), 8_000);
-    memory.begin_alone();
+    memory.begin_exclusive();
     test(&memory);
     let dir = tempfile::tempdir().unwrap();
     test(&Memory::new(disk(dir.path(), 64 << 20), 1 << 20));
@@ -168,10 +168,10 @@ fn agree(engine: &dyn Engine, memory: Option<&Memory>, steps: &[Step]) -> Result
             }
             Step::Sweep => drop(engine.sweep(now, 5).unwrap()),
             Step::Pass(ms) => now += ms,
-            Step::Share => memory.into_iter().for_each(|m| m.end_alone().unwrap()),
+            Step::Share => memory.into_iter().for_each(|m| m.end_exclusive().unwrap()),
             Step::Alone => memory.into_iter().for_each(|m| {
-                m.end_alone().unwrap();
-                m.begin_alone();
+                m.end_exclusive().unwrap();
+                m.begin_exclusive();
             }),
         }
     }
@@ -186,7 +186,7 @@ proptest! {
         agree(&disk(dir.path(), 64 << 20), None, &steps)?;
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::new(disk(dir.path(), 64 << 20), 20_000);
-        memory.begin_alone();
+        memory.begin_exclusive();
         agree(&memory, Some(&memory), &steps)?;
     }
 }
@@ -213,7 +213,7 @@ fn a_full_store_evicts_what_was_never_used_again() {
         test(&disk(dir.path(), 1 << 20));
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::new(disk(dir.path(), 1 << 20), 1 << 20);
-        memory.begin_alone();
+        memory.begin_exclusive();
         test(&memory);
     };
     stores(&|engine| {
@@ -257,7 +257,7 @@ fn evictions_are_said_once_a_second() {
         assert!(line.contains("is full") && line.contains("DroverSessionDiskSize"), "{line}");
         LINES.fetch_add(1, Ordering::SeqCst);
     };
-    let store = Disk::new(dir.path(), 1 << 20, false, locks(dir.path()), Box::new(say));
+    let store = Disk::new(dir.path(), 1 << 20, false, locks(dir.path()), Stop::never(), Box::new(say));
     let begun = std::time::Instant::now();
     for n in 0..1000 {
         let new = Record { created_ms: NOW, accessed_ms: NOW, data: vec![7; 30_000], ..record("") };
@@ -320,7 +320,7 @@ fn a_full_disk_can_be_read_through_full_memory() {
 fn memory_is_bounded_and_what_goes_is_on_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     let memory = Memory::new(disk(dir.path(), 64 << 20), 160_000);
-    memory.begin_alone();
+    memory.begin_exclusive();
     for n in 0..2000 {
         memory.put(&key(n), &Record { data: vec![1; 300], ..record("") }, Put::Create, NOW).unwrap();
     }
@@ -412,19 +412,19 @@ fn helper_process() {
     let dir = Path::new(&dir);
     match what.as_str() {
         "counter" => {
-            let sessions = Sessions::disk(dir, LIMITS, &quiet).unwrap();
+            let sessions = Sessions::disk(dir, LIMITS, &Stop::never(), &quiet).unwrap();
             for _ in 0..200 {
                 add_one(&sessions, &key(1));
             }
         }
         "holder" => {
-            let sessions = Sessions::disk(dir, LIMITS, &quiet).unwrap();
+            let sessions = Sessions::disk(dir, LIMITS, &Stop::never(), &quiet).unwrap();
             let _guard = sessions.lock(&key(1), FOREVER, &mut || false).unwrap();
             println!("holding");
             std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
         }
         "writer" => {
-            let sessions = Sessions::disk(dir, LIMITS, &quiet).unwrap();
+            let sessions = Sessions::disk(dir, LIMITS, &Stop::never(), &quiet).unwrap();
             println!("writing");
             let parent = rustix::process::getppid();
             for n in 0u32.. {
@@ -459,7 +459,7 @@ fn helper_process() {
             }
         }
         "memory" => {
-            let sessions = Sessions::memory(dir, LIMITS, &quiet).unwrap();
+            let sessions = Sessions::memory(dir, LIMITS, &Stop::never(), &quiet).unwrap();
             for n in 0..500 {
                 sessions.put(&key(n), &record(&n.to_string()), Put::Any, NOW).unwrap();
             }
@@ -493,7 +493,7 @@ fn helper_process() {
             disk(dir, 2 << 20).put(&key(0), &record("first"), Put::Any, NOW).unwrap();
             println!("stored at last");
         }
-        // Where no file may become longer than this: the one of turns, the one of LMDB's locks.
+        // Where no file may become longer than this: the one of store_locks, the one of LMDB's locks.
         "unopenable" => {
             for limit in [0, 5000] {
                 let limit = rustix::process::Rlimit { current: Some(limit), maximum: None };
@@ -508,7 +508,7 @@ fn helper_process() {
         "unremovable" => {
             let memory = Memory::new(disk(dir, 64 << 20), 1 << 20);
             memory.put(&key(0), &record("old"), Put::Any, NOW).unwrap();
-            memory.begin_alone();
+            memory.begin_exclusive();
             memory.put(&key(0), &record("new"), Put::Replace, NOW).unwrap();
             // From here on no byte can be written.
             let nothing = rustix::process::Rlimit { current: Some(0), maximum: None };
@@ -523,7 +523,7 @@ fn helper_process() {
             drop(store);
             // Room for one session in each part of the map.
             let memory = Memory::new(disk(dir, 64 << 20), 16 * 4000);
-            memory.begin_alone();
+            memory.begin_exclusive();
             for n in 1000..1064 {
                 memory.put(&key(n), &Record { data: vec![8; 3000], ..record("") }, Put::Any, NOW).unwrap();
             }
@@ -549,7 +549,7 @@ fn eight_processes_count_to_the_exact_end() {
     let dir = tempfile::tempdir().unwrap();
     let children: Vec<Child> = (0..8).map(|_| helper("counter", dir.path())).collect();
     assert!(children.into_iter().all(|mut child| child.wait().unwrap().success()));
-    let sessions = Sessions::disk(dir.path(), LIMITS, &quiet).unwrap();
+    let sessions = Sessions::disk(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
     assert_eq!(sessions.load(&key(1), NOW).unwrap().unwrap().data, b"1600");
 }
 
@@ -614,7 +614,7 @@ fn a_store_that_many_processes_make_longer_is_never_cut() {
 #[test]
 fn a_killed_holder_lets_go_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let sessions = Sessions::disk(dir.path(), LIMITS, &quiet).unwrap();
+    let sessions = Sessions::disk(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
     let mut child = helper("holder", dir.path());
     wait_for(&mut BufReader::new(child.stdout.take().unwrap()), "holding");
     assert_eq!(sessions.lock(&key(1), 0, &mut || false).unwrap_err(), Error::LockTimeout);
@@ -633,7 +633,7 @@ fn a_store_is_good_whenever_its_writers_are_killed() {
             wait_for(&mut BufReader::new(child.stdout.take().unwrap()), "writing");
         }
         // In the middle of something: after some writes of our own, which take their turn.
-        let sessions = Sessions::disk(dir.path(), LIMITS, &quiet).unwrap();
+        let sessions = Sessions::disk(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
         for n in 0..round {
             sessions.put(&key(1000 + n), &record("mine"), Put::Any, NOW).unwrap();
         }
@@ -656,7 +656,7 @@ fn who_is_alone_writes_its_sessions_down_when_another_one_comes() {
     let mut child = helper("memory", dir.path());
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     wait_for(&mut lines, "alone");
-    let sessions = Sessions::memory(dir.path(), LIMITS, &quiet).unwrap();
+    let sessions = Sessions::memory(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
     for n in 0..500 {
         assert_eq!(sessions.load(&key(n), NOW).unwrap().unwrap().data, n.to_string().as_bytes());
     }
@@ -678,7 +678,7 @@ fn who_is_alone_writes_its_sessions_down_when_another_one_comes() {
     });
     sessions.hand_over();
     drop(sessions);
-    let after = Sessions::memory(dir.path(), LIMITS, &quiet).unwrap();
+    let after = Sessions::memory(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
     assert_eq!(after.load(&key(7), NOW).unwrap().unwrap().data, b"seven");
 }
 
@@ -686,8 +686,8 @@ fn who_is_alone_writes_its_sessions_down_when_another_one_comes() {
 fn nobody_waits_for_another_threads_wait_to_enter() {
     let dir = tempfile::tempdir().unwrap();
     // Alone, and deaf to those who knock: what a stopped child is.
-    let _deaf = Owner::new(dir.path(), locks(dir.path())).map(|owner| (owner.try_alone(), owner)).unwrap();
-    let sessions = Sessions::memory(dir.path(), LIMITS, &quiet).unwrap();
+    let _deaf = Owner::new(dir.path(), locks(dir.path())).map(|owner| (owner.try_exclusive(), owner)).unwrap();
+    let sessions = Sessions::memory(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
     let (waits, go_on) = (std::sync::Barrier::new(2), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let first = scope.spawn(|| {
@@ -718,7 +718,7 @@ fn nobody_waits_for_another_threads_wait_to_enter() {
 #[test]
 fn a_session_that_is_too_large_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let sessions = Sessions::disk(dir.path(), LIMITS, &quiet).unwrap();
+    let sessions = Sessions::disk(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
     let large = Record { data: vec![0; 100_001], ..record("") };
     assert_eq!(sessions.put(&key(1), &large, Put::Any, NOW), Err(Error::TooLarge(100_001, 100_000)));
 }
@@ -727,7 +727,7 @@ fn a_session_that_is_too_large_is_refused() {
 fn nobody_else_can_read_the_store_and_no_identifier_lies_in_it() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
-    let sessions = Sessions::disk(dir.path(), LIMITS, &quiet).unwrap();
+    let sessions = Sessions::disk(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
     let id = Id::new().unwrap();
     sessions.put(&Key::derive(b"scope", &id), &record("data"), Put::Create, NOW).unwrap();
     for file in ["store", "store/data.mdb", "store/lock.mdb", "locks", "knock"] {

@@ -2,17 +2,17 @@
 //!
 //! Responsible for: a worker reaching the sessions of its scope and no others; locks that end with the request; identifiers of our own making
 //! only. Must never: trust a key, or wait without asking whether anybody still listens. Called by: `handler`.
-mod ahead;
+mod prefetch;
 
 use super::cookie;
-use super::guess::Place;
 use super::plan::Settings;
+use super::predictor::Entry;
 use super::stores::now_ms;
-use ahead::Ahead;
-use drover_session::{Error, Guard, Id, Key, Offer, Record, Sessions, id};
+use drover_session::{Error, Guard, Id, Key, Record, Sessions, id};
 use drover_sys::clock::monotonic_ns;
 use drover_wire::WireError;
 use drover_wire::session::{Op, Opened, Put, Request, Save, Status, Stored, encode_bool, encode_key, error_text};
+use prefetch::{Prefetched, SentLease};
 
 /// A share of the timeout by which the time of the last use must have moved to be written, and the least of it in milliseconds.
 const TOUCH: (u64, u64) = (20, 1000);
@@ -41,13 +41,10 @@ pub struct RequestSession<'c> {
     answer_by: Option<u64>,
     held: Vec<Guard<'static>>,
     /// Where it is noted whether requests like this one want their session.
-    place: Option<Place<'c>>,
+    entry: Option<Entry<'c>>,
     /// What was sent ahead and not asked for yet, and its lock.
-    ahead: Ahead,
-    offer: Option<Offer<'static>>,
-    /// When it was sent, and until when it may wait to be wanted.
-    offered_at: u64,
-    offered_until: u64,
+    prefetched: Prefetched,
+    lease: Option<SentLease>,
     /// The session of the cookie: as the client sent it, or as this request has made it.
     current: Current,
     /// The name that was asked for last, and its key: to make one costs as much as to look the session up.
@@ -98,7 +95,7 @@ impl From<Error> for No {
             Error::Exists => Status::Exists,
             Error::Missing => Status::Missing,
             Error::Full => Status::Full,
-            Error::Unavailable(_) | Error::Damaged(_) | Error::Cancelled => Status::Unavailable,
+            Error::Unavailable(_) | Error::Damaged(_) | Error::Cancelled | Error::Stopping => Status::Unavailable,
         };
         Self(status, e.to_string())
     }
@@ -116,7 +113,7 @@ impl<'c> RequestSession<'c> {
     pub fn new(
         settings: &'c Settings,
         find: Find<'c>,
-        place: Option<Place<'c>>,
+        entry: Option<Entry<'c>>,
         (scope, cookie): (Vec<u8>, String),
         https: bool,
         answer_by: Option<u64>,
@@ -130,11 +127,9 @@ impl<'c> RequestSession<'c> {
             https,
             answer_by,
             held: Vec::new(),
-            place,
-            ahead: Ahead::None,
-            offer: None,
-            offered_at: 0,
-            offered_until: 0,
+            entry,
+            prefetched: Prefetched::None,
+            lease: None,
             current: Current::Unknown,
             named: None,
             set_cookie: None,
@@ -161,12 +156,12 @@ impl<'c> RequestSession<'c> {
 
     /// The request is over for the application: others may have its sessions.
     pub fn release(&mut self) {
-        if !matches!(std::mem::replace(&mut self.ahead, Ahead::None), Ahead::None)
-            && let Some(place) = self.place
+        if !matches!(std::mem::replace(&mut self.prefetched, Prefetched::None), Prefetched::None)
+            && let Some(entry) = self.entry
         {
-            place.left();
+            entry.miss();
         }
-        self.offer = None;
+        self.lease = None;
         self.held.clear();
     }
 
@@ -174,11 +169,11 @@ impl<'c> RequestSession<'c> {
     pub fn answer(&mut self, code: u16, payload: &[u8], mut now: Now<'_>) -> Result<Answered, WireError> {
         let request = Request::decode(code, payload)?;
         if let Request::Used { lock } = request {
-            self.use_ahead(lock);
+            self.use_prefetched(lock);
             return Ok(Answered::Nothing);
         }
         self.settle();
-        self.ahead = Ahead::None;
+        self.prefetched = Prefetched::None;
         let quiet = matches!(&request, Request::Save(save) if save.no_reply);
         let mut out = Vec::new();
         Ok(match self.carry_out(&request, &mut now, &mut out) {
@@ -208,7 +203,7 @@ impl<'c> RequestSession<'c> {
             return Err(WireError::TooLarge("session question"));
         }
         self.settle();
-        self.ahead = Ahead::None;
+        self.prefetched = Prefetched::None;
         let (size, most) = (u64::from(len), u64::from(self.settings.max_size));
         let error = if len as usize > self.largest_question(true) {
             Error::TooLarge(size, most)
@@ -283,8 +278,8 @@ impl<'c> RequestSession<'c> {
         out: &mut Vec<u8>,
     ) -> Result<(), Failure> {
         let name = self.name(key, now)?;
-        if let Some(place) = self.place {
-            place.wanted(lock);
+        if let Some(entry) = self.entry {
+            entry.hit(lock);
         }
         let mut found = None;
         if let Some(name) = &name {

@@ -4,7 +4,8 @@
 //! each begin of a transaction has its turn. Must never: keep a reader's turn while it reads. Called by: [`super`].
 #![allow(unsafe_code)]
 use super::trouble::Trouble;
-use crate::turns::Turns;
+use crate::stop::Stop;
+use crate::store_locks::StoreLocks;
 use drover_sys::mutex::Held;
 use heed::types::Bytes;
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
@@ -31,7 +32,7 @@ pub(super) type Table = Database<Bytes, Bytes>;
 /// The store, open.
 pub(super) struct Opened {
     pub(super) env: Env<WithoutTls>,
-    pub(super) turns: Box<Turns>,
+    pub(super) store_locks: Box<StoreLocks>,
     pub(super) table: Table,
     pub(super) file: File,
     pub(super) seen: Seen,
@@ -71,7 +72,7 @@ fn look_at_head(data: &Path) -> Result<(), Trouble> {
 }
 
 /// The file is as long as the store says of itself: reading past the end of a mapped file would end the process.
-fn is_whole(env: &Env<WithoutTls>, turns: &Turns, file: &File, len: u64) -> Result<(), Trouble> {
+fn is_whole(env: &Env<WithoutTls>, store_locks: &StoreLocks, stop: &Stop, file: &File, len: u64) -> Result<(), Trouble> {
     if len < META_PAGES * page_size() as u64 {
         return Err(Trouble::Damaged("it was cut short".into()));
     }
@@ -81,7 +82,7 @@ fn is_whole(env: &Env<WithoutTls>, turns: &Turns, file: &File, len: u64) -> Resu
         return Err(Trouble::Outgrown);
     }
     if len < needed {
-        lengthen(env, turns, file)?;
+        lengthen(env, store_locks, stop, file)?;
     }
     Ok(())
 }
@@ -89,8 +90,8 @@ fn is_whole(env: &Env<WithoutTls>, turns: &Turns, file: &File, len: u64) -> Resu
 /// The last pages of a sound store may never have been written. If this one was cut, empty pages are an error, missing ones death.
 ///
 /// Only a writer makes the file longer: while we are it, nobody else does, and nothing is cut off that was written since the first look.
-fn lengthen(env: &Env<WithoutTls>, turns: &Turns, file: &File) -> Result<(), Trouble> {
-    let _writer = Writing::begin(env, turns)?;
+fn lengthen(env: &Env<WithoutTls>, store_locks: &StoreLocks, stop: &Stop, file: &File) -> Result<(), Trouble> {
+    let _writer = Writing::begin(env, store_locks, stop)?;
     let needed = bytes_of(env.info().last_page_number);
     if file.metadata().map_err(heed::Error::Io)?.len() < needed {
         file.set_len(needed).map_err(heed::Error::Io)?;
@@ -119,8 +120,8 @@ fn allocate_lock_file(path: &Path) -> Result<(), Trouble> {
 }
 
 /// LMDB's own table, which is always there; found without a write: reading does not wait for who writes.
-fn table(env: &Env<WithoutTls>, turns: &Turns) -> Result<Table, Trouble> {
-    let turn = turns.reader()?;
+fn table(env: &Env<WithoutTls>, store_locks: &StoreLocks, stop: &Stop) -> Result<Table, Trouble> {
+    let turn = store_locks.reader(stop)?;
     let txn = env.read_txn()?;
     drop(turn);
     let table = env.open_database(&txn, None)?.ok_or_else(|| Trouble::Damaged("it has no table".into()))?;
@@ -141,8 +142,8 @@ pub(super) struct Writing<'o> {
 }
 
 impl<'o> Writing<'o> {
-    fn begin(env: &'o Env<WithoutTls>, turns: &'o Turns) -> Result<Self, Trouble> {
-        let turn = turns.writer()?;
+    fn begin(env: &'o Env<WithoutTls>, store_locks: &'o StoreLocks, stop: &Stop) -> Result<Self, Trouble> {
+        let turn = store_locks.writer(stop)?;
         Ok(Self { txn: env.write_txn()?, _turn: turn })
     }
 
@@ -168,7 +169,14 @@ impl DerefMut for Writing<'_> {
 impl Opened {
     /// Opens the store in the directory `path`, which exists; with `map_size` None as large as any process has had it. `number`: how many times
     /// it was opened before.
-    pub(super) fn open(path: &Path, turns: Box<Turns>, map_size: Option<usize>, flags: EnvFlags, number: u64) -> Result<Self, Trouble> {
+    pub(super) fn open(
+        path: &Path,
+        store_locks: Box<StoreLocks>,
+        map_size: Option<usize>,
+        flags: EnvFlags,
+        number: u64,
+        stop: &Stop,
+    ) -> Result<Self, Trouble> {
         let data = path.join("data.mdb");
         look_at_head(&data)?;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
@@ -176,7 +184,7 @@ impl Opened {
         if let Some(size) = map_size {
             options.map_size(size);
         }
-        let turn = turns.reader()?;
+        let turn = store_locks.reader(stop)?;
         allocate_lock_file(&path.join("lock.mdb"))?;
         // SAFETY: the file is changed through LMDB only, by processes that keep to its locks: the directory is its owner's alone (0700), and
         // `is_sound` looks at its size before each use.
@@ -184,32 +192,49 @@ impl Opened {
         drop(turn);
         let Ok(file) = OpenOptions::new().read(true).write(true).open(&data) else { return Err(Trouble::Stale) };
         let found = file.metadata().map_err(|e| Trouble::of(&data, e))?;
-        is_whole(&env, &turns, &file, found.len())?;
-        let table = table(&env, &turns)?;
+        is_whole(&env, &store_locks, stop, &file, found.len())?;
+        let table = table(&env, &store_locks, stop)?;
         let seen = Seen { number, inode: found.ino() };
-        if inode_of(path) == Some(seen.inode) { Ok(Self { env, turns, table, file, seen }) } else { Err(Trouble::Stale) }
+        if inode_of(path) == Some(seen.inode) { Ok(Self { env, store_locks, table, file, seen }) } else { Err(Trouble::Stale) }
     }
+}
 
+/// The open store as one operation uses it.
+pub(super) struct Access<'o> {
+    pub(super) opened: &'o Opened,
+    /// Ends the operation's waits.
+    pub(super) stop: &'o Stop,
+}
+
+impl Deref for Access<'_> {
+    type Target = Opened;
+
+    fn deref(&self) -> &Opened {
+        self.opened
+    }
+}
+
+impl<'o> Access<'o> {
     /// The store was neither moved aside nor removed, and can be read.
     pub(super) fn is_sound(&self) -> Result<(), Trouble> {
         let found = fstat(&self.file).map_err(|e| heed::Error::Io(e.into()))?;
         if found.st_nlink == 0 || !Mode::from_raw_mode(found.st_mode).contains(Mode::WUSR) {
             return Err(Trouble::Stale);
         }
-        is_whole(&self.env, &self.turns, &self.file, u64::try_from(found.st_size).unwrap_or_default())
+        is_whole(&self.env, &self.store_locks, self.stop, &self.file, u64::try_from(found.st_size).unwrap_or_default())
     }
 
-    pub(super) fn read(&self) -> Result<RoTxn<'_, WithoutTls>, Trouble> {
-        let _turn = self.turns.reader()?;
-        Ok(self.env.read_txn()?)
+    pub(super) fn read(&self) -> Result<RoTxn<'o, WithoutTls>, Trouble> {
+        let _turn = self.store_locks.reader(self.stop)?;
+        Ok(self.opened.env.read_txn()?)
     }
 
-    pub(super) fn write(&self) -> Result<Writing<'_>, Trouble> {
-        Writing::begin(&self.env, &self.turns)
+    pub(super) fn write(&self) -> Result<Writing<'o>, Trouble> {
+        Writing::begin(&self.opened.env, &self.opened.store_locks, self.stop)
     }
 
     /// Readers that were killed hold on to old pages; whether there were any.
     pub(super) fn clear_dead_readers(&self) -> bool {
-        self.turns.reader().is_ok_and(|_turn| self.env.clear_stale_readers().is_ok_and(|n| n > 0))
+        self.store_locks.reader(self.stop).is_ok_and(|_turn| self.env.clear_stale_readers().is_ok_and(|n| n > 0))
     }
 }

@@ -12,12 +12,14 @@ mod environment;
 mod records;
 mod trouble;
 
-use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
+use crate::engine::{Engine, Figures, Put, Record, Swept};
+use crate::error::Error;
 use crate::id::Key;
-use crate::turns::{self, Turns};
+use crate::stop::{Ended, Stop};
+use crate::store_locks::{self, StoreLocks};
 use drover_sys::clock::monotonic_ns;
 use drover_sys::filelock::{self, Hold};
-use environment::{Opened, Seen, Writing, inode_of, page_size};
+use environment::{Access, Opened, Seen, Writing, inode_of, page_size};
 use heed::EnvFlags;
 use parking_lot::RwLock;
 use records::{expiry, record_key};
@@ -58,6 +60,7 @@ pub struct Disk {
     patience: Duration,
     only_existing: bool,
     guard: File,
+    stop: Stop,
     opened: RwLock<Option<Opened>>,
     unsynced: AtomicBool,
     evicted: Evicted,
@@ -66,8 +69,9 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A store below `directory`, which exists; opened at its first use. `size`: the most it may become, bytes.
-    pub fn new(directory: &Path, size: u64, always_sync: bool, guard: File, say: Say) -> Self {
+    /// A store below `directory`, which exists; opened at its first use. `size`: the most it may become, bytes. `stop` ends
+    /// the waits of all operations but [`Disk::put_all`].
+    pub fn new(directory: &Path, size: u64, always_sync: bool, guard: File, stop: Stop, say: Say) -> Self {
         let page = page_size();
         let most = usize::try_from(size).unwrap_or(usize::MAX / 2).max(1 << 20) / page * page;
         let map_size = most + (most / RESERVE_SHARE).max(LEAST_RESERVE) / page * page;
@@ -75,9 +79,10 @@ impl Disk {
             directory: directory.to_owned(),
             map_size,
             always_sync,
-            patience: turns::PATIENCE,
+            patience: store_locks::PATIENCE,
             only_existing: false,
             guard,
+            stop,
             opened: RwLock::new(None),
             unsynced: AtomicBool::new(false),
             evicted: Evicted::default(),
@@ -86,7 +91,7 @@ impl Disk {
         }
     }
 
-    /// With another end to each wait than [`turns::PATIENCE`].
+    /// With another end to each wait than [`store_locks::PATIENCE`].
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
@@ -103,16 +108,18 @@ impl Disk {
     }
 
     /// Runs an operation on the store, opens it before if need be; after damage once more on a new one.
-    fn run<T>(&self, operation: impl Fn(&Opened) -> Result<T, Trouble>) -> Result<T, Error> {
+    fn run<T>(&self, stop: &Stop, operation: impl Fn(&Access<'_>) -> Result<T, Trouble>) -> Result<T, Error> {
         let mut cleared = false;
         for _ in 0..ATTEMPTS {
             let (seen, trouble) = {
-                let opened = self.opened.try_read_for(self.opening_patience()).ok_or_else(|| self.busy())?;
-                let result = opened.as_ref().map_or(Err(Trouble::Stale), |opened| opened.is_sound().and_then(|()| operation(opened)));
+                let wait = stop.wait(self.opening_patience(), |slice| self.opened.try_read_for(slice));
+                let opened = wait.map_err(|ended| self.busy(ended))?;
+                let access = opened.as_ref().map(|opened| Access { opened, stop });
+                let result = access.as_ref().map_or(Err(Trouble::Stale), |access| access.is_sound().and_then(|()| operation(access)));
                 match result {
                     Ok(done) => return Ok(done),
                     // Perhaps it is full of what readers hold that have died.
-                    Err(Trouble::Told(Error::Full)) if !cleared && opened.as_ref().is_some_and(Opened::clear_dead_readers) => {
+                    Err(Trouble::Told(Error::Full)) if !cleared && access.as_ref().is_some_and(Access::clear_dead_readers) => {
                         cleared = true;
                         continue;
                     }
@@ -120,28 +127,28 @@ impl Disk {
                     Err(trouble) => (opened.as_ref().map(|opened| opened.seen), trouble),
                 }
             };
-            self.open_again(seen, trouble)?;
+            self.open_again(seen, trouble, stop)?;
         }
         Err(Error::Unavailable("it had to be opened again and again".into()))
     }
 
     /// Runs a change to the session `key`; while the store is full, sessions that were never used again are evicted, the oldest first.
-    fn change<T>(&self, key: &Key, operation: impl Fn(&Opened) -> Result<T, Trouble>) -> Result<T, Error> {
+    fn change<T>(&self, key: &Key, stop: &Stop, operation: impl Fn(&Access<'_>) -> Result<T, Trouble>) -> Result<T, Error> {
         let mut budget = EVICTED_FIRST;
         for _ in 0..EVICTIONS {
-            match self.run(&operation) {
-                Err(Error::Full) if self.evict(key, budget) => budget *= 2,
+            match self.run(stop, &operation) {
+                Err(Error::Full) if self.evict(key, budget, stop) => budget *= 2,
                 other => return other,
             }
         }
-        self.run(operation)
+        self.run(stop, operation)
     }
 
     /// Makes room; whether any session was evicted.
-    fn evict(&self, except: &Key, budget: usize) -> bool {
+    fn evict(&self, except: &Key, budget: usize, stop: &Stop) -> bool {
         let mut step = budget;
         let evicted = loop {
-            let evicted = self.run(|opened| {
+            let evicted = self.run(stop, |opened| {
                 let mut txn = opened.write()?;
                 let evicted = opened.evict(&mut txn, except, step)?;
                 self.commit(txn)?;
@@ -157,7 +164,7 @@ impl Disk {
         // LMDB gives pages out again only after one more commit.
         evicted > 0
             && self
-                .run(|opened| {
+                .run(stop, |opened| {
                     let mut txn = opened.write()?;
                     opened.change_nothing(&mut txn)?;
                     self.commit(txn)
@@ -176,23 +183,27 @@ impl Disk {
         }
     }
 
-    /// How long a thread waits for another one that opens the store: that waits for two turns and for the byte [`MOVING`].
+    /// How long a thread waits for another one that opens the store: that waits for two store_locks and for the byte [`MOVING`].
     fn opening_patience(&self) -> Duration {
         self.patience.saturating_mul(2).saturating_add(MOVING_PATIENCE)
     }
 
-    fn busy(&self) -> Error {
+    fn busy(&self, ended: Ended) -> Error {
+        if ended == Ended::Stopping {
+            return Error::Stopping;
+        }
         let waited = self.opening_patience();
         Error::Unavailable(format!("{}: another thread of this process has been opening it for {waited:?}", self.store().display()))
     }
 
     /// Opens the store that is at its path now in place of the one that was seen; moves that aside before if it is damaged and still there.
-    fn open_again(&self, seen: Option<Seen>, trouble: Trouble) -> Result<(), Error> {
-        let mut opened = self.opened.try_write_for(self.opening_patience()).ok_or_else(|| self.busy())?;
+    fn open_again(&self, seen: Option<Seen>, trouble: Trouble, stop: &Stop) -> Result<(), Error> {
+        let wait = stop.wait(self.opening_patience(), |slice| self.opened.try_write_for(slice));
+        let mut opened = wait.map_err(|ended| self.busy(ended))?;
         if opened.as_ref().map(|opened| opened.seen) != seen {
             return Ok(()); // another thread was faster
         }
-        let _moving = Moving::begin(&self.guard);
+        let _moving = Moving::begin(&self.guard, stop)?;
         // Closed before it is opened again: LMDB cannot have one file open twice in a process.
         *opened = None;
         let is_at_its_path = seen.is_some() && seen.map(|seen| seen.inode) == inode_of(&self.store());
@@ -206,7 +217,7 @@ impl Disk {
                 }
                 self.move_aside(&why)?;
             }
-            match self.open(map_size) {
+            match self.open(map_size, stop) {
                 Ok(new) => {
                     *opened = Some(new);
                     return Ok(());
@@ -244,16 +255,16 @@ impl Disk {
     }
 
     /// With `None` as large as any process has had it.
-    fn open(&self, map_size: Option<usize>) -> Result<Opened, Trouble> {
+    fn open(&self, map_size: Option<usize>, stop: &Stop) -> Result<Opened, Trouble> {
         let path = self.store();
         let refused = |e: std::io::Error| Trouble::Told(Error::Unavailable(format!("{}: {e}", path.display())));
         match if self.only_existing { is_begun(&self.directory) } else { DirBuilder::new().mode(0o700).create(&path) } {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(refused(e)),
             _ => {}
         }
-        let turns = Turns::open(&self.directory, self.patience).map_err(|e| Trouble::of(&self.directory.join("turns"), e))?;
+        let store_locks = StoreLocks::open(&self.directory, self.patience).map_err(|e| Trouble::of(&self.directory.join("turns"), e))?;
         let flags = if self.always_sync { EnvFlags::empty() } else { EnvFlags::NO_SYNC };
-        Opened::open(&path, Box::new(turns), map_size, flags, self.openings.fetch_add(1, Ordering::Relaxed))
+        Opened::open(&path, Box::new(store_locks), map_size, flags, self.openings.fetch_add(1, Ordering::Relaxed), stop)
     }
 
     /// A change that makes the store larger than it may be is not made. `before`: its pages before the change.
@@ -272,9 +283,9 @@ impl Disk {
     }
 
     fn sweep_step(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
-        self.run(|opened| {
-            if inode_of(&self.store()) != Some(opened.seen.inode) || !opened.turns.are_shared() {
-                return Err(Trouble::Stale); // its directory was moved, and nobody has marked it; or the file of turns was removed
+        self.run(&self.stop, |opened| {
+            if inode_of(&self.store()) != Some(opened.seen.inode) || !opened.store_locks.are_shared() {
+                return Err(Trouble::Stale); // its directory was moved, and nobody has marked it; or the file of store_locks was removed
             }
             opened.clear_dead_readers();
             if !opened.has_expired(&*opened.read()?, now_ms)? {
@@ -287,14 +298,38 @@ impl Disk {
         })
     }
 
-    /// Stores many at once, whatever was there; for memory that is written down.
+    /// Stores many at once, whatever was there. For memory that is written to disk, also by a process that is being stopped: so the
+    /// stop signal does not end its waits.
     pub fn put_all(&self, all: &[(Key, &Record)]) -> Result<(), Error> {
-        self.run(|opened| {
+        self.run(&Stop::never(), |opened| {
             let mut txn = opened.write()?;
             let before = opened.pages(&txn)?;
             for (key, record) in all {
                 opened.replace(&mut txn, key, record)?;
             }
+            self.must_fit(opened, &txn, before)?;
+            self.commit(txn)
+        })
+    }
+
+    /// As [`Disk::put_all`] for one session; evicts others if the store is full.
+    pub fn put_at_last(&self, key: &Key, record: &Record) -> Result<(), Error> {
+        self.put_until(key, record, Put::Any, 0, &Stop::never())
+    }
+
+    fn put_until(&self, key: &Key, record: &Record, how: Put, now_ms: u64, stop: &Stop) -> Result<(), Error> {
+        self.change(key, stop, |opened| {
+            let mut txn = opened.write()?;
+            if how != Put::Any {
+                let lives = opened.table.get(&txn, &record_key(key))?.and_then(expiry).is_some_and(|expires| now_ms < expires);
+                match (how, lives) {
+                    (Put::Create, true) => return Err(Error::Exists.into()),
+                    (Put::Replace, false) => return Err(Error::Missing.into()),
+                    _ => {}
+                }
+            }
+            let before = opened.pages(&txn)?;
+            opened.replace(&mut txn, key, record)?;
             self.must_fit(opened, &txn, before)?;
             self.commit(txn)
         })
@@ -331,15 +366,20 @@ impl Evicted {
 struct Moving<'f>(&'f File);
 
 impl<'f> Moving<'f> {
-    fn begin(file: &'f File) -> Option<Self> {
-        // Whoever holds it needs a few milliseconds; after a second its holder is stopped, and it is better to go on.
-        for _ in 0..MOVING_PATIENCE.as_millis() / MOVING_PAUSE.as_millis() {
-            if filelock::set(file, MOVING, Hold::Exclusive) == Ok(true) {
-                return Some(Self(file));
+    /// `None`: another process has held it for a second. It needs a few milliseconds, so it was stopped, and it is better to go on.
+    fn begin(file: &'f File, stop: &Stop) -> Result<Option<Self>, Error> {
+        let waited = stop.wait(MOVING_PATIENCE, |_| {
+            let got = filelock::set(file, MOVING, Hold::Exclusive) == Ok(true);
+            if !got {
+                stop.sleep(MOVING_PAUSE);
             }
-            std::thread::sleep(MOVING_PAUSE);
+            got.then_some(Self(file))
+        });
+        match waited {
+            Ok(moving) => Ok(Some(moving)),
+            Err(Ended::TimedOut) => Ok(None),
+            Err(Ended::Stopping) => Err(Error::Stopping),
         }
-        None
     }
 }
 
@@ -352,7 +392,7 @@ impl Drop for Moving<'_> {
 
 impl Engine for Disk {
     fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
-        let found = self.run(|opened| {
+        let found = self.run(&self.stop, |opened| {
             let txn = opened.read()?;
             Ok(opened.table.get(&txn, &record_key(key))?.map(Record::decode))
         })?;
@@ -368,25 +408,11 @@ impl Engine for Disk {
     }
 
     fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error> {
-        self.change(key, |opened| {
-            let mut txn = opened.write()?;
-            if how != Put::Any {
-                let lives = opened.table.get(&txn, &record_key(key))?.and_then(expiry).is_some_and(|expires| now_ms < expires);
-                match (how, lives) {
-                    (Put::Create, true) => return Err(Error::Exists.into()),
-                    (Put::Replace, false) => return Err(Error::Missing.into()),
-                    _ => {}
-                }
-            }
-            let before = opened.pages(&txn)?;
-            opened.replace(&mut txn, key, record)?;
-            self.must_fit(opened, &txn, before)?;
-            self.commit(txn)
-        })
+        self.put_until(key, record, how, now_ms, &self.stop)
     }
 
     fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error> {
-        self.change(key, |opened| {
+        self.change(key, &self.stop, |opened| {
             let mut txn = opened.write()?;
             let Some(Ok(mut record)) = opened.table.get(&txn, &record_key(key))?.map(Record::decode) else { return Ok(()) };
             record.accessed_ms = record.accessed_ms.max(accessed_ms);
@@ -396,7 +422,7 @@ impl Engine for Disk {
     }
 
     fn remove(&self, key: &Key, now_ms: u64) -> Result<bool, Error> {
-        self.change(key, |opened| {
+        self.change(key, &self.stop, |opened| {
             let mut txn = opened.write()?;
             let expires = opened.delete(&mut txn, key)?;
             self.commit(txn)?;
@@ -419,11 +445,12 @@ impl Engine for Disk {
         if !self.unsynced.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
-        self.run(|opened| Ok(opened.env.force_sync()?))
+        // Also by a process that is being stopped, as the last thing that it does with the store.
+        self.run(&Stop::never(), |opened| Ok(opened.env.force_sync()?))
     }
 
     fn figures(&self) -> Result<Figures, Error> {
-        self.run(|opened| {
+        self.run(&self.stop, |opened| {
             let txn = opened.read()?;
             // Each has a record and its entry in the index.
             Ok(Figures { sessions: opened.table.len(&txn)? / 2, bytes: opened.env.real_disk_size()? })

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 fn disk(directory: &Path) -> Disk {
     let guard = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(directory.join("locks")).unwrap();
-    Disk::new(directory, 2 << 20, false, guard, Box::new(|_| {}))
+    Disk::new(directory, 2 << 20, false, guard, Stop::never(), Box::new(|_| {}))
 }
 
 fn key(n: u8) -> Key {
@@ -36,9 +36,9 @@ fn stopping_process() {
         std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     };
     let store = disk(Path::new(&directory));
-    let done = store.run(|opened| {
+    let done = store.run(&Stop::never(), |opened| {
         if what == "reading" {
-            let _turn = opened.turns.reader()?;
+            let _turn = opened.store_locks.reader(&Stop::never())?;
             stop();
             return Ok(());
         }
@@ -139,10 +139,10 @@ fn who_has_another_file_of_turns_than_the_others_takes_theirs() {
     let (store, file) = (disk(directory.path()), directory.path().join("turns"));
     store.put(&key(1), &record(), Put::Any, 1).unwrap();
     std::fs::remove_file(&file).unwrap();
-    let others = Turns::open(directory.path(), Duration::ZERO).unwrap();
-    assert!(store.run(|opened| Ok(opened.turns.are_shared())) == Ok(false));
+    let others = StoreLocks::open(directory.path(), Duration::ZERO).unwrap();
+    assert!(store.run(&Stop::never(), |opened| Ok(opened.store_locks.are_shared())) == Ok(false));
     store.sweep(1, 10).unwrap();
-    let _turn = others.writer().unwrap();
+    let _turn = others.writer(&Stop::never()).unwrap();
     let hasty = store.with_patience(Duration::from_millis(1));
     *hasty.opened.write() = None;
     assert!(matches!(hasty.put(&key(1), &record(), Put::Any, 1), Err(Error::Unavailable(_))));
@@ -172,7 +172,7 @@ fn the_file_of_locks_has_its_blocks_before_lmdb_maps_it() {
 #[test]
 fn helper_process() {
     let Ok(directory) = std::env::var("DROVER_DIES_READING") else { return };
-    let _ = disk(Path::new(&directory)).run(|opened| {
+    let _ = disk(Path::new(&directory)).run(&Stop::never(), |opened| {
         let txn = opened.env.read_txn()?;
         opened.table.len(&txn)?;
         kill_process(getpid(), Signal::KILL).unwrap();
@@ -204,7 +204,7 @@ fn each_sweep_looks_for_killed_readers() {
     store.put(&key(1), &record(), Put::Any, 1).unwrap();
     die_reading(directory.path());
     assert_eq!(store.sweep(1, 10), Ok(Swept::default()), "nothing is over");
-    assert_eq!(store.run(|opened| Ok(opened.clear_dead_readers())), Ok(false), "none is left");
+    assert_eq!(store.run(&Stop::never(), |opened| Ok(opened.clear_dead_readers())), Ok(false), "none is left");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn a_store_that_lmdb_refuses_to_go_on_with_is_opened_again() {
     let store = disk(directory.path());
     store.put(&key(1), &record(), Put::Any, 1).unwrap();
     let first = AtomicBool::new(true);
-    let found = store.run(|opened| {
+    let found = store.run(&Stop::never(), |opened| {
         if first.swap(false, Ordering::Relaxed) {
             return Err(heed::Error::Mdb(heed::MdbError::Panic).into());
         }
@@ -221,7 +221,7 @@ fn a_store_that_lmdb_refuses_to_go_on_with_is_opened_again() {
         Ok((opened.seen.number, opened.table.len(&txn)?))
     });
     assert_eq!(found, Ok((1, 2)), "opened a second time, and all is there");
-    let never = store.run(|_| Err::<(), _>(heed::Error::Mdb(heed::MdbError::Panic).into()));
+    let never = store.run(&Stop::never(), |_| Err::<(), _>(heed::Error::Mdb(heed::MdbError::Panic).into()));
     assert!(matches!(never, Err(Error::Unavailable(_))), "{never:?}");
     assert_eq!((moved_aside(directory.path()), store.load(&key(1), 2)), (0, Ok(Some(record()))));
 }
@@ -233,7 +233,7 @@ fn many_may_be_moved_aside_in_one_second() {
     for n in 1..=5 {
         store.put(&key(1), &record(), Put::Create, 1).unwrap();
         let seen = store.opened.read().as_ref().map(|opened| opened.seen);
-        store.open_again(seen, Trouble::Damaged("so it is said".into())).unwrap();
+        store.open_again(seen, Trouble::Damaged("so it is said".into()), &Stop::never()).unwrap();
         assert_eq!(moved_aside(directory.path()), n);
     }
 }
@@ -246,4 +246,74 @@ fn nobody_waits_without_end_for_a_thread_that_opens_the_store() {
     let refused = store.load(&key(1), 1).unwrap_err().to_string();
     assert!(refused.contains("another thread of this process has been opening it"), "{refused}");
     drop(opening);
+}
+
+#[test]
+fn a_stop_ends_the_wait_for_a_thread_that_opens_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, stop) = stoppable(directory.path());
+    let opening = store.opened.write();
+    assert!(ended_by_stop(&stop, || store.load(&key(1), 1).map(drop)));
+    drop(opening);
+}
+
+#[test]
+fn a_stop_ends_the_wait_for_the_lock_of_a_writer_and_of_a_reader() {
+    let directory = tempfile::tempdir().unwrap();
+    disk(directory.path()).put(&key(1), &record(), Put::Any, 1).unwrap();
+    let others = StoreLocks::open(directory.path(), Duration::ZERO).unwrap();
+    let (store, stop) = stoppable(directory.path());
+    let writer = others.writer(&Stop::never()).unwrap();
+    assert!(ended_by_stop(&stop, || store.put(&key(1), &record(), Put::Any, 1)));
+    drop(writer);
+    let (store, stop) = stoppable(directory.path());
+    let _reader = others.reader(&Stop::never()).unwrap();
+    assert!(ended_by_stop(&stop, || store.load(&key(1), 1).map(drop)));
+}
+
+#[test]
+fn a_stop_ends_the_wait_for_a_process_that_moves_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, stop) = stoppable(directory.path());
+    let other = OpenOptions::new().read(true).write(true).open(directory.path().join("locks")).unwrap();
+    assert_eq!(filelock::set(&other, MOVING, Hold::Exclusive), Ok(true));
+    stop.stop();
+    assert_eq!(store.load(&key(1), 1), Err(Error::Stopping));
+}
+
+#[test]
+fn a_process_that_is_being_stopped_still_writes_its_sessions() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, stop) = stoppable(directory.path());
+    let others = StoreLocks::open(directory.path(), Duration::ZERO).unwrap();
+    stop.stop();
+    std::thread::scope(|scope| {
+        let (held, is_held) = std::sync::mpsc::channel();
+        let (go_on, goes_on) = std::sync::mpsc::channel();
+        scope.spawn(move || {
+            let _writer = others.writer(&Stop::never()).unwrap();
+            held.send(()).unwrap();
+            goes_on.recv().unwrap();
+        });
+        is_held.recv().unwrap();
+        assert_eq!(store.put(&key(2), &record(), Put::Any, 1), Err(Error::Stopping));
+        go_on.send(()).unwrap();
+        assert_eq!(store.put_all(&[(key(1), &record())]), Ok(()));
+    });
+    assert_eq!((store.sync(), store.load(&key(1), 2)), (Ok(()), Ok(Some(record()))));
+}
+
+/// A store that waits for ever, but for a stop.
+fn stoppable(directory: &Path) -> (Disk, Stop) {
+    let stop = Stop::new().unwrap();
+    (Disk { stop: stop.clone(), ..disk(directory) }.with_patience(Duration::MAX), stop)
+}
+
+/// Whether the operation, which waits for somebody who holds what it needs, returns because of the stop.
+fn ended_by_stop(stop: &Stop, operation: impl Fn() -> Result<(), Error> + Sync) -> bool {
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(&operation);
+        stop.stop();
+        waiting.join().unwrap() == Err(Error::Stopping)
+    })
 }

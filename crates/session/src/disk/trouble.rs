@@ -1,7 +1,7 @@
 //! Why an operation on the store was not carried out, and what follows from that.
 //!
 //! Responsible for: each error of LMDB meaning one of four things. Called by: [`super`] and its parts.
-use crate::engine::Error;
+use crate::error::Error;
 use heed::MdbError;
 use rustix::io::Errno;
 use std::path::Path;

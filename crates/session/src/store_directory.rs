@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// Users and groups are numbers here; who asks without being root owns what it makes.
-pub type Owner = Option<(u32, u32)>;
+pub type Identity = Option<(u32, u32)>;
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
@@ -49,7 +49,7 @@ fn open_itself(above: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Error> {
 }
 
 /// What belongs to somebody else was put there by somebody else.
-fn must_be_ours(found: &Stat, owner: Owner) -> Result<(), Error> {
+fn must_be_ours(found: &Stat, owner: Identity) -> Result<(), Error> {
     let Some((uid, _)) = owner.filter(|(uid, _)| found.st_uid != 0 && found.st_uid != *uid) else { return Ok(()) };
     Err(Error::new(
         ErrorKind::PermissionDenied,
@@ -116,7 +116,7 @@ fn named(uid: u32) -> String {
 }
 
 /// Makes the directory, with those above it, for the owner alone.
-pub fn make(path: &Path, owner: Owner) -> Result<(), Error> {
+pub fn make(path: &Path, owner: Identity) -> Result<(), Error> {
     let (above, name) = name_of(path)?;
     let above = walk::directory(above, true).map_err(not_made)?;
     match mkdirat(&above, name, Mode::RWXU) {
@@ -137,7 +137,7 @@ pub fn make(path: &Path, owner: Owner) -> Result<(), Error> {
 }
 
 /// Whether [`make`] would succeed; leaves nothing behind.
-pub fn check(path: &Path, owner: Owner) -> Result<(), Error> {
+pub fn check(path: &Path, owner: Identity) -> Result<(), Error> {
     let (above, name) = name_of(path)?;
     match walk::directory(above, false) {
         Ok(above) => match open_itself(&above, name) {
@@ -156,7 +156,7 @@ pub fn check(path: &Path, owner: Owner) -> Result<(), Error> {
 }
 
 /// The nearest directory above that is there, and whether one can be made in it.
-fn above_exists(path: &Path, owner: Owner) -> Result<(), Error> {
+fn above_exists(path: &Path, owner: Identity) -> Result<(), Error> {
     for path in path.ancestors() {
         let Ok((above, name)) = name_of(path) else { break };
         match walk::directory(above, false) {
@@ -169,7 +169,7 @@ fn above_exists(path: &Path, owner: Owner) -> Result<(), Error> {
 }
 
 /// Some file systems say only when asked that nothing can be made there. Who is not root may be checking a configuration that root will use.
-fn try_below(above: &OwnedFd, name: &OsStr, owner: Owner) -> Result<(), Error> {
+fn try_below(above: &OwnedFd, name: &OsStr, owner: Identity) -> Result<(), Error> {
     if owner.is_none() {
         return Ok(());
     }

@@ -1,10 +1,11 @@
-//! Taking turns at a store: LMDB's own mutexes have waits without an end, so whoever wants one of them takes ours before, which has one.
+//! Taking store_locks at a store: LMDB's own mutexes have waits without an end, so whoever wants one of them takes ours before, which has one.
 //!
 //! Responsible for: an error that tells the administrator who holds the others up. LMDB's mutexes still see to it that there is one writer; only
 //! the end of the wait rests on these. Must never: be held while another turn is waited for. Called by: [`crate::disk`].
-use crate::engine::Error;
+use crate::error::Error;
+use crate::stop::{Ended, Stop};
 use drover_sys::clock::monotonic_ns;
-use drover_sys::mutex::{Held, Holder, Mutexes, Refused};
+use drover_sys::mutex::{Held, Mutexes, Refused};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,13 +21,13 @@ const READER: usize = 1;
 
 /// See the head of this file.
 #[derive(Debug)]
-pub struct Turns {
+pub struct StoreLocks {
     mutexes: Mutexes,
     path: PathBuf,
     patience: Duration,
 }
 
-impl Turns {
+impl StoreLocks {
     /// Those of the store below this directory.
     pub fn open(directory: &Path, patience: Duration) -> io::Result<Self> {
         let path = directory.join("turns");
@@ -34,13 +35,13 @@ impl Turns {
     }
 
     /// To be held around each write.
-    pub fn writer(&self) -> Result<Held<'_>, Error> {
-        self.take(WRITER, "writes to it")
+    pub fn writer(&self, stop: &Stop) -> Result<Held<'_>, Error> {
+        self.take(WRITER, stop, "writes to it")
     }
 
     /// To be held while a read is begun, not to its end, and while the store is opened.
-    pub fn reader(&self) -> Result<Held<'_>, Error> {
-        self.take(READER, "begins to read it or opens it")
+    pub fn reader(&self, stop: &Stop) -> Result<Held<'_>, Error> {
+        self.take(READER, stop, "begins to read it or opens it")
     }
 
     /// The file is still the one that others use.
@@ -49,29 +50,39 @@ impl Turns {
         self.mutexes.is_at(&self.path)
     }
 
-    fn take(&self, which: usize, what: &str) -> Result<Held<'_>, Error> {
-        // The clock is not asked by who need not wait.
-        self.mutexes
-            .lock(which, 0)
-            .or_else(|refused| match refused {
-                // It was waited for in vain: not every request should wait so long for it.
-                Refused::Busy(holder) if self.mutexes.is_endless(which, holder) => Err((refused, Some(holder))),
-                Refused::Busy(holder) => self.wait(which, holder),
-                other => Err((other, None)),
-            })
-            .map_err(|(refused, holder)| self.told(refused, holder.and_then(Holder::pid), what))
-    }
-
-    /// Waits for a turn that `holder` has now. With the error, who has had it all the time.
-    fn wait(&self, which: usize, holder: Holder) -> Result<Held<'_>, (Refused, Option<Holder>)> {
-        let patience = u64::try_from(self.patience.as_nanos()).unwrap_or(u64::MAX);
-        self.mutexes.lock(which, monotonic_ns().saturating_add(patience)).map_err(|refused| {
-            let lasted = refused == Refused::Busy(holder);
-            if lasted && self.patience >= PATIENCE {
-                self.mutexes.note_endless(which, holder);
+    fn take(&self, which: usize, stop: &Stop, what: &str) -> Result<Held<'_>, Error> {
+        // An uncontended lock does not ask the clock.
+        let holder = match self.mutexes.lock(which, 0) {
+            Ok(held) => return Ok(held),
+            Err(Refused::Busy(holder)) => holder,
+            Err(other) => return Err(self.told(other, None, what)),
+        };
+        // Somebody has waited for this holder in vain: not every request should wait as long.
+        if self.mutexes.is_endless(which, holder) {
+            return Err(self.told(Refused::Busy(holder), holder.pid(), what));
+        }
+        let mut last = holder;
+        let waited = stop.wait(self.patience, |slice| {
+            let slice = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
+            match self.mutexes.lock(which, monotonic_ns().saturating_add(slice)) {
+                Err(Refused::Busy(holder)) => {
+                    last = holder;
+                    None
+                }
+                done => Some(done),
             }
-            (refused, lasted.then_some(holder))
-        })
+        });
+        match waited {
+            Ok(done) => done.map_err(|refused| self.told(refused, None, what)),
+            Err(Ended::Stopping) => Err(Error::Stopping),
+            Err(Ended::TimedOut) => {
+                let lasted = last == holder;
+                if lasted && self.patience >= PATIENCE {
+                    self.mutexes.note_endless(which, holder);
+                }
+                Err(self.told(Refused::Busy(last), holder.pid().filter(|_| lasted), what))
+            }
+        }
     }
 
     fn told(&self, refused: Refused, holder: Option<u32>, what: &str) -> Error {
@@ -109,19 +120,19 @@ mod tests {
     #[test]
     fn a_turn_without_an_end_is_waited_for_once() {
         let directory = tempfile::tempdir().unwrap();
-        let open = |patience| Turns::open(directory.path(), patience).unwrap();
+        let open = |patience| StoreLocks::open(directory.path(), patience).unwrap();
         let (others, hasty) = (open(Duration::ZERO), open(Duration::from_millis(1)));
-        let turn = others.writer().unwrap();
+        let turn = others.writer(&Stop::never()).unwrap();
         let Err(Refused::Busy(holder)) = hasty.mutexes.lock(WRITER, 0) else { panic!("it is held") };
-        assert!(hasty.writer().is_err() && !hasty.mutexes.is_endless(WRITER, holder), "who is in a hurry condemns nobody");
+        assert!(hasty.writer(&Stop::never()).is_err() && !hasty.mutexes.is_endless(WRITER, holder), "who is in a hurry condemns nobody");
         others.mutexes.note_endless(WRITER, holder);
         let patient = open(Duration::MAX); // waits for ever, if it waits
-        let Err(Error::Unavailable(why)) = patient.writer() else { panic!("it is held") };
-        assert!(why.contains(&format!("process {}", std::process::id())) && patient.reader().is_ok(), "{why}");
+        let Err(Error::Unavailable(why)) = patient.writer(&Stop::never()) else { panic!("it is held") };
+        assert!(why.contains(&format!("process {}", std::process::id())) && patient.reader(&Stop::never()).is_ok(), "{why}");
         drop(turn);
-        drop(patient.writer().unwrap());
+        drop(patient.writer(&Stop::never()).unwrap());
         // The next turn is another one.
-        let _turn = others.writer().unwrap();
+        let _turn = others.writer(&Stop::never()).unwrap();
         let Err(Refused::Busy(next)) = hasty.mutexes.lock(WRITER, 0) else { panic!("it is held") };
         assert!(next != holder && !hasty.mutexes.is_endless(WRITER, next));
     }
