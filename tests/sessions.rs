@@ -360,8 +360,9 @@ engine_test!(
             "DroverSessionDiskSize 1M\nDroverSessionMemory 1M\nWSGIDaemonProcess other python-path=@apps@\n\
              WSGIScriptAlias /other @apps@/sessions/plain.wsgi process-group=other application-group=%{GLOBAL}",
         );
-        site.expect_log("DROVER0070*full")
-            .allow_log("Traceback|  File |    |DROVER0060|mod_drover.session.|During handling|The above exception|DROVER0011*written down")
+        site.expect_log("DROVER0070*full").allow_log(
+            "Traceback|  File |    |DROVER0060|mod_drover.session.|During handling|The above exception|DROVER0011*written to disk",
+        )
     },
     |httpd| {
         assert!((0..40).any(|_| is_full(httpd, "/other")), "1 MiB takes it all");

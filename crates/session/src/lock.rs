@@ -1,13 +1,17 @@
-//! One lock a session, over all threads and processes that share a store.
+//! One lock per session, across all threads and processes that share a store.
 //!
-//! Responsible for: nobody else holding a session while a [`Guard`] lives; a lock whose owner dies being free at once (the kernel lets go of
-//! its file lock); waiters of one process being served in their order. Must never: wait past the caller's time. Called by: [`crate::store`].
+//! Responsible for: a single owner while a [`Guard`] lives; a lock whose owner dies becoming free
+//! at once (the kernel releases its file lock); first come, first served among the threads of one
+//! process. Must never: wait past the caller's deadline. Called by: [`crate::store`].
 //!
-//! Within a process there is a table; between processes, one byte of the file `locks` a session, at an offset taken from its key. While a
-//! process is alone ([`crate::owner`]), the table is enough.
+//! Within a process a table holds the locks; between processes, one byte of the file `locks` per
+//! session, at an offset derived from its key. While the process is the exclusive owner
+//! ([`crate::owner`]), the table is enough.
 //!
-//! A lock can be held on the chance that somebody will want it ([`Locks::offer`]): whoever takes the [`Lease`]'s token first has it, the one it
-//! was offered to or the next that wants it.
+//! A lock can be leased to a worker that may need it ([`Locks::lease`]). It then belongs to whoever
+//! takes the [`Lease`]'s token first: that worker, or the next thread that wants the lock. The
+//! table alone decides who the owner is; the token only lets a worker claim a lock that the table
+//! holds for it.
 use crate::error::Error;
 use crate::id::{ByKey, Key};
 use drover_sys::clock::monotonic_ns;
@@ -19,20 +23,22 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The bytes before this one are for other purposes ([`crate::owner`], [`crate::disk`]).
+/// Bytes before this one have other purposes ([`crate::owner`], [`crate::disk`]).
 const FIRST: i64 = 1024;
-/// How often a waiter looks whether anybody still waits for it.
+/// How often a waiting thread checks whether it was cancelled.
 const LOOK: Duration = Duration::from_millis(50);
-/// Pauses between two tries for a lock that another process holds: the kernel has no wait with an end. The first, and the longest.
+/// The first and the longest pause between two attempts for a lock that another process holds: the
+/// kernel has no wait with a deadline.
 const PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 
-/// Tables of one process.
+/// Number of tables of one process.
 const TABLES: usize = 64;
 
-/// See the head of this file.
+/// The session locks of one process.
 #[derive(Debug)]
 pub struct Locks {
-    /// By the first byte of the key: the kernel is asked with a table locked, and that should not keep other sessions waiting.
+    /// By the first byte of the key. The file lock is requested with a table locked, which must not
+    /// block all sessions.
     tables: [Mutex<Table>; TABLES],
     file: File,
 }
@@ -47,7 +53,7 @@ struct Table {
 
 #[derive(Debug)]
 struct Held {
-    /// Whose it is: an offer may have lost it.
+    /// The owner; a lease can lose it.
     owner: u64,
     in_file: bool,
     /// The lock is leased: it belongs to whoever takes this token first.
@@ -151,7 +157,7 @@ fn offset(key: &Key) -> i64 {
 }
 
 impl Locks {
-    /// Locks in this file, which other processes may have open too.
+    /// Locks in this file, which other processes can have open as well.
     #[must_use]
     pub fn new(file: File) -> Self {
         Self { tables: std::array::from_fn(|_| Mutex::default()), file }
@@ -161,7 +167,8 @@ impl Locks {
         key.part(&self.tables)
     }
 
-    /// Holds a session. Waits until `until` (CLOCK_MONOTONIC nanoseconds), or until `cancelled` says so. Not re-entrant.
+    /// Locks a session. Waits until `until` (CLOCK_MONOTONIC nanoseconds) or until `cancelled`
+    /// returns true. Not re-entrant.
     pub fn lock(&self, key: &Key, until: u64, cancelled: &mut dyn FnMut() -> bool) -> Result<Guard<'_>, Error> {
         let owner = match self.enter(key) {
             Entered::Now(owner) => owner,
@@ -186,7 +193,8 @@ impl Locks {
         Ok(guard)
     }
 
-    /// Takes the process's own lock, from whom it is only offered if need be, or a place in its queue.
+    /// Takes the lock within the process, also from a lease whose token is not taken, or joins the
+    /// queue.
     fn enter(&self, key: &Key) -> Entered {
         let mut table = self.table(key).lock();
         table.owners += 1;
@@ -229,7 +237,8 @@ impl Locks {
         Some(Lease { guard: Guard { locks: self, key: *key, owner }, token })
     }
 
-    /// A session is changed by somebody who does not hold it: what was sent along with an offer is not true any more.
+    /// Ends a lease because its session was changed without the lock: the data that was sent with
+    /// the lease is outdated.
     pub fn revoke(&self, key: &Key) {
         let mut table = self.table(key).lock();
         let Some(held) = table.held.get_mut(key) else { return };
@@ -261,7 +270,7 @@ impl Locks {
         }
     }
 
-    /// Leaves the queue; what was given meanwhile is passed on.
+    /// Leaves the queue; passes on a lock that was granted meanwhile.
     fn cancel_wait(&self, key: &Key, waiter: &Arc<Waiter>) {
         let mut table = self.table(key).lock();
         if let Some(held) = table.held.get_mut(key) {
@@ -273,7 +282,8 @@ impl Locks {
         }
     }
 
-    /// With the table locked, so that nobody changes between alone and not alone meanwhile; fcntl(2) does not wait here.
+    /// With the table locked, so that the process does not change its role meanwhile; fcntl(2) does
+    /// not wait here.
     fn try_file(&self, key: &Key) -> Result<bool, Error> {
         let mut table = self.table(key).lock();
         let exclusive = table.exclusive;
@@ -293,7 +303,7 @@ impl Locks {
     fn free(&self, table: &mut Table, key: &Key, owner: u64) {
         let Some(held) = table.held.get_mut(key).filter(|held| held.owner == owner) else { return };
         if std::mem::take(&mut held.in_file) {
-            // What cannot be let go is let go by the kernel at the end of the process.
+            // After an error the kernel releases it when the process ends.
             let _ = filelock::set(&self.file, offset(key), Hold::Free);
         }
         if let Some(slot) = held.slot.take() {
@@ -309,18 +319,18 @@ impl Locks {
         }
     }
 
-    /// This process is the only one now; the caller has made sure of it.
+    /// The process is the exclusive owner from now on; the caller guarantees that.
     pub fn begin_exclusive(&self) {
         self.tables.iter().for_each(|table| table.lock().exclusive = true);
     }
 
-    /// Others may come: what is held is held against them too from now on.
+    /// Other processes can use the store from now on: locks that are held become file locks.
     pub fn end_exclusive(&self) {
         for table in &self.tables {
             let mut table = table.lock();
             table.exclusive = false;
             for (key, held) in table.held.iter_mut().filter(|(_, held)| !held.in_file) {
-                // Nobody else is there yet who could hold it, but for two keys with one offset.
+                // No other process can hold it yet, except for two keys with the same offset.
                 held.in_file = filelock::set(&self.file, offset(key), Hold::Exclusive).unwrap_or(false);
             }
         }
@@ -356,7 +366,7 @@ mod tests {
 
     #[test]
     fn one_holder_whatever_happens() {
-        // Two tables on one file: two processes, as far as the kernel is concerned.
+        // Two tables with one file: the kernel sees two processes.
         let dir = tempfile::tempdir().unwrap();
         let processes = [Locks::new(file(&dir)), Locks::new(file(&dir))];
         let (inside, total) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -379,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn others_do_not_wait_and_time_runs_out() {
+    fn other_sessions_do_not_wait_and_a_wait_has_a_deadline() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (Locks::new(file(&dir)), Locks::new(file(&dir)));
         let held = a.lock(&key(1), FOREVER, &mut never()).unwrap();
@@ -394,12 +404,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_offered_is_whose_token_it_is() {
+    fn a_leased_lock_belongs_to_who_takes_the_token() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (Locks::new(file(&dir)), Locks::new(file(&dir)));
         let board = board();
         let now = |locks: &Locks| locks.lock(&key(1), 0, &mut never()).map(drop);
-        // Not wanted by the one it was offered to: the next one has it at once, and the lease has nothing any more.
+        // The worker does not take the lock: the next thread gets it at once, and the lease has
+        // nothing left.
         let lease = a.lease(&key(1), &board).unwrap();
         assert!(lease.blocks_other_processes() && a.lease(&key(1), &board).is_none() && b.lease(&key(1), &board).is_none());
         assert_eq!(now(&b), Err(Error::LockTimeout), "another process does not see the token");
@@ -408,7 +419,7 @@ mod tests {
         assert!(lease.settle().is_none());
         assert_eq!((now(&a), now(&b)), (Err(Error::LockTimeout), Err(Error::LockTimeout)), "still the other's");
         drop(other);
-        // Wanted.
+        // The worker takes the lock.
         let lease = a.lease(&key(1), &board).unwrap();
         assert!(board.take(lease.token()));
         assert_eq!(now(&a), Err(Error::LockTimeout));
@@ -416,7 +427,7 @@ mod tests {
         assert_eq!(now(&b), Err(Error::LockTimeout));
         drop(guard);
         assert_eq!((now(&a), now(&b)), (Ok(()), Ok(())));
-        // Given up, taken back, changed by others: free.
+        // Settled, dropped or revoked: free.
         let lease = a.lease(&key(1), &board).unwrap();
         assert!(lease.settle().is_none());
         drop(a.lease(&key(1), &board).unwrap());
@@ -428,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn offers_and_locks_exclude_each_other() {
+    fn leases_and_locks_exclude_each_other() {
         let board = &board();
         let dir = tempfile::tempdir().unwrap();
         let processes = [Locks::new(file(&dir)), Locks::new(file(&dir))];
@@ -461,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_alone_locks_against_others_when_they_come() {
+    fn an_exclusive_owners_locks_hold_when_others_come() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (Locks::new(file(&dir)), Locks::new(file(&dir)));
         a.begin_exclusive();

@@ -1,7 +1,7 @@
 //! A store: an engine and its locks, as one process has them.
 //!
-//! Responsible for: engine and locks agreeing on who is alone; the work between requests ([`Sessions::keep`]). Called by:
-//! `src/session`.
+//! Responsible for: engine and locks having the same role; background work ([`Sessions::keep`]).
+//! Called by: `src/session`.
 use crate::disk::{Disk, Say};
 use crate::engine::{Engine, Figures, Put, Record, Swept};
 use crate::error::Error;
@@ -22,17 +22,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// How long a process waits for another one to write its sessions down.
+/// How long a process waits for another one to write its sessions to disk.
 const HAND_OVER: Duration = Duration::from_secs(10);
-/// Between two looks whether it has; the kernel has no wait with an end for a lock on a file.
+/// The pause between two checks; the kernel has no wait with a deadline for a file lock.
 const LOOK: Duration = Duration::from_millis(2);
-/// Expired sessions that are looked at in one step of a sweep, and steps in one go.
+/// Expired sessions per step of a sweep, and steps per sweep.
 const STEP: usize = 200;
 const STEPS: usize = 50;
-/// How often it is noted that a store is looked after; a tenth of [`crate::orphan::ORPHANED_AFTER`].
+/// How often the maintenance of a store is noted; a tenth of [`crate::orphan::ORPHANED_AFTER`].
 const NOTE_NS: u64 = 60_000_000_000;
 
-/// What a store may take.
+/// The limits of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes on the disk.
@@ -41,11 +41,11 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Bytes of one session.
     pub data_bytes: u64,
-    /// Each change survives the machine's sudden death, not only those of a second ago.
+    /// Whether each change survives a crash of the machine at once.
     pub always_sync: bool,
 }
 
-/// See the head of this file.
+/// The sessions of one store.
 pub struct Sessions {
     kind: Kind,
     locks: Locks,
@@ -54,7 +54,7 @@ pub struct Sessions {
     say: Say,
 }
 
-/// What is remembered between two steps of [`Sessions::tend`].
+/// The state between two calls of [`Sessions::tend`].
 #[derive(Debug)]
 pub struct Tending {
     told: Option<Error>,
@@ -75,17 +75,17 @@ enum Kind {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// Nothing has been asked of it yet.
+    /// The store was not used yet.
     Undecided,
-    /// One of several.
+    /// Other processes use the store, or may.
     Shared,
-    /// The only one.
+    /// No other process uses the store.
     Exclusive,
-    /// It ends: it shares, and will not be alone again.
+    /// The process ends: it shares the store, and will not be its exclusive owner again.
     Ending,
 }
 
-/// So many steps of a sweep at most.
+/// Sweeps in at most `steps` steps.
 pub(crate) fn sweep(engine: &dyn Engine, now_ms: u64, steps: usize) -> Result<Swept, Error> {
     let mut all = Swept { removed: 0, more: true };
     for _ in 0..steps {
@@ -109,12 +109,13 @@ fn disk(directory: &Path, limits: &Limits, stop: &Stop, say: &'static (dyn Fn(&s
 }
 
 impl Sessions {
-    /// Sessions on disk, below a directory that is there. `say` is told what the administrator must know.
+    /// Sessions on disk, below an existing directory. `stop` ends all waits. `say` gets messages
+    /// for the administrator.
     pub fn disk(directory: &Path, limits: Limits, stop: &Stop, say: &'static (dyn Fn(&str) + Send + Sync)) -> Result<Self, Error> {
         Self::plain(directory, limits, stop, say, Box::new(disk(directory, &limits, stop, say)?), true)
     }
 
-    /// Sessions in an engine of the caller's; only the locks lie in the directory.
+    /// Sessions in the caller's engine; the directory holds only the locks.
     pub fn with_engine(
         directory: &Path,
         limits: Limits,
@@ -143,7 +144,7 @@ impl Sessions {
         })
     }
 
-    /// Sessions in memory while this process is alone with the directory, else on disk.
+    /// Sessions in memory while this process is the exclusive owner of the directory, else on disk.
     pub fn memory(directory: &Path, limits: Limits, stop: &Stop, say: &'static (dyn Fn(&str) + Send + Sync)) -> Result<Self, Error> {
         let owner = Owner::new(directory, lock_file(directory)?)?;
         let memory = Memory::new(disk(directory, &limits, stop, say)?, limits.memory_bytes);
@@ -151,7 +152,7 @@ impl Sessions {
         Ok(Self { kind, locks: Locks::new(lock_file(directory)?), limits, stop: stop.clone(), say: Box::new(say) })
     }
 
-    /// The engine, once it is known whether this process is alone.
+    /// The engine, once the role of this process is known.
     fn engine(&self) -> Result<&dyn Engine, Error> {
         self.enter(u64::MAX, &mut || false)?;
         Ok(self.any_engine())
@@ -171,9 +172,10 @@ impl Sessions {
         }
     }
 
-    /// Finds out whether this process is alone; who was alone before is asked to write its sessions down, and waited for: until `until`
-    /// (CLOCK_MONOTONIC nanoseconds) or for ten seconds, or until `cancelled` says so. All else that is done with sessions does this first, without
-    /// an end of its own. Each thread waits for itself: nothing is held meanwhile.
+    /// Determines the role of this process. An exclusive owner is asked to write its sessions to
+    /// disk, and waited for: until `until` (CLOCK_MONOTONIC nanoseconds), for ten seconds at most,
+    /// or until `cancelled` returns true. Every other operation does this first, without a deadline
+    /// of its own. Each thread waits for itself and holds no lock meanwhile.
     pub fn enter(&self, until: u64, cancelled: &mut dyn FnMut() -> bool) -> Result<(), Error> {
         if self.has_entered() {
             return Ok(());
@@ -187,7 +189,9 @@ impl Sessions {
                 return Err(Error::Cancelled);
             }
             if monotonic_ns() >= until {
-                return Err(Error::Unavailable("the child of httpd that has the sessions in its memory does not write them down".into()));
+                return Err(Error::Unavailable(
+                    "the child process of httpd that has the sessions in memory does not write them to disk".into(),
+                ));
             }
             self.stop.sleep(LOOK);
         }
@@ -196,7 +200,7 @@ impl Sessions {
 
     fn try_enter(&self) -> Result<bool, Error> {
         let Kind::Memory { memory, owner, role, ready } = &self.kind else { return Ok(true) };
-        // Held for some system calls only.
+        // Held for a few system calls only.
         let mut role = role.lock();
         if *role == Role::Undecided {
             if owner.try_exclusive()? {
@@ -213,18 +217,19 @@ impl Sessions {
         Ok(true)
     }
 
-    /// Writes down what is in memory and lets others in; with `ending` for good.
+    /// Writes the sessions in memory to disk and lets other processes use the store; with `ending`
+    /// for good.
     fn end_exclusive(&self, ending: bool) {
         let Kind::Memory { memory, owner, role, .. } = &self.kind else { return };
         let mut role = role.lock();
         if *role == Role::Exclusive {
             if let Err((lost, why)) = memory.end_exclusive() {
-                (self.say)(&format!("{lost} sessions that were in memory could not be written down and are lost: {why}"));
+                (self.say)(&format!("{lost} sessions in memory could not be written to disk and are lost: {why}"));
             }
             self.locks.end_exclusive();
-            // From exclusive to shared: nobody can forbid that.
+            // The kernel always grants the change from exclusive to shared.
             if let Err(e) = owner.try_shared() {
-                (self.say)(&format!("other children of httpd may wait for sessions in vain: {e}"));
+                (self.say)(&format!("other child processes of httpd may not get access to the sessions: {e}"));
             }
             *role = Role::Shared;
         }
@@ -233,7 +238,7 @@ impl Sessions {
         }
     }
 
-    /// This process ends: its sessions are written down, for those who come after it. Requests may go on meanwhile and after.
+    /// The process ends: writes its sessions to disk for other processes. Requests may still run.
     pub fn hand_over(&self) {
         self.end_exclusive(true);
         if self.has_entered()
@@ -243,8 +248,8 @@ impl Sessions {
         }
     }
 
-    /// The work between requests, until `stop` is readable: a step of a sweep every `tick_ns` nanoseconds, writing through every `sync_ns`, and
-    /// whoever handover_requests let in at once.
+    /// Background work until `stop` is readable: a step of a sweep every `tick_ns` nanoseconds, a
+    /// sync every `sync_ns`, and an immediate answer to each handover request.
     pub fn keep(&self, stop: impl AsFd, tick_ns: u64, sync_ns: u64, now_ms: impl Fn() -> u64) {
         let mut tending = Tending::default();
         loop {
@@ -252,7 +257,8 @@ impl Sessions {
             let mut fds = [PollFd::new(&stop, PollFlags::IN), PollFd::from_borrowed_fd(owner.handover_requests(), PollFlags::IN)];
             let exclusive = matches!(&self.kind, Kind::Memory { role, .. } if *role.lock() == Role::Exclusive);
             let watched = fds.get_mut(..if exclusive { 2 } else { 1 }).unwrap_or_default();
-            // A failing poll(2) must not become a loop without rest: it is as if a second had passed, which the steps below bear.
+            // An error of poll(2) counts as time that has passed, so that it cannot cause a busy
+            // loop.
             let _ = poll_until(watched, Some(monotonic_ns().saturating_add(tick_ns)));
             if fds.first().is_some_and(|fd| !fd.revents().is_empty()) {
                 return;
@@ -270,7 +276,8 @@ impl Sessions {
         }
     }
 
-    /// One step of the work between requests, for who has many stores to look after and is not needed to let others in: not one in memory.
+    /// One step of background work, for a thread that serves many stores. Not for a store in
+    /// memory, which must answer handover requests.
     pub fn tend(&self, tending: &mut Tending, sync_ns: u64, now_ms: u64) {
         self.try_become_exclusive();
         self.note_maintained(tending);
@@ -282,7 +289,7 @@ impl Sessions {
         self.tell(tending, now);
     }
 
-    /// So that nobody comes to see whether the store is abandoned ([`crate::visit`]).
+    /// Notes the maintenance, so that no process takes the store for orphaned ([`crate::orphan`]).
     fn note_maintained(&self, tending: &mut Tending) {
         let now = monotonic_ns();
         if tending.noted.is_none_or(|noted| now.saturating_sub(noted) >= NOTE_NS) {
@@ -297,7 +304,7 @@ impl Sessions {
         }
     }
 
-    /// Said once, not each second.
+    /// Logs a failure once, not each second.
     fn tell(&self, tending: &mut Tending, now: Option<Error>) {
         if now != tending.told
             && let Some(e) = now.as_ref().filter(|e| **e != Error::Stopping)
@@ -317,7 +324,7 @@ impl Sessions {
         }
     }
 
-    /// Removes expired sessions, unless another process is at it.
+    /// Removes expired sessions, unless another process is sweeping.
     pub fn sweep(&self, now_ms: u64) -> Result<Swept, Error> {
         let engine = self.engine()?;
         let owner = self.owner();
@@ -329,7 +336,7 @@ impl Sessions {
         swept
     }
 
-    /// Holds a session against everybody else; see [`Locks::lock`].
+    /// Locks a session; see [`Locks::lock`].
     pub fn lock(&self, key: &Key, until: u64, cancelled: &mut dyn FnMut() -> bool) -> Result<Guard<'_>, Error> {
         self.enter(until, cancelled)?;
         match self.locks.lock(key, until, &mut || self.stop.is_stopping() || cancelled()) {
@@ -338,7 +345,7 @@ impl Sessions {
         }
     }
 
-    /// Whether a look at a session costs next to nothing and waits for nobody: it may be made on the chance that it is wanted.
+    /// Whether a load is fast and does not wait, so that a prefetch is worth it.
     #[must_use]
     pub fn is_near(&self) -> bool {
         match &self.kind {
@@ -347,7 +354,7 @@ impl Sessions {
         }
     }
 
-    /// Holds a session on the chance that it is wanted; see [`Locks::lease`]. To be asked only if it [`Sessions::is_near`].
+    /// Leases the lock of a session; see [`Locks::lease`]. Only if the store [`Sessions::is_near`].
     #[must_use]
     pub fn lease(&self, key: &Key, board: &Arc<Board>) -> Option<Lease<'_>> {
         self.locks.lease(key, board)
@@ -358,7 +365,7 @@ impl Sessions {
         self.locks.revoke(key);
     }
 
-    /// A session that lives.
+    /// Loads a live session.
     pub fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
         self.engine()?.load(key, now_ms)
     }
@@ -372,17 +379,17 @@ impl Sessions {
         self.engine()?.put(key, record, how, now_ms)
     }
 
-    /// Notes that a session is used.
+    /// Notes that a session was used.
     pub fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error> {
         self.engine()?.touch(key, accessed_ms)
     }
 
-    /// Removes a session; whether it lived.
+    /// Removes a session; returns whether it was live.
     pub fn remove(&self, key: &Key, now_ms: u64) -> Result<bool, Error> {
         self.engine()?.remove(key, now_ms)
     }
 
-    /// Figures.
+    /// Figures for the log and the status.
     pub fn figures(&self) -> Result<Figures, Error> {
         self.engine()?.figures()
     }

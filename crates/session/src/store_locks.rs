@@ -1,7 +1,9 @@
-//! Taking store_locks at a store: LMDB's own mutexes have waits without an end, so whoever wants one of them takes ours before, which has one.
+//! The writer lock and the reader lock of a store on disk. LMDB's own mutexes have no wait with a
+//! deadline, so every thread takes one of these first.
 //!
-//! Responsible for: an error that tells the administrator who holds the others up. LMDB's mutexes still see to it that there is one writer; only
-//! the end of the wait rests on these. Must never: be held while another turn is waited for. Called by: [`crate::disk`].
+//! Responsible for: an error that names the process which blocks the others. LMDB's mutexes still
+//! guarantee a single writer; only the deadline rests on these. Must never: be held while the other
+//! one is waited for. Called by: [`crate::disk`].
 use crate::error::Error;
 use crate::stop::{Ended, Stop};
 use drover_sys::clock::monotonic_ns;
@@ -10,16 +12,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long anybody waits for a turn: a write takes some microseconds, a large step of a sweep some milliseconds, and on a slow disk
-/// that is full of other work a second.
+/// How long a thread waits for one of the locks. A write takes microseconds, a large step of a
+/// sweep milliseconds, and up to a second on a slow and busy disk.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The one that writes: LMDB's writer mutex, which is held from the begin of a write to its end.
+/// The writer lock stands for LMDB's writer mutex, which is held from the begin of a write to its
+/// end.
 const WRITER: usize = 0;
-/// The one that begins to read or opens the store: LMDB's mutex of its table of readers, and its lock of the file `lock.mdb`.
+/// The reader lock stands for LMDB's mutex of its reader table, and for its lock of the file
+/// `lock.mdb`.
 const READER: usize = 1;
 
-/// See the head of this file.
+/// The locks of one store.
 #[derive(Debug)]
 pub struct StoreLocks {
     mutexes: Mutexes,
@@ -28,23 +32,24 @@ pub struct StoreLocks {
 }
 
 impl StoreLocks {
-    /// Those of the store below this directory.
+    /// Opens the locks of the store below this directory.
     pub fn open(directory: &Path, patience: Duration) -> io::Result<Self> {
         let path = directory.join("turns");
         Ok(Self { mutexes: Mutexes::open(&path)?, path, patience })
     }
 
-    /// To be held around each write.
+    /// Takes the writer lock, which is held during each write.
     pub fn writer(&self, stop: &Stop) -> Result<Held<'_>, Error> {
         self.take(WRITER, stop, "writes to it")
     }
 
-    /// To be held while a read is begun, not to its end, and while the store is opened.
+    /// Takes the reader lock, which is held while a read begins, not to its end, and while the
+    /// store is opened.
     pub fn reader(&self, stop: &Stop) -> Result<Held<'_>, Error> {
         self.take(READER, stop, "begins to read it or opens it")
     }
 
-    /// The file is still the one that others use.
+    /// Whether the lock file is still the one that other processes use.
     #[must_use]
     pub fn are_shared(&self) -> bool {
         self.mutexes.is_at(&self.path)
@@ -57,7 +62,7 @@ impl StoreLocks {
             Err(Refused::Busy(holder)) => holder,
             Err(other) => return Err(self.told(other, None, what)),
         };
-        // Somebody has waited for this holder in vain: not every request should wait as long.
+        // A thread has waited for this owner in vain: not every request should wait as long.
         if self.mutexes.is_endless(which, holder) {
             return Err(self.told(Refused::Busy(holder), holder.pid(), what));
         }
@@ -89,21 +94,21 @@ impl StoreLocks {
         let path = self.path.display();
         Error::Unavailable(match refused {
             Refused::Busy(_) => match holder {
-                None => format!("others keep it busy: no turn in {:?} at {path}", self.patience),
+                None => format!("no lock in {:?}, as other processes use it all the time ({path})", self.patience),
                 Some(pid) => format!(
-                    "process {pid} {what} for more than {:?} and keeps all others out{}: let it go on (kill -CONT {pid}), or end it \
-                     (kill -KILL {pid}); the store stays whole",
+                    "process {pid} {what} for more than {:?} and blocks all other processes{}: continue it (kill -CONT {pid}) or kill \
+                     it (kill -KILL {pid}); the store remains intact",
                     self.patience,
                     state_of(pid)
                 ),
             },
-            Refused::Lost => format!("{path} cannot be used any more: remove it while httpd is stopped"),
+            Refused::Lost => format!("{path} is damaged: remove it while httpd is stopped"),
             Refused::System(e) => format!("{path}: {e}"),
         })
     }
 }
 
-/// What the kernel says that a process does, if that explains why it does not go on.
+/// The state of a process, if it explains why the process does not continue.
 fn state_of(pid: u32) -> &'static str {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     match stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()) {
@@ -118,21 +123,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_without_an_end_is_waited_for_once() {
+    fn an_owner_that_times_out_is_waited_for_once() {
         let directory = tempfile::tempdir().unwrap();
         let open = |patience| StoreLocks::open(directory.path(), patience).unwrap();
         let (others, hasty) = (open(Duration::ZERO), open(Duration::from_millis(1)));
-        let turn = others.writer(&Stop::never()).unwrap();
+        let writer = others.writer(&Stop::never()).unwrap();
         let Err(Refused::Busy(holder)) = hasty.mutexes.lock(WRITER, 0) else { panic!("it is held") };
         assert!(hasty.writer(&Stop::never()).is_err() && !hasty.mutexes.is_endless(WRITER, holder), "who is in a hurry condemns nobody");
         others.mutexes.note_endless(WRITER, holder);
         let patient = open(Duration::MAX); // waits for ever, if it waits
         let Err(Error::Unavailable(why)) = patient.writer(&Stop::never()) else { panic!("it is held") };
         assert!(why.contains(&format!("process {}", std::process::id())) && patient.reader(&Stop::never()).is_ok(), "{why}");
-        drop(turn);
+        drop(writer);
         drop(patient.writer(&Stop::never()).unwrap());
-        // The next turn is another one.
-        let _turn = others.writer(&Stop::never()).unwrap();
+        // The next owner's time counts anew.
+        let _writer = others.writer(&Stop::never()).unwrap();
         let Err(Refused::Busy(next)) = hasty.mutexes.lock(WRITER, 0) else { panic!("it is held") };
         assert!(next != holder && !hasty.mutexes.is_endless(WRITER, next));
     }

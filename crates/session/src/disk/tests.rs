@@ -2,7 +2,7 @@
 //!
 //! Responsible for: readers that die, writers that are stopped or killed, LMDB refusing to go on, damage after damage. Called by: `disk/mod.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-use super::environment::LOCK_FILE;
+use super::environment::{LAST_PAGE, LOCK_FILE};
 use super::*;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 use std::fs::OpenOptions;
@@ -236,6 +236,23 @@ fn many_may_be_moved_aside_in_one_second() {
         store.open_again(seen, Trouble::Damaged("so it is said".into()), &Stop::never()).unwrap();
         assert_eq!(moved_aside(directory.path()), n);
     }
+}
+
+#[test]
+fn the_private_layout_of_lmdb_is_the_one_that_is_read_here() {
+    let version = heed::lmdb_version();
+    assert_eq!((version.major, version.minor), (0, 9), "check LAST_PAGE and LOCK_FILE in environment.rs against mdb.c of {version:?}");
+    // The last page in the newer of the two meta pages is the one that LMDB reports.
+    let directory = tempfile::tempdir().unwrap();
+    let store = disk(directory.path());
+    (0..50).for_each(|n| store.put(&key(n), &record(), Put::Any, 1).unwrap());
+    let reported = store.run(&Stop::never(), |opened| Ok(opened.env.info().last_page_number as u64)).unwrap();
+    let bytes = std::fs::read(directory.path().join("store/data.mdb")).unwrap();
+    let last = |meta: usize| u64::from_ne_bytes(*bytes[meta * page_size() + LAST_PAGE..].first_chunk().unwrap());
+    assert!(reported > 2 && [last(0), last(1)].contains(&reported), "{reported}: {} {}", last(0), last(1));
+    // LMDB computes the number of readers from the length of the lock file that was allocated for it.
+    let readers = store.run(&Stop::never(), |opened| Ok(opened.env.info().maximum_number_of_readers)).unwrap();
+    assert!((environment::READERS..environment::READERS + 8).contains(&readers), "{readers}");
 }
 
 #[test]
