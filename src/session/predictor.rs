@@ -1,36 +1,37 @@
-//! Which requests will want their session, guessed from those before them to the same URL.
+//! The access predictor: whether a request will use its session, from earlier requests to the same
+//! URL.
 //!
-//! Responsible for: the guess alone. A wrong one costs a little time and nothing else. Must never: grow. Called by: [`super::answer`]; one
-//! table lives in each child's [`super::Stores`].
+//! Responsible for: the prediction alone. A miss costs a little time and nothing else. Must never:
+//! grow. Called by: [`super::answer`]; each child process has one in its [`super::Stores`].
 use parking_lot::RwLock;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// URLs that share a place are guessed together.
+/// Entries of the table. URLs with the same entry share their prediction.
 const ENTRIES: usize = 4096;
-/// So many requests in a row must leave a session alone that was sent ahead, before it is sent no more.
+/// Misses in a row after which the session is no longer prefetched.
 const MAX_MISSES: u8 = 8;
 const LOCK: u8 = 1 << 7;
-/// Cookies that are known to name sessions, besides DroverSessionCookie.
+/// The most cookies, besides DroverSessionCookie, that are known to name sessions.
 const MAX_KEY_COOKIES: usize = 4;
 
-/// What a request is likely to want.
+/// The session access that a request is predicted to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// No session.
+    /// None.
     None,
-    /// To look at it.
+    /// Reads the session.
     Read,
-    /// To change it.
+    /// Changes the session, so needs its lock.
     Lock,
 }
 
-/// What was predictor of each URL.
+/// The history of each URL.
 #[derive(Debug)]
 pub struct Predictor {
     entries: Box<[AtomicU8]>,
-    /// Cookies whose values applications have asked for as keys, as Django does.
+    /// Cookies whose values applications use as keys, as Django does.
     key_cookies: RwLock<VecDeque<String>>,
 }
 
@@ -40,7 +41,7 @@ impl Default for Predictor {
     }
 }
 
-/// One URL's place.
+/// The entry of a URL.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'s> {
     predictor: &'s Predictor,
@@ -48,7 +49,7 @@ pub struct Entry<'s> {
 }
 
 impl Predictor {
-    /// The place of a URL.
+    /// The entry of a URL.
     #[must_use]
     pub fn entry(&self, url: &impl Hash) -> Option<Entry<'_>> {
         let mut hasher = DefaultHasher::new();
@@ -59,13 +60,13 @@ impl Predictor {
             .map(|state| Entry { predictor: self, state })
     }
 
-    /// Whether this cookie key_cookies sessions of an application.
+    /// Whether this cookie names sessions of an application.
     #[must_use]
     pub fn is_key_cookie(&self, cookie: &str) -> bool {
         self.key_cookies.read().iter().any(|name| name == cookie)
     }
 
-    /// This cookie does.
+    /// Notes that this cookie names sessions of an application.
     pub fn learn_key_cookie(&self, cookie: &str) {
         if self.is_key_cookie(cookie) {
             return;
@@ -77,13 +78,13 @@ impl Predictor {
 }
 
 impl<'s> Entry<'s> {
-    /// The table it belongs to.
+    /// The table of the entry.
     #[must_use]
     pub const fn predictor(self) -> &'s Predictor {
         self.predictor
     }
 
-    /// What the next request will want.
+    /// Predicts the access of the next request.
     #[must_use]
     pub fn predict(self) -> Access {
         match self.state.load(Ordering::Relaxed) {
@@ -93,16 +94,16 @@ impl<'s> Entry<'s> {
         }
     }
 
-    /// A request has wanted its session.
+    /// A request has used its session.
     pub fn hit(self, lock: bool) {
         let predictor = MAX_MISSES | if lock { LOCK } else { 0 };
-        // Read first: the line stays with all processors then.
+        // Read first: without a write the cache line stays shared between processors.
         if self.state.load(Ordering::Relaxed) != predictor {
             self.state.store(predictor, Ordering::Relaxed);
         }
     }
 
-    /// A request did not want what was sent ahead.
+    /// A request did not use the session that was prefetched.
     pub fn miss(self) {
         let predictor = self.state.load(Ordering::Relaxed);
         if predictor & !LOCK != 0 {
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_wanted_is_guessed_until_it_is_left_alone() {
+    fn hits_are_predicted_until_enough_misses() {
         let predictor = Predictor::default();
         assert!(!predictor.is_key_cookie("a"));
         ["a", "b", "c", "b", "d", "e"].into_iter().for_each(|name| predictor.learn_key_cookie(name));

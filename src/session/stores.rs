@@ -279,7 +279,7 @@ mod tests {
         path
     }
 
-    /// The directory of a scope that nobody has looked after for an hour, with one session that is over by `LATER` and one that lives.
+    /// The directory of a store without maintenance for an hour, with `over` sessions that expire before `LATER` and a live one.
     fn abandoned(all: &Path, scope: &[u8], over: u32) -> PathBuf {
         let directory = scope_directory(all, scope);
         let limits = Limits { disk_bytes: 16 << 20, memory_bytes: 1 << 20, data_bytes: 1 << 20, always_sync: false };
@@ -306,7 +306,7 @@ mod tests {
     const LATER: u64 = 1_000_000;
 
     #[test]
-    fn stores_that_nobody_uses_are_visited_one_at_a_time() {
+    fn orphaned_stores_are_swept_one_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
         let (stores, plan) = rig(directory.path());
         let own = stores.get(0, &plan, b"own").unwrap();
@@ -316,7 +316,7 @@ mod tests {
         assert!(!stores.sweep_orphan(LATER) && all.iter().filter(|path| left_in(path) == 1).count() == 1, "one of them");
         stores.sweep_orphan(LATER);
         assert_eq!(all.each_ref().map(|path| left_in(path)), [1, 1], "what lives stays");
-        // Whoever has been looked after is left alone.
+        // A store that is maintained is not swept.
         let busy = abandoned(directory.path(), b"busy", 3);
         std::fs::File::open(busy.join("locks")).unwrap().set_modified(SystemTime::now()).unwrap();
         stores.sweep_orphan(LATER);
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_visit_is_bounded_and_goes_on_later() {
+    fn the_sweep_of_an_orphan_is_bounded_and_continues_later() {
         let directory = tempfile::tempdir().unwrap();
         let (stores, _) = rig(directory.path());
         let one = abandoned(directory.path(), b"one", 2500);
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_visit_makes_no_store_and_disturbs_nobody() {
+    fn the_sweep_of_an_orphan_creates_no_store_and_disturbs_nobody() {
         let directory = tempfile::tempdir().unwrap();
         let (stores, _) = rig(directory.path());
         // Without a store, and in the memory of somebody else.

@@ -1,4 +1,4 @@
-//! Tests of `answer`: what is sent ahead, and whose the lock is then.
+//! Tests of `answer`: what is prefetched, and who owns the lock then.
 use super::*;
 use crate::config::SessionOptions;
 use crate::session::plan;
@@ -85,7 +85,7 @@ impl Rig {
         RequestSession::new(&self.settings, find, Some(self.entry()), (SCOPE.to_vec(), NAME.to_owned()), false, None)
     }
 
-    /// What goes ahead: the request's flags, the token, and in `out` what the worker would be answered.
+    /// Prefetches: returns the request's flags and the token, and appends the answer to `out`.
     fn prefetch(&self, request: &mut RequestSession<'_>, cookies: Option<&[u8]>, out: &mut Vec<u8>) -> (u16, Option<Token>) {
         let mut prefix = Prefix::default();
         request.prefetch(cookies, Some(&self.board), &mut prefix, out);
@@ -134,7 +134,7 @@ fn is_free(rig: &Rig, child: usize, cookie: &[u8]) -> bool {
 }
 
 #[test]
-fn nothing_is_sent_ahead_of_what_nobody_wanted_before() {
+fn only_what_was_used_before_is_prefetched() {
     let rig = Rig::new();
     let cookie = rig.client(b"{}");
     let find: Find<'_> = &|| Ok(rig.stores[0]);
@@ -153,7 +153,7 @@ fn nothing_is_sent_ahead_of_what_nobody_wanted_before() {
         assert!(rig.prefetch(&mut rig.request(find), cookie, &mut out).1.is_none());
         assert_eq!((Opened::decode(&out).unwrap().id, Opened::decode(&out).unwrap().record), (None, None), "{cookie:?}");
     }
-    // Left alone again and again, it is sent no more.
+    // After enough misses it is prefetched no more.
     for _ in 0..9 {
         let mut request = rig.request(find);
         let _ = rig.prefetch(&mut request, Some(&cookie), &mut Vec::new());
@@ -185,7 +185,7 @@ fn a_cookie_of_the_applications_own_is_learnt() {
 }
 
 #[test]
-fn who_only_looks_holds_nobody_up() {
+fn a_read_blocks_nobody() {
     let rig = Rig::new();
     let cookie = rig.client(b"{}");
     let find: Find<'_> = &|| Ok(rig.stores[0]);
@@ -202,7 +202,7 @@ fn who_only_looks_holds_nobody_up() {
 }
 
 #[test]
-fn the_lock_goes_to_whom_takes_the_token() {
+fn the_lock_goes_to_who_takes_the_token() {
     let rig = Rig::new();
     let cookie = rig.client(b"{}");
     let find: Find<'_> = &|| Ok(rig.stores[0]);
@@ -250,7 +250,7 @@ fn the_lock_goes_to_whom_takes_the_token() {
 }
 
 #[test]
-fn what_is_offered_for_long_is_taken_back_although_nobody_waits() {
+fn a_lease_ends_after_a_while_although_nobody_waits() {
     let rig = Rig::new();
     let dir = tempfile::tempdir().unwrap();
     let alone: &'static Sessions =
@@ -275,7 +275,7 @@ fn what_is_offered_for_long_is_taken_back_although_nobody_waits() {
 }
 
 #[test]
-fn who_changes_it_without_the_lock_makes_what_was_sent_worthless() {
+fn a_change_without_the_lock_ends_the_lease() {
     let rig = Rig::new();
     let cookie = rig.client(b"{}");
     let find: Find<'_> = &|| Ok(rig.stores[0]);
@@ -292,7 +292,7 @@ fn who_changes_it_without_the_lock_makes_what_was_sent_worthless() {
 }
 
 #[test]
-fn a_cookie_with_an_end_is_given_anew() {
+fn a_cookie_with_a_max_age_is_renewed() {
     let mut rig = Rig::new();
     rig.settings.cookie.max_age = Some(600);
     let [used, ahead, foreign] = [(); 3].map(|()| rig.client(b"{}"));
@@ -316,7 +316,7 @@ fn a_cookie_with_an_end_is_given_anew() {
     let _ = ask(&mut session, &Request::Save(Save { key: Some(&key), ..new }), Some(&used));
     assert!(session.take_cookie().is_some_and(|cookie| cookie.contains(&key)));
     drop(session);
-    // What was sent ahead counts when it is used.
+    // A prefetched session counts when it is used.
     rig.entry().hit(false);
     let mut session = rig.request(find);
     let _ = rig.prefetch(&mut session, Some(&ahead), &mut Vec::new());
