@@ -41,15 +41,15 @@ fn engine(name: &str, sessions: &Sessions, among: u32) {
     });
 }
 
-/// What a write costs more since its wait has an end.
-fn turn() {
+/// The cost that our own writer lock adds to a write.
+fn writer_lock() {
     let dir = tempfile::tempdir().unwrap();
     let store_locks = drover_session::store_locks::StoreLocks::open(dir.path(), drover_session::store_locks::PATIENCE).unwrap();
-    measure("a turn at the store, nobody waiting", |_| drop(store_locks.writer(&Stop::never()).unwrap()));
+    measure("the writer lock, uncontended", |_| drop(store_locks.writer(&Stop::never()).unwrap()));
 }
 
 fn main() {
-    turn();
+    writer_lock();
     let limits = Limits { disk_bytes: 4 << 30, memory_bytes: 1 << 30, data_bytes: 1 << 20, always_sync: false };
     for among in [1000, 1_000_000] {
         let dir = tempfile::tempdir().unwrap();

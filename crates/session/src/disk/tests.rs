@@ -1,6 +1,7 @@
-//! What [`super`] does when things go wrong below it that only it can see.
+//! Tests of failures below [`super`] that only it can see.
 //!
-//! Responsible for: readers that die, writers that are stopped or killed, LMDB refusing to go on, damage after damage. Called by: `disk/mod.rs`.
+//! Responsible for: readers that die, writers that are stopped or killed, LMDB refusing to
+//! continue, repeated damage. Called by: `disk/mod.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use super::environment::{LAST_PAGE, LOCK_FILE};
 use super::*;
@@ -27,7 +28,8 @@ fn moved_aside(directory: &Path) -> usize {
     std::fs::read_dir(directory).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("damaged")).count()
 }
 
-/// Not a test but what another process runs: it says when it writes, or begins to read, and goes on when it is told to.
+/// Not a test: run by another process, which reports that it writes, or begins to read, and
+/// continues when told to.
 #[test]
 fn stopping_process() {
     let (Ok(directory), Ok(what)) = (std::env::var("DROVER_STOPS"), std::env::var("DROVER_WHILE")) else { return };
@@ -38,7 +40,7 @@ fn stopping_process() {
     let store = disk(Path::new(&directory));
     let done = store.run(&Stop::never(), |opened| {
         if what == "reading" {
-            let _turn = opened.store_locks.reader(&Stop::never())?;
+            let _lock = opened.store_locks.reader(&Stop::never())?;
             stop();
             return Ok(());
         }
@@ -50,7 +52,7 @@ fn stopping_process() {
     assert_eq!(done, Ok(()));
 }
 
-/// A process that is stopped; ended when dropped.
+/// A stopped process; killed when dropped.
 struct Stopped(Child);
 
 impl Stopped {
@@ -79,7 +81,7 @@ impl Drop for Stopped {
     }
 }
 
-/// A store whose waits end soon.
+/// A store with short waits.
 fn hasty(directory: &Path) -> Disk {
     disk(directory).with_patience(Duration::from_millis(50))
 }
@@ -95,7 +97,7 @@ fn all_writes(store: &Disk) -> [Result<(), Error>; 5] {
 }
 
 #[test]
-fn who_is_stopped_while_it_writes_holds_no_reader_up_and_no_writer_for_ever() {
+fn a_stopped_writer_blocks_no_reader_and_other_writers_time_out() {
     for end in [Signal::CONT, Signal::KILL] {
         let directory = tempfile::tempdir().unwrap();
         let store = hasty(directory.path());
@@ -119,7 +121,7 @@ fn who_is_stopped_while_it_writes_holds_no_reader_up_and_no_writer_for_ever() {
 }
 
 #[test]
-fn who_is_stopped_while_it_begins_to_read_holds_nobody_up_for_ever() {
+fn a_process_stopped_as_it_begins_to_read_blocks_nobody_for_ever() {
     let directory = tempfile::tempdir().unwrap();
     let store = hasty(directory.path());
     store.put(&key(1), &record(), Put::Any, 1).unwrap();
@@ -134,7 +136,7 @@ fn who_is_stopped_while_it_begins_to_read_holds_nobody_up_for_ever() {
 }
 
 #[test]
-fn who_has_another_file_of_turns_than_the_others_takes_theirs() {
+fn a_process_with_another_lock_file_takes_the_shared_one() {
     let directory = tempfile::tempdir().unwrap();
     let (store, file) = (disk(directory.path()), directory.path().join("turns"));
     store.put(&key(1), &record(), Put::Any, 1).unwrap();
@@ -142,7 +144,7 @@ fn who_has_another_file_of_turns_than_the_others_takes_theirs() {
     let others = StoreLocks::open(directory.path(), Duration::ZERO).unwrap();
     assert!(store.run(&Stop::never(), |opened| Ok(opened.store_locks.are_shared())) == Ok(false));
     store.sweep(1, 10).unwrap();
-    let _turn = others.writer(&Stop::never()).unwrap();
+    let _lock = others.writer(&Stop::never()).unwrap();
     let hasty = store.with_patience(Duration::from_millis(1));
     *hasty.opened.write() = None;
     assert!(matches!(hasty.put(&key(1), &record(), Put::Any, 1), Err(Error::Unavailable(_))));
@@ -158,7 +160,7 @@ fn the_file_of_locks_has_its_blocks_before_lmdb_maps_it() {
         let found = blocks(name);
         assert!(found.0 == len && found.1 >= len, "{name}: {found:?}");
     }
-    // As LMDB leaves it; who opens it next mends that.
+    // As LMDB creates it; the next process that opens it allocates it.
     drop(store);
     let path = directory.path().join("store/lock.mdb");
     File::create(&path).unwrap().set_len(LOCK_FILE - 320).unwrap();
@@ -168,7 +170,7 @@ fn the_file_of_locks_has_its_blocks_before_lmdb_maps_it() {
     assert!(found.0 == LOCK_FILE - 320 && found.1 >= LOCK_FILE - 320, "{found:?}");
 }
 
-/// Not a test but what another process runs: it is killed while it reads.
+/// Not a test: run by another process, which is killed while it reads.
 #[test]
 fn helper_process() {
     let Ok(directory) = std::env::var("DROVER_DIES_READING") else { return };
@@ -320,13 +322,13 @@ fn a_process_that_is_being_stopped_still_writes_its_sessions() {
     assert_eq!((store.sync(), store.load(&key(1), 2)), (Ok(()), Ok(Some(record()))));
 }
 
-/// A store that waits for ever, but for a stop.
+/// A store whose waits only a stop ends.
 fn stoppable(directory: &Path) -> (Disk, Stop) {
     let stop = Stop::new().unwrap();
     (Disk { stop: stop.clone(), ..disk(directory) }.with_patience(Duration::MAX), stop)
 }
 
-/// Whether the operation, which waits for somebody who holds what it needs, returns because of the stop.
+/// Whether the operation, which waits for another owner, returns because of the stop.
 fn ended_by_stop(stop: &Stop, operation: impl Fn() -> Result<(), Error> + Sync) -> bool {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(&operation);
