@@ -469,7 +469,7 @@ mpm_test!(memory_is_refused_where_children_do_not_share_it, |site| {
     assert!(!out.expect("httpd").status.success());
     let said = site.logs().all();
     assert!(said.is_empty(), "refused before a log is opened: {said}");
-    site.refused(&["DROVER0013: DroverSession memory: the MPM is", "children at most", "Write auto or disk", "(@dir@/httpd.conf:"]);
+    site.refused(&["DROVER0013: DroverSession memory: the MPM is", "children at most", "Use auto or disk", "(@dir@/httpd.conf:"]);
 });
 
 mpm_test!(sessions_that_cannot_be_had_are_refused_and_do_not_end_a_running_server, |site| {

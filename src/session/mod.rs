@@ -5,8 +5,8 @@
 //! `handler` (answers).
 //!
 //! * [`plan`]: the stores that a configuration needs, and the settings of each server.
-//! * [`stores`]: the stores of one child process; `registry`: which of them are open; `scopes`:
-//! their directories.
+//! * [`stores`]: the stores of one child process.
+//! * `registry`: which of them are open; `scopes`: their directories.
 //! * [`answer`]: the answers to one request's questions, also before the worker asks.
 //! * [`predictor`]: which requests are likely to ask.
 //! * [`cookie`]: reads and writes the cookie.
