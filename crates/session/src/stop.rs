@@ -75,6 +75,10 @@ impl Stop {
 
     /// Calls `attempt`, which waits for no longer than it is told, until it succeeds, `limit` is over, or the signal is given.
     pub fn wait<T>(&self, limit: Duration, mut attempt: impl FnMut(Duration) -> Option<T>) -> Result<T, Ended> {
+        // An attempt that succeeds at once does not ask the clock.
+        if let Some(done) = attempt(Duration::ZERO) {
+            return Ok(done);
+        }
         let until = monotonic_ns().saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
         loop {
             let left = Duration::from_nanos(until.saturating_sub(monotonic_ns()));
