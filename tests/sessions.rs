@@ -3,7 +3,7 @@
 //! Responsible for: none lost, none shared with whom it does not belong to, none held by who is gone. Frameworks are in
 //! `session_frameworks.rs`. Called by: `main.rs`.
 use crate::harness::{Httpd, Mpm, Request, Response, Site, processes, until};
-use drover_session::{Key, Limits, Put, Sessions, id, turns, visit};
+use drover_session::{Key, Limits, Put, Sessions, Stop, id, orphan, store_locks};
 use rustix::process::Signal;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -220,8 +220,8 @@ mpm_test!(a_writer_that_does_not_come_to_an_end_costs_others_503_but_not_readers
     let site = self::site(site, "disk").expect_log(&format!("DROVER0070*process {} writes to it for more than 5s", std::process::id()));
     let httpd = site.start();
     let cookie = begin(&httpd);
-    let turns = turns::Turns::open(&store_of(&httpd, "app"), turns::PATIENCE).expect("turns");
-    let turn = turns.writer().expect("the turn");
+    let store_locks = store_locks::StoreLocks::open(&store_of(&httpd, "app"), store_locks::PATIENCE).expect("store_locks");
+    let turn = store_locks.writer(&Stop::never()).expect("the turn");
     let refused = get(&httpd, "/count", &cookie);
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
     assert_eq!(get(&httpd, "/read", &cookie).text(), "1", "reading waits for no writer");
@@ -242,7 +242,7 @@ engine_test!(
         // One of them was used last a day ago, and nobody has looked for as long as that is allowed.
         let directory = store_of(httpd, "other");
         let limits = Limits { disk_bytes: 1 << 30, memory_bytes: 1 << 20, data_bytes: 1 << 20, always_sync: false };
-        let open = || Sessions::disk(&directory, limits, &|_| {}).expect("store");
+        let open = || Sessions::disk(&directory, limits, &Stop::never(), &|_| {}).expect("store");
         let name = cookies[0].split('=').nth(1).expect("a name");
         let key = Key::named(b"group\0other", name.as_bytes()).expect("a key");
         let (store, now) = (open(), drover_sys::clock::realtime_ns() / 1_000_000);
@@ -252,13 +252,13 @@ engine_test!(
         assert_eq!(store.figures().expect("figures").sessions, 2);
         drop(store);
         let locks = std::fs::File::open(directory.join("locks")).expect("locks");
-        locks.set_modified(std::time::SystemTime::now() - visit::REST).expect("a time");
+        locks.set_modified(std::time::SystemTime::now() - orphan::ORPHANED_AFTER).expect("a time");
         begin(httpd);
         until("its end", || open().figures().expect("figures").sessions == 1);
         let is_mapped =
             |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps.contains(&*directory.to_string_lossy()));
         until("the store to be closed", || !httpd.family().iter().any(|process| is_mapped(process.pid)));
-        assert!(locks.metadata().expect("locks").modified().expect("a time").elapsed().is_ok_and(|since| since < visit::REST));
+        assert!(locks.metadata().expect("locks").modified().expect("a time").elapsed().is_ok_and(|since| since < orphan::ORPHANED_AFTER));
     }
 );
 
@@ -360,8 +360,9 @@ engine_test!(
             "DroverSessionDiskSize 1M\nDroverSessionMemory 1M\nWSGIDaemonProcess other python-path=@apps@\n\
              WSGIScriptAlias /other @apps@/sessions/plain.wsgi process-group=other application-group=%{GLOBAL}",
         );
-        site.expect_log("DROVER0070*full")
-            .allow_log("Traceback|  File |    |DROVER0060|mod_drover.session.|During handling|The above exception|DROVER0011*written down")
+        site.expect_log("DROVER0070*full").allow_log(
+            "Traceback|  File |    |DROVER0060|mod_drover.session.|During handling|The above exception|DROVER0011*written to disk",
+        )
     },
     |httpd| {
         assert!((0..40).any(|_| is_full(httpd, "/other")), "1 MiB takes it all");
@@ -468,7 +469,7 @@ mpm_test!(memory_is_refused_where_children_do_not_share_it, |site| {
     assert!(!out.expect("httpd").status.success());
     let said = site.logs().all();
     assert!(said.is_empty(), "refused before a log is opened: {said}");
-    site.refused(&["DROVER0013: DroverSession memory: the MPM is", "children at most", "Write auto or disk", "(@dir@/httpd.conf:"]);
+    site.refused(&["DROVER0013: DroverSession memory: the MPM is", "children at most", "Use auto or disk", "(@dir@/httpd.conf:"]);
 });
 
 mpm_test!(sessions_that_cannot_be_had_are_refused_and_do_not_end_a_running_server, |site| {

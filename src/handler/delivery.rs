@@ -45,7 +45,7 @@ impl Delivery<'_, '_, '_> {
         loop {
             let mut must_wait = || {
                 if let Some(session) = &mut self.session {
-                    session.withdraw(true);
+                    session.withdraw_lease(true);
                 }
             };
             let buffer = std::mem::take(answer);

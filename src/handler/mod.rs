@@ -166,7 +166,7 @@ fn run(r: &mut Request<'_>, task: Task<'_>, buffers: &mut Buffers) -> Result<Ans
     let mut session = sessions::begin(r, task, &scope, &find, limits.answer_by);
     ahead.clear();
     if let Some(session) = &mut session {
-        session.send_ahead(r.cookies(), line.queue.tokens(), &mut prefix, ahead);
+        session.prefetch(r.cookies(), line.queue.tokens(), &mut prefix, ahead);
     }
 
     let inline = body.get(..received.inline).unwrap_or_default();

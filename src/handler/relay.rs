@@ -164,7 +164,7 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
                 self.check_silence()?;
             }
             if let Some(session) = &mut self.session {
-                session.withdraw(false);
+                session.withdraw_lease(false);
             }
             self.check_limits()?;
         }
@@ -215,7 +215,7 @@ impl<'a, 'q, 's, C: Client> Relay<'a, 'q, 's, C> {
     fn wait(&mut self, wake: &Wake, unfinished: bool) -> Result<Ready, Failed> {
         let now = unfinished || (self.receiving == Receiving::Unread && self.wants_answer());
         let mut until = if now { 0 } else { self.deadline().min(self.check_client_at()) };
-        if let Some(time) = self.session.as_ref().and_then(|session| session.offered_until()) {
+        if let Some(time) = self.session.as_ref().and_then(|session| session.lease_check_at()) {
             until = until.min(time);
         }
         let starved = self.sending == Sending::Starved && self.exchange.is_flushed();

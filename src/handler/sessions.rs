@@ -33,8 +33,8 @@ pub fn begin<'t>(r: &Request<'_>, task: Task<'t>, scope: &[u8], find: Find<'t>, 
     let Task { selection, context, .. } = task;
     context.session.map(|(settings, _)| {
         let https = r.env(c"wsgi.url_scheme") == Some(b"https");
-        let place = context.stores.and_then(|stores| stores.seen.of(&(scope, r.uri())));
+        let entry = context.stores.and_then(|stores| stores.predictor.entry(&(scope, r.uri())));
         let cookie = settings.cookie_of(&selection.key.group);
-        RequestSession::new(settings, find, place, (scope.to_vec(), cookie), https, answer_by)
+        RequestSession::new(settings, find, entry, (scope.to_vec(), cookie), https, answer_by)
     })
 }

@@ -375,7 +375,7 @@ pub fn child_stopping(graceful: bool) {
         child.wake.stop();
     }
     if let Some(stores) = child.stores {
-        stores.stop();
+        stores.stop(graceful);
     }
 }
 

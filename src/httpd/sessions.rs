@@ -11,7 +11,7 @@ use crate::messages::Code;
 use crate::resolved::{Problem, System};
 use crate::session::stores::MakeEngine;
 use crate::session::{Plan, StorePlan, Stores, plan};
-use drover_session::{Asked, Engine, Error, Kept, place};
+use drover_session::{Asked, Engine, Error, Kept, store_directory};
 use std::ffi::{CStr, CString, OsStr, c_char, c_void};
 use std::io::{Error as IoError, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
@@ -83,7 +83,7 @@ pub unsafe fn check(
         }
     }
     for path in planned.directories() {
-        match place::check(path, planned.owner) {
+        match store_directory::check(path, planned.owner) {
             // Not root: this may be an unprivileged look at a configuration that root will use.
             Err(e) if planned.owner.is_none() && e.kind() == ErrorKind::PermissionDenied => {}
             Err(e) if planned.plan.wanted => return Err(planned.trouble(path, &e)),
@@ -164,7 +164,7 @@ impl Ground<'_> {
 
     fn make_directories(&self, planned: &Planned) -> Result<(), Problem> {
         for path in planned.directories() {
-            match place::make(path, planned.owner) {
+            match store_directory::make(path, planned.owner) {
                 Err(e) if planned.plan.wanted => self.survive(planned.trouble(path, &e), WITHOUT)?,
                 // Nobody has asked for sessions: they are missed, if at all, at their first use.
                 Err(e) => {

@@ -1,24 +1,25 @@
 //! The cookie that names a session.
 //!
-//! Responsible for: finding it among a client's cookies, and writing it as DroverSessionCookie says. Must never: parse by hand (crate
-//! `cookie`, RFC 6265). Called by: [`super::answer`].
+//! Responsible for: finding it in a Cookie header, and writing it as DroverSessionCookie says. Must
+//! never: parse by hand (crate `cookie`, RFC 6265). Called by: [`super::answer`].
 use crate::config::session::{CookieOptions, SameSite, Secure};
 use cookie::time::Duration;
 use cookie::{Cookie, SameSite as Site};
 use drover_session::Id;
 
-/// The identifier in a Cookie header: the first of its name that could be one of ours.
+/// The identifier in a Cookie header: the first of that name which mod_drover can have generated.
 #[must_use]
 pub fn find(header: &[u8], name: &str) -> Option<Id> {
     each(header).filter(|c| c.name() == name).find_map(|c| Id::parse(c.value().as_bytes()))
 }
 
-/// The cookies of a Cookie header. One that is not UTF-8, which some other application of the host may have set, is no reason to miss the others.
+/// The cookies of a Cookie header. Skips one that is not UTF-8, which another application of the
+/// host may have set.
 fn each(header: &[u8]) -> impl Iterator<Item = Cookie<'_>> {
     header.split(|b| *b == b';').filter_map(|part| Cookie::parse(str::from_utf8(part).ok()?).ok())
 }
 
-/// The first cookie for which `is` holds: its value.
+/// The value of the first cookie for which `is` holds.
 #[must_use]
 pub fn value(header: &[u8], mut is: impl FnMut(&Cookie<'_>) -> bool) -> Option<String> {
     each(header).find(|cookie| is(cookie)).map(|cookie| cookie.value().to_owned())
@@ -40,7 +41,7 @@ pub fn set(name: &str, id: &str, options: &CookieOptions, https: bool) -> String
     cookie.to_string()
 }
 
-/// The value of a Set-Cookie header that makes the client forget it.
+/// The value of a Set-Cookie header that deletes the cookie.
 #[must_use]
 pub fn forget(name: &str, options: &CookieOptions, https: bool) -> String {
     let mut cookie = build(name, "", options, https);

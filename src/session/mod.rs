@@ -1,17 +1,21 @@
-//! Sessions as httpd has them: where they are kept, and what a worker may do with them.
+//! Sessions in httpd: where they are stored, and what a worker may do with them.
 //!
-//! Responsible for: everything between the configuration and [`drover_session`], which keeps them. Must never: name one of httpd's types.
-//! Called by: `httpd::lifecycle` (plan and stores), `handler` (answers).
+//! Responsible for: everything between the configuration and [`drover_session`], which stores them.
+//! Must never: name one of httpd's types. Called by: `httpd::lifecycle` (plan and stores),
+//! `handler` (answers).
 //!
-//! * [`plan`]: which stores a configuration needs, and what holds in each server.
-//! * [`stores`]: the stores of one child of httpd, opened at their first use.
-//! * [`answer`]: one request's questions, answered, or before they are asked.
-//! * [`guess`]: which requests are likely to ask.
-//! * [`cookie`]: the cookie, read and written.
+//! * [`plan`]: the stores that a configuration needs, and the settings of each server.
+//! * [`stores`]: the stores of one child process.
+//! * `registry`: which of them are open; `scopes`: their directories.
+//! * [`answer`]: the answers to one request's questions, also before the worker asks.
+//! * [`predictor`]: which requests are likely to ask.
+//! * [`cookie`]: reads and writes the cookie.
 pub mod answer;
 pub mod cookie;
-pub mod guess;
 pub mod plan;
+pub mod predictor;
+mod registry;
+mod scopes;
 pub mod stores;
 
 pub use answer::{Answered, RequestSession};

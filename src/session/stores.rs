@@ -1,72 +1,67 @@
-//! The stores of one child of httpd.
+//! The session stores of one child process of httpd.
 //!
-//! Responsible for: a store for each scope, opened at its first use, never before the child was forked; the threads for the work between requests,
-//! which end with the child and write down what was in memory; a look now and then at the stores that nobody uses. Called by: `httpd::lifecycle`, [`super::answer`].
-use super::guess::Seen;
-use super::plan::{MEMORY, StorePlan};
+//! Responsible for: one store for each scope, opened at its first use and never before the fork; background threads that end
+//! with the child process and write sessions in memory to disk; the periodic sweep of orphaned stores. Must never: hold a lock
+//! while a store is opened. Called by: `httpd::lifecycle`, [`super::answer`].
+use super::plan::StorePlan;
+use super::predictor::Predictor;
+use super::registry::Registry;
+use super::scopes;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use drover_session::{Engine, Error, Kept, Limits, Sessions, Tending, id, visit};
+use drover_session::{Engine, Error, Kept, Limits, Sessions, Stop, Tending, id, orphan};
 use drover_sys::clock::{monotonic_ns, realtime_ns};
 use drover_sys::signals;
 use drover_sys::wait::{EventfdFlags, PollFd, PollFlags, eventfd, poll_until};
 use parking_lot::{Mutex, RwLock};
-use std::collections::{HashMap, HashSet};
-use std::fs::{DirBuilder, DirEntry};
-use std::io::ErrorKind;
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long a child that ends waits for its sessions to be written down.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+/// How long a child process that ends waits for its sessions to be written.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a request waits for another one that opens a store, or for a visit to one. Longer than either of them waits itself.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+/// How long a request waits for another thread that opens the same store, or sweeps it. Longer than that thread waits itself.
+const OPENING_LIMIT: Duration = Duration::from_secs(10);
 
-fn busy() -> Error {
-    Error::Unavailable(format!("another thread of this process has been opening a session store for {PATIENCE:?}"))
-}
-
-/// How often expired sessions are looked for.
 const SECOND_NS: u64 = 1_000_000_000;
-/// Between two visits of a store that nobody uses.
-const VISIT_NS: u64 = 600 * SECOND_NS;
+/// The time between two sweeps of orphaned stores.
+const ORPHAN_SWEEP_NS: u64 = 600 * SECOND_NS;
 
-/// Who is told what the administrator must know.
-pub type Say = &'static (dyn Fn(&str) + Send + Sync);
-/// Who makes an engine that is not of `drover_session`: httpd's socache.
+/// Writes a line for the administrator to the log.
+pub type Log = &'static (dyn Fn(&str) + Send + Sync);
+/// Makes an engine that is not part of `drover_session`: httpd's socache.
 pub type MakeEngine = &'static (dyn Fn(&StorePlan) -> Result<Box<dyn Engine>, Error> + Send + Sync);
 
-/// The most scopes that may have a store below one directory.
-const MOST_SCOPES: usize = 256;
-
-/// See the head of this file. Lives as long as its process.
+/// The stores of one child process; lives as long as the process.
 pub struct Stores {
-    /// For each place of [`super::plan::Plan::stores`] those that are open, by scope.
+    /// The open stores by their index in [`super::plan::Plan::stores`] and their scope.
     opened: Vec<RwLock<HashMap<Vec<u8>, &'static Sessions>>>,
-    opening: Mutex<Keepers>,
-    /// Where stores of other scopes may lie, and what one may take.
-    homes: Vec<(PathBuf, Limits)>,
-    /// The directories of this child's own stores. Locked while another one is visited: one process cannot have a store open twice.
-    own: Mutex<HashSet<PathBuf>>,
-    /// Which URLs want their sessions.
-    pub seen: Seen,
-    stop: OwnedFd,
-    say: Say,
+    /// The same by directory, with those that are being opened or swept.
+    registry: Registry<&'static Sessions>,
+    threads: Mutex<Threads>,
+    /// The directories in which orphaned stores can lie, with the limits of a store.
+    roots: Vec<(PathBuf, Limits)>,
+    /// Which URLs access their sessions.
+    pub predictor: Predictor,
+    /// Ends the waits of requests.
+    stop: Stop,
+    /// Readable when the background threads must end.
+    ending: OwnedFd,
+    log: Log,
     make: MakeEngine,
 }
 
-/// The threads that do the work between requests.
+/// The background threads.
 #[derive(Default)]
-struct Keepers {
-    /// Each says so when it has ended.
+struct Threads {
+    /// One message from each thread when it has ended.
     ends: Vec<Receiver<()>>,
-    /// Leads to the one that tends all stores that are not in memory.
+    /// Leads to the thread that serves all stores that are not in memory.
     shared: Option<Sender<Tended>>,
 }
 
-/// A store, and how often it is written through.
+/// A store, and the time between two syncs to the disk.
 type Tended = (&'static Sessions, u64);
 
 /// Milliseconds since 1970.
@@ -76,196 +71,169 @@ pub fn now_ms() -> u64 {
 }
 
 impl Stores {
-    /// Those of the plans, none opened yet.
-    pub fn new(plans: &[StorePlan], say: Say, make: MakeEngine) -> Result<Self, Error> {
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| Error::Unavailable(e.to_string()))?;
-        let opened = plans.iter().map(|_| RwLock::default()).collect();
-        Ok(Self { opened, opening: Mutex::default(), homes: homes(plans), own: Mutex::default(), seen: Seen::default(), stop, say, make })
+    /// The stores of the plans, none of them open.
+    pub fn new(plans: &[StorePlan], log: Log, make: MakeEngine) -> Result<Self, Error> {
+        let ending = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| Error::Unavailable(e.to_string()))?;
+        Ok(Self {
+            opened: plans.iter().map(|_| RwLock::default()).collect(),
+            registry: Registry::new(OPENING_LIMIT),
+            threads: Mutex::default(),
+            roots: scopes::roots(plans),
+            predictor: Predictor::default(),
+            stop: Stop::new()?,
+            ending,
+            log,
+            make,
+        })
     }
 
-    /// The store of a plan, at this place of [`super::plan::Plan::stores`], for a scope: one that is full does not concern the others.
-    pub fn get(&'static self, place: usize, plan: &StorePlan, scope: &[u8]) -> Result<&'static Sessions, Error> {
-        // A cache of httpd's is one for all.
-        let scope = if matches!(plan.kept, Kept::Socache(..)) { &[] } else { scope };
-        let cell = self.opened.get(place).ok_or_else(|| Error::Unavailable("not configured".into()))?;
-        if let Some(store) = cell.read().get(scope) {
+    /// The store of a scope, by the plan at `index` in [`super::plan::Plan::stores`]. Scopes do not share a store, so a full one
+    /// affects no other.
+    pub fn get(&'static self, index: usize, plan: &StorePlan, scope: &[u8]) -> Result<&'static Sessions, Error> {
+        let is_cache = matches!(plan.kept, Kept::Socache(..));
+        // One cache of httpd's serves all scopes.
+        let scope = if is_cache { &[] } else { scope };
+        let open = self.opened.get(index).ok_or_else(|| Error::Unavailable("not configured".into()))?;
+        if let Some(store) = open.read().get(scope) {
             return Ok(store);
         }
-        let mut keepers = self.opening.try_lock_for(PATIENCE).ok_or_else(busy)?;
-        if let Some(store) = cell.read().get(scope) {
-            return Ok(store); // another thread was faster
-        }
-        let store: &'static Sessions = Box::leak(Box::new(self.open(plan, scope)?));
-        cell.write().insert(scope.to_owned(), store);
-        self.keep(&mut keepers, plan, store);
+        // Two caches can share a directory: their index tells them apart.
+        let path = plan.directory.join(if is_cache { format!("cache-{index}") } else { id::directory_name(scope) });
+        let store = self.registry.get_or_open(&path, &self.stop, || {
+            let store: &'static Sessions = Box::leak(Box::new(self.open(plan, &path)?));
+            self.start_work(plan, store);
+            Ok(store)
+        })?;
+        open.write().insert(scope.to_owned(), store);
         Ok(store)
     }
 
-    fn open(&self, plan: &StorePlan, scope: &[u8]) -> Result<Sessions, Error> {
+    fn open(&self, plan: &StorePlan, path: &std::path::Path) -> Result<Sessions, Error> {
         let directory = plan.directory.as_path();
         if !directory.is_dir() {
-            return Err(Error::Unavailable(format!("{} is not there; httpd makes it when it starts", directory.display())));
+            return Err(Error::Unavailable(format!("{} does not exist; restart httpd, which creates it", directory.display())));
         }
         match plan.kept {
-            Kept::Memory => Sessions::memory(&self.own_directory(directory, scope)?, plan.limits, self.say),
-            Kept::Disk => Sessions::disk(&self.own_directory(directory, scope)?, plan.limits, self.say),
-            Kept::Socache(..) => Sessions::with_engine(directory, plan.limits, self.say, (self.make)(plan)?),
+            Kept::Memory | Kept::Disk => scopes::create(directory, path)?,
+            Kept::Socache(..) | Kept::Off => {}
+        }
+        match plan.kept {
+            Kept::Memory => Sessions::memory(path, plan.limits, &self.stop, self.log),
+            Kept::Disk => Sessions::disk(path, plan.limits, &self.stop, self.log),
+            Kept::Socache(..) => Sessions::with_engine(directory, plan.limits, &self.stop, self.log, (self.make)(plan)?),
             Kept::Off => Err(Error::Unavailable("sessions are off".into())),
         }
     }
 
-    /// The directory of a store that is this child's from now on.
-    fn own_directory(&self, all: &Path, scope: &[u8]) -> Result<PathBuf, Error> {
-        let path = scope_directory(all, scope)?;
-        self.own.try_lock_for(PATIENCE).ok_or_else(busy)?.insert(path.clone());
-        Ok(path)
-    }
-
-    /// Sees to the work between requests: one thread for all stores, but for those in memory, each of which must let others in at once.
-    fn keep(&'static self, keepers: &mut Keepers, plan: &StorePlan, store: &'static Sessions) {
+    /// Starts the background work of a store. One thread serves all stores, but each store in memory has its own: it must answer
+    /// a handover request at once.
+    fn start_work(&'static self, plan: &StorePlan, store: &'static Sessions) {
+        let mut threads = self.threads.lock();
         let sync_ns = u64::from(plan.sync_s) * SECOND_NS;
         if plan.kept == Kept::Memory {
-            self.start(keepers, move || {
-                store.keep(&self.stop, SECOND_NS, sync_ns, now_ms);
+            self.start(&mut threads, move || {
+                store.keep(&self.ending, SECOND_NS, sync_ns, now_ms);
                 store.hand_over();
             });
         }
-        if keepers.shared.is_none() {
-            // At most as many as there may be stores; a bound would make a request wait with `opening` locked.
+        if threads.shared.is_none() {
+            // It holds at most one message per store; a bounded channel would make a request wait with the lock held.
             let (sender, receiver) = unbounded();
-            if self.start(keepers, move || self.tend(&receiver)) {
-                keepers.shared = Some(sender);
+            if self.start(&mut threads, move || self.tend(&receiver)) {
+                threads.shared = Some(sender);
             }
         }
         if plan.kept != Kept::Memory
-            && let Some(shared) = &keepers.shared
+            && let Some(shared) = &threads.shared
         {
-            // The thread ends with the child only; then it is nobody's work any more.
+            // Sending fails only while the child process ends, when the store needs no more work.
             let _ = shared.send((store, sync_ns));
         }
     }
 
-    /// Tends stores once a second, those that come later, until the child ends; and visits those that nobody uses.
-    fn tend(&self, more: &Receiver<Tended>) {
+    /// Serves its stores once a second, and sweeps orphaned ones, until the child process ends.
+    fn tend(&self, new: &Receiver<Tended>) {
         let mut stores: Vec<(Tended, Tending)> = Vec::new();
-        let mut visit_at = 0;
+        let mut sweep_at = 0;
         loop {
-            let mut fds = [PollFd::new(&self.stop, PollFlags::IN)];
-            // A failing poll(2) must not become a loop without rest: it is as if a second had passed, which the steps below bear.
-            let stopped = poll_until(&mut fds, Some(monotonic_ns().saturating_add(SECOND_NS))).is_ok_and(|n| n > 0);
-            stores.extend(more.try_iter().map(|store| (store, Tending::default())));
-            if stopped {
+            let mut fds = [PollFd::new(&self.ending, PollFlags::IN)];
+            // An error of poll(2) counts as a second that has passed, so that it cannot cause a busy loop.
+            let ends = poll_until(&mut fds, Some(monotonic_ns().saturating_add(SECOND_NS))).is_ok_and(|n| n > 0);
+            stores.extend(new.try_iter().map(|store| (store, Tending::default())));
+            if ends {
                 return stores.iter().for_each(|((store, _), _)| store.hand_over());
             }
             for ((store, sync_ns), tending) in &mut stores {
                 store.tend(tending, *sync_ns, now_ms());
             }
-            if monotonic_ns() >= visit_at {
-                let rest = if self.visit(now_ms()) { SECOND_NS } else { VISIT_NS };
-                visit_at = monotonic_ns().saturating_add(rest);
+            if monotonic_ns() >= sweep_at {
+                let rest = if self.sweep_orphan(now_ms()) { SECOND_NS } else { ORPHAN_SWEEP_NS };
+                sweep_at = monotonic_ns().saturating_add(rest);
             }
         }
     }
 
-    /// Removes expired sessions of the scope that nobody has looked after for the longest time, if that is long enough; whether more are to be
-    /// removed at once.
-    fn visit(&self, now_ms: u64) -> bool {
-        // A store that is being opened comes first.
-        let Some(own) = self.own.try_lock() else { return false };
-        let abandoned = self.homes.iter().flat_map(|(home, limits)| scopes(home).map(move |path| (path, limits)));
-        let abandoned = abandoned.filter(|(path, _)| !own.contains(path));
-        let due =
-            abandoned.filter_map(|(path, limits)| visit::looked_after(&path).filter(|at| visit::is_due(*at)).map(|at| (at, path, limits)));
+    /// Removes expired sessions from one orphaned store: the one that was not maintained for the longest time. Returns whether
+    /// there is more to remove at once.
+    fn sweep_orphan(&self, now_ms: u64) -> bool {
+        let all = self.roots.iter().flat_map(|(root, limits)| scopes::all(root).map(move |path| (path, limits)));
+        let due = all.filter(|(path, _)| !self.registry.is_in_use(path)).filter_map(|(path, limits)| {
+            let at = orphan::maintained_at(&path).filter(|at| orphan::is_due(*at))?;
+            Some((at, path, limits))
+        });
         let Some((_, path, limits)) = due.min_by_key(|(at, ..): &(SystemTime, PathBuf, &Limits)| *at) else { return false };
-        let say = self.say;
-        match visit::visit(&path, limits, now_ms, Box::new(say)) {
-            Ok(swept) => swept.is_some_and(|swept| swept.more),
-            Err(e) => {
-                (self.say)(&format!("expired sessions of a scope that is not in use are not removed: {e}"));
+        let log = self.log;
+        let sweep = || orphan::sweep(&path, limits, now_ms, self.stop.clone(), Box::new(log));
+        match self.registry.try_while_closed(&path, sweep) {
+            None | Some(Ok(None) | Err(Error::Stopping)) => false,
+            Some(Ok(Some(swept))) => swept.more,
+            Some(Err(e)) => {
+                (self.log)(&format!("cannot remove expired sessions of an unused scope: {e}"));
                 false
             }
         }
     }
 
-    fn start(&self, keepers: &mut Keepers, work: impl FnOnce() + Send + 'static) -> bool {
+    fn start(&self, threads: &mut Threads, work: impl FnOnce() + Send + 'static) -> bool {
         let (done, is_done) = bounded(1);
         let work = move || {
             work();
-            // Nobody may wait for it any more.
+            // `finish` may have given up.
             let _ = done.send(());
         };
-        // httpd's signals are for httpd's threads.
+        // Signals are for httpd's own threads.
         let started = signals::blocked(|| std::thread::Builder::new().name("drover-sessions".into()).stack_size(256 * 1024).spawn(work));
         match started {
-            Ok(_) => keepers.ends.push(is_done),
+            Ok(_) => threads.ends.push(is_done),
             Err(e) => {
-                (self.say)(&format!("expired sessions are not removed, as no thread could be started: {e}"));
+                (self.log)(&format!("cannot start a thread, so expired sessions are not removed: {e}"));
                 return false;
             }
         }
         true
     }
 
-    /// The child ends; async-signal-safe.
-    pub fn stop(&self) {
-        // The counter is far from full; and if it were, the descriptor would be readable already.
-        let _ = drover_sys::write_once(&self.stop, &1u64.to_ne_bytes());
+    /// The child process ends. `graceful`: its requests are finished, so they may go on waiting. Async-signal-safe.
+    pub fn stop(&self, graceful: bool) {
+        if !graceful {
+            self.stop.stop();
+        }
+        // The counter is far from full; a full one would be readable as well.
+        let _ = drover_sys::write_once(&self.ending, &1u64.to_ne_bytes());
     }
 
-    /// Waits until all is written down, or for ten seconds. Not in a signal handler.
+    /// Waits until all sessions are written to disk, for ten seconds at most. Not async-signal-safe.
     pub fn finish(&self) {
-        self.stop();
-        let until = Instant::now() + LAST_WORDS;
-        let Some(mut keepers) = self.opening.try_lock_until(until) else {
-            return (self.say)("the child ends before all sessions were written down: a store is still being opened");
-        };
-        for keeper in keepers.ends.drain(..) {
-            if keeper.recv_timeout(until.saturating_duration_since(Instant::now())).is_err() {
-                (self.say)("the child ends before all sessions were written down");
-            }
+        self.stop(false);
+        let until = Instant::now() + FINISH_LIMIT;
+        let left = || until.saturating_duration_since(Instant::now());
+        let is_idle = self.registry.wait_until_idle(left());
+        // Taken out, so that the lock is not held while they are waited for.
+        let ends = std::mem::take(&mut self.threads.lock().ends);
+        let all_ended = ends.iter().all(|thread| thread.recv_timeout(left()).is_ok());
+        if !is_idle || !all_ended {
+            (self.log)("the child process ends before all sessions were written to disk");
         }
-    }
-}
-
-/// Where scopes may lie: also those of a former configuration that kept other sessions in memory.
-fn homes(plans: &[StorePlan]) -> Vec<(PathBuf, Limits)> {
-    let mut homes: Vec<(PathBuf, Limits)> = Vec::new();
-    for plan in plans.iter().filter(|plan| matches!(plan.kept, Kept::Memory | Kept::Disk)) {
-        for home in [plan.directory.clone(), plan.directory.join(MEMORY)] {
-            if !homes.iter().any(|(other, _)| *other == home) {
-                homes.push((home, plan.limits));
-            }
-        }
-    }
-    homes
-}
-
-/// The directories of scopes below this one, as many as there may be.
-fn scopes(home: &Path) -> impl Iterator<Item = PathBuf> {
-    std::fs::read_dir(home).into_iter().flatten().flatten().filter(is_scope).take(MOST_SCOPES).map(|entry| entry.path())
-}
-
-fn is_scope(entry: &DirEntry) -> bool {
-    entry.file_name().as_encoded_bytes().starts_with(id::DIRECTORY.as_bytes())
-}
-
-/// The directory of a scope's store, made if need be. What the scopes of former configurations have left counts too: it fills the disk.
-fn scope_directory(all: &Path, scope: &[u8]) -> Result<PathBuf, Error> {
-    let path = all.join(id::directory_name(scope));
-    let refused = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", path.display()));
-    if path.is_dir() {
-        return Ok(path);
-    }
-    if std::fs::read_dir(all).map_err(refused)?.flatten().filter(is_scope).count() >= MOST_SCOPES {
-        return Err(Error::Unavailable(format!(
-            "{} has {MOST_SCOPES} scopes already, and more are not allowed: use DroverSessionScope NAME for several, or remove, while httpd is \
-             stopped, what is there of scopes that are no more",
-            all.display()
-        )));
-    }
-    match DirBuilder::new().mode(0o700).create(&path) {
-        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(refused(e)),
-        _ => Ok(path),
     }
 }
 
@@ -277,8 +245,10 @@ impl std::fmt::Debug for Stores {
 
 #[cfg(test)]
 mod tests {
+    use super::scopes::MAX_SCOPES;
     use super::*;
-    use drover_session::{Key, Limits, Put, Record};
+    use drover_session::{Key, Put, Record};
+    use std::path::Path;
 
     fn rig(directory: &Path) -> (&'static Stores, StorePlan) {
         let limits = Limits { disk_bytes: 1 << 20, memory_bytes: 1 << 20, data_bytes: 1 << 20, always_sync: false };
@@ -303,11 +273,17 @@ mod tests {
         stores.finish();
     }
 
-    /// The directory of a scope that nobody has looked after for an hour, with one session that is over by `LATER` and one that lives.
+    fn scope_directory(all: &Path, scope: &[u8]) -> PathBuf {
+        let path = all.join(id::directory_name(scope));
+        scopes::create(all, &path).unwrap();
+        path
+    }
+
+    /// The directory of a store without maintenance for an hour, with `over` sessions that expire before `LATER` and a live one.
     fn abandoned(all: &Path, scope: &[u8], over: u32) -> PathBuf {
-        let directory = scope_directory(all, scope).unwrap();
+        let directory = scope_directory(all, scope);
         let limits = Limits { disk_bytes: 16 << 20, memory_bytes: 1 << 20, data_bytes: 1 << 20, always_sync: false };
-        let store = Sessions::disk(&directory, limits, &|_| {}).unwrap();
+        let store = Sessions::disk(&directory, limits, &Stop::never(), &|_| {}).unwrap();
         let record = |timeout_s| Record { created_ms: 1, accessed_ms: 1, timeout_s, data: vec![7; 10] };
         for n in 0..over {
             store.put(&Key::named(b"", n.to_string().as_bytes()).unwrap(), &record(60), Put::Any, 1).unwrap();
@@ -324,48 +300,48 @@ mod tests {
 
     fn left_in(directory: &Path) -> u64 {
         let limits = Limits { disk_bytes: 1 << 20, memory_bytes: 1 << 20, data_bytes: 1 << 20, always_sync: false };
-        Sessions::disk(directory, limits, &|_| {}).unwrap().figures().unwrap().sessions
+        Sessions::disk(directory, limits, &Stop::never(), &|_| {}).unwrap().figures().unwrap().sessions
     }
 
     const LATER: u64 = 1_000_000;
 
     #[test]
-    fn stores_that_nobody_uses_are_visited_one_at_a_time() {
+    fn orphaned_stores_are_swept_one_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
         let (stores, plan) = rig(directory.path());
         let own = stores.get(0, &plan, b"own").unwrap();
         put(own, 1, 10).unwrap();
         leave(&directory.path().join(id::directory_name(b"own")));
         let all = [b"a", b"b"].map(|scope| abandoned(directory.path(), scope, 3));
-        assert!(!stores.visit(LATER) && all.iter().filter(|path| left_in(path) == 1).count() == 1, "one of them");
-        stores.visit(LATER);
+        assert!(!stores.sweep_orphan(LATER) && all.iter().filter(|path| left_in(path) == 1).count() == 1, "one of them");
+        stores.sweep_orphan(LATER);
         assert_eq!(all.each_ref().map(|path| left_in(path)), [1, 1], "what lives stays");
-        // Whoever has been looked after is left alone.
+        // A store that is maintained is not swept.
         let busy = abandoned(directory.path(), b"busy", 3);
         std::fs::File::open(busy.join("locks")).unwrap().set_modified(SystemTime::now()).unwrap();
-        stores.visit(LATER);
+        stores.sweep_orphan(LATER);
         assert_eq!((left_in(&busy), own.figures().unwrap().sessions), (4, 1));
         stores.finish();
     }
 
     #[test]
-    fn a_visit_is_bounded_and_goes_on_later() {
+    fn the_sweep_of_an_orphan_is_bounded_and_continues_later() {
         let directory = tempfile::tempdir().unwrap();
         let (stores, _) = rig(directory.path());
         let one = abandoned(directory.path(), b"one", 2500);
-        assert!(stores.visit(LATER));
+        assert!(stores.sweep_orphan(LATER));
         assert_eq!(left_in(&one), 501);
-        assert!(!stores.visit(LATER));
+        assert!(!stores.sweep_orphan(LATER));
         assert_eq!(left_in(&one), 1);
         stores.finish();
     }
 
     #[test]
-    fn a_visit_makes_no_store_and_disturbs_nobody() {
+    fn the_sweep_of_an_orphan_creates_no_store_and_disturbs_nobody() {
         let directory = tempfile::tempdir().unwrap();
         let (stores, _) = rig(directory.path());
         // Without a store, and in the memory of somebody else.
-        let empty = scope_directory(directory.path(), b"empty").unwrap();
+        let empty = scope_directory(directory.path(), b"empty");
         std::fs::create_dir(empty.join("store")).unwrap();
         std::fs::write(empty.join("store/data.mdb"), "").unwrap();
         std::fs::write(empty.join("locks"), "").unwrap();
@@ -373,31 +349,70 @@ mod tests {
         let held = abandoned(directory.path(), b"held", 3);
         let locks = std::fs::OpenOptions::new().read(true).write(true).open(held.join("locks")).unwrap();
         let owner = drover_session::owner::Owner::new(&held, locks).unwrap();
-        assert!(owner.try_alone().unwrap());
-        assert!(!stores.visit(LATER) && !owner.was_knocked());
+        assert!(owner.try_exclusive().unwrap());
+        assert!(!stores.sweep_orphan(LATER) && !owner.take_handover_request());
         assert_eq!(std::fs::metadata(empty.join("store/data.mdb")).unwrap().len(), 0);
         drop(owner);
         assert_eq!(left_in(&held), 4);
         // A damaged one is for those who use it.
         leave(&held);
         std::fs::write(held.join("store/data.mdb"), "damaged").unwrap();
-        assert!(!stores.visit(LATER));
+        assert!(!stores.sweep_orphan(LATER));
         assert_eq!(std::fs::read(held.join("store/data.mdb")).unwrap(), b"damaged");
         stores.finish();
     }
 
+    /// A plan whose stores need the engine of the caller, and the channels by which a test holds an opening up: the first says
+    /// that it has begun, the second lets it go on.
+    fn slow(directory: &Path, patience: Duration) -> (&'static Stores, StorePlan, Receiver<()>, Sender<()>) {
+        let (opens, is_opening) = unbounded();
+        let (go_on, goes_on) = unbounded();
+        let make: MakeEngine = Box::leak(Box::new(move |_: &StorePlan| {
+            opens.send(()).unwrap();
+            // An error means that the test has dropped its end.
+            let _ = goes_on.recv();
+            Err(Error::Full)
+        }));
+        let (_, disk) = rig(directory);
+        let plan = StorePlan { kept: Kept::Socache("slow".into(), String::new()), ..disk };
+        let stores = Stores::new(&[plan.clone(), plan.clone()], &|_| {}, make).unwrap();
+        (Box::leak(Box::new(Stores { registry: Registry::new(patience), ..stores })), plan, is_opening, go_on)
+    }
+
     #[test]
-    fn nobody_waits_without_end_for_one_that_opens_a_store() {
+    fn a_stop_ends_the_wait_for_a_thread_that_opens_a_store() {
         let directory = tempfile::tempdir().unwrap();
-        let (stores, plan) = rig(directory.path());
-        let refused = |stores: &'static Stores| stores.get(0, &plan, b"one").unwrap_err().to_string();
-        let opening = stores.opening.lock();
-        assert!(refused(stores).contains("another thread of this process"));
-        drop(opening);
-        let own = stores.own.lock();
-        assert!(refused(stores).contains("another thread of this process") && !stores.visit(LATER));
-        drop(own);
-        assert!(stores.get(0, &plan, b"one").is_ok());
+        let (stores, plan, is_opening, go_on) = slow(directory.path(), Duration::MAX);
+        std::thread::scope(|scope| {
+            let opener = scope.spawn(|| stores.get(0, &plan, b"one").unwrap_err());
+            is_opening.recv().unwrap();
+            let waiter = scope.spawn(|| stores.get(0, &plan, b"one").unwrap_err());
+            // Running requests are finished at a graceful stop: only the other one ends their waits.
+            stores.stop(true);
+            assert!(!stores.stop.is_stopping());
+            stores.stop(false);
+            let refused = waiter.join().unwrap();
+            assert!(refused == Error::Stopping && refused.to_string().contains("httpd stops"), "{refused}");
+            drop(go_on);
+            assert_eq!(opener.join().unwrap(), Error::Full);
+        });
+        stores.finish();
+    }
+
+    #[test]
+    fn a_store_that_is_being_opened_holds_up_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let (stores, plan, is_opening, go_on) = slow(directory.path(), Duration::ZERO);
+        std::thread::scope(|scope| {
+            let opener = scope.spawn(|| stores.get(0, &plan, b"one").unwrap_err());
+            is_opening.recv().unwrap();
+            let refused = stores.get(0, &plan, b"one").unwrap_err().to_string();
+            assert!(refused.contains("another thread of this process"), "{refused}");
+            let other = scope.spawn(|| stores.get(1, &plan, b"one").unwrap_err());
+            is_opening.recv().unwrap();
+            drop(go_on);
+            assert_eq!([opener, other].map(|thread| thread.join().unwrap()), [Error::Full, Error::Full]);
+        });
         stores.finish();
     }
 
@@ -405,7 +420,7 @@ mod tests {
     fn scopes_are_counted() {
         let directory = tempfile::tempdir().unwrap();
         let (stores, plan) = rig(directory.path());
-        (1..MOST_SCOPES).for_each(|n| std::fs::create_dir(directory.path().join(format!("{}{n}", id::DIRECTORY))).unwrap());
+        (1..MAX_SCOPES).for_each(|n| std::fs::create_dir(directory.path().join(format!("{}{n}", id::DIRECTORY))).unwrap());
         assert!(stores.get(0, &plan, b"the last").is_ok());
         let refused = stores.get(0, &plan, b"one more").unwrap_err().to_string();
         assert!(refused.contains("256 scopes"), "{refused}");

@@ -1,7 +1,7 @@
 //! CPU of one load and one store of a session, by engine, among few sessions and among a million. `cargo run --release -p drover-session
 //! --example speed`; part of `make bench`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-use drover_session::{Key, Limits, Put, Record, Sessions};
+use drover_session::{Key, Limits, Put, Record, Sessions, Stop};
 use std::time::Duration;
 
 const NOW: u64 = 1_800_000_000_000;
@@ -41,20 +41,20 @@ fn engine(name: &str, sessions: &Sessions, among: u32) {
     });
 }
 
-/// What a write costs more since its wait has an end.
-fn turn() {
+/// The cost that our own writer lock adds to a write.
+fn writer_lock() {
     let dir = tempfile::tempdir().unwrap();
-    let turns = drover_session::turns::Turns::open(dir.path(), drover_session::turns::PATIENCE).unwrap();
-    measure("a turn at the store, nobody waiting", |_| drop(turns.writer().unwrap()));
+    let store_locks = drover_session::store_locks::StoreLocks::open(dir.path(), drover_session::store_locks::PATIENCE).unwrap();
+    measure("the writer lock, uncontended", |_| drop(store_locks.writer(&Stop::never()).unwrap()));
 }
 
 fn main() {
-    turn();
+    writer_lock();
     let limits = Limits { disk_bytes: 4 << 30, memory_bytes: 1 << 30, data_bytes: 1 << 20, always_sync: false };
     for among in [1000, 1_000_000] {
         let dir = tempfile::tempdir().unwrap();
-        engine("memory", &Sessions::memory(dir.path(), limits, &|text| eprintln!("{text}")).unwrap(), among);
+        engine("memory", &Sessions::memory(dir.path(), limits, &Stop::never(), &|text| eprintln!("{text}")).unwrap(), among);
         let dir = tempfile::tempdir().unwrap();
-        engine("disk", &Sessions::disk(dir.path(), limits, &|text| eprintln!("{text}")).unwrap(), among);
+        engine("disk", &Sessions::disk(dir.path(), limits, &Stop::never(), &|text| eprintln!("{text}")).unwrap(), among);
     }
 }

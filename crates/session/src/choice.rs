@@ -1,15 +1,15 @@
-//! Which engine, from what the MPM says of itself.
+//! The choice of an engine from what the MPM reports.
 //!
-//! Responsible for: mod_python's rule (Session.py): memory where httpd is one process with threads, else the disk. Pure. Called by:
-//! `src/session/plan.rs`, when the MPM can be asked.
+//! Responsible for: mod_python's rule (Session.py): memory if httpd is one process with threads, else disk. Pure. Called by:
+//! `src/session/plan.rs`, once the MPM can be queried.
 use std::fmt;
 
-/// DroverSession as written.
+/// The configured value of DroverSession.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
-    /// By the rule.
+    /// Chosen by the rule.
     Auto,
-    /// In memory, or not at all.
+    /// In memory, else an error.
     Memory,
     /// On disk.
     Disk,
@@ -19,31 +19,31 @@ pub enum Asked {
     Off,
 }
 
-/// What the MPM says.
+/// What the MPM reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mpm {
     /// AP_MPMQ_IS_THREADED.
     pub threaded: bool,
     /// AP_MPMQ_IS_FORKED.
     pub forked: bool,
-    /// AP_MPMQ_MAX_DAEMONS, asked when the MPM has checked its own directives.
+    /// AP_MPMQ_MAX_DAEMONS, queried after the MPM has checked its own directives.
     pub max_daemons: i32,
 }
 
 impl Mpm {
-    /// Whether all requests see the same memory.
+    /// Whether all requests run in one process.
     #[must_use]
     pub const fn shares_memory(&self) -> bool {
         self.threaded && (!self.forked || self.max_daemons == 1)
     }
 }
 
-/// Where sessions are kept.
+/// Where sessions are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kept {
-    /// In httpd's only child.
+    /// In the memory of httpd's only child process.
     Memory,
-    /// In a file that all children share.
+    /// In a file that all child processes share.
     Disk,
     /// In httpd's shared object cache.
     Socache(String, String),
@@ -51,22 +51,22 @@ pub enum Kept {
     Off,
 }
 
-/// An engine, and what it was chosen for.
+/// An engine, and the reason for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     /// The engine.
     pub kept: Kept,
-    /// It was chosen by the rule.
+    /// Whether the rule chose it.
     pub by_rule: bool,
-    /// What the rule rests on.
+    /// The input of the rule.
     pub mpm: Mpm,
 }
 
-/// Memory was asked for where children of httpd do not share it.
+/// Memory is configured, but httpd has several child processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused(pub Mpm);
 
-/// Chooses.
+/// Chooses the engine.
 pub fn choose(asked: &Asked, mpm: Mpm) -> Result<Choice, Refused> {
     let kept = match asked {
         Asked::Off => Kept::Off,
@@ -108,8 +108,8 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}, so a session kept in the memory of one child would not be seen by the others. Write auto or disk, \
-             or run one child with threads (event or worker with ServerLimit 1, and MaxRequestWorkers not above ThreadsPerChild)",
+            "{}, so other child processes would not see a session in the memory of one. Use auto or disk, \
+             or run one child process with threads (event or worker with ServerLimit 1, and MaxRequestWorkers not above ThreadsPerChild)",
             self.0
         )
     }

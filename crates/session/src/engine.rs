@@ -1,47 +1,46 @@
-//! What an engine is: the trait, records, errors.
+//! What an engine is: the trait and its records.
 //!
-//! Responsible for: the meaning that all engines share (tests/store.rs holds them to it). Must never: read a clock; times are given.
+//! Responsible for: the semantics that all engines share (tests/store.rs checks them). Must never: read a clock; callers pass times.
 //! Called by: [`crate::store`]; implemented by [`crate::disk`], [`crate::memory`] and httpd's socache.
-use std::fmt;
-
+use crate::error::Error;
 use crate::id::Key;
 
 /// A session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// When it began, milliseconds since 1970.
+    /// When it was created, milliseconds since 1970.
     pub created_ms: u64,
-    /// When it was used last, as far as that has been written.
+    /// When it was last used, as far as that was written.
     pub accessed_ms: u64,
-    /// Seconds without use after which it is over.
+    /// Seconds without use after which it expires.
     pub timeout_s: u32,
-    /// What the application keeps in it.
+    /// The application's data.
     pub data: Vec<u8>,
 }
 
-/// Bytes of a record before its data: a check sum, then the three numbers.
+/// Bytes of a record before its data: a checksum, then the three numbers.
 const HEADER: usize = 4 + 8 + 8 + 4;
 
 impl Record {
-    /// The first millisecond at which it is over.
+    /// The first millisecond at which it has expired.
     #[must_use]
     pub fn expires_ms(&self) -> u64 {
         self.accessed_ms.saturating_add(u64::from(self.timeout_s) * 1000)
     }
 
-    /// Whether it was never used after the request that made it.
+    /// Whether it was never used after the request that created it.
     #[must_use]
     pub const fn is_unused(&self) -> bool {
         self.accessed_ms <= self.created_ms
     }
 
-    /// Whether it is over.
+    /// Whether it has expired.
     #[must_use]
     pub fn is_expired(&self, now_ms: u64) -> bool {
         now_ms >= self.expires_ms()
     }
 
-    /// As it is stored: check sum (CRC-32 of the rest), created, accessed, timeout, data; numbers little-endian.
+    /// The stored form: checksum (CRC-32 of the rest), created, accessed, timeout, data; numbers little-endian.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER + self.data.len());
@@ -57,9 +56,9 @@ impl Record {
         out
     }
 
-    /// Reads what [`Record::encode`] wrote.
+    /// Decodes the form of [`Record::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        let damaged = || Error::Damaged("a record does not match its check sum".into());
+        let damaged = || Error::Damaged("a record does not match its checksum".into());
         let (sum, rest) = bytes.split_first_chunk().ok_or_else(damaged)?;
         if u32::from_le_bytes(*sum) != crc32fast::hash(rest) {
             return Err(damaged());
@@ -76,92 +75,50 @@ impl Record {
     }
 }
 
-/// What is expected to be there before something is put.
+/// The condition for a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
-    /// Nothing that lives: else [`Error::Exists`].
+    /// No live session has the key, else [`Error::Exists`].
     Create,
-    /// A session that lives: else [`Error::Missing`].
+    /// A live session has the key, else [`Error::Missing`].
     Replace,
-    /// Whatever.
+    /// No condition.
     Any,
 }
 
-/// What can go wrong. The text tells the administrator what to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Error {
-    /// A session of this name lives.
-    Exists,
-    /// No session of this name lives.
-    Missing,
-    /// The data is larger than allowed: its size, and what is allowed.
-    TooLarge(u64, u64),
-    /// The disk or the store is full; what was stored before is still there.
-    Full,
-    /// The store cannot be used now.
-    Unavailable(String),
-    /// The store is damaged.
-    Damaged(String),
-    /// Somebody else held the session for too long.
-    LockTimeout,
-    /// The caller has lost interest while it waited for a lock.
-    Cancelled,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exists => f.write_str("a session of this name exists already"),
-            Self::Missing => f.write_str("there is no session of this name any more"),
-            Self::TooLarge(size, most) => {
-                write!(f, "the session has {size} bytes, and {most} are allowed: raise DroverSessionMaxSize, or keep less in it")
-            }
-            Self::Full => f.write_str(
-                "the session store is full or cannot be written: make room on its disk or raise DroverSessionDiskSize; what was stored before is still there",
-            ),
-            Self::Unavailable(why) => write!(f, "the session store cannot be used: {why}"),
-            Self::Damaged(why) => write!(f, "the session store is damaged: {why}"),
-            Self::LockTimeout => f.write_str("another request has held the session for longer than DroverSessionLockTimeout"),
-            Self::Cancelled => f.write_str("nobody waits for the session any more"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-/// What a sweep has done.
+/// The result of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
     /// Sessions removed.
     pub removed: usize,
-    /// There is more to do.
+    /// Whether expired sessions remain.
     pub more: bool,
 }
 
-/// For the log and the status.
+/// Figures for the log and the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Figures {
-    /// Sessions, expired ones that no sweep has found yet included.
+    /// Sessions, including expired ones that no sweep has removed yet.
     pub sessions: u64,
     /// Bytes they take in memory or on disk.
     pub bytes: u64,
 }
 
-/// Where sessions are kept. All methods may be called by many threads at once.
+/// A place where sessions are stored. Many threads may call all methods at once.
 pub trait Engine: Send + Sync {
-    /// A session that lives.
+    /// Loads a live session.
     fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error>;
-    /// Stores one. After an error the old value is still there.
+    /// Stores a session. After an error the old value is unchanged.
     fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error>;
-    /// Sets when a session was used last, if it is there.
+    /// Sets when a session was last used, if it exists.
     fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error>;
-    /// Removes one; whether it lived.
+    /// Removes a session; returns whether it was live.
     fn remove(&self, key: &Key, now_ms: u64) -> Result<bool, Error>;
-    /// Removes expired sessions, looking at `budget` of them at most.
+    /// Removes at most `budget` expired sessions.
     fn sweep(&self, now_ms: u64, budget: usize) -> Result<Swept, Error>;
-    /// Makes what has been stored survive the machine's sudden death, where the engine can.
+    /// Makes all changes survive a crash of the machine, where the engine can.
     fn sync(&self) -> Result<(), Error>;
-    /// Figures; may cost a little.
+    /// Figures; slower than a load.
     fn figures(&self) -> Result<Figures, Error>;
 }
 

@@ -1,8 +1,8 @@
 //! Identifiers of sessions, and the keys under which they are stored.
 //!
-//! Responsible for: identifiers nobody can guess, and keys that give away neither the identifier nor another scope's. Must never: take an
-//! identifier apart by comparing it with another. Called by: `src/session`.
-use crate::engine::Error;
+//! Responsible for: identifiers that cannot be guessed, and keys that reveal neither the identifier nor the scope. Must never:
+//! compare identifiers byte by byte. Called by: `src/session`.
+use crate::error::Error;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -10,18 +10,18 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 /// Random bytes of an identifier.
 const BYTES: usize = 20;
 const LETTERS: usize = 2 * BYTES;
-/// The longest name of its own that a framework may choose.
+/// The longest session name that a framework may choose.
 pub const LONGEST_NAME: usize = 128;
 
-/// How the name of a scope's directory begins.
+/// Prefix of the name of a scope's directory.
 pub const DIRECTORY: &str = "scope-";
 
-/// An identifier of our own making: 160 bits of the system's generator, as 40 hexadecimal digits.
+/// An identifier that mod_drover generated: 160 random bits of the system, as 40 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Id([u8; LETTERS]);
 
 impl Id {
-    /// A new one.
+    /// A new identifier.
     pub fn new() -> Result<Self, Error> {
         let mut random = [0u8; BYTES];
         getrandom::fill(&mut random).map_err(|e| Error::Unavailable(format!("no random numbers: {e}")))?;
@@ -34,7 +34,7 @@ impl Id {
         Ok(Self(text))
     }
 
-    /// Reads one that a client has sent; `None`: we have never made such a thing.
+    /// Parses an identifier from a client; `None`: mod_drover cannot have generated it.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let letters: [u8; LETTERS] = text.try_into().ok()?;
@@ -48,7 +48,7 @@ impl Id {
     }
 }
 
-/// Not to be printed by accident.
+/// Prevents printing by accident.
 impl fmt::Debug for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Id(…)")
@@ -61,16 +61,16 @@ pub struct Key(pub [u8; 32]);
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // Not the bytes that `part` goes by, which the keys of a part have in common.
+        // Not the byte that `part` uses, which all keys of a part share.
         let [.., a, b, c, d, e, f, g, h] = self.0;
         state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
     }
 }
 
-/// For tables of keys: a key is a hash already.
+/// Hasher for tables of keys: a key is a hash already.
 pub(crate) type ByKey = BuildHasherDefault<KeyHasher>;
 
-/// See [`ByKey`].
+/// The hasher of [`ByKey`].
 #[derive(Debug, Default)]
 pub(crate) struct KeyHasher(u64);
 
@@ -97,14 +97,14 @@ impl Key {
         Self::hash(scope, &id.0)
     }
 
-    /// The key of a name that a framework has chosen itself: 1 to 128 letters, digits, `_` and `-`. `None`: it is something else.
+    /// The key of a name that a framework chose: 1 to 128 letters, digits, `_` and `-`. `None`: not such a name.
     #[must_use]
     pub fn named(scope: &[u8], name: &[u8]) -> Option<Self> {
         let good = (1..=LONGEST_NAME).contains(&name.len()) && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
         good.then(|| Self::hash(scope, name))
     }
 
-    /// The one of several parts that is this key's: always the same one.
+    /// Selects one of several parts; the same key always selects the same part.
     pub(crate) fn part<'p, T, const N: usize>(&self, parts: &'p [T; N]) -> &'p T {
         const { assert!(N > 0) };
         let [first, ..] = self.0;
@@ -118,13 +118,13 @@ impl Key {
     }
 }
 
-/// What stands in logs for an identifier: 16 digits from which nobody can go back.
+/// The name of an identifier in logs: 16 digits of a one-way hash.
 #[must_use]
 pub fn log_name(id: &[u8]) -> String {
     digits(Sha256::new().chain_update(b"log\0").chain_update(id))
 }
 
-/// The directory of a scope's store, below that of all.
+/// The name of the directory of a scope's store.
 #[must_use]
 pub fn directory_name(scope: &[u8]) -> String {
     format!("{DIRECTORY}{}", digits(Sha256::new().chain_update(scope)))

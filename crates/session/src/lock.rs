@@ -1,14 +1,18 @@
-//! One lock a session, over all threads and processes that share a store.
+//! One lock per session, across all threads and processes that share a store.
 //!
-//! Responsible for: nobody else holding a session while a [`Guard`] lives; a lock whose holder dies being free at once (the kernel lets go of
-//! its file lock); waiters of one process being served in their order. Must never: wait past the caller's time. Called by: [`crate::store`].
+//! Responsible for: a single owner while a [`Guard`] lives; a lock whose owner dies becoming free
+//! at once (the kernel releases its file lock); first come, first served among the threads of one
+//! process. Must never: wait past the caller's deadline. Called by: [`crate::store`].
 //!
-//! Within a process there is a table; between processes, one byte of the file `locks` a session, at an offset taken from its key. While a
-//! process is alone ([`crate::owner`]), the table is enough.
+//! Within a process a table holds the locks; between processes, one byte of the file `locks` per
+//! session, at an offset derived from its key. While the process is the exclusive owner
+//! ([`crate::owner`]), the table is enough.
 //!
-//! A lock can be held on the chance that somebody will want it ([`Locks::offer`]): whoever takes the [`Offer`]'s token first has it, the one it
-//! was offered to or the next that wants it.
-use crate::engine::Error;
+//! A lock can be leased to a worker that may need it ([`Locks::lease`]). It then belongs to whoever
+//! takes the [`Lease`]'s token first: that worker, or the next thread that wants the lock. The
+//! table alone decides who the owner is; the token only lets a worker claim a lock that the table
+//! holds for it.
+use crate::error::Error;
 use crate::id::{ByKey, Key};
 use drover_sys::clock::monotonic_ns;
 use drover_sys::filelock::{self, Hold};
@@ -19,133 +23,122 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The bytes before this one are for other purposes ([`crate::owner`], [`crate::disk`]).
+/// Bytes before this one have other purposes ([`crate::owner`], [`crate::disk`]).
 const FIRST: i64 = 1024;
-/// How often a waiter looks whether anybody still waits for it.
+/// How often a waiting thread checks whether it was cancelled.
 const LOOK: Duration = Duration::from_millis(50);
-/// Pauses between two tries for a lock that another process holds: the kernel has no wait with an end. The first, and the longest.
+/// The first and the longest pause between two attempts for a lock that another process holds: the
+/// kernel has no wait with a deadline.
 const PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 
-/// Tables of one process.
+/// Number of tables of one process.
 const TABLES: usize = 64;
 
-/// See the head of this file.
+/// The session locks of one process.
 #[derive(Debug)]
 pub struct Locks {
-    /// By the first byte of the key: the kernel is asked with a table locked, and that should not keep other sessions waiting.
+    /// By the first byte of the key. The file lock is requested with a table locked, which must not
+    /// block all sessions.
     tables: [Mutex<Table>; TABLES],
     file: File,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    alone: bool,
+    exclusive: bool,
     held: HashMap<Key, Held, ByKey>,
-    /// The number of the last holder.
-    holders: u64,
+    /// The number of the last owner.
+    owners: u64,
 }
 
 #[derive(Debug)]
 struct Held {
-    /// Whose it is: an offer may have lost it.
-    holder: u64,
+    /// The owner; a lease can lose it.
+    owner: u64,
     in_file: bool,
-    /// It is only offered, as long as nobody has taken this.
-    token: Option<Posted>,
+    /// The lock is leased: it belongs to whoever takes this token first.
+    slot: Option<Slot>,
     waiting: VecDeque<Arc<Waiter>>,
 }
 
 impl Held {
-    const fn by(holder: u64) -> Self {
-        Self { holder, in_file: false, token: None, waiting: VecDeque::new() }
+    const fn by(owner: u64) -> Self {
+        Self { owner, in_file: false, slot: None, waiting: VecDeque::new() }
     }
 }
 
 #[derive(Debug)]
 struct Waiter {
-    holder: u64,
+    owner: u64,
     given: Mutex<bool>,
     bell: Condvar,
 }
 
-/// A session that is held; let go when dropped.
+/// A session lock that is held; released when dropped.
 #[derive(Debug)]
 pub struct Guard<'l> {
     locks: &'l Locks,
     key: Key,
-    holder: u64,
+    owner: u64,
 }
 
-/// A session that is held for somebody who may not want it; let go when dropped.
+/// A session lock that is held for a worker which may not need it; released when dropped. The lock table decides whose it is.
 #[derive(Debug)]
-pub struct Offer<'l> {
-    /// Taken out when it is settled.
-    guard: Option<Guard<'l>>,
-    posted: Posted,
+pub struct Lease<'l> {
+    guard: Guard<'l>,
+    token: Token,
 }
 
-/// A token, and where it lies.
-#[derive(Debug, Clone)]
-struct Posted {
+/// A token, and the board on which it lies.
+#[derive(Debug)]
+struct Slot {
     board: Arc<Board>,
     token: Token,
 }
 
-impl Posted {
-    fn take(&self) -> bool {
+impl Slot {
+    /// False: the worker has the token.
+    fn take(self) -> bool {
         self.board.take(self.token)
     }
 }
 
-/// How a lock is come by.
+/// What a thread that wants a lock gets at once.
 enum Entered {
+    /// The lock, as this owner.
     Now(u64),
+    /// A place in the queue.
     Later(Arc<Waiter>),
 }
 
-impl<'l> Offer<'l> {
-    /// Whether it is this session that is offered.
-    #[must_use]
-    pub fn is_of(&self, key: &Key) -> bool {
-        self.guard.as_ref().is_some_and(|guard| guard.key == *key)
-    }
-
-    /// Who takes the token ([`Board::take`]) has the lock. Nobody can once the offer is settled.
+impl<'l> Lease<'l> {
+    /// Taking this token ([`Board::take`]) makes the lock the worker's. Nobody can take it once the lease has ended.
     #[must_use]
     pub const fn token(&self) -> Token {
-        self.posted.token
+        self.token
     }
 
-    /// Whether other processes cannot have the session meanwhile. (Those who want it in this one take the token.)
+    /// Whether other processes cannot have the lock meanwhile. (Threads of this process take the token instead.)
     #[must_use]
-    pub fn keeps_others_waiting(&self) -> bool {
-        let Some(guard) = &self.guard else { return false };
-        guard.locks.table(&guard.key).lock().held.get(&guard.key).is_some_and(|held| held.holder == guard.holder && held.in_file)
+    pub fn blocks_other_processes(&self) -> bool {
+        let Guard { locks, key, owner } = &self.guard;
+        locks.table(key).lock().held.get(key).is_some_and(|held| held.owner == *owner && held.in_file)
     }
 
-    /// Ends the offer: the lock, if it is that of the one it was offered to.
+    /// Ends the lease. Returns the lock if the worker has taken the token.
     #[must_use]
-    pub fn settle(mut self) -> Option<Guard<'l>> {
-        let guard = self.guard.take().filter(|_| !self.posted.take())?;
-        let mut table = guard.locks.table(&guard.key).lock();
-        let held = table.held.get_mut(&guard.key).filter(|held| held.holder == guard.holder);
-        let mine = held.map(|held| held.token = None).is_some();
+    pub fn settle(self) -> Option<Guard<'l>> {
+        let Guard { locks, key, owner } = &self.guard;
+        let mut table = locks.table(key).lock();
+        let held = table.held.get_mut(key).filter(|held| held.owner == *owner);
+        let is_workers = held.is_some_and(|held| !held.slot.take().is_some_and(Slot::take));
         drop(table);
-        mine.then_some(guard)
-    }
-}
-
-impl Drop for Offer<'_> {
-    fn drop(&mut self) {
-        if self.guard.is_some() {
-            // Before the guard goes: whoever still has the token must not find it good.
-            let _ = self.posted.take();
-        }
+        is_workers.then_some(self.guard)
     }
 }
 
 impl Guard<'_> {
-    /// The session that is held.
+    /// The session whose lock it is.
     #[must_use]
     pub const fn key(&self) -> &Key {
         &self.key
@@ -154,7 +147,7 @@ impl Guard<'_> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.locks.release(&self.key, self.holder);
+        self.locks.release(&self.key, self.owner);
     }
 }
 
@@ -164,7 +157,7 @@ fn offset(key: &Key) -> i64 {
 }
 
 impl Locks {
-    /// Locks in this file, which other processes may have open too.
+    /// Locks in this file, which other processes can have open as well.
     #[must_use]
     pub fn new(file: File) -> Self {
         Self { tables: std::array::from_fn(|_| Mutex::default()), file }
@@ -174,16 +167,17 @@ impl Locks {
         key.part(&self.tables)
     }
 
-    /// Holds a session. Waits until `until` (CLOCK_MONOTONIC nanoseconds), or until `cancelled` says so. Not re-entrant.
+    /// Locks a session. Waits until `until` (CLOCK_MONOTONIC nanoseconds) or until `cancelled`
+    /// returns true. Not re-entrant.
     pub fn lock(&self, key: &Key, until: u64, cancelled: &mut dyn FnMut() -> bool) -> Result<Guard<'_>, Error> {
-        let holder = match self.enter(key) {
-            Entered::Now(holder) => holder,
+        let owner = match self.enter(key) {
+            Entered::Now(owner) => owner,
             Entered::Later(waiter) => {
                 self.wait(key, &waiter, until, cancelled)?;
-                waiter.holder
+                waiter.owner
             }
         };
-        let guard = Guard { locks: self, key: *key, holder };
+        let guard = Guard { locks: self, key: *key, owner };
         let mut pause = PAUSE.0;
         while !self.try_file(key)? {
             if cancelled() {
@@ -199,56 +193,58 @@ impl Locks {
         Ok(guard)
     }
 
-    /// Takes the process's own lock, from whom it is only offered if need be, or a place in its queue.
+    /// Takes the lock within the process, also from a lease whose token is not taken, or joins the
+    /// queue.
     fn enter(&self, key: &Key) -> Entered {
         let mut table = self.table(key).lock();
-        table.holders += 1;
-        let holder = table.holders;
+        table.owners += 1;
+        let owner = table.owners;
         match table.held.get_mut(key) {
             None => {
-                table.held.insert(*key, Held::by(holder));
-                Entered::Now(holder)
+                table.held.insert(*key, Held::by(owner));
+                Entered::Now(owner)
             }
             Some(held) => {
-                if held.token.take().is_some_and(|token| token.take()) {
-                    held.holder = holder;
-                    return Entered::Now(holder);
+                if held.slot.take().is_some_and(Slot::take) {
+                    held.owner = owner;
+                    return Entered::Now(owner);
                 }
-                let waiter = Arc::new(Waiter { holder, given: Mutex::new(false), bell: Condvar::new() });
+                let waiter = Arc::new(Waiter { owner, given: Mutex::new(false), bell: Condvar::new() });
                 held.waiting.push_back(waiter.clone());
                 Entered::Later(waiter)
             }
         }
     }
 
-    /// Offers a session that nobody holds, by a token on this board. Waits for nothing.
+    /// Leases the lock of a session that nobody holds, by a token on this board. Does not wait.
     #[must_use]
-    pub fn offer(&self, key: &Key, board: &Arc<Board>) -> Option<Offer<'_>> {
+    pub fn lease(&self, key: &Key, board: &Arc<Board>) -> Option<Lease<'_>> {
         let mut table = self.table(key).lock();
         if table.held.contains_key(key) {
             return None;
         }
-        let posted = Posted { board: board.clone(), token: board.put(offset(key).unsigned_abs())? };
-        let in_file = !table.alone && filelock::set(&self.file, offset(key), Hold::Exclusive) == Ok(true);
-        if !table.alone && !in_file {
-            let _ = posted.take();
+        let token = board.put(offset(key).unsigned_abs())?;
+        let slot = Slot { board: board.clone(), token };
+        let in_file = !table.exclusive && filelock::set(&self.file, offset(key), Hold::Exclusive) == Ok(true);
+        if !table.exclusive && !in_file {
+            let _ = slot.take();
             return None;
         }
-        table.holders += 1;
-        let held = Held { token: Some(posted.clone()), in_file, ..Held::by(table.holders) };
-        let holder = table.holders;
-        table.held.insert(*key, held);
+        table.owners += 1;
+        let owner = table.owners;
+        table.held.insert(*key, Held { slot: Some(slot), in_file, ..Held::by(owner) });
         drop(table);
-        Some(Offer { guard: Some(Guard { locks: self, key: *key, holder }), posted })
+        Some(Lease { guard: Guard { locks: self, key: *key, owner }, token })
     }
 
-    /// A session is changed by somebody who does not hold it: what was sent along with an offer is not true any more.
+    /// Ends a lease because its session was changed without the lock: the data that was sent with
+    /// the lease is outdated.
     pub fn revoke(&self, key: &Key) {
         let mut table = self.table(key).lock();
         let Some(held) = table.held.get_mut(key) else { return };
-        if held.token.take().is_some_and(|token| token.take()) {
-            let holder = held.holder;
-            self.free(&mut table, key, holder);
+        if held.slot.take().is_some_and(Slot::take) {
+            let owner = held.owner;
+            self.free(&mut table, key, owner);
         }
     }
 
@@ -269,29 +265,30 @@ impl Locks {
                 (_, true) => Error::LockTimeout,
                 _ => continue,
             };
-            self.give_up(key, waiter);
+            self.cancel_wait(key, waiter);
             return Err(why);
         }
     }
 
-    /// Leaves the queue; what was given meanwhile is passed on.
-    fn give_up(&self, key: &Key, waiter: &Arc<Waiter>) {
+    /// Leaves the queue; passes on a lock that was granted meanwhile.
+    fn cancel_wait(&self, key: &Key, waiter: &Arc<Waiter>) {
         let mut table = self.table(key).lock();
         if let Some(held) = table.held.get_mut(key) {
             held.waiting.retain(|other| !Arc::ptr_eq(other, waiter));
         }
         drop(table);
         if *waiter.given.lock() {
-            self.release(key, waiter.holder);
+            self.release(key, waiter.owner);
         }
     }
 
-    /// With the table locked, so that nobody changes between alone and not alone meanwhile; fcntl(2) does not wait here.
+    /// With the table locked, so that the process does not change its role meanwhile; fcntl(2) does
+    /// not wait here.
     fn try_file(&self, key: &Key) -> Result<bool, Error> {
         let mut table = self.table(key).lock();
-        let alone = table.alone;
+        let exclusive = table.exclusive;
         let Some(held) = table.held.get_mut(key) else { return Ok(true) };
-        if alone || held.in_file {
+        if exclusive || held.in_file {
             return Ok(true);
         }
         held.in_file =
@@ -299,19 +296,22 @@ impl Locks {
         Ok(held.in_file)
     }
 
-    fn release(&self, key: &Key, holder: u64) {
-        self.free(&mut self.table(key).lock(), key, holder);
+    fn release(&self, key: &Key, owner: u64) {
+        self.free(&mut self.table(key).lock(), key, owner);
     }
 
-    fn free(&self, table: &mut Table, key: &Key, holder: u64) {
-        let Some(held) = table.held.get_mut(key).filter(|held| held.holder == holder) else { return };
+    fn free(&self, table: &mut Table, key: &Key, owner: u64) {
+        let Some(held) = table.held.get_mut(key).filter(|held| held.owner == owner) else { return };
         if std::mem::take(&mut held.in_file) {
-            // What cannot be let go is let go by the kernel at the end of the process.
+            // After an error the kernel releases it when the process ends.
             let _ = filelock::set(&self.file, offset(key), Hold::Free);
         }
-        held.token = None;
+        if let Some(slot) = held.slot.take() {
+            // Before anybody else gets the lock: the worker must not find the token valid.
+            let _ = slot.take();
+        }
         if let Some(next) = held.waiting.pop_front() {
-            held.holder = next.holder;
+            held.owner = next.owner;
             *next.given.lock() = true;
             next.bell.notify_one();
         } else {
@@ -319,18 +319,18 @@ impl Locks {
         }
     }
 
-    /// This process is the only one now; the caller has made sure of it.
-    pub fn begin_alone(&self) {
-        self.tables.iter().for_each(|table| table.lock().alone = true);
+    /// The process is the exclusive owner from now on; the caller guarantees that.
+    pub fn begin_exclusive(&self) {
+        self.tables.iter().for_each(|table| table.lock().exclusive = true);
     }
 
-    /// Others may come: what is held is held against them too from now on.
-    pub fn end_alone(&self) {
+    /// Other processes can use the store from now on: locks that are held become file locks.
+    pub fn end_exclusive(&self) {
         for table in &self.tables {
             let mut table = table.lock();
-            table.alone = false;
+            table.exclusive = false;
             for (key, held) in table.held.iter_mut().filter(|(_, held)| !held.in_file) {
-                // Nobody else is there yet who could hold it, but for two keys with one offset.
+                // No other process can hold it yet, except for two keys with the same offset.
                 held.in_file = filelock::set(&self.file, offset(key), Hold::Exclusive).unwrap_or(false);
             }
         }
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn one_holder_whatever_happens() {
-        // Two tables on one file: two processes, as far as the kernel is concerned.
+        // Two tables with one file: the kernel sees two processes.
         let dir = tempfile::tempdir().unwrap();
         let processes = [Locks::new(file(&dir)), Locks::new(file(&dir))];
         let (inside, total) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn others_do_not_wait_and_time_runs_out() {
+    fn other_sessions_do_not_wait_and_a_wait_has_a_deadline() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (Locks::new(file(&dir)), Locks::new(file(&dir)));
         let held = a.lock(&key(1), FOREVER, &mut never()).unwrap();
@@ -404,41 +404,42 @@ mod tests {
     }
 
     #[test]
-    fn what_is_offered_is_whose_token_it_is() {
+    fn a_leased_lock_belongs_to_who_takes_the_token() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (Locks::new(file(&dir)), Locks::new(file(&dir)));
         let board = board();
         let now = |locks: &Locks| locks.lock(&key(1), 0, &mut never()).map(drop);
-        // Not wanted by the one it was offered to: the next one has it at once, and the offer has nothing any more.
-        let offer = a.offer(&key(1), &board).unwrap();
-        assert!(offer.keeps_others_waiting() && a.offer(&key(1), &board).is_none() && b.offer(&key(1), &board).is_none());
+        // The worker does not take the lock: the next thread gets it at once, and the lease has
+        // nothing left.
+        let lease = a.lease(&key(1), &board).unwrap();
+        assert!(lease.blocks_other_processes() && a.lease(&key(1), &board).is_none() && b.lease(&key(1), &board).is_none());
         assert_eq!(now(&b), Err(Error::LockTimeout), "another process does not see the token");
         let other = a.lock(&key(1), 0, &mut never()).unwrap();
-        assert!(!board.take(offer.token()) && !offer.keeps_others_waiting());
-        assert!(offer.settle().is_none());
+        assert!(!board.take(lease.token()) && !lease.blocks_other_processes());
+        assert!(lease.settle().is_none());
         assert_eq!((now(&a), now(&b)), (Err(Error::LockTimeout), Err(Error::LockTimeout)), "still the other's");
         drop(other);
-        // Wanted.
-        let offer = a.offer(&key(1), &board).unwrap();
-        assert!(board.take(offer.token()));
+        // The worker takes the lock.
+        let lease = a.lease(&key(1), &board).unwrap();
+        assert!(board.take(lease.token()));
         assert_eq!(now(&a), Err(Error::LockTimeout));
-        let guard = offer.settle().unwrap();
+        let guard = lease.settle().unwrap();
         assert_eq!(now(&b), Err(Error::LockTimeout));
         drop(guard);
         assert_eq!((now(&a), now(&b)), (Ok(()), Ok(())));
-        // Given up, taken back, changed by others: free.
-        let offer = a.offer(&key(1), &board).unwrap();
-        assert!(offer.settle().is_none());
-        drop(a.offer(&key(1), &board).unwrap());
-        let offer = b.offer(&key(1), &board).unwrap();
+        // Settled, dropped or revoked: free.
+        let lease = a.lease(&key(1), &board).unwrap();
+        assert!(lease.settle().is_none());
+        drop(a.lease(&key(1), &board).unwrap());
+        let lease = b.lease(&key(1), &board).unwrap();
         b.revoke(&key(1));
         assert_eq!(now(&a), Ok(()));
-        assert!(!board.take(offer.token()) && offer.settle().is_none());
+        assert!(!board.take(lease.token()) && lease.settle().is_none());
         assert!(is_empty(&a) && is_empty(&b));
     }
 
     #[test]
-    fn offers_and_locks_exclude_each_other() {
+    fn leases_and_locks_exclude_each_other() {
         let board = &board();
         let dir = tempfile::tempdir().unwrap();
         let processes = [Locks::new(file(&dir)), Locks::new(file(&dir))];
@@ -453,13 +454,13 @@ mod tests {
                 let (locks, work) = (&processes[n % 2], &work);
                 scope.spawn(move || {
                     for round in 0..200 {
-                        let offer = if (n + round) % 3 == 0 { None } else { locks.offer(&key(1), board) };
-                        if offer.as_ref().is_some_and(|offer| board.take(offer.token())) {
+                        let lease = if (n + round) % 3 == 0 { None } else { locks.lease(&key(1), board) };
+                        if lease.as_ref().is_some_and(|lease| board.take(lease.token())) {
                             work();
-                            drop(offer.unwrap().settle().expect("the token was ours"));
+                            drop(lease.unwrap().settle().expect("the token was ours"));
                             continue;
                         }
-                        drop(offer);
+                        drop(lease);
                         let _guard = locks.lock(&key(1), FOREVER, &mut never()).unwrap();
                         work();
                     }
@@ -471,12 +472,12 @@ mod tests {
     }
 
     #[test]
-    fn who_is_alone_locks_against_others_when_they_come() {
+    fn an_exclusive_owners_locks_hold_when_others_come() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (Locks::new(file(&dir)), Locks::new(file(&dir)));
-        a.begin_alone();
+        a.begin_exclusive();
         let held = a.lock(&key(1), FOREVER, &mut never()).unwrap();
-        a.end_alone();
+        a.end_exclusive();
         assert_eq!(b.lock(&key(1), 0, &mut never()).unwrap_err(), Error::LockTimeout);
         drop(held);
         drop(b.lock(&key(1), 0, &mut never()).unwrap());

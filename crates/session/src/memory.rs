@@ -1,10 +1,12 @@
 //! Sessions in the memory of one process.
 //!
-//! Responsible for: being as fast as a map while the process is alone ([`crate::owner`]), and a window on the disk when it is not; writing down
-//! every session before another process looks. Must never: grow past its limit: who was used least recently goes to the disk. Called by:
+//! Responsible for: the speed of a map while the process is the exclusive owner ([`crate::owner`]),
+//! and access to the disk while it is not; every session being on disk before another process reads
+//! it. Must never: exceed its limit: the least recently used sessions move to disk. Called by:
 //! [`crate::store`].
 use crate::disk::Disk;
-use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
+use crate::engine::{Engine, Figures, Put, Record, Swept};
+use crate::error::Error;
 use crate::id::{ByKey, Key};
 use hashlink::LinkedHashMap;
 use parking_lot::{Mutex, RwLock};
@@ -12,28 +14,29 @@ use std::collections::BTreeSet;
 
 /// Parts of the map, each with its own lock.
 const SHARDS: usize = 16;
-/// Bytes that a session takes besides its data, about.
+/// Approximate bytes of a session besides its data.
 const OVERHEAD: u64 = 200;
-/// Sessions that are looked at for one to evict.
+/// Sessions that are examined to find one to evict.
 const MAX_LOOKS: usize = 1000;
-/// Sessions that are written down in one step.
+/// Sessions that one transaction writes to disk.
 const STEP: usize = 500;
 
-/// See the head of this file.
+/// The sessions, and the disk behind them.
 #[derive(Debug)]
 pub struct Memory {
     disk: Disk,
     shards: Box<[Mutex<Shard>; SHARDS]>,
-    /// Bytes that a shard may take.
+    /// The limit of a shard, bytes.
     most: u64,
-    alone: RwLock<bool>,
+    exclusive: RwLock<bool>,
 }
 
-/// Least recently used first.
+/// One part of the map, in order of last use.
 #[derive(Debug, Default)]
 struct Shard {
     slots: LinkedHashMap<Key, Slot, ByKey>,
-    /// The same, by the step of time in which they are over: a session that is used stays at its place for most of the time.
+    /// The sessions by the step of time in which they expire. A session that is used mostly keeps
+    /// its step.
     ends: BTreeSet<(u64, Key)>,
     bytes: u64,
 }
@@ -41,16 +44,16 @@ struct Shard {
 #[derive(Debug)]
 struct Slot {
     record: Record,
-    /// The disk has not this very record.
+    /// The record on disk, if any, is older.
     dirty: bool,
-    /// The disk may have some record of this key.
+    /// The disk may have a record of this key.
     on_disk: bool,
 }
 
 /// Milliseconds in one step of `Shard::ends`.
 const STEP_MS: u64 = 60_000;
 
-/// The step that ends after the record does.
+/// The first step that ends after the record expires.
 fn end(record: &Record) -> u64 {
     record.expires_ms().div_ceil(STEP_MS)
 }
@@ -74,7 +77,7 @@ impl Shard {
         Some(slot)
     }
 
-    /// Puts a newer record in the place of one that is here. False: there is no room for it as it is.
+    /// Replaces a record in place. False: it does not fit.
     fn replace(&mut self, key: &Key, record: &Record, most: u64) -> bool {
         let Some(slot) = self.slots.get_mut(key) else { return false };
         let bytes = self.bytes.saturating_sub(weight(&slot.record)) + weight(record);
@@ -92,14 +95,15 @@ impl Shard {
         true
     }
 
-    /// Makes room: what goes is on the disk before it goes.
+    /// Makes room: sessions are on disk before they leave memory.
     fn make_room(&mut self, bytes: u64, most: u64, disk: &Disk) -> Result<(), Error> {
         while self.bytes + bytes > most {
             let Some((key, slot)) = self.slots.front() else { return Ok(()) };
             let key = *key;
             match if slot.dirty { disk.put(&key, &slot.record, Put::Any, 0) } else { Ok(()) } {
                 Ok(()) => self.remove(&key),
-                // The disk is full: as there, what was never used again goes first.
+                // The disk is full: as on disk, sessions that were never used again are evicted
+                // first.
                 Err(Error::Full) => {
                     let unused = |(_, slot): &(&Key, &Slot)| slot.record.is_unused() && !slot.on_disk;
                     let Some(key) = self.slots.iter().take(MAX_LOOKS).find(unused).map(|(key, _)| *key) else { return Err(Error::Full) };
@@ -114,30 +118,31 @@ impl Shard {
 }
 
 impl Memory {
-    /// Empty, and a window on the disk until [`Memory::begin_alone`].
+    /// Empty; passes everything to the disk until [`Memory::begin_exclusive`].
     #[must_use]
     pub fn new(disk: Disk, bytes: u64) -> Self {
         let shards = Box::new(std::array::from_fn(|_| Mutex::default()));
-        Self { disk, shards, most: bytes / SHARDS as u64, alone: RwLock::new(false) }
+        Self { disk, shards, most: bytes / SHARDS as u64, exclusive: RwLock::new(false) }
     }
 
     fn shard(&self, key: &Key) -> &Mutex<Shard> {
         key.part(&self.shards)
     }
 
-    /// From now on nobody else uses the disk.
-    pub fn begin_alone(&self) {
-        let mut alone = self.alone.write();
+    /// This process is the exclusive owner from now on.
+    pub fn begin_exclusive(&self) {
+        let mut exclusive = self.exclusive.write();
         for shard in self.shards.iter() {
             *shard.lock() = Shard::default();
         }
-        *alone = true;
+        *exclusive = true;
     }
 
-    /// Others will use the disk: everything is written down. Sessions that cannot be are lost, and their number is the error's.
-    pub fn end_alone(&self) -> Result<(), (usize, Error)> {
-        let mut alone = self.alone.write();
-        if !std::mem::take(&mut *alone) {
+    /// Other processes will use the disk: writes everything to it. The error has the number of
+    /// sessions that are lost.
+    pub fn end_exclusive(&self) -> Result<(), (usize, Error)> {
+        let mut exclusive = self.exclusive.write();
+        if !std::mem::take(&mut *exclusive) {
             return Ok(());
         }
         let mut lost = None;
@@ -149,9 +154,9 @@ impl Memory {
                 if self.disk.put_all(step).is_ok() {
                     continue;
                 }
-                // Perhaps there is room for some of them.
+                // Some of them may fit.
                 for (key, record) in step {
-                    if let Err(e) = self.disk.put(key, record, Put::Any, 0) {
+                    if let Err(e) = self.disk.put_at_last(key, record) {
                         lost = Some((lost.map_or(1, |(n, _)| n + 1), e));
                     }
                 }
@@ -160,13 +165,14 @@ impl Memory {
         lost.map_or(Ok(()), Err)
     }
 
-    /// The record in memory or, if there is none, from the disk; that it is used is noted. With the shard locked throughout, so that no old
-    /// record from the disk takes a newer one's place.
+    /// The record in memory, else the one on disk, marked as used. The shard is locked throughout,
+    /// so that no old record from the disk replaces a newer one.
     fn find<'s>(&self, shard: &'s mut Shard, key: &Key, now_ms: u64) -> Result<Found<'s>, Error> {
-        // To the end of the order, if it is there.
+        // Moves it to the end of the order.
         if shard.slots.to_back(key).is_none() {
             let Some(record) = self.disk.load(key, now_ms)? else { return Ok(Found::Nothing) };
-            // Who goes cannot be written down: that is no reason not to read.
+            // Memory has no room, as sessions cannot be written to disk; reading must not fail for
+            // that.
             if shard.make_room(weight(&record), self.most, &self.disk).is_err() {
                 return Ok(Found::OnDisk(record));
             }
@@ -176,11 +182,11 @@ impl Memory {
     }
 }
 
-/// What was found, and where it is.
+/// A record, and where it is.
 enum Found<'s> {
     Nothing,
     Here(&'s Slot),
-    /// There is no room for it in memory.
+    /// It does not fit into memory.
     OnDisk(Record),
 }
 
@@ -213,8 +219,8 @@ impl Memory {
 
 impl Engine for Memory {
     fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
-        let alone = self.alone.read();
-        if !*alone {
+        let exclusive = self.exclusive.read();
+        if !*exclusive {
             return self.disk.load(key, now_ms);
         }
         let mut shard = self.shard(key).lock();
@@ -223,8 +229,8 @@ impl Engine for Memory {
     }
 
     fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error> {
-        let alone = self.alone.read();
-        if !*alone {
+        let exclusive = self.exclusive.read();
+        if !*exclusive {
             return self.disk.put(key, record, how, now_ms);
         }
         let mut shard = self.shard(key).lock();
@@ -235,7 +241,8 @@ impl Engine for Memory {
             Put::Replace if !lives => return Err(Error::Missing),
             _ => {}
         }
-        // An expired record on the disk is not found above; the next sweep of the disk takes it, as a newer one does when it is written down.
+        // An expired record on disk is not found above; a sweep of the disk removes it, or a newer
+        // record replaces it.
         let on_disk = match found {
             Found::Nothing => false,
             Found::Here(slot) => slot.on_disk,
@@ -256,8 +263,8 @@ impl Engine for Memory {
     }
 
     fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error> {
-        let alone = self.alone.read();
-        if !*alone {
+        let exclusive = self.exclusive.read();
+        if !*exclusive {
             return self.disk.touch(key, accessed_ms);
         }
         let mut shard = self.shard(key).lock();
@@ -273,12 +280,13 @@ impl Engine for Memory {
     }
 
     fn remove(&self, key: &Key, now_ms: u64) -> Result<bool, Error> {
-        let alone = self.alone.read();
-        if !*alone {
+        let exclusive = self.exclusive.read();
+        if !*exclusive {
             return self.disk.remove(key, now_ms);
         }
         let mut shard = self.shard(key).lock();
-        // The disk first: if that fails, memory has the newest record still, and no older one comes back to life.
+        // The disk first: if that fails, memory still has the newest record, and no older one
+        // reappears.
         let lived = match shard.slots.get(key) {
             Some(slot) if !slot.on_disk => false,
             _ => self.disk.remove(key, now_ms)?,
@@ -287,9 +295,9 @@ impl Engine for Memory {
     }
 
     fn sweep(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
-        let alone = self.alone.read();
+        let exclusive = self.exclusive.read();
         let mut swept = Swept::default();
-        if *alone {
+        if *exclusive {
             for shard in self.shards.iter() {
                 swept.removed += self.sweep_shard(&mut shard.lock(), now_ms, budget.saturating_sub(swept.removed))?;
             }
@@ -304,7 +312,7 @@ impl Engine for Memory {
     }
 
     fn figures(&self) -> Result<Figures, Error> {
-        let _alone = self.alone.read();
+        let _exclusive = self.exclusive.read();
         let disk = self.disk.figures()?;
         let mut figures = Figures { sessions: disk.sessions, bytes: disk.bytes };
         for shard in self.shards.iter() {

@@ -1,11 +1,11 @@
-//! Who may keep sessions in memory: the process that is alone with a store.
+//! The role of a process at a store: the exclusive owner may keep sessions in memory, all others share the disk.
 //!
-//! Responsible for: at most one process being alone, and its learning at once that another one has come. Must never: wait. Called by:
-//! [`crate::store`].
+//! Responsible for: at most one exclusive owner, which learns at once that another process wants the store. Must never: wait.
+//! Called by: [`crate::store`], [`crate::orphan`].
 //!
-//! Byte 0 of the file `locks` is held exclusively by who is alone, and shared by all others; the kernel lets go of it when a process dies. Who
-//! comes and finds somebody alone writes a byte into the FIFO `knock`, which who is alone reads.
-use crate::engine::Error;
+//! The exclusive owner holds byte 0 of the file `locks` exclusively, all others share it; the kernel releases it when a process
+//! dies. A process that finds an exclusive owner sends a handover request: a byte in the FIFO `knock`, which the owner reads.
+use crate::error::Error;
 use drover_sys::filelock::{self, Hold};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::io::Errno;
@@ -15,14 +15,14 @@ use std::path::Path;
 use std::time::SystemTime;
 
 const OWNER: i64 = 0;
-/// Which byte is held by the process that sweeps.
+/// The byte that the process holds which sweeps.
 const SWEEPER: i64 = 1;
 
-/// See the head of this file.
+/// The process's role at one store.
 #[derive(Debug)]
 pub struct Owner {
     file: File,
-    knock: OwnedFd,
+    handover: OwnedFd,
 }
 
 fn unavailable(what: &str) -> impl Fn(Errno) -> Error {
@@ -30,63 +30,63 @@ fn unavailable(what: &str) -> impl Fn(Errno) -> Error {
 }
 
 impl Owner {
-    /// Neither alone nor not alone yet. `file`: a description of `locks` of its own.
+    /// No role yet. `file`: an open file description of `locks` that nothing else uses.
     pub fn new(directory: &Path, file: File) -> Result<Self, Error> {
         let path = directory.join("knock");
         match mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(e) => return Err(unavailable("cannot make the FIFO knock")(e)),
+            Err(e) => return Err(unavailable("cannot create the FIFO knock")(e)),
         }
-        // For reading and writing, so that neither opening nor closing tells anybody anything.
-        let knock = open(&path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+        // For reading and writing: then opening does not wait for the other end, and closing does not signal it.
+        let handover = open(&path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
             .map_err(unavailable("cannot open the FIFO knock"))?;
-        Ok(Self { file, knock })
+        Ok(Self { file, handover })
     }
 
-    /// Tries to be alone. A process that shared goes on sharing when that fails.
-    pub fn try_alone(&self) -> Result<bool, Error> {
+    /// Tries to become the exclusive owner. If that fails, a process that shares the store still shares it.
+    pub fn try_exclusive(&self) -> Result<bool, Error> {
         filelock::set(&self.file, OWNER, Hold::Exclusive).map_err(unavailable("cannot lock"))
     }
 
-    /// Tries to be one of several, and leaves whoever is alone in peace.
-    pub fn try_share_quietly(&self) -> Result<bool, Error> {
+    /// Tries to share the store, without a handover request.
+    pub fn try_shared_quietly(&self) -> Result<bool, Error> {
         filelock::set(&self.file, OWNER, Hold::Shared).map_err(unavailable("cannot lock"))
     }
 
-    /// Tries to be one of several; knocks when somebody is alone.
-    pub fn try_share(&self) -> Result<bool, Error> {
-        let shares = self.try_share_quietly()?;
+    /// Tries to share the store; sends a handover request if there is an exclusive owner.
+    pub fn try_shared(&self) -> Result<bool, Error> {
+        let shares = self.try_shared_quietly()?;
         if !shares {
-            // A full FIFO says the same.
-            let _ = rustix::io::write(&self.knock, b"!");
+            // A full FIFO is a request as well.
+            let _ = rustix::io::write(&self.handover, b"!");
         }
         Ok(shares)
     }
 
-    /// Readable when somebody has knocked.
-    pub fn knocks(&self) -> BorrowedFd<'_> {
-        self.knock.as_fd()
+    /// Readable when a handover request was sent.
+    pub fn handover_requests(&self) -> BorrowedFd<'_> {
+        self.handover.as_fd()
     }
 
-    /// Whether somebody has knocked since the last time.
-    pub fn was_knocked(&self) -> bool {
-        matches!(rustix::io::read(&self.knock, &mut [0; 64]), Ok(n) if n > 0)
+    /// Takes the handover requests from the FIFO; returns whether there were any.
+    pub fn take_handover_request(&self) -> bool {
+        matches!(rustix::io::read(&self.handover, &mut [0; 64]), Ok(n) if n > 0)
     }
 
-    /// Tries to be the one that sweeps.
+    /// Tries to become the process that sweeps.
     pub fn try_sweep(&self) -> bool {
         filelock::set(&self.file, SWEEPER, Hold::Exclusive) == Ok(true)
     }
 
-    /// For those who look for stores that nobody looks after ([`crate::visit`]): the time of the file `locks` is good for nothing else.
-    pub fn note_looked_after(&self, at: SystemTime) {
-        // Without it the store is visited, which does no harm.
+    /// Notes that the store is maintained, for [`crate::orphan`]: the time of the file `locks` has no other use.
+    pub fn note_maintained(&self, at: SystemTime) {
+        // Without it another process sweeps the store too, which does no harm.
         let _ = self.file.set_modified(at);
     }
 
-    /// Lets another one sweep.
+    /// Lets another process sweep.
     pub fn end_sweep(&self) {
-        // Else the kernel does it when the process ends.
+        // After an error the kernel releases it when the process ends.
         let _ = filelock::set(&self.file, SWEEPER, Hold::Free);
     }
 }

@@ -1,7 +1,7 @@
-//! A path walked one component at a time, by descriptors.
+//! Walks a path one component at a time, by descriptors.
 //!
-//! Responsible for: root not being led elsewhere by a symbolic link that another user put into the path. Must never: look anything up
-//! twice by its name. Called by: `place`.
+//! Responsible for: root not following a symbolic link that another user put into the path. Must never: look up a name twice.
+//! Called by: `store_directory`.
 use rustix::fs::{FileType, Mode, OFlags, fstat, mkdirat, open, openat, readlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -11,11 +11,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Symbolic links in one path, as the kernel allows.
+/// The largest number of symbolic links in one path, as in the kernel.
 const MAX_LINKS: usize = 40;
 const STEP: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Opens a directory (O_PATH). A link is followed only if it belongs to root or to this process's user. `make`: what is missing is made.
+/// Opens a directory (O_PATH). Follows a link only if it belongs to root or to this process's user. `make`: creates missing
+/// directories.
 pub(crate) fn directory(path: &Path, make: bool) -> Result<OwnedFd, Error> {
     let mut at = open(if path.is_absolute() { "/" } else { "." }, STEP | OFlags::DIRECTORY, Mode::empty())?;
     let mut left = steps(path);
@@ -56,7 +57,7 @@ fn step(at: &OwnedFd, name: &OsStr, make: bool) -> Result<OwnedFd, Error> {
     }
 }
 
-/// The components, the last one first.
+/// The components in reverse order.
 fn steps(path: &Path) -> Vec<OsString> {
     let meant = |component: &Component<'_>| matches!(component, Component::Normal(_) | Component::ParentDir);
     let mut steps: Vec<OsString> = path.components().filter(meant).map(|c| c.as_os_str().to_owned()).collect();

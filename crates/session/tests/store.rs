@@ -1,11 +1,11 @@
-//! What every engine promises, what survives, and what does not.
+//! Tests of the semantics that all engines share, and of what survives a crash.
 //!
-//! Processes are real ones: the test binary runs itself (`helper`), so that kill -9 is kill -9.
+//! Processes are real: the test binary runs itself (`helper`), so `kill -9` is a real one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use drover_session::disk::Disk;
 use drover_session::memory::Memory;
 use drover_session::owner::Owner;
-use drover_session::{Engine, Error, Id, Key, Limits, Put, Record, Sessions};
+use drover_session::{Engine, Error, Id, Key, Limits, Put, Record, Sessions, Stop};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -30,14 +30,14 @@ fn locks(dir: &Path) -> File {
 }
 
 fn disk(dir: &Path, size: u64) -> Disk {
-    Disk::new(dir, size, false, locks(dir), Box::new(count))
+    Disk::new(dir, size, false, locks(dir), Stop::never(), Box::new(count))
 }
 
 fn key(n: u32) -> Key {
     Key::named(b"test", n.to_string().as_bytes()).unwrap()
 }
 
-/// One that was used after the request that made it.
+/// A record that was used after the request that created it.
 fn record(text: &str) -> Record {
     Record { created_ms: NOW - 1, accessed_ms: NOW, timeout_s: 1800, data: text.as_bytes().to_vec() }
 }
@@ -48,19 +48,19 @@ fn each(test: impl Fn(&dyn Engine)) {
     test(&disk(dir.path(), 64 << 20));
     let dir = tempfile::tempdir().unwrap();
     let memory = Memory::new(disk(dir.path(), 64 << 20), 1 << 20);
-    memory.begin_alone();
+    memory.begin_exclusive();
     test(&memory);
-    // So small that nearly everything goes to the disk.
+    // So small that nearly everything moves to disk.
     let dir = tempfile::tempdir().unwrap();
     let memory = Memory::new(disk(dir.path(), 64 << 20), 8_000);
-    memory.begin_alone();
+    memory.begin_exclusive();
     test(&memory);
     let dir = tempfile::tempdir().unwrap();
     test(&Memory::new(disk(dir.path(), 64 << 20), 1 << 20));
 }
 
 #[test]
-fn what_is_put_comes_back_until_it_expires_or_goes() {
+fn a_session_is_found_until_it_expires_or_is_removed() {
     each(|engine| {
         assert_eq!(engine.load(&key(1), NOW), Ok(None));
         engine.put(&key(1), &record("one"), Put::Create, NOW).unwrap();
@@ -81,7 +81,7 @@ fn what_is_put_comes_back_until_it_expires_or_goes() {
 }
 
 #[test]
-fn a_sweep_takes_what_is_over_and_nothing_else_in_bounded_steps() {
+fn a_sweep_removes_only_expired_sessions_in_bounded_steps() {
     each(|engine| {
         for n in 0..500 {
             let timeout_s = if n % 5 == 0 { 7200 } else { 60 };
@@ -129,7 +129,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..80)
 }
 
-/// The engine and a map must say the same, whatever is done in whatever order; going in and out of being alone changes nothing.
+/// The engine and a map must agree after any sequence of steps; changes of the role have no effect.
 fn agree(engine: &dyn Engine, memory: Option<&Memory>, steps: &[Step]) -> Result<(), TestCaseError> {
     let (mut model, mut now): (HashMap<u32, Record>, u64) = (HashMap::new(), NOW);
     for step in steps {
@@ -152,7 +152,7 @@ fn agree(engine: &dyn Engine, memory: Option<&Memory>, steps: &[Step]) -> Result
                 if let Some(record) = model.get_mut(&k).filter(|r| !r.is_expired(now)) {
                     record.accessed_ms = now;
                 }
-                // To touch what is over is nobody's business: the model forgets it, and so must the engine.
+                // A touch of an expired session has no defined result: both sides forget it.
                 if model.get(&k).is_some_and(|r| r.is_expired(now)) {
                     model.remove(&k);
                     engine.remove(&key(k), now).unwrap();
@@ -168,10 +168,10 @@ fn agree(engine: &dyn Engine, memory: Option<&Memory>, steps: &[Step]) -> Result
             }
             Step::Sweep => drop(engine.sweep(now, 5).unwrap()),
             Step::Pass(ms) => now += ms,
-            Step::Share => memory.into_iter().for_each(|m| m.end_alone().unwrap()),
+            Step::Share => memory.into_iter().for_each(|m| m.end_exclusive().unwrap()),
             Step::Alone => memory.into_iter().for_each(|m| {
-                m.end_alone().unwrap();
-                m.begin_alone();
+                m.end_exclusive().unwrap();
+                m.begin_exclusive();
             }),
         }
     }
@@ -186,7 +186,7 @@ proptest! {
         agree(&disk(dir.path(), 64 << 20), None, &steps)?;
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::new(disk(dir.path(), 64 << 20), 20_000);
-        memory.begin_alone();
+        memory.begin_exclusive();
         agree(&memory, Some(&memory), &steps)?;
     }
 }
@@ -201,25 +201,25 @@ fn a_full_store_is_an_error_and_the_old_value_stays() {
     assert_eq!(full, Some(Error::Full));
     assert_eq!(small.put(&key(0), &large, Put::Any, NOW), Err(Error::Full));
     assert_eq!(small.load(&key(0), NOW), Ok(Some(record("precious"))));
-    // What is over makes room.
+    // Expired sessions make room.
     while small.sweep(NOW + 10_000_000, 10).unwrap().more {}
     small.put(&key(0), &large, Put::Any, NOW).unwrap();
 }
 
 #[test]
-fn a_full_store_evicts_what_was_never_used_again() {
+fn a_full_store_evicts_sessions_that_were_never_used_again() {
     let stores = |test: &dyn Fn(&dyn Engine)| {
         let dir = tempfile::tempdir().unwrap();
         test(&disk(dir.path(), 1 << 20));
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::new(disk(dir.path(), 1 << 20), 1 << 20);
-        memory.begin_alone();
+        memory.begin_exclusive();
         test(&memory);
     };
     stores(&|engine| {
         let new = |n: u32| Record { created_ms: NOW + u64::from(n), accessed_ms: NOW + u64::from(n), data: vec![7; 3000], ..record("") };
         let used = |n: u32| Record { accessed_ms: NOW + 100_000, ..new(n) };
-        // A hundred sessions that are used, among thousands that are made and forgotten.
+        // A hundred sessions in use, among thousands that are created and never used again.
         for n in 0..10_000 {
             assert_eq!(engine.put(&key(n), &new(n), Put::Create, NOW), Ok(()), "{n}");
             if n % 100 == 0 {
@@ -250,14 +250,14 @@ fn room_is_made_for_large_sessions_too() {
 }
 
 #[test]
-fn evictions_are_said_once_a_second() {
+fn evictions_are_logged_once_a_second() {
     static LINES: AtomicUsize = AtomicUsize::new(0);
     let dir = tempfile::tempdir().unwrap();
     let say = |line: &str| {
         assert!(line.contains("is full") && line.contains("DroverSessionDiskSize"), "{line}");
         LINES.fetch_add(1, Ordering::SeqCst);
     };
-    let store = Disk::new(dir.path(), 1 << 20, false, locks(dir.path()), Box::new(say));
+    let store = Disk::new(dir.path(), 1 << 20, false, locks(dir.path()), Stop::never(), Box::new(say));
     let begun = std::time::Instant::now();
     for n in 0..1000 {
         let new = Record { created_ms: NOW, accessed_ms: NOW, data: vec![7; 30_000], ..record("") };
@@ -282,17 +282,17 @@ fn a_store_that_finds_no_room_for_its_locks_says_so() {
 #[test]
 fn a_disk_too_full_for_the_locks_does_not_end_the_process() {
     if !rustix::process::geteuid().is_root() {
-        return; // only root can mount one; the test above is for all
+        return; // only root can mount a file system; the test above needs no root
     }
     let dir = tempfile::tempdir().unwrap();
-    // In a mount namespace of its own, which goes with the process.
+    // In its own mount namespace, which ends with the process.
     let small = "mount -t tmpfs -o size=64k none \"$DROVER_DIR\" && exec \"$0\" \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", small]);
     assert!(said_by_child(started(command, "cramped", dir.path())).contains("stored at last"));
 }
 
-/// What a helper says that must end well.
+/// The output of a helper that must succeed.
 fn said_by(what: &str, dir: &Path) -> String {
     said_by_child(helper(what, dir))
 }
@@ -305,7 +305,7 @@ fn said_by_child(mut child: Child) -> String {
 }
 
 #[test]
-fn what_the_disk_does_not_remove_stays_as_it_was() {
+fn a_session_that_cannot_be_removed_from_disk_is_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     assert!(said_by("unremovable", dir.path()).contains("still new"));
 }
@@ -317,14 +317,14 @@ fn a_full_disk_can_be_read_through_full_memory() {
 }
 
 #[test]
-fn memory_is_bounded_and_what_goes_is_on_the_disk() {
+fn memory_is_bounded_and_the_rest_is_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let memory = Memory::new(disk(dir.path(), 64 << 20), 160_000);
-    memory.begin_alone();
+    memory.begin_exclusive();
     for n in 0..2000 {
         memory.put(&key(n), &Record { data: vec![1; 300], ..record("") }, Put::Create, NOW).unwrap();
     }
-    // 320 fit; the others are on the disk, and all are there.
+    // 320 fit in memory; the others are on disk, and none is lost.
     let on_disk = disk_figures(&memory);
     assert!(on_disk > 1600, "{on_disk}");
     assert!((0..2000).all(|n| memory.load(&key(n), NOW).unwrap().is_some()));
@@ -343,7 +343,7 @@ fn a_store_that_is_cut_or_overwritten_is_moved_aside_and_the_service_goes_on() {
         |file| OpenOptions::new().write(true).open(file).unwrap().set_len(16_384).unwrap(),
         |file| OpenOptions::new().write(true).open(file).unwrap().write_all(&[0x55; 16_384]).unwrap(),
         |file| std::fs::write(file, b"not a store at all").unwrap(),
-        // More pages than there can be, in both pages that describe it.
+        // More pages than possible, in both meta pages.
         |file| {
             let file = OpenOptions::new().write(true).open(file).unwrap();
             for meta in [0, 4096] {
@@ -371,7 +371,7 @@ fn a_store_that_is_cut_or_overwritten_is_moved_aside_and_the_service_goes_on() {
             }
             store.put(&key(1), &record("new"), Put::Any, NOW).unwrap();
             assert_eq!(store.load(&key(1), NOW), Ok(Some(record("new"))));
-            // An empty file is a new store; everything else is kept for whoever wants to look.
+            // An empty file is a new store; everything else is kept for inspection.
             let moved = moved_aside(dir.path());
             assert!(moved == 1 && SAID.load(Ordering::SeqCst) > said || (n == 1 && !running), "damage {n}, running {running}: {moved}");
         }
@@ -380,7 +380,7 @@ fn a_store_that_is_cut_or_overwritten_is_moved_aside_and_the_service_goes_on() {
 
 /// The test binary itself, as another process.
 fn helper(what: &str, dir: &Path) -> Child {
-    // With SIGXFSZ ignored, as httpd does: a file that may not become longer is an error.
+    // With SIGXFSZ ignored, as in httpd: exceeding the file size limit is an error.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
     started(command, what, dir)
@@ -405,31 +405,31 @@ fn wait_for(lines: &mut impl BufRead, word: &str) {
 
 const FOREVER: u64 = u64::MAX;
 
-/// Not a test but what [`helper`] runs.
+/// Not a test: the body of [`helper`].
 #[test]
 fn helper_process() {
     let (Ok(what), Ok(dir)) = (std::env::var("DROVER_HELPER"), std::env::var("DROVER_DIR")) else { return };
     let dir = Path::new(&dir);
     match what.as_str() {
         "counter" => {
-            let sessions = Sessions::disk(dir, LIMITS, &quiet).unwrap();
+            let sessions = Sessions::disk(dir, LIMITS, &Stop::never(), &quiet).unwrap();
             for _ in 0..200 {
                 add_one(&sessions, &key(1));
             }
         }
         "holder" => {
-            let sessions = Sessions::disk(dir, LIMITS, &quiet).unwrap();
+            let sessions = Sessions::disk(dir, LIMITS, &Stop::never(), &quiet).unwrap();
             let _guard = sessions.lock(&key(1), FOREVER, &mut || false).unwrap();
             println!("holding");
             std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
         }
         "writer" => {
-            let sessions = Sessions::disk(dir, LIMITS, &quiet).unwrap();
+            let sessions = Sessions::disk(dir, LIMITS, &Stop::never(), &quiet).unwrap();
             println!("writing");
             let parent = rustix::process::getppid();
             for n in 0u32.. {
                 if rustix::process::getppid() != parent {
-                    return; // the test is gone
+                    return; // the test has ended
                 }
                 let all = vec![n as u8; 100 + n as usize % 5000];
                 sessions.put(&key(n % 100), &Record { data: all, ..record("") }, Put::Any, NOW).unwrap();
@@ -459,7 +459,7 @@ fn helper_process() {
             }
         }
         "memory" => {
-            let sessions = Sessions::memory(dir, LIMITS, &quiet).unwrap();
+            let sessions = Sessions::memory(dir, LIMITS, &Stop::never(), &quiet).unwrap();
             for n in 0..500 {
                 sessions.put(&key(n), &record(&n.to_string()), Put::Any, NOW).unwrap();
             }
@@ -493,7 +493,7 @@ fn helper_process() {
             disk(dir, 2 << 20).put(&key(0), &record("first"), Put::Any, NOW).unwrap();
             println!("stored at last");
         }
-        // Where no file may become longer than this: the one of turns, the one of LMDB's locks.
+        // With a file size limit that stops the file `turns`, or LMDB's lock file.
         "unopenable" => {
             for limit in [0, 5000] {
                 let limit = rustix::process::Rlimit { current: Some(limit), maximum: None };
@@ -508,9 +508,9 @@ fn helper_process() {
         "unremovable" => {
             let memory = Memory::new(disk(dir, 64 << 20), 1 << 20);
             memory.put(&key(0), &record("old"), Put::Any, NOW).unwrap();
-            memory.begin_alone();
+            memory.begin_exclusive();
             memory.put(&key(0), &record("new"), Put::Replace, NOW).unwrap();
-            // From here on no byte can be written.
+            // From here on nothing can be written.
             let nothing = rustix::process::Rlimit { current: Some(0), maximum: None };
             rustix::process::setrlimit(rustix::process::Resource::Fsize, nothing).unwrap();
             assert_eq!(memory.remove(&key(0), NOW), Err(Error::Full));
@@ -521,9 +521,9 @@ fn helper_process() {
             let store = disk(dir, 64 << 20);
             store_large(&store, 0..64);
             drop(store);
-            // Room for one session in each part of the map.
+            // Space for one session per shard.
             let memory = Memory::new(disk(dir, 64 << 20), 16 * 4000);
-            memory.begin_alone();
+            memory.begin_exclusive();
             for n in 1000..1064 {
                 memory.put(&key(n), &Record { data: vec![8; 3000], ..record("") }, Put::Any, NOW).unwrap();
             }
@@ -549,7 +549,7 @@ fn eight_processes_count_to_the_exact_end() {
     let dir = tempfile::tempdir().unwrap();
     let children: Vec<Child> = (0..8).map(|_| helper("counter", dir.path())).collect();
     assert!(children.into_iter().all(|mut child| child.wait().unwrap().success()));
-    let sessions = Sessions::disk(dir.path(), LIMITS, &quiet).unwrap();
+    let sessions = Sessions::disk(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
     assert_eq!(sessions.load(&key(1), NOW).unwrap().unwrap().data, b"1600");
 }
 
@@ -566,7 +566,7 @@ fn moved_aside(dir: &Path) -> usize {
 #[test]
 fn another_size_is_no_damage() {
     let dir = tempfile::tempdir().unwrap();
-    // Raised: a child from before the reload goes on beside those with the new size.
+    // Raised: a process from before the reload runs beside one with the new size.
     let mut old = helper("small", dir.path());
     let mut lines = BufReader::new(old.stdout.take().unwrap());
     wait_for(&mut lines, "stored");
@@ -578,7 +578,7 @@ fn another_size_is_no_damage() {
     assert!(old.wait().unwrap().success(), "{said}");
     assert!(larger.load(&key(5000), NOW).unwrap().is_some());
     drop(larger);
-    // Lowered: what is there stays; only more does not fit.
+    // Lowered: sessions stay; only new ones do not fit.
     let smaller = disk(dir.path(), 2 << 20);
     assert_eq!(smaller.figures().unwrap().sessions, 1101);
     assert!((6000..6100).any(|n| smaller.put(&key(n), &Record { data: vec![7; 50_000], ..record("") }, Put::Any, NOW) == Err(Error::Full)));
@@ -612,9 +612,9 @@ fn a_store_that_many_processes_make_longer_is_never_cut() {
 }
 
 #[test]
-fn a_killed_holder_lets_go_at_once() {
+fn a_killed_owner_releases_its_lock_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let sessions = Sessions::disk(dir.path(), LIMITS, &quiet).unwrap();
+    let sessions = Sessions::disk(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
     let mut child = helper("holder", dir.path());
     wait_for(&mut BufReader::new(child.stdout.take().unwrap()), "holding");
     assert_eq!(sessions.lock(&key(1), 0, &mut || false).unwrap_err(), Error::LockTimeout);
@@ -632,8 +632,9 @@ fn a_store_is_good_whenever_its_writers_are_killed() {
         for child in &mut children {
             wait_for(&mut BufReader::new(child.stdout.take().unwrap()), "writing");
         }
-        // In the middle of something: after some writes of our own, which take their turn.
-        let sessions = Sessions::disk(dir.path(), LIMITS, &quiet).unwrap();
+        // In the middle of their work: after some writes of this process, which waits for the
+        // writer lock.
+        let sessions = Sessions::disk(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
         for n in 0..round {
             sessions.put(&key(1000 + n), &record("mine"), Put::Any, NOW).unwrap();
         }
@@ -651,16 +652,16 @@ fn a_store_is_good_whenever_its_writers_are_killed() {
 }
 
 #[test]
-fn who_is_alone_writes_its_sessions_down_when_another_one_comes() {
+fn an_exclusive_owner_hands_its_sessions_over() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = helper("memory", dir.path());
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     wait_for(&mut lines, "alone");
-    let sessions = Sessions::memory(dir.path(), LIMITS, &quiet).unwrap();
+    let sessions = Sessions::memory(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
     for n in 0..500 {
         assert_eq!(sessions.load(&key(n), NOW).unwrap().unwrap().data, n.to_string().as_bytes());
     }
-    // What it held before is held against us too.
+    // A lock that it held before is held against other processes too.
     assert_eq!(sessions.lock(&key(1), 0, &mut || false).unwrap_err(), Error::LockTimeout);
     child.stdin.as_mut().unwrap().write_all(b"!").unwrap();
     wait_for(&mut lines, "let go");
@@ -668,7 +669,7 @@ fn who_is_alone_writes_its_sessions_down_when_another_one_comes() {
     assert_eq!(sessions.load(&key(1), NOW).unwrap().unwrap().data, b"in the end");
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
-    // Alone again: what is written now is in memory, and is on the disk when it hands over.
+    // Exclusive owner again: new sessions are in memory, and on disk after the handover.
     let (stop, keep) = std::io::pipe().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| sessions.keep(&stop, 1_000_000, 1_000_000, || NOW));
@@ -678,16 +679,16 @@ fn who_is_alone_writes_its_sessions_down_when_another_one_comes() {
     });
     sessions.hand_over();
     drop(sessions);
-    let after = Sessions::memory(dir.path(), LIMITS, &quiet).unwrap();
+    let after = Sessions::memory(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
     assert_eq!(after.load(&key(7), NOW).unwrap().unwrap().data, b"seven");
 }
 
 #[test]
 fn nobody_waits_for_another_threads_wait_to_enter() {
     let dir = tempfile::tempdir().unwrap();
-    // Alone, and deaf to those who knock: what a stopped child is.
-    let _deaf = Owner::new(dir.path(), locks(dir.path())).map(|owner| (owner.try_alone(), owner)).unwrap();
-    let sessions = Sessions::memory(dir.path(), LIMITS, &quiet).unwrap();
+    // An exclusive owner that ignores handover requests, like a stopped process.
+    let _deaf = Owner::new(dir.path(), locks(dir.path())).map(|owner| (owner.try_exclusive(), owner)).unwrap();
+    let sessions = Sessions::memory(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
     let (waits, go_on) = (std::sync::Barrier::new(2), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let first = scope.spawn(|| {
@@ -701,7 +702,7 @@ fn nobody_waits_for_another_threads_wait_to_enter() {
             };
             sessions.lock(&key(1), FOREVER, &mut cancelled).map(drop)
         });
-        // The other thread is in the midst of its wait and stays there: this one comes to its own end.
+        // The other thread is waiting and continues to wait; this one reaches its own deadline.
         waits.wait();
         assert!(matches!(sessions.lock(&key(2), 0, &mut || false), Err(Error::Unavailable(_))));
         assert_eq!(sessions.enter(FOREVER, &mut || true), Err(Error::Cancelled));
@@ -718,7 +719,7 @@ fn nobody_waits_for_another_threads_wait_to_enter() {
 #[test]
 fn a_session_that_is_too_large_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let sessions = Sessions::disk(dir.path(), LIMITS, &quiet).unwrap();
+    let sessions = Sessions::disk(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
     let large = Record { data: vec![0; 100_001], ..record("") };
     assert_eq!(sessions.put(&key(1), &large, Put::Any, NOW), Err(Error::TooLarge(100_001, 100_000)));
 }
@@ -727,7 +728,7 @@ fn a_session_that_is_too_large_is_refused() {
 fn nobody_else_can_read_the_store_and_no_identifier_lies_in_it() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
-    let sessions = Sessions::disk(dir.path(), LIMITS, &quiet).unwrap();
+    let sessions = Sessions::disk(dir.path(), LIMITS, &Stop::never(), &quiet).unwrap();
     let id = Id::new().unwrap();
     sessions.put(&Key::derive(b"scope", &id), &record("data"), Put::Create, NOW).unwrap();
     for file in ["store", "store/data.mdb", "store/lock.mdb", "locks", "knock"] {

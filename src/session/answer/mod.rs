@@ -1,93 +1,94 @@
-//! One request's questions about sessions, answered; the first of them before it is asked, if it is likely to be (`ahead`).
+//! Answers the questions of one request about sessions, the first of them perhaps before it is
+//! asked (`prefetch`).
 //!
-//! Responsible for: a worker reaching the sessions of its scope and no others; locks that end with the request; identifiers of our own making
-//! only. Must never: trust a key, or wait without asking whether anybody still listens. Called by: `handler`.
-mod ahead;
+//! Responsible for: a worker reaching only the sessions of its scope; locks that end with the
+//! request; new identifiers being generated here. Must never: trust a key, or wait without checking
+//! for cancellation. Called by: `handler`.
+mod prefetch;
 
 use super::cookie;
-use super::guess::Place;
 use super::plan::Settings;
+use super::predictor::Entry;
 use super::stores::now_ms;
-use ahead::Ahead;
-use drover_session::{Error, Guard, Id, Key, Offer, Record, Sessions, id};
+use drover_session::{Error, Guard, Id, Key, Record, Sessions, id};
 use drover_sys::clock::monotonic_ns;
 use drover_wire::WireError;
 use drover_wire::session::{Op, Opened, Put, Request, Save, Status, Stored, encode_bool, encode_key, error_text};
+use prefetch::{Prefetched, SentLease};
 
-/// A share of the timeout by which the time of the last use must have moved to be written, and the least of it in milliseconds.
+/// The time of the last use is written when it has moved by this fraction of the timeout, and by
+/// this many milliseconds at least.
 const TOUCH: (u64, u64) = (20, 1000);
-/// Sessions that one request may hold at once.
-const MOST_HELD: usize = 64;
-/// Bytes of a question besides the data of its session, at most.
+/// The largest number of locks that one request may hold.
+const MAX_HELD: usize = 64;
+/// The largest size of a question besides its session's data, bytes.
 const QUESTION: usize = 1024;
-/// A question of this size is kept in any case.
+/// Questions up to this size are accepted even without memory to reserve, bytes.
 const SMALL_QUESTION: usize = 60 * 1024;
-/// Tries to find an identifier that is not taken; the second is already a miracle.
+/// Attempts to find an unused identifier.
 const TRIES: usize = 3;
 
-/// Where the store of a request comes from; asked only when a session is touched.
+/// Returns the store of a request; called only when a session is used.
 pub type Find<'c> = &'c dyn Fn() -> Result<&'static Sessions, Error>;
 
-/// What one request has to do with sessions.
+/// The sessions of one request.
 pub struct RequestSession<'c> {
     settings: &'c Settings,
     find: Find<'c>,
-    /// What that has found.
+    /// The store, once found.
     store: Option<&'static Sessions>,
     scope: Vec<u8>,
     cookie: String,
     https: bool,
-    /// The request's own time limit, CLOCK_MONOTONIC nanoseconds.
+    /// The deadline of the request, CLOCK_MONOTONIC nanoseconds.
     answer_by: Option<u64>,
     held: Vec<Guard<'static>>,
-    /// Where it is noted whether requests like this one want their session.
-    place: Option<Place<'c>>,
-    /// What was sent ahead and not asked for yet, and its lock.
-    ahead: Ahead,
-    offer: Option<Offer<'static>>,
-    /// When it was sent, and until when it may wait to be wanted.
-    offered_at: u64,
-    offered_until: u64,
-    /// The session of the cookie: as the client sent it, or as this request has made it.
+    /// The predictor's entry for requests like this one.
+    entry: Option<Entry<'c>>,
+    /// What was prefetched and not used yet, and the lease on its lock. The lock table in
+    /// `drover_session::lock` owns the truth.
+    prefetched: Prefetched,
+    lease: Option<SentLease>,
+    /// The session of the cookie: as the client sent it, or as this request created it.
     current: Current,
-    /// The name that was asked for last, and its key: to make one costs as much as to look the session up.
+    /// The last name and its key: deriving a key costs as much as a load.
     named: Option<(String, Key)>,
     set_cookie: Option<String>,
-    /// Its session, until that is noted.
+    /// The session to log, until it is logged.
     logged: Option<String>,
-    /// Something was stored or removed.
+    /// Whether something was stored or removed.
     changed: bool,
 }
 
 enum Current {
-    /// Nobody has looked at the client's cookie.
+    /// The cookie was not parsed yet.
     Unknown,
     None,
     Name(String),
 }
 
-/// What follows from a question.
+/// The outcome of a question.
 #[derive(Debug)]
 pub enum Answered {
-    /// Frame to be sent: its code and its payload.
+    /// A frame to send: its code and its payload.
     Reply(Status, Vec<u8>),
-    /// Nothing is to be said.
+    /// No answer.
     Nothing,
-    /// A save without an answer has failed: the request does too.
+    /// A save without an answer has failed, and so must the request.
     Failed(Error),
 }
 
-/// What the relay knows at the moment of a question.
+/// The state of the relay when the question came.
 pub struct Now<'n> {
     /// The client's Cookie header.
     pub cookies: Option<&'n [u8]>,
-    /// The head of the answer has been passed on or set.
+    /// The response headers were sent or set.
     pub head_sent: bool,
-    /// Nobody waits for the answer any more.
+    /// Returns whether the wait must be cancelled.
     pub cancelled: &'n mut dyn FnMut() -> bool,
 }
 
-/// A failed question: what the worker is told.
+/// The answer to a failed question.
 struct No(Status, String);
 
 impl From<Error> for No {
@@ -98,7 +99,7 @@ impl From<Error> for No {
             Error::Exists => Status::Exists,
             Error::Missing => Status::Missing,
             Error::Full => Status::Full,
-            Error::Unavailable(_) | Error::Damaged(_) | Error::Cancelled => Status::Unavailable,
+            Error::Unavailable(_) | Error::Damaged(_) | Error::Cancelled | Error::Stopping => Status::Unavailable,
         };
         Self(status, e.to_string())
     }
@@ -116,7 +117,7 @@ impl<'c> RequestSession<'c> {
     pub fn new(
         settings: &'c Settings,
         find: Find<'c>,
-        place: Option<Place<'c>>,
+        entry: Option<Entry<'c>>,
         (scope, cookie): (Vec<u8>, String),
         https: bool,
         answer_by: Option<u64>,
@@ -130,11 +131,9 @@ impl<'c> RequestSession<'c> {
             https,
             answer_by,
             held: Vec::new(),
-            place,
-            ahead: Ahead::None,
-            offer: None,
-            offered_at: 0,
-            offered_until: 0,
+            entry,
+            prefetched: Prefetched::None,
+            lease: None,
             current: Current::Unknown,
             named: None,
             set_cookie: None,
@@ -143,12 +142,12 @@ impl<'c> RequestSession<'c> {
         }
     }
 
-    /// The Set-Cookie header that goes with the head, once.
+    /// The Set-Cookie header for the response, once.
     pub fn take_cookie(&mut self) -> Option<String> {
         self.set_cookie.take()
     }
 
-    /// What stands in logs for the session, once.
+    /// The session's name in logs, once.
     pub fn take_log_name(&mut self) -> Option<String> {
         self.logged.take().map(|name| id::log_name(name.as_bytes()))
     }
@@ -159,26 +158,26 @@ impl<'c> RequestSession<'c> {
         self.changed
     }
 
-    /// The request is over for the application: others may have its sessions.
+    /// The application is done with the request: releases its locks.
     pub fn release(&mut self) {
-        if !matches!(std::mem::replace(&mut self.ahead, Ahead::None), Ahead::None)
-            && let Some(place) = self.place
+        if !matches!(std::mem::replace(&mut self.prefetched, Prefetched::None), Prefetched::None)
+            && let Some(entry) = self.entry
         {
-            place.left();
+            entry.miss();
         }
-        self.offer = None;
+        self.lease = None;
         self.held.clear();
     }
 
-    /// Answers a question. An error is one of the worker's: what it sent is no question.
+    /// Answers a question. An error means that the worker did not send a valid question.
     pub fn answer(&mut self, code: u16, payload: &[u8], mut now: Now<'_>) -> Result<Answered, WireError> {
         let request = Request::decode(code, payload)?;
         if let Request::Used { lock } = request {
-            self.use_ahead(lock);
+            self.use_prefetched(lock);
             return Ok(Answered::Nothing);
         }
         self.settle();
-        self.ahead = Ahead::None;
+        self.prefetched = Prefetched::None;
         let quiet = matches!(&request, Request::Save(save) if save.no_reply);
         let mut out = Vec::new();
         Ok(match self.carry_out(&request, &mut now, &mut out) {
@@ -195,25 +194,25 @@ impl<'c> RequestSession<'c> {
         })
     }
 
-    /// The largest question that httpd keeps, bytes. Without memory for it, small ones only.
+    /// The largest question that is accepted, bytes. `has_memory`: memory can be reserved for it.
     #[must_use]
     pub fn largest_question(&self, has_memory: bool) -> usize {
         let most = self.settings.max_size as usize + QUESTION;
         if has_memory { most } else { most.min(SMALL_QUESTION) }
     }
 
-    /// Refuses a question that is larger than that: of this code, its payload of `len` bytes beginning with `first`.
+    /// Refuses a larger question with this code, whose payload of `len` bytes begins with `first`.
     pub fn refuse(&mut self, code: u16, first: u8, len: u32) -> Result<Answered, WireError> {
         if code != Op::Save as u16 {
             return Err(WireError::TooLarge("session question"));
         }
         self.settle();
-        self.ahead = Ahead::None;
+        self.prefetched = Prefetched::None;
         let (size, most) = (u64::from(len), u64::from(self.settings.max_size));
         let error = if len as usize > self.largest_question(true) {
             Error::TooLarge(size, most)
         } else {
-            Error::Unavailable("httpd keeps as much as it may for its clients and their sessions".into())
+            Error::Unavailable("httpd has reached its memory limit for requests and sessions".into())
         };
         if Save::is_quiet(first) {
             return Ok(Answered::Failed(error));
@@ -240,12 +239,13 @@ impl<'c> RequestSession<'c> {
                 if let Some(name) = self.name(key, now)? {
                     let key = self.key(&name)?;
                     lived = sessions.remove(&key, now_ms())?;
-                    self.tell_others(sessions, &key);
-                    self.let_go(&key);
+                    self.revoke_leases(sessions, &key);
+                    self.unlock(&key);
                 }
                 if cookie {
                     self.current = Current::None;
-                    // Too late for the head: then the cookie names nothing, which does no harm.
+                    // Too late for the response headers. The cookie then names no session, which
+                    // does no harm.
                     self.set_cookie = (!now.head_sent).then(|| cookie::forget(&self.cookie, &self.settings.cookie, self.https));
                 }
                 encode_bool(out, lived);
@@ -263,11 +263,11 @@ impl<'c> RequestSession<'c> {
                 }
                 None => Ok(()),
             },
-            Request::Used { .. } => Ok(()), // carried out before
+            Request::Used { .. } => Ok(()), // handled in `answer`
             Request::Unlock { key } => {
                 if let Some(name) = self.name(key, now)? {
                     let key = self.key(&name)?;
-                    self.let_go(&key);
+                    self.unlock(&key);
                 }
                 Ok(())
             }
@@ -283,8 +283,8 @@ impl<'c> RequestSession<'c> {
         out: &mut Vec<u8>,
     ) -> Result<(), Failure> {
         let name = self.name(key, now)?;
-        if let Some(place) = self.place {
-            place.wanted(lock);
+        if let Some(entry) = self.entry {
+            entry.hit(lock);
         }
         let mut found = None;
         if let Some(name) = &name {
@@ -301,8 +301,9 @@ impl<'c> RequestSession<'c> {
                         self.renew_cookie(name, record.accessed_ms);
                     }
                 }
-                // What is not there is not locked either: a client could hold any name that way.
-                None if lock && !held_before => self.let_go(&key),
+                // A missing session is not locked: a client could otherwise hold a lock for any
+                // name.
+                None if lock && !held_before => self.unlock(&key),
                 None => {}
             }
         }
@@ -333,8 +334,8 @@ impl<'c> RequestSession<'c> {
         Ok(())
     }
 
-    /// What other requests were sent of this session, without holding it, is not true any more.
-    fn tell_others(&self, sessions: &Sessions, key: &Key) {
+    /// Ends leases of other requests, whose prefetched data is now outdated.
+    fn revoke_leases(&self, sessions: &Sessions, key: &Key) {
         if !self.holds(key) {
             sessions.revoke(key);
         }
@@ -342,14 +343,15 @@ impl<'c> RequestSession<'c> {
 
     fn save(&mut self, sessions: &'static Sessions, save: &Save<'_>, now: &mut Now<'_>, out: &mut Vec<u8>) -> Result<(), Failure> {
         if save.cookie && now.head_sent {
-            return Err(Failure::Said(Status::HeadSent, "the head of the answer has been sent, so the client cannot be given a cookie"));
+            return Err(Failure::Said(Status::HeadSent, "the response headers were already sent, so no cookie can be set"));
         }
         let size = save.data.len() as u64;
         if size > u64::from(self.settings.max_size) {
             return Err(Error::TooLarge(size, self.settings.max_size.into()).into());
         }
         let at = now_ms();
-        // A new one counts as unused until a later request comes back to it: a worker's clock must not make a difference.
+        // A new session counts as unused until a later request uses it, whatever the worker's clock
+        // says.
         let is_new = save.replaces.is_none()
             && match (save.key, save.put) {
                 (None, _) | (_, Put::Create) => true,
@@ -378,7 +380,7 @@ impl<'c> RequestSession<'c> {
                     self.hold(sessions, &key, now)?;
                 }
                 sessions.put(&key, &record, how, at)?;
-                self.tell_others(sessions, &key);
+                self.revoke_leases(sessions, &key);
                 name.to_owned()
             }
             None => self.create(sessions, &record, save.keep_lock, now)?,
@@ -386,12 +388,12 @@ impl<'c> RequestSession<'c> {
         if let Some(old) = save.replaces {
             let old = self.key(old)?;
             sessions.remove(&old, at)?;
-            self.tell_others(sessions, &old);
-            self.let_go(&old);
+            self.revoke_leases(sessions, &old);
+            self.unlock(&old);
         }
         if !save.keep_lock {
             let key = self.key(&name)?;
-            self.let_go(&key);
+            self.unlock(&key);
         }
         self.logged = Some(name.clone());
         encode_key(out, &name)?;
@@ -404,8 +406,8 @@ impl<'c> RequestSession<'c> {
         Ok(())
     }
 
-    /// A cookie with an end of its own is given anew when its session is used or changed, or the browser would drop it in the middle of somebody's work;
-    /// not with every use, as the time in the store is not.
+    /// Renews a cookie that has a Max-Age when its session is used or changed, so that it does not
+    /// expire while the client is active. Not at every use, like the time in the store.
     fn renew_cookie(&mut self, name: &str, accessed_ms: u64) {
         let Some(seconds) = self.settings.cookie.max_age else { return };
         let own = matches!(&self.current, Current::Name(own) if own == name);
@@ -414,7 +416,7 @@ impl<'c> RequestSession<'c> {
         }
     }
 
-    /// Stores under a new identifier.
+    /// Stores the session under a new identifier.
     fn create(&mut self, sessions: &'static Sessions, record: &Record, keep_lock: bool, now: &mut Now<'_>) -> Result<String, Failure> {
         for _ in 0..TRIES {
             let id = Id::new()?;
@@ -425,7 +427,7 @@ impl<'c> RequestSession<'c> {
             match sessions.put(&key, record, drover_session::Put::Create, now_ms()) {
                 Ok(()) => return Ok(id.as_str().to_owned()),
                 Err(e) => {
-                    self.let_go(&key);
+                    self.unlock(&key);
                     if e != Error::Exists {
                         return Err(e.into());
                     }
@@ -435,7 +437,7 @@ impl<'c> RequestSession<'c> {
         Err(Error::Exists.into())
     }
 
-    /// The name that is asked for: what the worker says, or the cookie's.
+    /// The name that the worker gave, or the cookie's.
     fn name(&mut self, key: Option<&str>, now: &Now<'_>) -> Result<Option<String>, Failure> {
         if let Some(key) = key {
             return Ok(Some(key.to_owned()));
@@ -443,7 +445,7 @@ impl<'c> RequestSession<'c> {
         Ok(self.cookie_name(now.cookies))
     }
 
-    /// What the request's cookie says.
+    /// The name in the request's cookie.
     fn cookie_name(&mut self, cookies: Option<&[u8]>) -> Option<String> {
         if matches!(self.current, Current::Unknown) {
             let found = cookies.and_then(|header| cookie::find(header, &self.cookie));
@@ -459,7 +461,7 @@ impl<'c> RequestSession<'c> {
         if let Some((_, key)) = self.named.as_ref().filter(|(named, _)| named == name) {
             return Ok(*key);
         }
-        let bad = Failure::Said(Status::BadKey, "a session's key is made of 1 to 128 letters, digits, '_' and '-'");
+        let bad = Failure::Said(Status::BadKey, "a session key must be 1 to 128 letters, digits, '_' or '-'");
         let key = Key::named(&self.scope, name.as_bytes()).ok_or(bad)?;
         self.named = Some((name.to_owned(), key));
         Ok(key)
@@ -473,41 +475,41 @@ impl<'c> RequestSession<'c> {
         if self.holds(key) {
             return Ok(());
         }
-        if self.held.len() >= MOST_HELD {
-            return Err(Error::Unavailable(format!("one request cannot hold more than {MOST_HELD} sessions")).into());
+        if self.held.len() >= MAX_HELD {
+            return Err(Error::Unavailable(format!("one request cannot lock more than {MAX_HELD} sessions")).into());
         }
         self.held.push(sessions.lock(key, self.wait_until(), now.cancelled)?);
         Ok(())
     }
 
-    /// Until when a question may wait for others.
+    /// The deadline of a question's waits.
     fn wait_until(&self) -> u64 {
         let until = monotonic_ns().saturating_add(self.settings.lock_timeout_ns);
         self.answer_by.map_or(until, |by| until.min(by))
     }
 
-    fn let_go(&mut self, key: &Key) {
+    fn unlock(&mut self, key: &Key) {
         self.held.retain(|guard| guard.key() != key);
     }
 }
 
-/// Whether the time of the last use has moved enough to be written down.
+/// Whether the time of the last use has moved enough to be written.
 fn has_moved(now: u64, accessed_ms: u64, of_seconds: u32) -> bool {
     now.saturating_sub(accessed_ms) >= (u64::from(of_seconds) * 1000 / TOUCH.0).max(TOUCH.1)
 }
 
-/// Notes that a session is used, if the time of its last use has moved enough; the first time at once, as a full store evicts those that were
-/// never used again.
+/// Writes that a session was used, if the time has moved enough. The first use is written at once,
+/// as a full store evicts sessions that were never used again.
 fn touch(sessions: &Sessions, key: &Key, used: Used) {
     let now = now_ms();
     let Used { created_ms, accessed_ms, timeout_s } = used;
     if has_moved(now, accessed_ms, timeout_s) || (accessed_ms <= created_ms && now > created_ms) {
-        // A full store must not forbid reading; the session ends a little early then.
+        // A full store must not prevent reading; the session then expires a little early.
         let _ = sessions.touch(key, now);
     }
 }
 
-/// What is known of a session's use.
+/// The times of a session's use.
 #[derive(Debug, Clone, Copy)]
 struct Used {
     created_ms: u64,

@@ -1,9 +1,9 @@
-//! Tests of `answer`: what is sent ahead, and whose the lock is then.
+//! Tests of `answer`: what is prefetched, and who owns the lock then.
 use super::*;
 use crate::config::SessionOptions;
-use crate::session::guess::Seen;
 use crate::session::plan;
-use drover_session::{Asked, Engine, Figures, Limits, Swept, choice::Mpm};
+use crate::session::predictor::Predictor;
+use drover_session::{Asked, Engine, Figures, Limits, Stop, Swept, choice::Mpm};
 use drover_sys::token::{self, Board, LIVES_S, Token};
 use drover_wire::request::{AHEAD_BY_KEY, Prefix};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Engine for Nothing {
 struct Rig {
     settings: Settings,
     stores: [&'static Sessions; 2],
-    seen: Seen,
+    predictor: Predictor,
     board: Arc<Board>,
     _dir: tempfile::TempDir,
 }
@@ -60,12 +60,12 @@ impl Rig {
         };
         let mpm = Mpm { threaded: true, forked: true, max_daemons: 4 };
         let settings = plan::plan(&[&server], mpm, dir.path()).unwrap().servers.remove(0).unwrap();
-        let first = Sessions::disk(dir.path(), LIMITS, &|text| panic!("{text}")).unwrap();
-        let second = Sessions::with_engine(dir.path(), LIMITS, &|text| panic!("{text}"), Box::new(Nothing)).unwrap();
+        let first = Sessions::disk(dir.path(), LIMITS, &Stop::never(), &|text| panic!("{text}")).unwrap();
+        let second = Sessions::with_engine(dir.path(), LIMITS, &Stop::never(), &|text| panic!("{text}"), Box::new(Nothing)).unwrap();
         // Sessions live as long as their process.
         let stores = [first, second].map(|store| -> &'static Sessions { Box::leak(Box::new(store)) });
         let board = Arc::new(Board::map(token::create().unwrap()).unwrap());
-        Self { settings, stores, seen: Seen::default(), board, _dir: dir }
+        Self { settings, stores, predictor: Predictor::default(), board, _dir: dir }
     }
 
     /// A client's session with these data: its cookie.
@@ -77,18 +77,18 @@ impl Rig {
         format!("other=1; {}={}", NAME, id.as_str()).into_bytes()
     }
 
-    fn place(&self) -> Place<'_> {
-        self.seen.of(&"/cart").unwrap()
+    fn entry(&self) -> Entry<'_> {
+        self.predictor.entry(&"/cart").unwrap()
     }
 
     fn request<'c>(&'c self, find: Find<'c>) -> RequestSession<'c> {
-        RequestSession::new(&self.settings, find, Some(self.place()), (SCOPE.to_vec(), NAME.to_owned()), false, None)
+        RequestSession::new(&self.settings, find, Some(self.entry()), (SCOPE.to_vec(), NAME.to_owned()), false, None)
     }
 
-    /// What goes ahead: the request's flags, the token, and in `out` what the worker would be answered.
-    fn send_ahead(&self, request: &mut RequestSession<'_>, cookies: Option<&[u8]>, out: &mut Vec<u8>) -> (u16, Option<Token>) {
+    /// Prefetches: returns the request's flags and the token, and appends the answer to `out`.
+    fn prefetch(&self, request: &mut RequestSession<'_>, cookies: Option<&[u8]>, out: &mut Vec<u8>) -> (u16, Option<Token>) {
         let mut prefix = Prefix::default();
-        request.send_ahead(cookies, Some(&self.board), &mut prefix, out);
+        request.prefetch(cookies, Some(&self.board), &mut prefix, out);
         (prefix.flags, (prefix.token != 0).then_some(Token { place: prefix.token_place, number: prefix.token }))
     }
 }
@@ -134,33 +134,33 @@ fn is_free(rig: &Rig, child: usize, cookie: &[u8]) -> bool {
 }
 
 #[test]
-fn nothing_is_sent_ahead_of_what_nobody_wanted_before() {
+fn only_what_was_used_before_is_prefetched() {
     let rig = Rig::new();
     let cookie = rig.client(b"{}");
     let find: Find<'_> = &|| Ok(rig.stores[0]);
     let mut out = Vec::new();
-    assert!(rig.send_ahead(&mut rig.request(find), Some(&cookie), &mut out).1.is_none() && out.is_empty());
+    assert!(rig.prefetch(&mut rig.request(find), Some(&cookie), &mut out).1.is_none() && out.is_empty());
     // A request that asks is what tells.
     assert_eq!(data_of(ask(&mut rig.request(find), &OPEN, Some(&cookie))), Some(b"{}".to_vec()));
     let mut next = rig.request(find);
-    assert!(rig.send_ahead(&mut next, Some(&cookie), &mut out).1.is_some());
+    assert!(rig.prefetch(&mut next, Some(&cookie), &mut out).1.is_some());
     let opened = Opened::decode(&out).unwrap();
     assert_eq!((opened.record.unwrap().data, opened.engine), (&b"{}"[..], "disk"));
     assert!(cookie.ends_with(opened.id.unwrap().as_bytes()));
     // Without a cookie, or with one that names nothing, that there is no session.
     for cookie in [None, Some(&b"drover=none"[..]), Some(&format!("{}={}", NAME, Id::new().unwrap().as_str()).into_bytes())] {
         let mut out = Vec::new();
-        assert!(rig.send_ahead(&mut rig.request(find), cookie, &mut out).1.is_none());
+        assert!(rig.prefetch(&mut rig.request(find), cookie, &mut out).1.is_none());
         assert_eq!((Opened::decode(&out).unwrap().id, Opened::decode(&out).unwrap().record), (None, None), "{cookie:?}");
     }
-    // Left alone again and again, it is sent no more.
+    // After enough misses it is prefetched no more.
     for _ in 0..9 {
         let mut request = rig.request(find);
-        let _ = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new());
+        let _ = rig.prefetch(&mut request, Some(&cookie), &mut Vec::new());
         request.release();
     }
     out.clear();
-    assert!(rig.send_ahead(&mut rig.request(find), Some(&cookie), &mut out).1.is_none() && out.is_empty());
+    assert!(rig.prefetch(&mut rig.request(find), Some(&cookie), &mut out).1.is_none() && out.is_empty());
 }
 
 #[test]
@@ -170,28 +170,28 @@ fn a_cookie_of_the_applications_own_is_learnt() {
     let ours = rig.client(b"{}");
     let key = std::str::from_utf8(ours.rsplit(|b| *b == b'=').next().unwrap()).unwrap().to_owned();
     let cookie = format!("csrftoken=1; sessionid={key}").into_bytes();
-    rig.place().wanted(false);
+    rig.entry().hit(false);
     let mut out = Vec::new();
-    assert_eq!(rig.send_ahead(&mut rig.request(find), Some(&cookie), &mut out), (0, None));
+    assert_eq!(rig.prefetch(&mut rig.request(find), Some(&cookie), &mut out), (0, None));
     assert_eq!(Opened::decode(&out).unwrap().id, None);
     let _ = ask(&mut rig.request(find), &Request::Open { key: Some(&key), lock: true }, Some(&cookie));
     out.clear();
-    let (flags, token) = rig.send_ahead(&mut rig.request(find), Some(&cookie), &mut out);
+    let (flags, token) = rig.prefetch(&mut rig.request(find), Some(&cookie), &mut out);
     assert!(flags == AHEAD_BY_KEY && token.is_some());
     assert_eq!(Opened::decode(&out).unwrap().id, Some(key.as_str()));
     out.clear();
-    let (flags, token) = rig.send_ahead(&mut rig.request(find), Some(&ours), &mut out);
+    let (flags, token) = rig.prefetch(&mut rig.request(find), Some(&ours), &mut out);
     assert!(flags == 0 && token.is_some(), "ours stays ours");
 }
 
 #[test]
-fn who_only_looks_holds_nobody_up() {
+fn a_read_blocks_nobody() {
     let rig = Rig::new();
     let cookie = rig.client(b"{}");
     let find: Find<'_> = &|| Ok(rig.stores[0]);
-    rig.place().wanted(false);
+    rig.entry().hit(false);
     let (mut request, mut out) = (rig.request(find), Vec::new());
-    assert!(rig.send_ahead(&mut request, Some(&cookie), &mut out).1.is_none() && !out.is_empty());
+    assert!(rig.prefetch(&mut request, Some(&cookie), &mut out).1.is_none() && !out.is_empty());
     assert!(is_free(&rig, 0, &cookie) && is_free(&rig, 1, &cookie));
     assert!(matches!(ask(&mut request, &Request::Used { lock: false }, Some(&cookie)), Answered::Nothing));
     assert!(request.take_log_name().is_some() && !request.has_changed());
@@ -202,18 +202,18 @@ fn who_only_looks_holds_nobody_up() {
 }
 
 #[test]
-fn the_lock_goes_to_whom_takes_the_token() {
+fn the_lock_goes_to_who_takes_the_token() {
     let rig = Rig::new();
     let cookie = rig.client(b"{}");
     let find: Find<'_> = &|| Ok(rig.stores[0]);
-    rig.place().wanted(true);
+    rig.entry().hit(true);
     // The worker takes it: nobody else has it until the request is over.
     let mut request = rig.request(find);
-    let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
+    let token = rig.prefetch(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
     assert!(!is_free(&rig, 1, &cookie));
     assert!(rig.board.take(token));
     assert!(!is_free(&rig, 0, &cookie) && !is_free(&rig, 1, &cookie));
-    request.withdraw(true);
+    request.withdraw_lease(true);
     let key = std::str::from_utf8(cookie.rsplit(|b| *b == b'=').next().unwrap()).unwrap();
     let Request::Save(new) = save(b"{\"n\":1}") else { unreachable!() };
     assert!(matches!(ask(&mut request, &Request::Save(Save { key: Some(key), ..new }), Some(&cookie)), Answered::Nothing));
@@ -222,7 +222,7 @@ fn the_lock_goes_to_whom_takes_the_token() {
     assert!(is_free(&rig, 0, &cookie) && is_free(&rig, 1, &cookie));
     // Another request of the child wants it first: then the worker has to ask, and waits.
     let mut request = rig.request(find);
-    let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
+    let token = rig.prefetch(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
     let mut other = rig.request(find);
     assert_eq!(data_of(ask(&mut other, &OPEN, Some(&cookie))), Some(b"{\"n\":1}".to_vec()));
     assert!(!rig.board.take(token));
@@ -232,49 +232,50 @@ fn the_lock_goes_to_whom_takes_the_token() {
     drop(request);
     // Another child wants it: it is withdrawn when its time is over.
     let mut request = rig.request(find);
-    let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
-    request.withdraw(false);
+    let token = rig.prefetch(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
+    request.withdraw_lease(false);
     assert!(!is_free(&rig, 1, &cookie), "its time is not over");
-    request.withdraw(true);
+    request.withdraw_lease(true);
     assert!(is_free(&rig, 1, &cookie) && !rig.board.take(token));
     // Nobody wants it, or it goes back.
     let mut request = rig.request(find);
-    let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
+    let token = rig.prefetch(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
     let _ = ask(&mut request, &Request::Used { lock: false }, Some(&cookie));
     assert!(is_free(&rig, 1, &cookie) && !rig.board.take(token));
     let mut request = rig.request(find);
-    rig.place().wanted(true);
-    let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
+    rig.entry().hit(true);
+    let token = rig.prefetch(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
     drop(request);
     assert!(is_free(&rig, 1, &cookie) && !rig.board.take(token));
 }
 
 #[test]
-fn what_is_offered_for_long_is_taken_back_although_nobody_waits() {
+fn a_lease_ends_after_a_while_although_nobody_waits() {
     let rig = Rig::new();
     let dir = tempfile::tempdir().unwrap();
-    let alone: &'static Sessions = Box::leak(Box::new(Sessions::memory(dir.path(), LIMITS, &|text| panic!("{text}")).unwrap()));
+    let alone: &'static Sessions =
+        Box::leak(Box::new(Sessions::memory(dir.path(), LIMITS, &Stop::never(), &|text| panic!("{text}")).unwrap()));
     let find: Find<'_> = &|| Ok(alone);
     let id = Id::new().unwrap();
     let record = Record { created_ms: 1, accessed_ms: now_ms(), timeout_s: 1800, data: b"{}".to_vec() };
     alone.put(&Key::derive(SCOPE, &id), &record, drover_session::Put::Create, now_ms()).unwrap();
     let cookie = format!("{NAME}={}", id.as_str()).into_bytes();
     for taken in [false, true] {
-        rig.place().wanted(true);
+        rig.entry().hit(true);
         let mut request = rig.request(find);
-        let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
-        request.withdraw(true);
-        assert!(request.offered_until() > Some(request.offered_at), "it is looked at again");
+        let token = rig.prefetch(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
+        request.withdraw_lease(true);
+        assert!(request.lease_check_at() > request.lease.as_ref().map(|sent| sent.sent_at), "it is looked at again");
         assert!(!taken || rig.board.take(token));
-        request.offered_at -= LIVES_S * 1_000_000_000;
-        request.withdraw(true);
-        assert_eq!((request.offered_until(), request.held.len()), (None, usize::from(taken)));
+        request.lease.as_mut().unwrap().sent_at -= LIVES_S * 1_000_000_000;
+        request.withdraw_lease(true);
+        assert_eq!((request.lease_check_at(), request.held.len()), (None, usize::from(taken)));
         assert!(!rig.board.take(token));
     }
 }
 
 #[test]
-fn who_changes_it_without_the_lock_makes_what_was_sent_worthless() {
+fn a_change_without_the_lock_ends_the_lease() {
     let rig = Rig::new();
     let cookie = rig.client(b"{}");
     let find: Find<'_> = &|| Ok(rig.stores[0]);
@@ -282,16 +283,16 @@ fn who_changes_it_without_the_lock_makes_what_was_sent_worthless() {
     let Request::Save(new) = save(b"{\"n\":2}") else { unreachable!() };
     let save = Request::Save(Save { key: Some(key), keep_lock: false, ..new });
     for change in [save, Request::Remove { key: Some(key), cookie: false }] {
-        rig.place().wanted(true);
+        rig.entry().hit(true);
         let mut request = rig.request(find);
-        let token = rig.send_ahead(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
+        let token = rig.prefetch(&mut request, Some(&cookie), &mut Vec::new()).1.unwrap();
         let _ = ask(&mut rig.request(find), &change, Some(&cookie));
         assert!(!rig.board.take(token), "{change:?}");
     }
 }
 
 #[test]
-fn a_cookie_with_an_end_is_given_anew() {
+fn a_cookie_with_a_max_age_is_renewed() {
     let mut rig = Rig::new();
     rig.settings.cookie.max_age = Some(600);
     let [used, ahead, foreign] = [(); 3].map(|()| rig.client(b"{}"));
@@ -315,10 +316,10 @@ fn a_cookie_with_an_end_is_given_anew() {
     let _ = ask(&mut session, &Request::Save(Save { key: Some(&key), ..new }), Some(&used));
     assert!(session.take_cookie().is_some_and(|cookie| cookie.contains(&key)));
     drop(session);
-    // What was sent ahead counts when it is used.
-    rig.place().wanted(false);
+    // A prefetched session counts when it is used.
+    rig.entry().hit(false);
     let mut session = rig.request(find);
-    let _ = rig.send_ahead(&mut session, Some(&ahead), &mut Vec::new());
+    let _ = rig.prefetch(&mut session, Some(&ahead), &mut Vec::new());
     assert_eq!(session.take_cookie(), None);
     let _ = ask(&mut session, &Request::Used { lock: false }, Some(&ahead));
     assert!(session.take_cookie().is_some_and(|cookie| cookie.contains(&name(&ahead))));
@@ -342,7 +343,7 @@ fn costs_of_httpd() {
     let key = std::str::from_utf8(cookie.rsplit(|b| *b == b'=').next().unwrap()).unwrap();
     let memory: &'static Sessions = {
         let dir = Box::leak(Box::new(tempfile::tempdir().unwrap()));
-        Box::leak(Box::new(Sessions::memory(dir.path(), LIMITS, &|text| panic!("{text}")).unwrap()))
+        Box::leak(Box::new(Sessions::memory(dir.path(), LIMITS, &Stop::never(), &|text| panic!("{text}")).unwrap()))
     };
     let now = now_ms();
     let record = Record { created_ms: now, accessed_ms: now, timeout_s: 1800, data: vec![b'x'; 250] };
@@ -353,10 +354,10 @@ fn costs_of_httpd() {
             let start = std::time::Instant::now();
             let times = 100_000;
             for _ in 0..times {
-                rig.place().wanted(lock);
+                rig.entry().hit(lock);
                 let mut out = Vec::with_capacity(1000);
                 let mut request = rig.request(find);
-                let (_, token) = rig.send_ahead(&mut request, Some(&cookie), &mut out);
+                let (_, token) = rig.prefetch(&mut request, Some(&cookie), &mut out);
                 if let Some(token) = token {
                     assert!(rig.board.take(token));
                     let Request::Save(new) = save(&[b'x'; 250]) else { unreachable!() };

@@ -1,23 +1,28 @@
-//! Sessions in a file that all processes of one machine share: an LMDB environment (<http://www.lmdb.tech/doc/>).
+//! Sessions in a file that all processes of one machine share: an LMDB environment
+//! (<http://www.lmdb.tech/doc/>).
 //!
-//! Responsible for: what was stored being there after any process died at any moment; a damaged store being moved aside while the service
-//! goes on. Must never: be opened before a fork, or be put on a network file system. Called by: [`crate::store`], [`crate::memory`].
+//! Responsible for: stored sessions surviving the death of any process at any moment; a damaged
+//! store being moved aside while the service continues. Must never: be opened before a fork, or be
+//! on a network file system. Called by: [`crate::store`], [`crate::memory`].
 //!
-//! The directory `store` holds one table, as each more is a page more in each commit: records, under 'r' and their key, and an index, under 'e',
-//! the minute of expiry and the key, from which a sweep takes the oldest without looking at the others; sessions that were never used again have
-//! theirs under 'f', and are evicted from there when the store is full. Commits are not synchronised one by one
-//! unless asked for: [`Disk::sync`] does that now and then. Who moves a store aside takes its file's permission to write away: that tells
-//! all who have it open.
+//! The directory `store` holds one table, as each further table adds a page to each commit. It has
+//! records, under 'r' and their key, and an index, under 'e', the minute of expiry and the key,
+//! from which a sweep takes the oldest entries. Sessions that were never used again have their
+//! index under 'f', from which they are evicted when the store is full. Commits are synced one by
+//! one only if configured; otherwise [`Disk::sync`] does it periodically. Moving a store aside
+//! removes its file's write permission: that tells all processes which have it open.
 mod environment;
 mod records;
 mod trouble;
 
-use crate::engine::{Engine, Error, Figures, Put, Record, Swept};
+use crate::engine::{Engine, Figures, Put, Record, Swept};
+use crate::error::Error;
 use crate::id::Key;
-use crate::turns::{self, Turns};
+use crate::stop::{Ended, Stop};
+use crate::store_locks::{self, StoreLocks};
 use drover_sys::clock::monotonic_ns;
 use drover_sys::filelock::{self, Hold};
-use environment::{Opened, Seen, Writing, inode_of, page_size};
+use environment::{Access, Opened, Seen, Writing, inode_of, page_size};
 use heed::EnvFlags;
 use parking_lot::RwLock;
 use records::{expiry, record_key};
@@ -30,34 +35,38 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use trouble::Trouble;
 
-/// How often an operation is begun: opened, opened again after damage, and as the store is growing.
+/// Attempts for one operation: opening, opening again after damage, and while the store grows.
 const ATTEMPTS: usize = 4;
-/// Damaged stores that one process moves aside within one second.
+/// The most stores that one process moves aside within one second.
 const MOST_ASIDE: u32 = 100;
-/// How often room is made for one change, and how many sessions are evicted first; each time twice as many.
+/// The most rounds of evictions for one change, and the sessions evicted in the first; each round
+/// doubles the number.
 const EVICTIONS: usize = 9;
 const EVICTED_FIRST: usize = 2;
-/// The reserve: a share of the size, and the least of it in bytes.
+/// The reserve: a share of the size, and its minimum in bytes.
 const RESERVE_SHARE: usize = 16;
 const LEAST_RESERVE: usize = 1024 * 1024;
-/// Which byte of `locks` is held while the store is moved aside or opened.
+/// The byte of `locks` that is held while the store is moved aside or opened.
 const MOVING: i64 = 2;
-/// How long that is waited for, and the pause between two tries: the kernel has no such wait with an end.
+/// How long a process waits for that byte, and the pause between two attempts: the kernel has no
+/// wait with a deadline.
 const MOVING_PATIENCE: Duration = Duration::from_secs(1);
 const MOVING_PAUSE: Duration = Duration::from_millis(5);
 
-/// Whom to tell what the administrator must know: a line of text.
+/// Writes a line for the administrator to the log.
 pub type Say = Box<dyn Fn(&str) + Send + Sync>;
 
-/// See the head of this file.
+/// The sessions in one LMDB environment.
 pub struct Disk {
     directory: PathBuf,
-    /// Bytes that the file may take: records and index, and a reserve, as a change needs room before it gives the old value up, and removing needs some as well.
+    /// The limit of the file, bytes: records, index, and a reserve. A change needs space before it
+    /// frees the old value, and so does a removal.
     map_size: usize,
     always_sync: bool,
     patience: Duration,
     only_existing: bool,
     guard: File,
+    stop: Stop,
     opened: RwLock<Option<Opened>>,
     unsynced: AtomicBool,
     evicted: Evicted,
@@ -66,8 +75,10 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A store below `directory`, which exists; opened at its first use. `size`: the most it may become, bytes.
-    pub fn new(directory: &Path, size: u64, always_sync: bool, guard: File, say: Say) -> Self {
+    /// A store below the existing directory, opened at its first use. `size`: its limit in bytes.
+    /// `stop` ends the waits of all operations but [`Disk::put_all`], [`Disk::put_at_last`] and
+    /// `sync`.
+    pub fn new(directory: &Path, size: u64, always_sync: bool, guard: File, stop: Stop, say: Say) -> Self {
         let page = page_size();
         let most = usize::try_from(size).unwrap_or(usize::MAX / 2).max(1 << 20) / page * page;
         let map_size = most + (most / RESERVE_SHARE).max(LEAST_RESERVE) / page * page;
@@ -75,9 +86,10 @@ impl Disk {
             directory: directory.to_owned(),
             map_size,
             always_sync,
-            patience: turns::PATIENCE,
+            patience: store_locks::PATIENCE,
             only_existing: false,
             guard,
+            stop,
             opened: RwLock::new(None),
             unsynced: AtomicBool::new(false),
             evicted: Evicted::default(),
@@ -86,13 +98,13 @@ impl Disk {
         }
     }
 
-    /// With another end to each wait than [`turns::PATIENCE`].
+    /// With another limit for each wait than [`store_locks::PATIENCE`].
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
-    /// The store as it is, or none: it is neither made nor moved aside.
+    /// Neither creates the store nor moves it aside.
     #[must_use]
     pub fn only_existing(self) -> Self {
         Self { only_existing: true, ..self }
@@ -102,17 +114,20 @@ impl Disk {
         self.directory.join("store")
     }
 
-    /// Runs an operation on the store, opens it before if need be; after damage once more on a new one.
-    fn run<T>(&self, operation: impl Fn(&Opened) -> Result<T, Trouble>) -> Result<T, Error> {
+    /// Runs an operation on the store, which it opens if necessary; after damage once more on a new
+    /// store.
+    fn run<T>(&self, stop: &Stop, operation: impl Fn(&Access<'_>) -> Result<T, Trouble>) -> Result<T, Error> {
         let mut cleared = false;
         for _ in 0..ATTEMPTS {
             let (seen, trouble) = {
-                let opened = self.opened.try_read_for(self.opening_patience()).ok_or_else(|| self.busy())?;
-                let result = opened.as_ref().map_or(Err(Trouble::Stale), |opened| opened.is_sound().and_then(|()| operation(opened)));
+                let wait = stop.wait(self.opening_patience(), |slice| self.opened.try_read_for(slice));
+                let opened = wait.map_err(|ended| self.busy(ended))?;
+                let access = opened.as_ref().map(|opened| Access { opened, stop });
+                let result = access.as_ref().map_or(Err(Trouble::Stale), |access| access.is_sound().and_then(|()| operation(access)));
                 match result {
                     Ok(done) => return Ok(done),
-                    // Perhaps it is full of what readers hold that have died.
-                    Err(Trouble::Told(Error::Full)) if !cleared && opened.as_ref().is_some_and(Opened::clear_dead_readers) => {
+                    // Readers that died may keep its pages from being reused.
+                    Err(Trouble::Told(Error::Full)) if !cleared && access.as_ref().is_some_and(Access::clear_dead_readers) => {
                         cleared = true;
                         continue;
                     }
@@ -120,44 +135,45 @@ impl Disk {
                     Err(trouble) => (opened.as_ref().map(|opened| opened.seen), trouble),
                 }
             };
-            self.open_again(seen, trouble)?;
+            self.open_again(seen, trouble, stop)?;
         }
-        Err(Error::Unavailable("it had to be opened again and again".into()))
+        Err(Error::Unavailable("it could not be opened in several attempts".into()))
     }
 
-    /// Runs a change to the session `key`; while the store is full, sessions that were never used again are evicted, the oldest first.
-    fn change<T>(&self, key: &Key, operation: impl Fn(&Opened) -> Result<T, Trouble>) -> Result<T, Error> {
+    /// Runs a change to the session `key`. While the store is full, evicts sessions that were never
+    /// used again, the oldest first.
+    fn change<T>(&self, key: &Key, stop: &Stop, operation: impl Fn(&Access<'_>) -> Result<T, Trouble>) -> Result<T, Error> {
         let mut budget = EVICTED_FIRST;
         for _ in 0..EVICTIONS {
-            match self.run(&operation) {
-                Err(Error::Full) if self.evict(key, budget) => budget *= 2,
+            match self.run(stop, &operation) {
+                Err(Error::Full) if self.evict(key, budget, stop) => budget *= 2,
                 other => return other,
             }
         }
-        self.run(operation)
+        self.run(stop, operation)
     }
 
-    /// Makes room; whether any session was evicted.
-    fn evict(&self, except: &Key, budget: usize) -> bool {
+    /// Evicts sessions; returns whether there were any.
+    fn evict(&self, except: &Key, budget: usize, stop: &Stop) -> bool {
         let mut step = budget;
         let evicted = loop {
-            let evicted = self.run(|opened| {
+            let evicted = self.run(stop, |opened| {
                 let mut txn = opened.write()?;
                 let evicted = opened.evict(&mut txn, except, step)?;
                 self.commit(txn)?;
                 Ok(evicted)
             });
             match evicted {
-                // To remove takes room as well.
+                // Removing needs space as well.
                 Err(Error::Full) if step > 1 => step = (step / 4).max(1),
                 other => break other.unwrap_or(0),
             }
         };
         self.note_evicted(evicted);
-        // LMDB gives pages out again only after one more commit.
+        // LMDB reuses freed pages only after one more commit.
         evicted > 0
             && self
-                .run(|opened| {
+                .run(stop, |opened| {
                     let mut txn = opened.write()?;
                     opened.change_nothing(&mut txn)?;
                     self.commit(txn)
@@ -165,39 +181,46 @@ impl Disk {
                 .is_ok()
     }
 
-    /// Notes evictions, and says once a second how many there were.
+    /// Counts evictions, and logs their number once a second.
     pub(crate) fn note_evicted(&self, evicted: usize) {
         if let Some(n) = self.evicted.due(evicted, monotonic_ns()) {
             let directory = self.directory.display();
             (self.say)(&format!(
-                "the session store at {directory} is full: {n} sessions were evicted that no request had used after the one that made them; clients \
-                 without cookies make a session with each request. Raise DroverSessionDiskSize or lower DroverSessionTimeout"
+                "the session store at {directory} is full: {n} sessions were evicted that were used only by the request that created them (clients \
+                 without cookies create a session with each request). Raise DroverSessionDiskSize or lower DroverSessionTimeout"
             ));
         }
     }
 
-    /// How long a thread waits for another one that opens the store: that waits for two turns and for the byte [`MOVING`].
+    /// How long a thread waits for another one that opens the store, which waits for both locks and
+    /// for the byte [`MOVING`].
     fn opening_patience(&self) -> Duration {
         self.patience.saturating_mul(2).saturating_add(MOVING_PATIENCE)
     }
 
-    fn busy(&self) -> Error {
+    fn busy(&self, ended: Ended) -> Error {
+        if ended == Ended::Stopping {
+            return Error::Stopping;
+        }
         let waited = self.opening_patience();
         Error::Unavailable(format!("{}: another thread of this process has been opening it for {waited:?}", self.store().display()))
     }
 
-    /// Opens the store that is at its path now in place of the one that was seen; moves that aside before if it is damaged and still there.
-    fn open_again(&self, seen: Option<Seen>, trouble: Trouble) -> Result<(), Error> {
-        let mut opened = self.opened.try_write_for(self.opening_patience()).ok_or_else(|| self.busy())?;
+    /// Opens the store at its path in place of the one that was seen; moves that aside first if it
+    /// is damaged and still there.
+    fn open_again(&self, seen: Option<Seen>, trouble: Trouble, stop: &Stop) -> Result<(), Error> {
+        let wait = stop.wait(self.opening_patience(), |slice| self.opened.try_write_for(slice));
+        let mut opened = wait.map_err(|ended| self.busy(ended))?;
         if opened.as_ref().map(|opened| opened.seen) != seen {
             return Ok(()); // another thread was faster
         }
-        let _moving = Moving::begin(&self.guard);
-        // Closed before it is opened again: LMDB cannot have one file open twice in a process.
+        let _moving = Moving::begin(&self.guard, stop)?;
+        // Closed first: LMDB cannot have one file open twice in a process.
         *opened = None;
         let is_at_its_path = seen.is_some() && seen.map(|seen| seen.inode) == inode_of(&self.store());
         let mut damage = if let Trouble::Damaged(why) = &trouble { Some(why.clone()).filter(|_| is_at_its_path) } else { None };
-        // Others may have a higher limit, before or after a reload. What they have mapped is mapped then, which the store knows.
+        // Other processes may have a higher limit, before or after a reload. They have mapped that
+        // size then, and the store records it.
         let map_size = if is_at_its_path && matches!(trouble, Trouble::Outgrown) { None } else { Some(self.map_size) };
         for _ in 0..2 {
             if let Some(why) = damage.take() {
@@ -206,18 +229,18 @@ impl Disk {
                 }
                 self.move_aside(&why)?;
             }
-            match self.open(map_size) {
+            match self.open(map_size, stop) {
                 Ok(new) => {
                     *opened = Some(new);
                     return Ok(());
                 }
                 Err(Trouble::Told(e)) => return Err(e),
-                // Others have made it longer just now; the next attempt sees that.
+                // Another process has just made it longer; the next attempt sees that.
                 Err(Trouble::Stale | Trouble::Outgrown) => return Ok(()),
                 Err(Trouble::Damaged(why)) => damage = Some(why),
             }
         }
-        Err(Error::Damaged("a new store could not be begun either".into()))
+        Err(Error::Damaged("a new store could not be created either".into()))
     }
 
     fn move_aside(&self, why: &str) -> Result<(), Error> {
@@ -226,14 +249,14 @@ impl Disk {
         for n in 0..MOST_ASIDE {
             let aside = self.directory.join(format!("store.damaged-{seconds}-{}-{n}", std::process::id()));
             match std::fs::rename(self.store(), &aside) {
-                // Of the same second: a directory takes the place of an empty one only.
+                // Moved within the same second: a directory replaces only an empty one.
                 Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {}
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(refused(e)),
                 _ => {
-                    // Else they look at its path each second.
+                    // Marks it for the processes that have it open.
                     let _ = File::open(aside.join("data.mdb")).map(|file| fchmod(file, Mode::RUSR));
                     (self.say)(&format!(
-                        "the session store was damaged ({why}); it lies now at {}, and a new one is begun",
+                        "the session store was damaged ({why}); it was moved to {}, and a new one was created",
                         aside.display()
                     ));
                     return Ok(());
@@ -244,22 +267,22 @@ impl Disk {
     }
 
     /// With `None` as large as any process has had it.
-    fn open(&self, map_size: Option<usize>) -> Result<Opened, Trouble> {
+    fn open(&self, map_size: Option<usize>, stop: &Stop) -> Result<Opened, Trouble> {
         let path = self.store();
         let refused = |e: std::io::Error| Trouble::Told(Error::Unavailable(format!("{}: {e}", path.display())));
         match if self.only_existing { is_begun(&self.directory) } else { DirBuilder::new().mode(0o700).create(&path) } {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(refused(e)),
             _ => {}
         }
-        let turns = Turns::open(&self.directory, self.patience).map_err(|e| Trouble::of(&self.directory.join("turns"), e))?;
+        let store_locks = StoreLocks::open(&self.directory, self.patience).map_err(|e| Trouble::of(&self.directory.join("turns"), e))?;
         let flags = if self.always_sync { EnvFlags::empty() } else { EnvFlags::NO_SYNC };
-        Opened::open(&path, Box::new(turns), map_size, flags, self.openings.fetch_add(1, Ordering::Relaxed))
+        Opened::open(&path, Box::new(store_locks), map_size, flags, self.openings.fetch_add(1, Ordering::Relaxed), stop)
     }
 
-    /// A change that makes the store larger than it may be is not made. `before`: its pages before the change.
+    /// Refuses a change that exceeds the limit. `before`: the pages before the change.
     fn must_fit(&self, opened: &Opened, txn: &Writing<'_>, before: usize) -> Result<(), Trouble> {
         let pages = opened.pages(txn)?;
-        // Another process may have made it larger: that holds for all.
+        // A larger limit of another process holds for all.
         let map_size = opened.env.info().map_size.max(self.map_size);
         let most = map_size.saturating_sub((map_size / (RESERVE_SHARE + 1)).max(LEAST_RESERVE)) / page_size();
         if pages > before && pages > most { Err(Error::Full.into()) } else { Ok(()) }
@@ -272,9 +295,9 @@ impl Disk {
     }
 
     fn sweep_step(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
-        self.run(|opened| {
-            if inode_of(&self.store()) != Some(opened.seen.inode) || !opened.turns.are_shared() {
-                return Err(Trouble::Stale); // its directory was moved, and nobody has marked it; or the file of turns was removed
+        self.run(&self.stop, |opened| {
+            if inode_of(&self.store()) != Some(opened.seen.inode) || !opened.store_locks.are_shared() {
+                return Err(Trouble::Stale); // its directory was moved without the mark, or the lock file was removed
             }
             opened.clear_dead_readers();
             if !opened.has_expired(&*opened.read()?, now_ms)? {
@@ -287,9 +310,10 @@ impl Disk {
         })
     }
 
-    /// Stores many at once, whatever was there; for memory that is written down.
+    /// Stores many sessions, without a condition. Used to write sessions from memory to disk, also
+    /// by a process that is being stopped: the stop signal does not end its waits.
     pub fn put_all(&self, all: &[(Key, &Record)]) -> Result<(), Error> {
-        self.run(|opened| {
+        self.run(&Stop::never(), |opened| {
             let mut txn = opened.write()?;
             let before = opened.pages(&txn)?;
             for (key, record) in all {
@@ -299,76 +323,14 @@ impl Disk {
             self.commit(txn)
         })
     }
-}
 
-/// Whether there is a store below this directory. An empty file is none: it would become a new one.
-pub(crate) fn is_begun(directory: &Path) -> std::io::Result<()> {
-    let data = std::fs::metadata(directory.join("store/data.mdb"))?;
-    if data.len() > 0 { Ok(()) } else { Err(ErrorKind::NotFound.into()) }
-}
-
-/// Sessions evicted since that was last said.
-#[derive(Debug, Default)]
-struct Evicted {
-    number: AtomicU64,
-    said_at: AtomicU64,
-}
-
-impl Evicted {
-    /// Adds `n` sessions. Returns how many there are to speak of, at most once a second.
-    fn due(&self, n: usize, now_ns: u64) -> Option<u64> {
-        self.number.fetch_add(n as u64, Ordering::Relaxed);
-        let said_at = self.said_at.load(Ordering::Relaxed);
-        if n == 0 || (said_at != 0 && now_ns.saturating_sub(said_at) < 1_000_000_000) {
-            return None;
-        }
-        let first = self.said_at.compare_exchange(said_at, now_ns, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        first.then(|| self.number.swap(0, Ordering::Relaxed))
-    }
-}
-
-/// Held while a store is moved aside or opened, so that two processes do not move each other's.
-struct Moving<'f>(&'f File);
-
-impl<'f> Moving<'f> {
-    fn begin(file: &'f File) -> Option<Self> {
-        // Whoever holds it needs a few milliseconds; after a second its holder is stopped, and it is better to go on.
-        for _ in 0..MOVING_PATIENCE.as_millis() / MOVING_PAUSE.as_millis() {
-            if filelock::set(file, MOVING, Hold::Exclusive) == Ok(true) {
-                return Some(Self(file));
-            }
-            std::thread::sleep(MOVING_PAUSE);
-        }
-        None
-    }
-}
-
-impl Drop for Moving<'_> {
-    fn drop(&mut self) {
-        // Else the kernel does it when the process ends.
-        let _ = filelock::set(self.0, MOVING, Hold::Free);
-    }
-}
-
-impl Engine for Disk {
-    fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
-        let found = self.run(|opened| {
-            let txn = opened.read()?;
-            Ok(opened.table.get(&txn, &record_key(key))?.map(Record::decode))
-        })?;
-        match found {
-            Some(Err(e)) => {
-                // One bad record is no reason to leave the others.
-                (self.say)(&format!("a session was damaged and is removed: {e}"));
-                self.remove(key, now_ms)?;
-                Ok(None)
-            }
-            other => Ok(other.transpose()?.filter(|record| !record.is_expired(now_ms))),
-        }
+    /// Like [`Disk::put_all`] for one session; evicts others if the store is full.
+    pub fn put_at_last(&self, key: &Key, record: &Record) -> Result<(), Error> {
+        self.put_until(key, record, Put::Any, 0, &Stop::never())
     }
 
-    fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error> {
-        self.change(key, |opened| {
+    fn put_until(&self, key: &Key, record: &Record, how: Put, now_ms: u64, stop: &Stop) -> Result<(), Error> {
+        self.change(key, stop, |opened| {
             let mut txn = opened.write()?;
             if how != Put::Any {
                 let lives = opened.table.get(&txn, &record_key(key))?.and_then(expiry).is_some_and(|expires| now_ms < expires);
@@ -384,9 +346,86 @@ impl Engine for Disk {
             self.commit(txn)
         })
     }
+}
+
+/// Whether this directory has a store. An empty file is none: LMDB would make it a new one.
+pub(crate) fn is_begun(directory: &Path) -> std::io::Result<()> {
+    let data = std::fs::metadata(directory.join("store/data.mdb"))?;
+    if data.len() > 0 { Ok(()) } else { Err(ErrorKind::NotFound.into()) }
+}
+
+/// Evictions since the last log line.
+#[derive(Debug, Default)]
+struct Evicted {
+    number: AtomicU64,
+    said_at: AtomicU64,
+}
+
+impl Evicted {
+    /// Adds `n` evictions. Returns the number to log, at most once a second.
+    fn due(&self, n: usize, now_ns: u64) -> Option<u64> {
+        self.number.fetch_add(n as u64, Ordering::Relaxed);
+        let said_at = self.said_at.load(Ordering::Relaxed);
+        if n == 0 || (said_at != 0 && now_ns.saturating_sub(said_at) < 1_000_000_000) {
+            return None;
+        }
+        let first = self.said_at.compare_exchange(said_at, now_ns, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        first.then(|| self.number.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// Held while a store is moved aside or opened, so that two processes do not move each other's.
+struct Moving<'f>(&'f File);
+
+impl<'f> Moving<'f> {
+    /// `None`: another process has held it for a second. It needs milliseconds, so it was stopped,
+    /// and this process continues without.
+    fn begin(file: &'f File, stop: &Stop) -> Result<Option<Self>, Error> {
+        let waited = stop.wait(MOVING_PATIENCE, |_| {
+            let got = filelock::set(file, MOVING, Hold::Exclusive) == Ok(true);
+            if !got {
+                stop.sleep(MOVING_PAUSE);
+            }
+            got.then_some(Self(file))
+        });
+        match waited {
+            Ok(moving) => Ok(Some(moving)),
+            Err(Ended::TimedOut) => Ok(None),
+            Err(Ended::Stopping) => Err(Error::Stopping),
+        }
+    }
+}
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        // After an error the kernel releases it when the process ends.
+        let _ = filelock::set(self.0, MOVING, Hold::Free);
+    }
+}
+
+impl Engine for Disk {
+    fn load(&self, key: &Key, now_ms: u64) -> Result<Option<Record>, Error> {
+        let found = self.run(&self.stop, |opened| {
+            let txn = opened.read()?;
+            Ok(opened.table.get(&txn, &record_key(key))?.map(Record::decode))
+        })?;
+        match found {
+            Some(Err(e)) => {
+                // A damaged record does not affect the others.
+                (self.say)(&format!("a session was damaged and was removed: {e}"));
+                self.remove(key, now_ms)?;
+                Ok(None)
+            }
+            other => Ok(other.transpose()?.filter(|record| !record.is_expired(now_ms))),
+        }
+    }
+
+    fn put(&self, key: &Key, record: &Record, how: Put, now_ms: u64) -> Result<(), Error> {
+        self.put_until(key, record, how, now_ms, &self.stop)
+    }
 
     fn touch(&self, key: &Key, accessed_ms: u64) -> Result<(), Error> {
-        self.change(key, |opened| {
+        self.change(key, &self.stop, |opened| {
             let mut txn = opened.write()?;
             let Some(Ok(mut record)) = opened.table.get(&txn, &record_key(key))?.map(Record::decode) else { return Ok(()) };
             record.accessed_ms = record.accessed_ms.max(accessed_ms);
@@ -396,7 +435,7 @@ impl Engine for Disk {
     }
 
     fn remove(&self, key: &Key, now_ms: u64) -> Result<bool, Error> {
-        self.change(key, |opened| {
+        self.change(key, &self.stop, |opened| {
             let mut txn = opened.write()?;
             let expires = opened.delete(&mut txn, key)?;
             self.commit(txn)?;
@@ -405,7 +444,8 @@ impl Engine for Disk {
     }
 
     fn sweep(&self, now_ms: u64, budget: usize) -> Result<Swept, Error> {
-        // To remove takes room as well, for the new versions of the pages that are changed: in a full store, a few at a time.
+        // Removing needs space for the new versions of changed pages: a full store takes a few at a
+        // time.
         let mut step = budget;
         loop {
             match self.sweep_step(now_ms, step) {
@@ -419,13 +459,14 @@ impl Engine for Disk {
         if !self.unsynced.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
-        self.run(|opened| Ok(opened.env.force_sync()?))
+        // Also by a process that is being stopped, as its last operation on the store.
+        self.run(&Stop::never(), |opened| Ok(opened.env.force_sync()?))
     }
 
     fn figures(&self) -> Result<Figures, Error> {
-        self.run(|opened| {
+        self.run(&self.stop, |opened| {
             let txn = opened.read()?;
-            // Each has a record and its entry in the index.
+            // Each session has a record and an index entry.
             Ok(Figures { sessions: opened.table.len(&txn)? / 2, bytes: opened.env.real_disk_size()? })
         })
     }

@@ -1,31 +1,33 @@
-//! Where records and their index stand in the table, and the operations on both together.
+//! The keys of records and their index in the table, and the operations on both.
 //!
-//! Responsible for: a record and its entry in the index changing in one transaction. Must never: begin or end one. Called by: [`super`].
+//! Responsible for: a record and its index entry changing in one transaction. Must never: begin or
+//! end one. Called by: [`super`].
 use super::environment::Opened;
 use super::trouble::Trouble;
 use crate::engine::{Record, Swept};
 use crate::id::Key;
 use heed::{AnyTls, RoTxn, RwTxn};
 
-/// Milliseconds in one step of the index.
+/// Milliseconds of one step of the index.
 const STEP_MS: u64 = 60_000;
-/// The parts of the table: the records, and the index of those that were used again and of those that were not.
+/// Key prefixes: the records, and the index of those that were used again and of those that were
+/// not.
 const RECORDS: u8 = b'r';
 const INDEX: u8 = b'e';
 const UNUSED: u8 = b'f';
 const NOTHING: u8 = b'n';
 const INDEXES: [u8; 2] = [INDEX, UNUSED];
-/// The part, the minute of expiry, the key.
+/// The prefix, the minute of expiry, the key.
 type IndexKey = [u8; 41];
 
-/// Where a record stands in the table.
+/// The key of a record in the table.
 pub(super) fn record_key(key: &Key) -> [u8; 33] {
     let mut out = [RECORDS; 33];
     out[1..].copy_from_slice(&key.0);
     out
 }
 
-/// What the index says of a record.
+/// What the index needs of a record.
 #[derive(Clone, Copy)]
 pub(super) struct Indexed {
     pub(super) expires_ms: u64,
@@ -38,7 +40,7 @@ impl From<&Record> for Indexed {
     }
 }
 
-/// Where its entry in the index stands.
+/// The key of its index entry in the table.
 fn index_key(indexed: Indexed, key: &Key) -> IndexKey {
     let mut out = [if indexed.unused { UNUSED } else { INDEX }; 41];
     let (minute, rest) = out[1..].split_at_mut(8);
@@ -47,7 +49,7 @@ fn index_key(indexed: Indexed, key: &Key) -> IndexKey {
     out
 }
 
-/// The minute that an entry of the index names.
+/// The minute of an index entry.
 fn minute_of(entry: &[u8]) -> Option<u64> {
     entry.get(1..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
@@ -57,7 +59,7 @@ pub(super) fn expiry(bytes: &[u8]) -> Option<u64> {
     indexed(bytes).map(|indexed| indexed.expires_ms)
 }
 
-/// What the index says of a stored record, from its first bytes alone.
+/// Reads that from the first bytes of a stored record.
 fn indexed(bytes: &[u8]) -> Option<Indexed> {
     let created = bytes.get(4..12)?.first_chunk().map(|b| u64::from_le_bytes(*b))?;
     let accessed = bytes.get(12..20)?.first_chunk().map(|b| u64::from_le_bytes(*b))?;
@@ -66,7 +68,7 @@ fn indexed(bytes: &[u8]) -> Option<Indexed> {
 }
 
 impl Opened {
-    /// Puts a record and moves its entry in the index.
+    /// Stores a record and moves its index entry.
     pub(super) fn replace(&self, txn: &mut RwTxn<'_>, key: &Key, record: &Record) -> Result<(), Trouble> {
         let new = index_key(record.into(), key);
         let place = record_key(key);
@@ -87,14 +89,14 @@ impl Opened {
         Ok(stat.branch_pages + stat.leaf_pages + stat.overflow_pages)
     }
 
-    /// Makes a commit of a transaction that changes nothing.
+    /// Makes the commit of a transaction that changes nothing a real one.
     pub(super) fn change_nothing(&self, txn: &mut RwTxn<'_>) -> Result<(), Trouble> {
         self.table.put(txn, &[NOTHING], &[])?;
         self.table.delete(txn, &[NOTHING])?;
         Ok(())
     }
 
-    /// Removes a record: when it would have expired.
+    /// Removes a record; returns when it would have expired.
     pub(super) fn delete(&self, txn: &mut RwTxn<'_>, key: &Key) -> Result<Option<u64>, Trouble> {
         let place = record_key(key);
         let indexed = self.table.get(txn, &place)?.and_then(indexed);
@@ -105,7 +107,7 @@ impl Opened {
         Ok(indexed.map(|indexed| indexed.expires_ms))
     }
 
-    /// Whether there may be anything for [`Opened::sweep`].
+    /// Whether [`Opened::sweep`] may find anything.
     pub(super) fn has_expired(&self, txn: &RoTxn<'_, AnyTls>, now_ms: u64) -> Result<bool, Trouble> {
         for index in INDEXES {
             let first = self.table.prefix_iter(txn, &[index])?.next().transpose()?.and_then(|(entry, _)| minute_of(entry));
@@ -116,7 +118,8 @@ impl Opened {
         Ok(false)
     }
 
-    /// Removes up to `budget` of the sessions that were never used again, but for `except`: the oldest first.
+    /// Removes at most `budget` sessions that were never used again, except `except`, the oldest
+    /// first.
     pub(super) fn evict(&self, txn: &mut RwTxn<'_>, except: &Key, budget: usize) -> Result<usize, Trouble> {
         let mut found: Vec<Key> = Vec::new();
         for entry in self.table.prefix_iter(txn, &[UNUSED])? {
@@ -132,7 +135,7 @@ impl Opened {
         Ok(found.len())
     }
 
-    /// Removes what has expired, after a look at no more than `budget` entries.
+    /// Removes expired sessions, with at most `budget` entries examined.
     pub(super) fn sweep(&self, txn: &mut RwTxn<'_>, now_ms: u64, budget: usize) -> Result<Swept, Trouble> {
         let mut found: Vec<IndexKey> = Vec::new();
         let mut more = false;
@@ -158,7 +161,7 @@ impl Opened {
                     self.table.delete(txn, &record_key(&key))?;
                     removed += 1;
                 }
-                // It lives: its place in the index was wrong.
+                // It is live: its index entry was wrong.
                 Some(indexed) => self.table.put(txn, &index_key(indexed, &key), &[])?,
                 None => {}
             }

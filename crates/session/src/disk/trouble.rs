@@ -1,25 +1,26 @@
-//! Why an operation on the store was not carried out, and what follows from that.
+//! Why an operation on the store failed, and what follows.
 //!
-//! Responsible for: each error of LMDB meaning one of four things. Called by: [`super`] and its parts.
-use crate::engine::Error;
+//! Responsible for: each error of LMDB having one of four meanings. Called by: [`super`] and its
+//! parts.
+use crate::error::Error;
 use heed::MdbError;
 use rustix::io::Errno;
 use std::path::Path;
 
-/// Why an operation was not carried out.
+/// Why an operation failed.
 pub(super) enum Trouble {
-    /// To be told to the caller.
+    /// The caller gets this error.
     Told(Error),
-    /// The store is to be opened again: it is not the one at its path any more, or LMDB refuses to go on.
+    /// The store must be opened again: the one at its path is another, or LMDB refuses to continue.
     Stale,
-    /// The store is to be opened again: another process has made it larger than what is mapped here.
+    /// The store must be opened again: another process has made it larger than what is mapped here.
     Outgrown,
     /// The store is damaged.
     Damaged(String),
 }
 
 impl Trouble {
-    /// A file that cannot be used.
+    /// For a file that cannot be used.
     pub(super) fn of(path: &Path, e: std::io::Error) -> Self {
         match Self::from(heed::Error::Io(e)) {
             Self::Told(Error::Unavailable(why)) => Self::Told(Error::Unavailable(format!("{}: {why}", path.display()))),
@@ -44,9 +45,10 @@ impl From<heed::Error> for Trouble {
                 | MdbError::BadDbi),
             ) => Self::Damaged(why.to_string()),
             heed::Error::Mdb(MdbError::MapResized) => Self::Outgrown,
-            // A page that describes the store could not be written: LMDB wants to be closed, and the other one is good.
+            // A meta page could not be written: LMDB must be closed, and the other meta page is
+            // valid.
             heed::Error::Mdb(MdbError::Panic) => Self::Stale,
-            // LMDB says EIO when a write was cut short, as it is where a disk becomes full.
+            // LMDB reports EIO for a short write, which a full disk causes.
             heed::Error::Io(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO)) => {
                 Self::Told(Error::Full)
             }

@@ -1,18 +1,20 @@
-//! What httpd answers to the application's session.
+//! httpd's answers to the application's session.
 //!
-//! Responsible for: the layout of each answer. Must never: hold a copy of the data. Called by: `src/session` (encodes), the worker (decodes).
+//! Responsible for: the layout of each answer. Must never: hold a copy of the data. Called by:
+//! `src/session` (encodes), the worker (decodes).
 use super::{MAX_DATA, MAX_TEXT, ended, put_key, put_name, take_bool, take_data, take_key, take_name};
 use crate::codec::{Reader, WireError};
 
-/// How it went; the code of the frame to the worker. The payload of all but `Ok` is one line of text for the exception.
+/// The result; the code of the frame to the worker. The payload of all but `Ok` is one line of text
+/// for the exception.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Status {
-    /// Done; the payload is the answer that belongs to the operation.
+    /// Success; the payload is the operation's result.
     Ok = 0,
-    /// Another request holds the session, and DroverSessionLockTimeout is over.
+    /// Another request held the lock until DroverSessionLockTimeout.
     LockTimeout = 1,
-    /// The store cannot be reached or is damaged.
+    /// The store is not available or is damaged.
     Unavailable = 2,
     /// More data than DroverSessionMaxSize allows.
     TooLarge = 3,
@@ -22,16 +24,16 @@ pub enum Status {
     Missing = 5,
     /// DroverSession is off for this request.
     Off = 6,
-    /// The cookie has to be set or deleted, but the head has been sent.
+    /// A cookie must be set or deleted, but the response headers were sent.
     HeadSent = 7,
-    /// The key is not made of 1 to 128 letters, digits, `_` and `-`.
+    /// The key is not 1 to 128 letters, digits, `_` and `-`.
     BadKey = 8,
-    /// There is no room in the store.
+    /// The store is full.
     Full = 9,
 }
 
 impl Status {
-    /// The status with this number; an unknown one means that the store cannot be understood.
+    /// The status with this number; an unknown one counts as `Unavailable`.
     #[must_use]
     pub const fn from_code(code: u16) -> Self {
         match code {
@@ -49,7 +51,7 @@ impl Status {
     }
 }
 
-/// What a session's data are by DroverSessionSerializer.
+/// The format of a session's data (DroverSessionSerializer).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Serializer {
@@ -72,27 +74,27 @@ pub struct Opened<'a> {
     pub serializer: Serializer,
     /// DroverSessionMaxSize.
     pub max_size: u32,
-    /// What keeps the sessions, for the application to show.
+    /// The name of the engine, for display.
     pub engine: &'a str,
-    /// What is stored, if it is there.
+    /// The stored session, if it exists.
     pub record: Option<Stored<'a>>,
 }
 
-/// A session as it is stored.
+/// A stored session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored<'a> {
-    /// When it was made, milliseconds since 1970.
+    /// When it was created, milliseconds since 1970.
     pub created_ms: u64,
-    /// When it was last used before, milliseconds since 1970.
+    /// When it was last used, milliseconds since 1970.
     pub accessed_ms: u64,
     /// Seconds without access after which it expires.
     pub timeout_s: u32,
-    /// Its data, serialised.
+    /// Its data, serialized.
     pub data: &'a [u8],
 }
 
 impl<'a> Opened<'a> {
-    /// Appends everything but the data, which come behind it.
+    /// Appends everything but the data, which follow.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), WireError> {
         put_key(out, self.id)?;
         out.extend_from_slice(&self.default_timeout_s.to_ne_bytes());
@@ -113,7 +115,7 @@ impl<'a> Opened<'a> {
         Ok(())
     }
 
-    /// Reads the payload of an answer with [`Status::Ok`].
+    /// Decodes the payload of an answer with [`Status::Ok`].
     pub fn decode(payload: &'a [u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(payload);
         let id = take_key(&mut r)?;
@@ -140,7 +142,7 @@ pub fn encode_key(out: &mut Vec<u8>, key: &str) -> Result<(), WireError> {
     put_key(out, Some(key))
 }
 
-/// Reads what [`encode_key`] has written.
+/// Decodes the form of [`encode_key`].
 pub fn decode_key(payload: &[u8]) -> Result<&str, WireError> {
     let mut r = Reader::new(payload);
     let key = take_key(&mut r)?.ok_or(WireError::Bad("session key"))?;
@@ -152,14 +154,14 @@ pub fn encode_bool(out: &mut Vec<u8>, yes: bool) {
     out.push(u8::from(yes));
 }
 
-/// Reads what [`encode_bool`] has written.
+/// Decodes the form of [`encode_bool`].
 pub fn decode_bool(payload: &[u8]) -> Result<bool, WireError> {
     let mut r = Reader::new(payload);
     let yes = take_bool(&mut r)?;
     ended(&r, yes)
 }
 
-/// The payload of an answer that is not [`Status::Ok`]: the text, without its end if it is too long.
+/// The payload of an answer that is not [`Status::Ok`]: the text, truncated to its limit.
 #[must_use]
 pub fn error_text(text: &str) -> &str {
     let cut = (0..=MAX_TEXT.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);

@@ -1,14 +1,15 @@
-//! What the application's session says to httpd, and what httpd answers: the payload of SESSION frames, in both directions.
+//! The payload of SESSION frames: what the application's session asks of httpd, and the answers.
 //!
-//! Responsible for: the layout of each operation and each answer, and their limits. Must never: know what a session is good for,
-//! hold a copy of its data (they stand last, so that the sender may send them as a piece of their own). Called by: the worker
-//! (`crates/worker/src/session.rs`), `src/session` (the other side).
+//! Responsible for: the layout and limits of each operation and each answer. Must never: interpret
+//! a session, or hold a copy of its data (which come last, so that they can be sent as a separate
+//! piece). Called by: the worker (`crates/worker/src/session.rs`), `src/session` (the other side).
 //!
-//! A frame to httpd has an [`Op`] as its code, one to the worker a [`Status`]. To each [`Request`] comes exactly one answer, in
-//! the order of the requests, but none to [`Request::Used`] and to a [`Save`] that says so.
+//! A frame to httpd has an [`Op`] as its code, one to the worker a [`Status`]. Each [`Request`]
+//! gets exactly one answer, in the order of the requests, except [`Request::Used`] and a [`Save`]
+//! with `no_reply`.
 //!
-//! * `question`: what the worker asks or says.
-//! * `answer`: what httpd answers, and what it sends ahead of a question.
+//! * `question`: what the worker sends.
+//! * `answer`: what httpd answers, also with a prefetched session.
 mod answer;
 mod question;
 
@@ -23,10 +24,10 @@ pub const MAX_DATA: usize = 16 * 1024 * 1024;
 pub const MAX_SESSION: usize = MAX_DATA + 1024;
 /// The longest key.
 pub const MAX_KEY: usize = 128;
-/// The longest text of an error; a longer one is cut.
+/// The longest text of an error; a longer one is truncated.
 pub const MAX_TEXT: usize = 512;
 
-/// Whether a text may name a session.
+/// Whether a text is a valid session key.
 #[must_use]
 pub fn is_key(text: &str) -> bool {
     (1..=MAX_KEY).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')

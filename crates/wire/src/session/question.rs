@@ -1,10 +1,11 @@
-//! What the application's session asks of httpd.
+//! Questions of the application's session to httpd.
 //!
-//! Responsible for: the layout of each operation. Must never: hold a copy of the data. Called by: the worker (encodes), `src/session` (decodes).
+//! Responsible for: the layout of each operation. Must never: hold a copy of the data. Called by:
+//! the worker (encodes), `src/session` (decodes).
 use super::{MAX_DATA, ended, put_key, take_bool, take_data, take_key};
 use crate::codec::{Reader, WireError};
 
-/// What the worker wants; the code of the frame.
+/// The operation; the code of the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Op {
@@ -24,77 +25,78 @@ pub enum Op {
     Used = 7,
 }
 
-/// What must hold for a session to be written.
+/// The condition for a save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Put {
-    /// No living session has the key.
+    /// No live session has the key.
     Create = 0,
-    /// A living session has it.
+    /// A live session has the key.
     Replace = 1,
-    /// Nothing.
+    /// No condition.
     Any = 2,
 }
 
 /// One operation. A key of `None` is the session of the request's cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// Reads a session, with its lock or without; answered by [`Opened`](super::Opened).
+    /// Reads a session, with or without its lock; answered by [`Opened`](super::Opened).
     Open {
-        /// Which.
+        /// The session's key.
         key: Option<&'a str>,
-        /// Wait for its lock and keep it until the request ends.
+        /// Wait for its lock and hold it until the request ends.
         lock: bool,
     },
     /// Writes a session; answered by its key ([`decode_key`](super::decode_key)).
     Save(Save<'a>),
-    /// Removes a session; answered by whether there was one ([`decode_bool`](super::decode_bool)).
+    /// Removes a session; answered by whether it existed ([`decode_bool`](super::decode_bool)).
     Remove {
-        /// Which.
+        /// The session's key.
         key: Option<&'a str>,
         /// Delete the client's cookie.
         cookie: bool,
     },
-    /// Asks whether a session lives; answered by [`decode_bool`](super::decode_bool).
+    /// Asks whether a session is live; answered by [`decode_bool`](super::decode_bool).
     Exists {
-        /// Which.
+        /// The session's key.
         key: &'a str,
     },
-    /// Takes a session's lock, kept until the request ends; answered by nothing.
+    /// Takes a session's lock until the request ends; the answer is empty.
     Lock {
-        /// Which.
+        /// The session's key.
         key: Option<&'a str>,
     },
-    /// Gives it back; answered by nothing.
+    /// Releases it; the answer is empty.
     Unlock {
-        /// Which.
+        /// The session's key.
         key: Option<&'a str>,
     },
-    /// The application has read the session that was sent ahead. There is no answer.
+    /// The application has used the prefetched session. There is no answer.
     Used {
-        /// With its lock: the worker has taken the token.
+        /// With its lock: the worker has taken the lease's token.
         lock: bool,
     },
 }
 
-/// What is written, and what goes with it.
+/// A session to save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Save<'a> {
-    /// `None`: under a new key, which httpd makes and locks.
+    /// `None`: under a new key, which httpd generates and locks.
     pub key: Option<&'a str>,
-    /// What must hold.
+    /// The condition.
     pub put: Put,
     /// Seconds without access after which it expires; 0: DroverSessionTimeout.
     pub timeout_s: u32,
-    /// When it was made, milliseconds since 1970; 0: now.
+    /// When it was created, milliseconds since 1970; 0: now.
     pub created_ms: u64,
-    /// The client gets the key as its cookie.
+    /// The client gets the key as a cookie.
     pub cookie: bool,
-    /// This session is removed in the same step (a new key for the same data).
+    /// This session is removed in the same step: its data get a new key.
     pub replaces: Option<&'a str>,
-    /// No answer is wanted. httpd carries it out before it uses the head; when it fails, the client gets an error.
+    /// There is no answer. httpd saves before it uses the response headers; if that fails, the
+    /// client gets an error.
     pub no_reply: bool,
-    /// Its lock is kept until the request ends; else it is given back.
+    /// The lock is held until the request ends, else it is released.
     pub keep_lock: bool,
     /// The data, serialised.
     pub data: &'a [u8],
@@ -119,7 +121,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Appends everything but the data of a [`Save`], which come behind it.
+    /// Appends everything but the data of a [`Save`], which follow.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), WireError> {
         match self {
             Self::Open { key, lock: flag } | Self::Remove { key, cookie: flag } => {
@@ -136,7 +138,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Reads the payload of a frame with this code.
+    /// Decodes the payload of a frame with this code.
     pub fn decode(code: u16, payload: &'a [u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(payload);
         let request = match code {
@@ -154,7 +156,7 @@ impl<'a> Request<'a> {
 }
 
 impl<'a> Save<'a> {
-    /// Whether a save whose payload begins with this byte wants no answer.
+    /// Whether a save whose payload begins with this byte has no answer.
     #[must_use]
     pub const fn is_quiet(first: u8) -> bool {
         first & NO_REPLY != 0

@@ -1,4 +1,4 @@
-//! Tests of `session`: every message comes back, and nothing else is taken for one.
+//! Tests of `session`: every message survives a round trip, and nothing else is accepted.
 use super::*;
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ fn save(data: &[u8]) -> Save<'_> {
 }
 
 #[test]
-fn each_operation_comes_back() {
+fn each_operation_survives_a_round_trip() {
     for request in [
         Request::Open { key: None, lock: true },
         Request::Open { key: Some("abc"), lock: false },
@@ -34,7 +34,7 @@ fn each_operation_comes_back() {
 }
 
 #[test]
-fn what_no_worker_of_ours_sends_is_refused() {
+fn what_no_worker_sends_is_refused() {
     for (code, payload, error) in [
         (0, &b""[..], WireError::Bad("session operation")),
         (8, b"", WireError::Bad("session operation")),

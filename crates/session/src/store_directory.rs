@@ -1,8 +1,8 @@
-//! The directory of a store: made, and given to httpd's user.
+//! The directory of the session stores: created, and given to httpd's user.
 //!
-//! Responsible for: the directory belonging to httpd's user alone, whoever may write the one above it; no directory being taken that serves
-//! something else. Must never: follow a symbolic link that stands in the directory's place, or take a directory from somebody else. Called by:
-//! `src/httpd/sessions.rs`, in httpd's parent.
+//! Responsible for: the directory belonging to httpd's user alone, whoever may write to its parent directory; no directory being
+//! taken that has another purpose. Must never: follow a symbolic link in the directory's place, or take a directory from another
+//! user. Called by: `src/httpd/sessions.rs`, in httpd's parent.
 use crate::walk;
 use drover_sys::users;
 use rustix::fs::{
@@ -14,17 +14,17 @@ use std::io::{Error, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// Users and groups are numbers here; who asks without being root owns what it makes.
-pub type Owner = Option<(u32, u32)>;
+/// The user and group that get the directory; `None`: this process is not root and keeps what it creates.
+pub type Identity = Option<(u32, u32)>;
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
-/// Marks a directory as one of ours.
+/// The file that marks a directory as one of mod_drover's.
 pub const MARK: &str = "README.mod_drover";
 const MARK_TEXT: &[u8] = b"mod_drover keeps web sessions in this directory. httpd does not use the directory without this file.\n";
-/// What a new file system has in its first directory.
+/// An entry of the root directory of a new file system.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
-/// Directories of the system, which may be empty and serve others all the same.
+/// Directories of the system, which may be empty and still have another purpose.
 const SYSTEM: &str = "/ /bin /boot /boot/efi /dev /dev/shm /efi /etc /home /lib /lib32 /lib64 /libx32 /lost+found /media /mnt /opt /proc /root \
     /run /run/lock /run/user /sbin /snap /srv /sys /tmp /usr /usr/bin /usr/games /usr/include /usr/lib /usr/lib32 /usr/lib64 /usr/libexec \
     /usr/libx32 /usr/local /usr/local/bin /usr/local/etc /usr/local/games /usr/local/include /usr/local/lib /usr/local/lib64 \
@@ -37,10 +37,10 @@ fn not_a_directory() -> Error {
 }
 
 fn name_of(path: &Path) -> Result<(&Path, &OsStr), Error> {
-    path.parent().zip(path.file_name()).ok_or_else(|| Error::new(ErrorKind::InvalidInput, "it is no place for a directory of its own"))
+    path.parent().zip(path.file_name()).ok_or_else(|| Error::new(ErrorKind::InvalidInput, "it cannot be a directory of its own"))
 }
 
-/// The directory itself, never what a link in its place leads to.
+/// Opens the directory itself, never the target of a link in its place.
 fn open_itself(above: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Error> {
     openat(above, name, OFlags::RDONLY | OFlags::NOFOLLOW | DIRECTORY, Mode::empty()).map_err(|e| match e {
         Errno::LOOP | Errno::NOTDIR => not_a_directory(),
@@ -48,8 +48,8 @@ fn open_itself(above: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Error> {
     })
 }
 
-/// What belongs to somebody else was put there by somebody else.
-fn must_be_ours(found: &Stat, owner: Owner) -> Result<(), Error> {
+/// Refuses a directory that belongs to another user.
+fn must_be_ours(found: &Stat, owner: Identity) -> Result<(), Error> {
     let Some((uid, _)) = owner.filter(|(uid, _)| found.st_uid != 0 && found.st_uid != *uid) else { return Ok(()) };
     Err(Error::new(
         ErrorKind::PermissionDenied,
@@ -57,7 +57,7 @@ fn must_be_ours(found: &Stat, owner: Owner) -> Result<(), Error> {
     ))
 }
 
-/// A directory serves sessions if it has our mark, or could if it is empty and nobody else's.
+/// Accepts a directory that has our mark, or is empty and has no other purpose.
 fn must_be_for_sessions(directory: &OwnedFd, found: &Stat) -> Result<(), Error> {
     if Mode::from_raw_mode(found.st_mode).contains(Mode::SVTX) {
         return Err(Error::other("it is a directory that users share (its mode has the sticky bit)"));
@@ -69,10 +69,10 @@ fn must_be_for_sessions(directory: &OwnedFd, found: &Stat) -> Result<(), Error> 
     if is_marked(directory, found)? || is_empty(directory)? {
         return Ok(());
     }
-    Err(Error::other(format!("it has other files in it, and no {MARK} as a directory of sessions has")))
+    Err(Error::other(format!("it has other files in it, and no {MARK}, which marks a session directory")))
 }
 
-/// A mark that somebody else could have put into a directory of root's does not count.
+/// Ignores a mark that another user could have put into a directory of root's.
 fn is_marked(directory: &OwnedFd, found: &Stat) -> Result<bool, Error> {
     match statat(directory, MARK, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(mark) => {
@@ -93,7 +93,7 @@ fn is_empty(directory: &OwnedFd) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Puts the mark there. Another httpd may have been quicker.
+/// Creates the mark, unless another httpd already has.
 fn mark(directory: &OwnedFd) -> Result<(), Error> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(directory, MARK, flags, Mode::from_raw_mode(0o644)) {
@@ -105,7 +105,7 @@ fn mark(directory: &OwnedFd) -> Result<(), Error> {
 
 fn not_made(e: impl Into<Error>) -> Error {
     let e = e.into();
-    Error::new(e.kind(), format!("it cannot be made: {e}"))
+    Error::new(e.kind(), format!("it cannot be created: {e}"))
 }
 
 fn named(uid: u32) -> String {
@@ -115,8 +115,8 @@ fn named(uid: u32) -> String {
     }
 }
 
-/// Makes the directory, with those above it, for the owner alone.
-pub fn make(path: &Path, owner: Owner) -> Result<(), Error> {
+/// Creates the directory and its parents, readable for the owner alone.
+pub fn make(path: &Path, owner: Identity) -> Result<(), Error> {
     let (above, name) = name_of(path)?;
     let above = walk::directory(above, true).map_err(not_made)?;
     match mkdirat(&above, name, Mode::RWXU) {
@@ -129,15 +129,15 @@ pub fn make(path: &Path, owner: Owner) -> Result<(), Error> {
     must_be_for_sessions(&directory, &found)?;
     mark(&directory)?;
     if let Some((uid, gid)) = owner {
-        // By the descriptor: httpd's user may own the directory above, and put anything in this one's place meanwhile.
+        // By the descriptor: httpd's user may own the parent directory and replace this one at any time.
         fchown(&directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         fchmod(&directory, Mode::RWXU)?;
     }
     Ok(())
 }
 
-/// Whether [`make`] would succeed; leaves nothing behind.
-pub fn check(path: &Path, owner: Owner) -> Result<(), Error> {
+/// Checks whether [`make`] would succeed, without a lasting change.
+pub fn check(path: &Path, owner: Identity) -> Result<(), Error> {
     let (above, name) = name_of(path)?;
     match walk::directory(above, false) {
         Ok(above) => match open_itself(&above, name) {
@@ -155,8 +155,8 @@ pub fn check(path: &Path, owner: Owner) -> Result<(), Error> {
     }
 }
 
-/// The nearest directory above that is there, and whether one can be made in it.
-fn above_exists(path: &Path, owner: Owner) -> Result<(), Error> {
+/// Checks whether a directory can be created in the nearest parent that exists.
+fn above_exists(path: &Path, owner: Identity) -> Result<(), Error> {
     for path in path.ancestors() {
         let Ok((above, name)) = name_of(path) else { break };
         match walk::directory(above, false) {
@@ -168,14 +168,15 @@ fn above_exists(path: &Path, owner: Owner) -> Result<(), Error> {
     Err(Errno::NOENT.into())
 }
 
-/// Some file systems say only when asked that nothing can be made there. Who is not root may be checking a configuration that root will use.
-fn try_below(above: &OwnedFd, name: &OsStr, owner: Owner) -> Result<(), Error> {
+/// Creates and removes the directory: some file systems refuse only then. A process that is not root skips this: it may check a
+/// configuration that root will use.
+fn try_below(above: &OwnedFd, name: &OsStr, owner: Identity) -> Result<(), Error> {
     if owner.is_none() {
         return Ok(());
     }
     match mkdirat(above, name, Mode::RWXU) {
         Ok(()) => Ok(unlinkat(above, name, AtFlags::REMOVEDIR)?),
-        // Another httpd was quicker.
+        // Another httpd has just created it.
         Err(Errno::EXIST) => Ok(()),
         Err(e) => Err(not_made(e)),
     }
@@ -296,7 +297,7 @@ mod tests {
             }
             // /proc takes no directory, which it says only when asked for one.
             let said = check(Path::new("/proc/drover"), Some((65533, 65533))).unwrap_err().to_string();
-            assert!(said.starts_with("it cannot be made: "), "{said}");
+            assert!(said.starts_with("it cannot be created: "), "{said}");
         } else {
             make(&path, None).unwrap();
             assert!(make(&path, Some((uid + 1, 0))).unwrap_err().to_string().contains("it belongs to"));
