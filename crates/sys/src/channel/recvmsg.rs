@@ -116,9 +116,9 @@ fn set(socket: &impl AsFd, option: c_int, value: c_int) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::channel::peek::peek;
+    use crate::channel::{discard, dispose};
     use crate::channel::{name_senders, packet_pair, receive, receive_named, receive_piece, receive_trusted, send, send_many, stream_pair};
-    use crate::disposal::{discard, dispose};
-    use crate::peek::peek;
     use std::sync::Mutex;
 
     /// Receives a message of at most 8 bytes.

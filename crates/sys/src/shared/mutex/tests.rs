@@ -56,7 +56,7 @@ fn helper_process() {
 
 fn helper(what: &str, place: &Place) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "mutex::tests::helper_process", "--nocapture", "--test-threads=1"]);
+    command.args(["--exact", "shared::mutex::tests::helper_process", "--nocapture", "--test-threads=1"]);
     command.env("DROVER_HELPER", what).env("DROVER_PLACE", &place.0).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 

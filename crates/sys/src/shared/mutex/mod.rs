@@ -275,5 +275,4 @@ impl Drop for Mutexes {
 }
 
 #[cfg(test)]
-#[path = "mutex_tests.rs"]
 mod tests;

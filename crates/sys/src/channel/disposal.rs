@@ -110,8 +110,8 @@ impl Disposal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel::recvmsg::tests::ask_for_everything;
     use crate::channel::{receive, send};
-    use crate::recvmsg::tests::ask_for_everything;
     use rustix::io::Errno;
     use std::time::Duration;
 

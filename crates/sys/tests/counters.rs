@@ -4,7 +4,7 @@
 //! own is a process to the kernel's locks, and the end of that table is a death: so threads stand for processes here. Must never: be in
 //! one program with other tests, whose descriptors would be copied. Called by: `cargo test`.
 #![allow(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-use drover_sys::tally::{Column, Tally};
+use drover_sys::counters::{Column, Tally};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -2,7 +2,7 @@
 //!
 //! Responsible for: copies of a waiting message's descriptors, the message itself staying where it is. Called by: droverd, for
 //! the store in which queues outlive it.
-use crate::recvmsg::recvmsg;
+use super::recvmsg::recvmsg;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use std::os::fd::{AsFd, OwnedFd};

@@ -3,7 +3,12 @@
 //! Responsible for: every descriptor that is made or received here being close-on-exec, for refusing truncated messages, and for no received
 //! socket making its last close(2) wait: its sender may have set SO_LINGER. `recvmsg` receives, `disposal` closes.
 //! Must never: block unless the socket does. Called by: everybody who sends or receives.
-use crate::recvmsg::{Message, recvmsg};
+mod disposal;
+pub mod outgoing;
+pub mod peek;
+mod recvmsg;
+
+use self::recvmsg::{Message, recvmsg};
 use crate::wait::{PollFd, PollFlags, poll_until};
 use rustix::io::{Errno, IoSlice};
 use rustix::net::{
@@ -13,8 +18,8 @@ use rustix::process::Pid;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-pub use crate::disposal::{discard, dispose};
-pub use crate::recvmsg::{ask_for_nothing_beside, refuse_descriptors};
+pub use self::disposal::{discard, dispose};
+pub use self::recvmsg::{ask_for_nothing_beside, refuse_descriptors};
 
 /// The most descriptors that one message of ours carries.
 pub const MAX_FDS: usize = 251;
