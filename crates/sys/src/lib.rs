@@ -21,7 +21,7 @@ pub use shared::{counters, memfile, mutex, token};
 
 /// The names that [`counters`] had before.
 pub mod tally {
-    pub use crate::shared::counters::{Column, NAMES, Row, Tally};
+    pub use crate::shared::counters::{ChildSlot as Column, Counter as Row, SharedCounters as Tally};
 }
 
 /// write(2), once; returns how much the kernel took. Async-signal-safe.

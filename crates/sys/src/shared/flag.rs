@@ -1,42 +1,36 @@
 //! A flag in memory that a process shares with its forks.
 //!
-//! Responsible for: one atomic byte, mapped before the fork. Called by: the module, for what is said once a server.
-#![allow(unsafe_code)]
+//! Responsible for: one atomic flag, mapped before the fork. Must never: be cleared. Called by: the module, for messages
+//! that are logged once a server.
+use super::page::Page;
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A flag that starts as false.
 #[derive(Debug)]
-pub struct Flag(NonNull<AtomicBool>);
-
-// SAFETY: an atomic in memory that stays mapped for as long as the value lives.
-unsafe impl Send for Flag {}
-// SAFETY: as above.
-unsafe impl Sync for Flag {}
+pub struct Flag(Page<AtomicU64>);
 
 impl Flag {
-    /// Maps a page for it.
+    /// Maps memory for the flag.
     pub fn new() -> Result<Self, Errno> {
-        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
-        let page = unsafe { mmap_anonymous(std::ptr::null_mut(), 1, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)? };
-        NonNull::new(page.cast()).map(Self).ok_or(Errno::NOMEM)
+        Page::anonymous(1).map(Self)
     }
 
-    /// Sets it; true for the first who does.
+    /// Sets the flag; true for the first caller in any process.
     #[must_use]
     pub fn set(&self) -> bool {
-        // SAFETY: the page is mapped, zeroed by the kernel (false), and only ever used as this atomic.
-        let flag = unsafe { self.0.as_ref() };
-        // Once set, asking again takes the cache line from nobody.
-        !flag.load(Ordering::Acquire) && !flag.swap(true, Ordering::AcqRel)
+        // A load first: once the flag is set, no caller takes the cache line from another.
+        self.0.first().is_some_and(|flag| flag.load(Ordering::Acquire) == 0 && flag.swap(1, Ordering::AcqRel) == 0)
     }
 }
 
-impl Drop for Flag {
-    fn drop(&mut self) {
-        // SAFETY: mapped in `new`, with this length, and not used after.
-        let _ = unsafe { munmap(self.0.as_ptr().cast(), 1) };
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_caller_sets_it() {
+        let flag = Flag::new().unwrap();
+        assert_eq!([flag.set(), flag.set()], [true, false]);
     }
 }

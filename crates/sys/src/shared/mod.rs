@@ -13,6 +13,7 @@ pub mod counters;
 pub mod flag;
 pub mod memfile;
 pub mod mutex;
+mod page;
 pub mod token;
 
 pub use flag::Flag;
