@@ -1,4 +1,4 @@
-//! The kernel calls that neither httpd nor Python makes for us.
+//! System calls that neither httpd nor Python makes for mod_drover.
 //!
 //! Responsible for: socket pairs, descriptor passing, shared memory, processes, waiting, clocks. Must never: hold a policy,
 //! retry without bound, leave a descriptor open over exec. Called by: the module, droverd, the worker, `drover`.
@@ -24,7 +24,7 @@ pub mod tally {
     pub use crate::shared::counters::{ChildSlot as Column, Counter as Row, SharedCounters as Tally};
 }
 
-/// write(2), once; returns how much the kernel took. Async-signal-safe.
+/// Calls write(2) once; returns how many bytes were written. Async-signal-safe.
 pub fn write_once(fd: impl std::os::fd::AsFd, bytes: &[u8]) -> Result<usize, Errno> {
     rustix::io::write(fd, bytes)
 }
