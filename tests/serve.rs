@@ -212,10 +212,7 @@ event_test!(an_application_that_cannot_be_loaded_is_told_once, |site| {
         assert!(output.stdout.is_empty(), "it does not say that it serves: {output:?}");
         let told: Vec<&str> = said.lines().filter(|l| l.starts_with("drover: ")).collect();
         let [told] = told.as_slice() else { panic!("{said}") };
-        assert!(
-            told.contains(&format!("{application} cannot be loaded by the interpreter {python}: ")) && told.contains(cause),
-            "{said}"
-        );
+        assert!(told.contains(&format!("{application} cannot be loaded by the interpreter {python}: ")) && told.contains(cause), "{said}");
         assert!(said.contains("--python VENV/bin/python3"), "{said}");
         assert!(said.matches("DROVER0225").count() <= 1 && said.matches("Traceback").count() <= 1, "{said}");
         until("no process is left", || processes::family(0, &site.id).is_empty());

@@ -1,7 +1,7 @@
 //! The application to serve.
 //!
-//! Responsible for: distinguishing a script file from `package.module:callable`, and the small script that imports the latter.
-//! Must never: run the application. Called by: `serve.rs`.
+//! Responsible for: distinguishing a script file from `package.module:callable`, and the small
+//! script that imports the latter. Must never: run the application. Called by: `serve.rs`.
 use crate::error::Error;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,8 @@ impl Application {
     }
 }
 
-/// Whether a text is one or more Python names separated by dots, so that it can be written into a script as it is.
+/// Whether a text is one or more Python names separated by dots, so that it can be written into a
+/// script as it is.
 fn is_dotted(text: &str) -> bool {
     text.split('.').all(|name| {
         let mut letters = name.chars();

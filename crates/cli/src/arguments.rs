@@ -1,6 +1,7 @@
 //! The command line.
 //!
-//! Responsible for: parsing arguments into [`Command`], and the help text. Must never: look at the system. Called by: `main.rs`.
+//! Responsible for: parsing arguments into [`Command`], and the help text. Must never: look at the
+//! system. Called by: `main.rs`.
 use crate::error::Error;
 use crate::launch::{self, Become};
 use lexopt::prelude::*;

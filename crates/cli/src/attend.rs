@@ -1,8 +1,9 @@
 //! The lifecycle of httpd, and the meaning of signals during it.
 //!
-//! Responsible for: draining before httpd stops, a deadline for each step of the shutdown, and reaping every process that
-//! becomes a child of drover (in a container drover is process 1). Must never: leave httpd running, or abort a request during
-//! the grace period unless a second signal asks for it. Called by: `serve.rs`.
+//! Responsible for: draining before httpd stops, a deadline for each step of the shutdown, and
+//! reaping every process that becomes a child of drover (in a container drover is process 1). Must
+//! never: leave httpd running, or abort a request during the grace period unless a second signal
+//! asks for it. Called by: `serve.rs`.
 use crate::error::Error;
 use crate::say;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
@@ -14,11 +15,13 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-/// Time for httpd to stop without a drain: workers get their shutdown-timeout (5 s), httpd's child processes about 10 s.
+/// Time for httpd to stop without a drain: workers get their shutdown-timeout (5 s), httpd's child
+/// processes about 10 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for killed processes to disappear. droverd notices within 2 s that httpd has exited.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
-/// A stop signal this soon after another one is the same request: timeout(1) and shells signal a process and then its group.
+/// A stop signal this soon after another one is the same request: timeout(1) and shells signal a
+/// process and then its group.
 const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 /// An event.
@@ -129,7 +132,8 @@ fn ignores(status: &str, signal: i32) -> bool {
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Delivers signals as events. Called before httpd starts, so that a Ctrl-C at that moment stops both.
+/// Delivers signals as events. Called before httpd starts, so that a Ctrl-C at that moment stops
+/// both.
 pub fn watch_signals(events: Sender<Event>) -> Result<(), Error> {
     let mut wanted = vec![SIGCHLD, SIGINT, SIGTERM, SIGQUIT, SIGUSR1];
     if Hangup::find() != Hangup::Ignore {
@@ -240,7 +244,8 @@ impl Watch<'_> {
         None
     }
 
-    /// Reaps every child that has exited, also those that drover adopted. Returns the status of httpd if it is among them.
+    /// Reaps every child that has exited, also those that drover adopted. Returns the status of
+    /// httpd if it is among them.
     fn reap(&self, check: &mut Option<Pid>, ending: bool) -> Option<WaitStatus> {
         let mut httpd = None;
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {

@@ -1,7 +1,7 @@
 //! One command to droverd, and its reply.
 //!
-//! Responsible for: the exchange on the control socket, its deadlines, and the meaning of an error. Must never: wait without a
-//! limit. Called by: `remote.rs`, `servers.rs`, `serve.rs`.
+//! Responsible for: the exchange on the control socket, its deadlines, and the meaning of an error.
+//! Must never: wait without a limit. Called by: `remote.rs`, `servers.rs`, `serve.rs`.
 use crate::error::Error;
 use drover_sys::channel::{receive, send};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
@@ -80,8 +80,8 @@ pub fn explain(path: &Path, command: &Command, error: Errno) -> Error {
     if reload && matches!(error, Errno::TIMEDOUT | Errno::CONNRESET) { Error::Remote(text) } else { Error::Unreachable(text) }
 }
 
-/// Waits until the group's application %{GLOBAL} serves; else returns why it cannot be loaded. A server that cannot be reached
-/// counts as serving: the configuration may have moved its socket.
+/// Waits until the group's application %{GLOBAL} serves; else returns why it cannot be loaded. A
+/// server that cannot be reached counts as serving: the configuration may have moved its socket.
 pub fn await_group(path: &Path, group: &str) -> Result<(), String> {
     let until = Instant::now() + OPEN_TIMEOUT;
     let reply = loop {

@@ -1,6 +1,7 @@
 //! Errors, and what to do about them.
 //!
-//! Responsible for: the text that a person reads. Must never: hide a cause. Called by: every file of this crate.
+//! Responsible for: the text that a person reads. Must never: hide a cause. Called by: every file
+//! of this crate.
 use std::fmt;
 use std::io;
 use std::path::PathBuf;

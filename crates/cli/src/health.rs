@@ -1,7 +1,7 @@
 //! `drover status --check`: do all groups serve?
 //!
-//! Responsible for: the verdict, as one line and an exit status for monitoring. Must never: contact the server. Called by:
-//! `remote.rs`.
+//! Responsible for: the verdict, as one line and an exit status for monitoring. Must never: contact
+//! the server. Called by: `remote.rs`.
 use crate::show::{name, shown};
 use drover_wire::admin::{Application, ApplicationState, Group, Server};
 use std::fmt;

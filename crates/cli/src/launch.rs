@@ -1,11 +1,12 @@
 //! Starting httpd so that it stops when drover exits.
 //!
-//! Responsible for: httpd runs in its own session, so that neither a signal to drover's process group nor a hang-up of its
-//! terminal reaches it; the kernel stops httpd when drover is killed. Must never: start httpd without that signal. Called by:
-//! `serve.rs`, and `main.rs` for the second half ([`become_httpd`]).
+//! Responsible for: httpd runs in its own session, so that neither a signal to drover's process
+//! group nor a hang-up of its terminal reaches it; the kernel stops httpd when drover is killed.
+//! Must never: start httpd without that signal. Called by: `serve.rs`, and `main.rs` for the second
+//! half ([`become_httpd`]).
 //!
-//! Only the new process itself can request both. So drover executes itself once more and then becomes httpd; code between fork
-//! and exec would be unsafe.
+//! Only the new process itself can request both. So drover executes itself once more and then
+//! becomes httpd; code between fork and exec would be unsafe.
 use crate::error::Error;
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal, setsid};
 use std::convert::Infallible;
@@ -26,7 +27,8 @@ pub struct Become {
     pub arguments: Vec<OsString>,
 }
 
-/// Starts httpd. The calling thread must live as long as drover: the kernel signals httpd when that thread ends.
+/// Starts httpd. The calling thread must live as long as drover: the kernel signals httpd when that
+/// thread ends.
 pub fn start(program: &Path, file: &Path) -> Result<Pid, Error> {
     let own = std::env::current_exe().map_err(|e| Error::io("/proc/self/exe", e))?;
     let child = Command::new(own)

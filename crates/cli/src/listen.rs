@@ -1,13 +1,13 @@
 //! The addresses on which httpd will listen.
 //!
-//! Responsible for: resolving --host and --port to addresses of this machine, with a clear message if one cannot be used. Must
-//! never: keep a socket open. Called by: `serve.rs`.
+//! Responsible for: resolving --host and --port to addresses of this machine, with a clear message
+//! if one cannot be used. Must never: keep a socket open. Called by: `serve.rs`.
 use crate::error::Error;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 
-/// The addresses of a host name or an IP address, without those that this machine does not have: `localhost` often resolves to
-/// ::1 on a machine without IPv6.
+/// The addresses of a host name or an IP address, without those that this machine does not have:
+/// `localhost` often resolves to ::1 on a machine without IPv6.
 pub fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);

@@ -1,7 +1,7 @@
 //! `drover`: the command of mod_drover.
 //!
-//! Responsible for: selecting the subcommand, printing errors, the exit status. Must never: do the work itself. Called by:
-//! administrators and developers.
+//! Responsible for: selecting the subcommand, printing errors, the exit status. Must never: do the
+//! work itself. Called by: administrators and developers.
 #![forbid(unsafe_code)]
 
 mod application;

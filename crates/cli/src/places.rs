@@ -1,8 +1,8 @@
 //! Paths and accounts on this machine.
 //!
-//! Responsible for: finding mod_drover's other parts (relative to this executable), httpd, its modules, the interpreter, and
-//! the user to run as. Must never: guess silently; a missing part is an [`Error::Missing`] that names what to install. Called
-//! by: `serve.rs`, `check.rs`.
+//! Responsible for: finding mod_drover's other parts (relative to this executable), httpd, its
+//! modules, the interpreter, and the user to run as. Must never: guess silently; a missing part is
+//! an [`Error::Missing`] that names what to install. Called by: `serve.rs`, `check.rs`.
 use crate::arguments::Options;
 use crate::error::Error;
 use drover_sys::reach::{self, Need, Who};
@@ -112,8 +112,8 @@ fn modules_of(httpd: &Path) -> Option<PathBuf> {
     asked.into_iter().chain(well_known.map(PathBuf::from)).chain([beside]).find(|d| d.join("mod_authz_core.so").exists())
 }
 
-/// The interpreter: the requested one, or python3. For root, one that other users may run, which a pyenv shim in /root is
-/// not.
+/// The interpreter: the requested one, or python3. For root, one that other users may run, which a
+/// pyenv shim in /root is not.
 pub fn python(options: &Options) -> Result<PathBuf, Error> {
     let missing = |name: &Path| {
         Error::Missing("the Python interpreter", format!("no program {}; install it, or name another one with --python", name.display()))
@@ -172,7 +172,8 @@ pub fn account(options: &Options) -> Result<Option<Account>, Error> {
 }
 
 impl Account {
-    /// Refuses a path that this account cannot read; the error names the directory whose mode is the reason.
+    /// Refuses a path that this account cannot read; the error names the directory whose mode is
+    /// the reason.
     pub fn must_read(&self, path: &Path) -> Result<(), Error> {
         let absolute = std::path::absolute(path).map_err(|e| Error::io(path.display(), e))?;
         absolute.metadata().map_err(|e| Error::io(path.display(), e))?;

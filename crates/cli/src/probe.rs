@@ -1,15 +1,16 @@
 //! Whether the interpreter can import the application's module.
 //!
-//! Responsible for: refusing, before httpd starts, a module or a callable that does not exist. Must never: refuse an
-//! application that could work in a worker. Called by: `serve.rs`.
+//! Responsible for: refusing, before httpd starts, a module or a callable that does not exist. Must
+//! never: refuse an application that could work in a worker. Called by: `serve.rs`.
 use crate::error::Error;
 use crate::places::Account;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Exits with status 3 if the import cannot succeed. Other errors are left to the workers: only they have the modules that an
-/// application may import (mod_wsgi, mod_drover). The alarm ends an import that hangs.
+/// Exits with status 3 if the import cannot succeed. Other errors are left to the workers: only
+/// they have the modules that an application may import (mod_wsgi, mod_drover). The alarm ends an
+/// import that hangs.
 const PROBE: &str = "
 import importlib, operator, os, signal, sys
 home, module, name = sys.argv[1:]

@@ -1,9 +1,10 @@
 //! httpd's error log on the terminal.
 //!
-//! Responsible for: a FIFO that httpd opens as its ErrorLog, and a thread that copies its lines to standard error and detects
-//! the line with which httpd reports that it serves. A path like /dev/stderr cannot be opened if standard error is a socket or
-//! another user's terminal, and a piped logger is killed before it has written the last lines. Must never: block httpd. Called
-//! by: `serve.rs`.
+//! Responsible for: a FIFO that httpd opens as its ErrorLog, and a thread that copies its lines to
+//! standard error and detects the line with which httpd reports that it serves. A path like
+//! /dev/stderr cannot be opened if standard error is a socket or another user's terminal, and a
+//! piped logger is killed before it has written the last lines. Must never: block httpd. Called by:
+//! `serve.rs`.
 use crate::error::Error;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use std::fs::File;
@@ -28,7 +29,8 @@ impl Relay {
     pub fn start(path: &Path, ready: impl Fn() + Send + 'static) -> Result<Relay, Error> {
         let fail = |e: rustix::io::Errno| Error::io(path.display(), e.into());
         rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from(0o600), 0).map_err(fail)?;
-        // Opened for reading and writing: this open does not wait, and no end of file occurs while httpd restarts.
+        // Opened for reading and writing: this open does not wait, and no end of file occurs while
+        // httpd restarts.
         let reader = File::from(rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?);
         let writer = reader.try_clone().map_err(|e| Error::io(path.display(), e))?;
         let thread = std::thread::spawn(move || copy(reader, io::stderr(), ready));

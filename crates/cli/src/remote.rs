@@ -1,6 +1,7 @@
 //! `drover status|reload|stop`: commands to a running server through its control socket.
 //!
-//! Responsible for: the requests of a command, and its output. Must never: wait without a limit. Called by: `main.rs`.
+//! Responsible for: the requests of a command, and its output. Must never: wait without a limit.
+//! Called by: `main.rs`.
 use crate::arguments::{Action, Remote};
 use crate::connection::{explain, request};
 use crate::error::Error;

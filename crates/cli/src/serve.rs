@@ -1,7 +1,7 @@
 //! `drover serve` and `drover config`.
 //!
-//! Responsible for: the temporary directory, and checks with a clear message before httpd would print an unclear one. Must
-//! never: leave a file behind. Called by: `main.rs`.
+//! Responsible for: the temporary directory, and checks with a clear message before httpd would
+//! print an unclear one. Must never: leave a file behind. Called by: `main.rs`.
 use crate::application::Application;
 use crate::arguments::Options;
 use crate::attend::{self, Event, Watch};
@@ -20,7 +20,8 @@ use std::sync::mpsc;
 /// The directory in a printed configuration: httpd reads the variable from its environment.
 const DIRECTORY: &str = "${DROVER_DIRECTORY}";
 
-/// `drover config`: the configuration as `serve` would write it, for a directory that the user creates.
+/// `drover config`: the configuration as `serve` would write it, for a directory that the user
+/// creates.
 pub fn print(options: &Options) -> Result<String, Error> {
     let directory = Path::new(DIRECTORY);
     let (httpd, configuration) = configure(options, directory, directory.join("error.log"))?;

@@ -1,7 +1,7 @@
 //! The servers that run on this machine.
 //!
-//! Responsible for: finding their control sockets, and refusing to choose between several. Must never: trust a socket that
-//! another user may have created. Called by: `remote.rs`.
+//! Responsible for: finding their control sockets, and refusing to choose between several. Must
+//! never: trust a socket that another user may have created. Called by: `remote.rs`.
 use crate::arguments::Remote;
 use crate::connection::{open, request};
 use crate::error::Error;
@@ -22,7 +22,8 @@ const USUAL: [&str; 5] = [
 /// File name of a control socket.
 const NAME: &str = "drover.sock";
 
-/// The socket to use: that of the options, or of the only server. `note`: list the other servers on standard error.
+/// The socket to use: that of the options, or of the only server. `note`: list the other servers on
+/// standard error.
 pub fn socket(remote: &Remote, note: bool) -> Result<PathBuf, Error> {
     if let Some(path) = &remote.socket {
         return Ok(path.clone());

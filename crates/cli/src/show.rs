@@ -1,7 +1,7 @@
 //! The state of a running server as text for a terminal.
 //!
-//! Responsible for: the table of `drover status`, and for removing control characters from names and errors of applications.
-//! Must never: print. Called by: `remote.rs`, `health.rs`.
+//! Responsible for: the table of `drover status`, and for removing control characters from names
+//! and errors of applications. Must never: print. Called by: `remote.rs`, `health.rs`.
 use drover_wire::admin::{Application, Server, Worker};
 use std::fmt::Write;
 
@@ -22,8 +22,8 @@ pub fn indented(out: &mut String, margin: &str, text: &str) {
     }
 }
 
-/// Characters that control a terminal or the direction of its text (U+202A–202E, U+2066–2069). Names and errors come from
-/// applications and requests.
+/// Characters that control a terminal or the direction of its text (U+202A–202E, U+2066–2069).
+/// Names and errors come from applications and requests.
 fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -33,7 +33,8 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if is_control(c) && c != '\n' { ' ' } else { c }).collect()
 }
 
-/// JSON for a terminal: escapes the characters that serde_json leaves in strings. Outside strings it writes only line ends.
+/// JSON for a terminal: escapes the characters that serde_json leaves in strings. Outside strings
+/// it writes only line ends.
 pub fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -51,7 +52,8 @@ pub fn name(text: &str) -> String {
     text.chars().map(|c| if is_control(c) { ' ' } else { c }).collect()
 }
 
-/// The table of a server's state. Names are single lines; [`printable`] removes the other control characters.
+/// The table of a server's state. Names are single lines; [`printable`] removes the other control
+/// characters.
 pub fn table(server: &Server) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.

@@ -1,7 +1,7 @@
 //! The man page and `drover --help` agree.
 //!
-//! Responsible for: man/drover.1 has every command and option of the help, and no others. Must never: need httpd. Called by:
-//! cargo test.
+//! Responsible for: man/drover.1 has every command and option of the help, and no others. Must
+//! never: need httpd. Called by: cargo test.
 // A test may stop at anything unexpected.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 

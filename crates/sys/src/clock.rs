@@ -1,7 +1,7 @@
 //! Clocks.
 //!
-//! Responsible for: nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share, and of the wall clock. Must
-//! never: wait. Called by: every part that sets or checks a deadline.
+//! Responsible for: nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share, and of
+//! the wall clock. Must never: wait. Called by: every part that sets or checks a deadline.
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Nanoseconds of CLOCK_MONOTONIC.

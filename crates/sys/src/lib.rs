@@ -1,7 +1,8 @@
 //! System calls that neither httpd nor Python makes for mod_drover.
 //!
-//! Responsible for: socket pairs, descriptor passing, shared memory, processes, waiting, clocks. Must never: hold a policy,
-//! retry without bound, leave a descriptor open over exec. Called by: the module, droverd, the worker, `drover`.
+//! Responsible for: socket pairs, descriptor passing, shared memory, processes, waiting, clocks.
+//! Must never: hold a policy, retry without bound, leave a descriptor open over exec. Called by:
+//! the module, droverd, the worker, `drover`.
 #![deny(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]
 

@@ -1,8 +1,10 @@
-//! Shared counters while child processes start, count, look for dead ones and are killed, all at once.
+//! Shared counters while child processes start, count, look for dead ones and are killed, all at
+//! once.
 //!
-//! Responsible for: no slot ever has two owners, and nothing is left of a dead process. To the kernel's locks, a thread with
-//! its own descriptor table is a process, and the end of that table is its death. So threads stand for processes here. Must
-//! never: share a program with other tests, whose descriptors would be copied. Called by: `cargo test`.
+//! Responsible for: no slot ever has two owners, and nothing is left of a dead process. To the
+//! kernel's locks, a thread with its own descriptor table is a process, and the end of that table
+//! is its death. So threads stand for processes here. Must never: share a program with other tests,
+//! whose descriptors would be copied. Called by: `cargo test`.
 #![allow(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 use drover_sys::counters::{ChildSlot, SharedCounters};
 use std::sync::Mutex;
@@ -14,7 +16,8 @@ const CHILDREN: usize = 6;
 fn as_process<T: Send>(life: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let process = scope.spawn(|| {
-            // SAFETY: this thread gets a copy of the descriptor table; every number means what it meant before.
+            // SAFETY: this thread gets a copy of the descriptor table; every number means what it
+            // meant before.
             assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
             let result = life();
             // SAFETY: closes the numbers of this thread's own table, which nothing uses any more.

@@ -1,9 +1,11 @@
 //! Commands of `drover` to droverd on the control socket, and the replies.
 //!
-//! Responsible for: those types and their limits. Must never: hold a policy. Called by: `drover status|reload|stop`, droverd.
+//! Responsible for: those types and their limits. Must never: hold a policy. Called by: `drover
+//! status|reload|stop`, droverd.
 //!
-//! The socket is SEQPACKET. A connection carries one [`Request`] and one message in reply: the length of a memory file, which is
-//! descriptor 0 and holds the [`Reply`]. All three are encoded by [`crate::control::encode`].
+//! The socket is SEQPACKET. A connection carries one [`Request`] and one message in reply: the
+//! length of a memory file, which is descriptor 0 and holds the [`Reply`]. All three are encoded by
+//! [`crate::control::encode`].
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -30,7 +32,8 @@ pub enum Command {
     Reload(String),
     /// Drain the group's workers; its requests get 503 until it is reloaded.
     Stop(String),
-    /// Reply with [`Reply::Reloaded`] once it is known whether the group's workers serve. Changes nothing.
+    /// Reply with [`Reply::Reloaded`] once it is known whether the group's workers serve. Changes
+    /// nothing.
     Await(String),
 }
 
@@ -119,7 +122,8 @@ pub struct Application {
     pub workers: Vec<Worker>,
 }
 
-/// State of an application group. Programs read the names (`drover status --json`): the meaning of a name never changes.
+/// State of an application group. Programs read the names (`drover status --json`): the meaning of
+/// a name never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ApplicationState {

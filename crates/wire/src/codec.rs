@@ -1,6 +1,7 @@
 //! Reading numbers and byte strings from a message.
 //!
-//! Responsible for: bounds. Must never: panic, or allocate by a length that was not checked. Called by: the other files here.
+//! Responsible for: bounds. Must never: panic, or allocate by a length that was not checked. Called
+//! by: the other files here.
 use std::fmt;
 
 /// What is wrong with the bytes of a message.
@@ -36,7 +37,8 @@ impl fmt::Display for WireError {
 
 impl std::error::Error for WireError {}
 
-/// A cursor over received bytes. Every method returns a value, or an error that names the part that is truncated.
+/// A cursor over received bytes. Every method returns a value, or an error that names the part that
+/// is truncated.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a> {
     rest: &'a [u8],

@@ -1,16 +1,19 @@
-//! Messages that configure and control: httpd's parent → droverd, httpd's child processes → droverd, droverd ↔ worker.
+//! Messages that configure and control: httpd's parent → droverd, httpd's child processes →
+//! droverd, droverd ↔ worker.
 //!
-//! Responsible for: their types, their limits, and the version check. Must never: hold a policy. Called by:
-//! `src/httpd/lifecycle.rs`, `src/dispatch/queues.rs`, the supervisor and the worker.
+//! Responsible for: their types, their limits, and the version check. Must never: hold a policy.
+//! Called by: `src/httpd/lifecycle.rs`, `src/dispatch/queues.rs`, the supervisor and the worker.
 //!
-//! Each message is one SEQPACKET datagram: magic, protocol, then the value as postcard encodes it. The name of a field states
-//! its unit of time; a limit of `None` is off. Bytes from a configuration file or from the filesystem need not be UTF-8.
+//! Each message is one SEQPACKET datagram: magic, protocol, then the value as postcard encodes it.
+//! The name of a field states its unit of time; a limit of `None` is off. Bytes from a
+//! configuration file or from the filesystem need not be UTF-8.
 use crate::codec::{Reader, WireError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 const MAGIC: u32 = u32::from_ne_bytes(*b"DRVC");
 
-/// The largest control message that is sent as a datagram. A configuration is sent in a memory file and may be larger.
+/// The largest control message that is sent as a datagram. A configuration is sent in a memory file
+/// and may be larger.
 pub const MAX_CONTROL: usize = 160 * 1024;
 
 /// Encodes a message.
@@ -39,16 +42,18 @@ pub type Bytes = Vec<u8>;
 /// httpd's parent → droverd, on the control socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToSupervisor {
-    /// Descriptor 0 is a memory file with a [`Configuration`] as [`encode`] makes it. Descriptors 1… are the error logs, in the
-    /// order that [`GroupSpec::log`] counts; at most 250 in a message.
+    /// Descriptor 0 is a memory file with a [`Configuration`] as [`encode`] makes it. Descriptors
+    /// 1… are the error logs, in the order that [`GroupSpec::log`] counts; at most 250 in a
+    /// message.
     Configure {
         /// Bytes in the memory file.
         len: u32,
     },
-    /// More error logs for the configuration that follows: sent *before* `Configure` if not all fit into that message.
+    /// More error logs for the configuration that follows: sent *before* `Configure` if not all fit
+    /// into that message.
     Logs,
-    /// httpd restarts or stops without grace: terminate every worker within its shutdown-timeout. In a restart, `Configure`
-    /// follows.
+    /// httpd restarts or stops without grace: terminate every worker within its shutdown-timeout.
+    /// In a restart, `Configure` follows.
     StopAll,
 }
 
@@ -80,7 +85,8 @@ pub struct Identity {
     pub user: Bytes,
     /// The user's home directory; empty: none.
     pub home: Bytes,
-    /// `user=` names another user than httpd's: then a worker without `home=` starts in that user's home directory.
+    /// `user=` names another user than httpd's: then a worker without `home=` starts in that user's
+    /// home directory.
     pub differs: bool,
     /// Supplementary groups; `None`: those of the system's group database for `user`.
     pub supplementary: Option<Vec<u32>>,
@@ -97,7 +103,8 @@ pub struct GroupSpec {
     pub log_level: u8,
     /// Maximum of worker processes of each application group.
     pub processes: u32,
-    /// Minimum of worker processes; equal to the maximum if the size is fixed. 0: the first is started on demand.
+    /// Minimum of worker processes; equal to the maximum if the size is fixed. 0: the first is
+    /// started on demand.
     pub least_processes: u32,
     /// How a new generation replaces the old one.
     pub reload: Reload,
@@ -115,7 +122,8 @@ pub struct GroupSpec {
     pub chroot: Option<Bytes>,
     /// Working directory, also first in sys.path.
     pub home: Option<Bytes>,
-    /// Environment variables that are added to httpd's (LANG, LC_ALL, PYTHON_EGG_CACHE, PYTHONHASHSEED, …).
+    /// Environment variables that are added to httpd's (LANG, LC_ALL, PYTHON_EGG_CACHE,
+    /// PYTHONHASHSEED, …).
     pub environment: Vec<(Bytes, Bytes)>,
     /// The interpreter executable.
     pub python: Bytes,
@@ -125,7 +133,8 @@ pub struct GroupSpec {
     pub cpu_priority: Option<i32>,
     /// Settings for the worker itself.
     pub worker: WorkerOptions,
-    /// The same for application groups with their own settings (`<WSGIInterpreterOptions application-group=…>`).
+    /// The same for application groups with their own settings (`<WSGIInterpreterOptions
+    /// application-group=…>`).
     pub application_options: Vec<(Bytes, WorkerOptions)>,
     /// Maximum of application groups in this group.
     pub max_application_groups: u32,
@@ -196,7 +205,8 @@ pub struct WorkerOptions {
     pub maximum_requests: Option<u64>,
     /// Limit of a request's run time.
     pub request_timeout_ms: Option<u64>,
-    /// After that limit `mod_wsgi.RequestTimeout` is raised in its thread, and it has this time to end; `None`: not raised.
+    /// After that limit `mod_wsgi.RequestTimeout` is raised in its thread, and it has this time to
+    /// end; `None`: not raised.
     pub interrupt_timeout_ms: Option<u64>,
     /// The worker is deadlocked if no thread could take the GIL for this time.
     pub deadlock_timeout_ms: Option<u64>,
@@ -210,13 +220,15 @@ pub struct WorkerOptions {
     pub restrict_signal: bool,
     /// Locale for setlocale(LC_ALL).
     pub locale: Option<Bytes>,
-    /// Script paths that differ only in the case of ASCII letters name one script (WSGICaseSensitivity Off).
+    /// Script paths that differ only in the case of ASCII letters name one script
+    /// (WSGICaseSensitivity Off).
     pub ignore_case: bool,
 }
 
 // ---- httpd's child processes → droverd ----------------------------------------------------------------------------------------
 
-/// httpd's child process → droverd on the broker socket; descriptor 0 is a SEQPACKET socket for the [`OpenReply`].
+/// httpd's child process → droverd on the broker socket; descriptor 0 is a SEQPACKET socket for the
+/// [`OpenReply`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenQueue {
     /// [`crate::VERSION`] of the module.
@@ -258,7 +270,8 @@ pub struct WorkerConfig {
     pub application_group: Bytes,
     /// The worker's generation of this application group.
     pub generation: u64,
-    /// It is a fork server: it imports the scripts, reports that, and forks a worker for each [`ToWorker::Fork`].
+    /// It is a fork server: it imports the scripts, reports that, and forks a worker for each
+    /// [`ToWorker::Fork`].
     pub is_template: bool,
     /// Maximum of worker processes of the application group (`mod_wsgi.maximum_processes`).
     pub processes: u32,
@@ -285,7 +298,8 @@ pub enum ToWorker {
     Serve,
     /// Take no more requests, finish the running ones, then exit with status 0.
     Drain,
-    /// The new generation could not start: serve requests for this script although its file has changed.
+    /// The new generation could not start: serve requests for this script although its file has
+    /// changed.
     Keep {
         /// Path of the script.
         path: Bytes,
@@ -301,8 +315,9 @@ pub enum ToWorker {
     },
     /// Read the queue once more: a worker that was woken for a request has died.
     Look,
-    /// To a fork server: fork a worker. Descriptors 0, 1 and 2 are its control socket, standard output and standard error. It
-    /// sends [`FromWorker::Hello`] on the control socket, and the kernel names its process id with that message.
+    /// To a fork server: fork a worker. Descriptors 0, 1 and 2 are its control socket, standard
+    /// output and standard error. It sends [`FromWorker::Hello`] on the control socket, and the
+    /// kernel names its process id with that message.
     Fork,
 }
 
@@ -313,7 +328,8 @@ pub struct Loaded {
     pub script: Script,
     /// Modification time of the file that was loaded, microseconds since 1970.
     pub mtime_us: u64,
-    /// `None`: it is loaded. Else a number of [`crate::frame::Failure`] and the text (traceback) for the log.
+    /// `None`: it is loaded. Else a number of [`crate::frame::Failure`] and the text (traceback)
+    /// for the log.
     pub failure: Option<(u16, String)>,
 }
 
@@ -333,9 +349,9 @@ pub enum FromWorker {
     SetupFailed(String),
     /// A script was loaded on demand; the next generation loads it at its start.
     AlsoLoaded(Script),
-    /// The file of a loaded script has changed, so a new generation is needed. If `request` is not empty, it is the message that
-    /// revealed the change, to be requeued when the new generation serves or has failed. Its reply socket is descriptor 0, its
-    /// memory file descriptor 1.
+    /// The file of a loaded script has changed, so a new generation is needed. If `request` is not
+    /// empty, it is the message that revealed the change, to be requeued when the new generation
+    /// serves or has failed. Its reply socket is descriptor 0, its memory file descriptor 1.
     Changed {
         /// Path of the script.
         path: Bytes,
@@ -344,7 +360,8 @@ pub enum FromWorker {
         /// The request message.
         request: Bytes,
     },
-    /// The worker takes no more requests for a reason of its own, and exits when the running ones are complete.
+    /// The worker takes no more requests for a reason of its own, and exits when the running ones
+    /// are complete.
     Leaving(Leave),
     /// A request exceeded request-timeout; the worker should be replaced.
     Stuck {
@@ -353,10 +370,11 @@ pub enum FromWorker {
         /// No thread can take the GIL, so waiting for its requests is useless.
         deadlocked: bool,
     },
-    /// Activity since the last such message. Sent a few times a second while there are requests, and once when there are no
-    /// more.
+    /// Activity since the last such message. Sent a few times a second while there are requests,
+    /// and once when there are no more.
     Activity(Activity),
-    /// Proportional set size that the worker measured, bytes. Sent at its start and while it has requests.
+    /// Proportional set size that the worker measured, bytes. Sent at its start and while it has
+    /// requests.
     Memory(u64),
 }
 
@@ -365,7 +383,8 @@ pub enum FromWorker {
 pub struct Activity {
     /// Requests taken.
     pub taken: u64,
-    /// Requests among them that count against inactivity-timeout (WSGIIgnoreActivity excludes some).
+    /// Requests among them that count against inactivity-timeout (WSGIIgnoreActivity excludes
+    /// some).
     pub counted: u64,
     /// Longest time that one of them waited in the queue, microseconds.
     pub waited_us: u64,

@@ -1,16 +1,18 @@
 //! Frames on the reply socket, the stream socket of one request.
 //!
-//! Responsible for: framing both directions, and their limits. Must never: buffer (the caller owns the buffer). Called by:
-//! `src/dispatch` and the worker, each of which reads what the other writes.
+//! Responsible for: framing both directions, and their limits. Must never: buffer (the caller owns
+//! the buffer). Called by: `src/dispatch` and the worker, each of which reads what the other
+//! writes.
 //!
-//! A frame is a header of [`HEADER`] bytes and its payload. The header is: payload length (4 bytes), request number (4),
-//! kind (1), flags (1, all 0 today; others are refused), code (2).
+//! A frame is a header of [`HEADER`] bytes and its payload. The header is: payload length (4
+//! bytes), request number (4), kind (1), flags (1, all 0 today; others are refused), code (2).
 //!
-//! A descriptor belongs to a frame. It is sent as SCM_RIGHTS in the call that sends the frame, so it arrives no later than the
-//! frame's first byte. Today one frame carries one: the END of the worker, which returns the worker's end of the socket to
-//! httpd. httpd uses the pair again for its next request to the same group. While a request runs, httpd has no copy of that
-//! end and sees end-of-file at once when the worker dies. A second kind of descriptor needs a flag in the header, and then
-//! each frame with the flag owns the next descriptor, in the order of arrival.
+//! A descriptor belongs to a frame. It is sent as SCM_RIGHTS in the call that sends the frame, so
+//! it arrives no later than the frame's first byte. Today one frame carries one: the END of the
+//! worker, which returns the worker's end of the socket to httpd. httpd uses the pair again for its
+//! next request to the same group. While a request runs, httpd has no copy of that end and sees
+//! end-of-file at once when the worker dies. A second kind of descriptor needs a flag in the
+//! header, and then each frame with the flag owns the next descriptor, in the order of arrival.
 use crate::codec::{Reader, WireError};
 
 /// Bytes before a frame's payload.
@@ -28,26 +30,30 @@ pub enum Kind {
     Head = 1,
     /// Both directions: bytes of a body.
     Body = 2,
-    /// Both directions: the body is complete. Worker → httpd: the request is complete and its socket may be used again.
+    /// Both directions: the body is complete. Worker → httpd: the request is complete and its
+    /// socket may be used again.
     End = 3,
-    /// Worker → httpd: the request failed; `code` is a [`Failure`], the payload one line for the log.
-    /// httpd → worker: the body ends here, incomplete; `code` is a [`BodyFailure`].
+    /// Worker → httpd: the request failed; `code` is a [`Failure`], the payload one line for the
+    /// log. httpd → worker: the body ends here, incomplete; `code` is a [`BodyFailure`].
     Fail = 4,
     /// Worker → httpd: text for the error log; `code` is httpd's log level.
     Log = 5,
-    /// Worker → httpd: send the body ([`crate::request::BODY_ON_DEMAND`], or after [`Kind::Pause`]).
+    /// Worker → httpd: send the body ([`crate::request::BODY_ON_DEMAND`], or after
+    /// [`Kind::Pause`]).
     Want = 6,
-    /// Worker → httpd: the request is running, although no part of its response was sent. Sent only when its deadline to be
-    /// taken ([`crate::request::Prefix::take_by`]) is near, so that httpd can tell a slow request from one in the queue.
+    /// Worker → httpd: the request is running, although no part of its response was sent. Sent only
+    /// when its deadline to be taken ([`crate::request::Prefix::take_by`]) is near, so that httpd
+    /// can tell a slow request from one in the queue.
     Taken = 7,
-    /// Both directions: an operation on the application's session, and its result ([`crate::session`]); `code` is an
-    /// [`crate::session::Op`] or a [`crate::session::Status`]. Only in requests with the flag [`crate::request::SESSIONS`].
+    /// Both directions: an operation on the application's session, and its result
+    /// ([`crate::session`]); `code` is an [`crate::session::Op`] or a [`crate::session::Status`].
+    /// Only in requests with the flag [`crate::request::SESSIONS`].
     Session = 8,
-    /// Worker → httpd: the request is not running; droverd is requeueing it. Ends with [`Kind::Taken`], which is then the
-    /// first frame of the worker that takes it.
+    /// Worker → httpd: the request is not running; droverd is requeueing it. Ends with
+    /// [`Kind::Taken`], which is then the first frame of the worker that takes it.
     Held = 9,
-    /// Worker → httpd: stop sending the body until [`Kind::Want`]. The worker buffers body bytes that arrive while it waits for
-    /// a session, and has reached its limit.
+    /// Worker → httpd: stop sending the body until [`Kind::Want`]. The worker buffers body bytes
+    /// that arrive while it waits for a session, and has reached its limit.
     Pause = 10,
 }
 
@@ -108,7 +114,8 @@ pub enum Failure {
     ClientGone = 11,
     /// An internal error of the worker, not of the application.
     Internal = 12,
-    /// The application did not handle an error of its session: another request has it locked, or its store is unavailable.
+    /// The application did not handle an error of its session: another request has it locked, or
+    /// its store is unavailable.
     Session = 13,
 }
 
@@ -204,15 +211,18 @@ impl Header {
 pub enum Event<'a> {
     /// A frame other than BODY, whole.
     Frame(Header, &'a [u8]),
-    /// Some bytes of a body. A large BODY frame yields a piece for each fill of the caller's buffer.
+    /// Some bytes of a body. A large BODY frame yields a piece for each fill of the caller's
+    /// buffer.
     Body(&'a [u8]),
-    /// A SESSION frame above the limit, with the first byte of its payload. [`Event::Skipped`] follows for the rest.
+    /// A SESSION frame above the limit, with the first byte of its payload. [`Event::Skipped`]
+    /// follows for the rest.
     Oversized(Header, u8),
     /// Bytes of an oversized frame, to be dropped.
     Skipped,
 }
 
-/// Splits a stream of bytes into frames. It buffers nothing: the caller passes everything received and not yet consumed.
+/// Splits a stream of bytes into frames. It buffers nothing: the caller passes everything received
+/// and not yet consumed.
 #[derive(Debug, Default)]
 pub struct Deframer {
     /// The number every frame must carry.
@@ -253,14 +263,15 @@ impl Deframer {
         Self { number, left: Left::None, sessions: Sessions::Any }
     }
 
-    /// As [`Deframer::new`], for a request without sessions: their frames, which may be large, are an error.
+    /// As [`Deframer::new`], for a request without sessions: their frames, which may be large, are
+    /// an error.
     #[must_use]
     pub const fn without_sessions(number: u32) -> Self {
         Self { number, left: Left::None, sessions: Sessions::None }
     }
 
-    /// From now on, SESSION frames with a larger payload are skipped as they arrive ([`Event::Oversized`]). Without effect for
-    /// a request without sessions.
+    /// From now on, SESSION frames with a larger payload are skipped as they arrive
+    /// ([`Event::Oversized`]). Without effect for a request without sessions.
     pub fn limit_sessions(&mut self, most: usize) {
         if self.sessions != Sessions::None {
             self.sessions = Sessions::UpTo(most.max(1));
@@ -271,8 +282,8 @@ impl Deframer {
         header.kind == Kind::Session && matches!(self.sessions, Sessions::UpTo(most) if header.len as usize > most)
     }
 
-    /// Reads the bytes received and not consumed. `Ok(None)`: more are needed. `Ok(Some((event, n)))`: the event uses the first
-    /// `n` bytes. After an error the stream cannot be read further.
+    /// Reads the bytes received and not consumed. `Ok(None)`: more are needed. `Ok(Some((event,
+    /// n)))`: the event uses the first `n` bytes. After an error the stream cannot be read further.
     pub fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Event<'a>, usize)>, WireError> {
         if let Left::Body(left) | Left::Skip(left) = self.left {
             let n = left.min(bytes.len());
@@ -308,7 +319,8 @@ impl Deframer {
         Ok(rest.get(..len).map(|payload| (Event::Frame(header, payload), HEADER + len)))
     }
 
-    /// The buffer size that the frame at the start of these bytes needs. A BODY frame needs only its header.
+    /// The buffer size that the frame at the start of these bytes needs. A BODY frame needs only
+    /// its header.
     #[must_use]
     pub fn wanted(&self, bytes: &[u8]) -> usize {
         match bytes.first_chunk::<HEADER>().map(Header::decode) {

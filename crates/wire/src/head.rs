@@ -1,8 +1,8 @@
 //! Status line and header fields in a HEAD frame.
 //!
-//! Responsible for: the layout, and the rules for names and values of header fields (RFC 9110 §5.5, PEP 3333). The worker
-//! applies them to the application, httpd to the worker. Must never: change a field. Called by: the worker (encode),
-//! `src/httpd/client.rs` and `src/handler` (decode).
+//! Responsible for: the layout, and the rules for names and values of header fields (RFC 9110 §5.5,
+//! PEP 3333). The worker applies them to the application, httpd to the worker. Must never: change a
+//! field. Called by: the worker (encode), `src/httpd/client.rs` and `src/handler` (decode).
 use crate::codec::{Reader, WireError, put_long, put_short};
 
 /// The largest HEAD frame that httpd accepts.
@@ -11,8 +11,8 @@ pub const MAX_HEAD: usize = 1024 * 1024;
 /// The most header fields of a response.
 pub const MAX_FIELDS: u16 = 1000;
 
-/// Whether a header field belongs to the connection, which httpd controls: PEP 3333 forbids those to applications
-/// (`wsgiref.util.is_hop_by_hop`). RFC 9110 spells one of them Trailer.
+/// Whether a header field belongs to the connection, which httpd controls: PEP 3333 forbids those
+/// to applications (`wsgiref.util.is_hop_by_hop`). RFC 9110 spells one of them Trailer.
 #[must_use]
 pub fn is_hop_by_hop(name: &[u8]) -> bool {
     const NAMES: [&[u8]; 9] = [
@@ -116,7 +116,8 @@ pub fn is_field_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
-/// True when no byte can end or fold a field line: no CR, LF, NUL or other control character except TAB (RFC 9110 §5.5).
+/// True when no byte can end or fold a field line: no CR, LF, NUL or other control character except
+/// TAB (RFC 9110 §5.5).
 #[must_use]
 pub fn is_field_value(value: &[u8]) -> bool {
     value.iter().all(|&b| b == b'\t' || (b >= 0x20 && b != 0x7f))

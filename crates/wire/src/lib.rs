@@ -1,8 +1,8 @@
 //! The messages that httpd's child processes, droverd and the workers exchange.
 //!
-//! Responsible for: the layout of every message, its limits, its version. Must never: do I/O, read a clock, hold a
-//! descriptor, panic on any input. Called by: the module (`src/`), droverd (`crates/supervisor`), the worker
-//! (`crates/worker`), `drover` and the fuzz targets.
+//! Responsible for: the layout of every message, its limits, its version. Must never: do I/O, read
+//! a clock, hold a descriptor, panic on any input. Called by: the module (`src/`), droverd
+//! (`crates/supervisor`), the worker (`crates/worker`), `drover` and the fuzz targets.
 //!
 //! * [`request`]: one request, one SEQPACKET message on a queue.
 //! * [`frame`]: frames in both directions on a request's reply socket.
@@ -27,7 +27,8 @@ pub mod units;
 
 pub use codec::{Reader, WireError};
 
-/// Number of the protocol, which every message states after its magic number. Raised with each incompatible change.
+/// Number of the protocol, which every message states after its magic number. Raised with each
+/// incompatible change.
 pub const PROTOCOL: u16 = 4;
 
 /// Version of the product. Parts with different versions refuse each other.

@@ -1,19 +1,21 @@
 //! One request as one message on the group's queue.
 //!
-//! Responsible for: the layout of the request message. Must never: know how it is sent. Called by: `src/dispatch`
-//! (encode), `crates/worker` and `crates/supervisor` (decode).
+//! Responsible for: the layout of the request message. Must never: know how it is sent. Called by:
+//! `src/dispatch` (encode), `crates/worker` and `crates/supervisor` (decode).
 //!
-//! The message is a fixed prefix of [`PREFIX`] bytes, which states its [`MessageKind`]. The payload follows: script, callable,
-//! the environment as pairs of (2-byte length, key), (4-byte length, value), the prefetched session, and the inline part of
-//! the body. Descriptor 0 is the worker's end of the reply socket. When [`EXTERNAL`] is set, the payload is in descriptor 1, a
-//! sealed memory file.
+//! The message is a fixed prefix of [`PREFIX`] bytes, which states its [`MessageKind`]. The payload
+//! follows: script, callable, the environment as pairs of (2-byte length, key), (4-byte length,
+//! value), the prefetched session, and the inline part of the body. Descriptor 0 is the worker's
+//! end of the reply socket. When [`EXTERNAL`] is set, the payload is in descriptor 1, a sealed
+//! memory file.
 use crate::codec::{Reader, WireError, put_long, put_short};
 
 /// First four bytes of every request message.
 pub const MAGIC: u32 = u32::from_ne_bytes(*b"DRVQ");
 /// Bytes of the fixed part.
 pub const PREFIX: usize = 84;
-/// The largest message that is sent as one datagram; a larger one uses a memory file ([`EXTERNAL`]).
+/// The largest message that is sent as one datagram; a larger one uses a memory file
+/// ([`EXTERNAL`]).
 pub const MAX_INLINE: usize = 160 * 1024;
 /// The largest inline part of a body.
 pub const MAX_INLINE_BODY: usize = 64 * 1024;
@@ -24,17 +26,21 @@ pub const MAX_ENVIRONMENT: usize = 16 * 1024 * 1024;
 
 /// Flag: the rest of the body follows as BODY frames on the reply socket.
 pub const BODY_FOLLOWS: u16 = 1;
-/// Flag: httpd has not read the body yet. It starts when the worker sends a WANT frame (`Expect: 100-continue`).
+/// Flag: httpd has not read the body yet. It starts when the worker sends a WANT frame (`Expect:
+/// 100-continue`).
 pub const BODY_ON_DEMAND: u16 = 1 << 1;
 /// Flag: the payload is in a memory file, the second descriptor.
 pub const EXTERNAL: u16 = 1 << 2;
-/// Flag: droverd has requeued the message for the new code, after a worker found its script changed.
+/// Flag: droverd has requeued the message for the new code, after a worker found its script
+/// changed.
 pub const RESENT: u16 = 1 << 3;
 /// Flag: the request does not count against inactivity-timeout (WSGIIgnoreActivity).
 pub const UNCOUNTED: u16 = 1 << 4;
-/// Flag: httpd stores sessions for this request (DroverSession is not off), so SESSION frames may be sent.
+/// Flag: httpd stores sessions for this request (DroverSession is not off), so SESSION frames may
+/// be sent.
 pub const SESSIONS: u16 = 1 << 5;
-/// Flag: the prefetched session is one that the application names itself, not that of DroverSessionCookie.
+/// Flag: the prefetched session is one that the application names itself, not that of
+/// DroverSessionCookie.
 pub const AHEAD_BY_KEY: u16 = 1 << 6;
 
 /// Position of the flags in a message.
@@ -53,7 +59,8 @@ pub fn mark_resent(message: &mut [u8]) {
     }
 }
 
-/// What is asked of the worker. A worker and droverd refuse a message of a kind that they do not know.
+/// What is asked of the worker. A worker and droverd refuse a message of a kind that they do not
+/// know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u8)]
 pub enum MessageKind {
@@ -88,9 +95,11 @@ pub struct Prefix {
     pub queued_at: u64,
     /// Time at which httpd began the request (`r->request_time`), microseconds since 1970.
     pub started_us: u64,
-    /// The script's modification time as httpd saw it, microseconds since 1970; 0: not compared (WSGIScriptReloading Off).
+    /// The script's modification time as httpd saw it, microseconds since 1970; 0: not compared
+    /// (WSGIScriptReloading Off).
     pub script_mtime_us: u64,
-    /// The lease of the prefetched session's lock, which passes to the request when the worker takes it; 0: none.
+    /// The lease of the prefetched session's lock, which passes to the request when the worker
+    /// takes it; 0: none.
     pub token: u64,
     /// Slot of that lease on the queue's board.
     pub token_place: u32,
@@ -215,8 +224,9 @@ impl Builder {
         if self.out.len() > PREFIX + MAX_ENVIRONMENT { Err(WireError::TooLarge("environment")) } else { Ok(()) }
     }
 
-    /// Ends the environment, appends the prefetched session (at most [`MAX_AHEAD`] bytes) and the inline part of the body (at
-    /// most [`MAX_INLINE_BODY`] bytes), and fills in the prefix. Returns the whole message, prefix first.
+    /// Ends the environment, appends the prefetched session (at most [`MAX_AHEAD`] bytes) and the
+    /// inline part of the body (at most [`MAX_INLINE_BODY`] bytes), and fills in the prefix.
+    /// Returns the whole message, prefix first.
     pub fn finish(&mut self, mut prefix: Prefix, ahead: &[u8], body: &[u8]) -> Result<&[u8], WireError> {
         if body.len() > MAX_INLINE_BODY {
             return Err(WireError::TooLarge("inline body"));
@@ -257,7 +267,8 @@ pub struct Payload<'a> {
 }
 
 impl<'a> Payload<'a> {
-    /// Splits the payload as `prefix` describes it. The bytes must be exactly [`Prefix::payload_len`].
+    /// Splits the payload as `prefix` describes it. The bytes must be exactly
+    /// [`Prefix::payload_len`].
     pub fn decode(prefix: &Prefix, bytes: &'a [u8]) -> Result<Self, WireError> {
         if bytes.len() != prefix.payload_len() {
             return Err(WireError::Short("request"));
@@ -271,7 +282,8 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// Iterates over the pairs of an environment. Ends with an error if it is truncated or has bytes after its last pair.
+/// Iterates over the pairs of an environment. Ends with an error if it is truncated or has bytes
+/// after its last pair.
 #[derive(Debug, Clone, Copy)]
 pub struct Pairs<'a> {
     reader: Reader<'a>,

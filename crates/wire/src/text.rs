@@ -1,7 +1,7 @@
 //! Text that is shortened to fit into a message or a log.
 //!
-//! Responsible for: keeping what the reader needs, and marking the text as shortened. Must never: return more than the limit.
-//! Called by: the worker, droverd, the module's log.
+//! Responsible for: keeping what the reader needs, and marking the text as shortened. Must never:
+//! return more than the limit. Called by: the worker, droverd, the module's log.
 use std::borrow::Cow;
 
 /// Bytes for the note that the beginning was left out.
@@ -9,8 +9,8 @@ const NOTE: usize = 64;
 /// Marks a shortened line.
 const CUT: &str = " [cut]";
 
-/// The end of `text`, at most `most` bytes: a traceback ends with the exception. If the beginning is left out, the first line
-/// states how much.
+/// The end of `text`, at most `most` bytes: a traceback ends with the exception. If the beginning
+/// is left out, the first line states how much.
 #[must_use]
 pub fn end(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most {
@@ -30,7 +30,8 @@ pub fn end(text: &str, most: usize) -> Cow<'_, str> {
     if most < NOTE { Cow::Borrowed(kept) } else { Cow::Owned(format!("[the first {from} bytes are cut]\n{kept}")) }
 }
 
-/// The beginning of `text`: whole characters, at most `most` bytes. For text whose rest follows elsewhere.
+/// The beginning of `text`: whole characters, at most `most` bytes. For text whose rest follows
+/// elsewhere.
 #[must_use]
 pub fn begin(text: &str, most: usize) -> &str {
     let mut at = most.min(text.len());
@@ -54,8 +55,8 @@ pub fn one_line(text: &str, most: usize) -> String {
     line
 }
 
-/// Splits `text` into pieces that fit into a log line: each at most `most` characters wide with everything but printable ASCII
-/// written as `\xNN`. Characters of UTF-8 are not split.
+/// Splits `text` into pieces that fit into a log line: each at most `most` characters wide with
+/// everything but printable ASCII written as `\xNN`. Characters of UTF-8 are not split.
 pub fn pieces(text: &[u8], most: usize) -> impl Iterator<Item = &[u8]> {
     let mut rest = text;
     std::iter::from_fn(move || {

@@ -1,9 +1,10 @@
 //! Closing descriptors of an untrusted sender.
 //!
-//! Closing a socket can wait as long as its sender likes (SO_LINGER), and closing a Unix socket in turn closes the descriptors
-//! in its queue.
-//! Responsible for: not waiting for that, and keeping at most [`MAX_OPEN`] descriptors open meanwhile, however many a message
-//! carries and however deep they are nested. Must never: work without bound. Called by: `channel`, droverd, httpd's children.
+//! Closing a socket can wait as long as its sender likes (SO_LINGER), and closing a Unix socket in
+//! turn closes the descriptors in its queue.
+//! Responsible for: not waiting for that, and keeping at most [`MAX_OPEN`] descriptors open
+//! meanwhile, however many a message carries and however deep they are nested. Must never: work
+//! without bound. Called by: `channel`, droverd, httpd's children.
 use crate::channel::{Received, packet_pair, receive_any, send_many, set_send_buffer};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,21 +13,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const MAX_STEPS: usize = 100_000;
 /// Descriptors that are open at a time. SCM_MAX_FD more may arrive with the last message.
 const MAX_OPEN: usize = 256;
-/// A SEQPACKET message without bytes looks like the end of file. Only this many in a row, more than a send buffer holds, are
-/// taken for the end.
+/// A SEQPACKET message without bytes looks like the end of file. Only this many in a row, more than
+/// a send buffer holds, are taken for the end.
 const MAX_EMPTY_MESSAGES: usize = 1024;
 /// Send buffer of the socket pair in which descriptors wait.
 const WAITING_BUFFER_BYTES: usize = 4 << 20;
 
-/// Shuts down and empties a socket to which an untrusted peer sends, so that closing it does not wait.
+/// Shuts down and empties a socket to which an untrusted peer sends, so that closing it does not
+/// wait.
 pub fn discard(fd: impl AsFd) {
     let mut disposal = Disposal::new(Vec::new());
     disposal.empty(fd.as_fd());
     disposal.run();
 }
 
-/// Closes descriptors of an untrusted sender without waiting. Sockets among them are emptied first, and so are the sockets
-/// found in these.
+/// Closes descriptors of an untrusted sender without waiting. Sockets among them are emptied first,
+/// and so are the sockets found in these.
 pub fn dispose(fds: Vec<OwnedFd>) {
     if !fds.is_empty() {
         Disposal::new(fds).run();
@@ -36,7 +38,8 @@ pub fn dispose(fds: Vec<OwnedFd>) {
 /// Descriptors that are still to be closed.
 struct Disposal {
     open: Vec<OwnedFd>,
-    /// Descriptors beyond [`MAX_OPEN`] wait in the queue of this socket pair, where they need no descriptor number.
+    /// Descriptors beyond [`MAX_OPEN`] wait in the queue of this socket pair, where they need no
+    /// descriptor number.
     waiting: Option<(OwnedFd, OwnedFd)>,
     steps_left: usize,
 }
@@ -90,7 +93,8 @@ impl Disposal {
         }
     }
 
-    /// Sends descriptors beyond the limit to the waiting pair. If it is full or cannot be made, they are closed as they are.
+    /// Sends descriptors beyond the limit to the waiting pair. If it is full or cannot be made,
+    /// they are closed as they are.
     fn set_aside(&mut self) {
         if self.open.len() < MAX_OPEN {
             return;

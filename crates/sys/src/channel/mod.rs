@@ -1,8 +1,9 @@
 //! Unix socket pairs, and messages that carry descriptors.
 //!
-//! Responsible for: every descriptor that is made or received here is close-on-exec; truncated messages are refused; the last
-//! close(2) of a received socket does not wait, although its sender may have set SO_LINGER. Must never: block unless the
-//! socket does. Called by: every part that sends or receives.
+//! Responsible for: every descriptor that is made or received here is close-on-exec; truncated
+//! messages are refused; the last close(2) of a received socket does not wait, although its sender
+//! may have set SO_LINGER. Must never: block unless the socket does. Called by: every part that
+//! sends or receives.
 //!
 //! * `recvmsg`: receives, with every control message accounted for.
 //! * `disposal`: closes descriptors of an untrusted sender.
@@ -30,7 +31,8 @@ pub use self::recvmsg::{ask_for_nothing_beside, refuse_descriptors};
 pub const MAX_FDS: usize = 251;
 /// The most descriptors that the kernel allows with one message (SCM_MAX_FD).
 const KERNEL_MAX_FDS: usize = 253;
-/// Up to this many descriptors, the control message is built on the stack: as many as a request or a frame carries.
+/// Up to this many descriptors, the control message is built on the stack: as many as a request or
+/// a frame carries.
 const FEW: usize = 4;
 
 /// A connected pair of SOCK_SEQPACKET sockets, which keep the boundaries of messages.
@@ -43,7 +45,8 @@ pub fn stream_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
 }
 
-/// Sets the size of the send buffer; beyond the system's limit if the process has CAP_NET_ADMIN, else up to it.
+/// Sets the size of the send buffer; beyond the system's limit if the process has CAP_NET_ADMIN,
+/// else up to it.
 pub fn set_send_buffer(fd: impl AsFd, bytes: usize) {
     if sockopt::set_socket_send_buffer_size_force(&fd, bytes).is_err() {
         // Without the capability the kernel's maximum applies: fewer requests fit into the queue.
@@ -51,12 +54,14 @@ pub fn set_send_buffer(fd: impl AsFd, bytes: usize) {
     }
 }
 
-/// The kernel's number for a socket, unique until the next boot. Two descriptors with the same number are one socket.
+/// The kernel's number for a socket, unique until the next boot. Two descriptors with the same
+/// number are one socket.
 pub fn cookie(fd: impl AsFd) -> Result<u64, Errno> {
     sockopt::socket_cookie(fd)
 }
 
-/// Switches on or off that the kernel names the sender of each message that arrives ([`receive_named`]).
+/// Switches on or off that the kernel names the sender of each message that arrives
+/// ([`receive_named`]).
 pub fn name_senders(fd: impl AsFd, on: bool) -> Result<(), Errno> {
     sockopt::set_socket_passcred(fd, on)
 }
@@ -114,21 +119,23 @@ fn send_control(
     }
 }
 
-/// Receives one message or a piece of a stream: its bytes into `buffer`, its descriptors appended to `fds`. Returns the number
-/// of bytes. 0 is end-of-file or a message without bytes, which only a foreign sender sends ([`has_ended`] tells). A message
-/// that did not fit, or whose descriptors did not, is `Errno::MSGSIZE`; the descriptors that arrived are closed.
+/// Receives one message or a piece of a stream: its bytes into `buffer`, its descriptors appended
+/// to `fds`. Returns the number of bytes. 0 is end-of-file or a message without bytes, which only a
+/// foreign sender sends ([`has_ended`] tells). A message that did not fit, or whose descriptors did
+/// not, is `Errno::MSGSIZE`; the descriptors that arrived are closed.
 pub fn receive(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<usize, Errno> {
     receive_any(fd.as_fd(), buffer, fds, wait).and_then(|got| got.unless_truncated(fds))
 }
 
-/// As [`receive`], without waiting, from a sender that is trusted not to send sockets that linger (httpd, for a worker): one
-/// system call less. Its socket need not be trusted.
+/// As [`receive`], without waiting, from a sender that is trusted not to send sockets that linger
+/// (httpd, for a worker): one system call less. Its socket need not be trusted.
 pub fn receive_trusted(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
     receive_as_is(fd.as_fd(), buffer, fds, false).and_then(|got| got.unless_truncated(fds))
 }
 
-/// Receives a piece of a stream without waiting. Its bytes are valid even if the descriptors did not fit, as in a process that
-/// is at its limit of open files. Those are closed, as if they had not been sent.
+/// Receives a piece of a stream without waiting. Its bytes are valid even if the descriptors did
+/// not fit, as in a process that is at its limit of open files. Those are closed, as if they had
+/// not been sent.
 pub fn receive_piece(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
     let got = receive_any(fd.as_fd(), buffer, fds, false)?;
     if got.is_truncated {
@@ -137,25 +144,28 @@ pub fn receive_piece(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -
     Ok(got.bytes)
 }
 
-/// Whether the 0 that a packet socket returned was its end: no process can send any more, and no byte is left. Else it was a
-/// message without bytes.
+/// Whether the 0 that a packet socket returned was its end: no process can send any more, and no
+/// byte is left. Else it was a message without bytes.
 pub fn has_ended(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::RDHUP)];
     let hung_up = matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0);
-    // In this order: after the hang-up nothing is added. A socket that cannot be queried counts as ended.
+    // In this order: after the hang-up nothing is added. A socket that cannot be queried counts as
+    // ended.
     hung_up && rustix::io::ioctl_fionread(&fd).map_or(true, |bytes| bytes == 0)
 }
 
 /// Makes closing a received socket not wait for unsent data.
 fn never_linger(fds: &[OwnedFd]) {
     for fd in fds {
-        // A descriptor that is no socket has no such option, and its close does not wait for a network.
+        // A descriptor that is no socket has no such option, and its close does not wait for a
+        // network.
         let _ = sockopt::set_socket_linger(fd, None);
     }
 }
 
-/// Receives one message without waiting, on a socket that names senders ([`name_senders`]): the number of bytes, and the
-/// process that sent them. The kernel vouches for it: only a privileged process can send another's id. Descriptors are closed.
+/// Receives one message without waiting, on a socket that names senders ([`name_senders`]): the
+/// number of bytes, and the process that sent them. The kernel vouches for it: only a privileged
+/// process can send another's id. Descriptors are closed.
 pub fn receive_named(fd: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Pid>), Errno> {
     let mut fds = Vec::new();
     let got = receive_any(fd.as_fd(), buffer, &mut fds, false)?;

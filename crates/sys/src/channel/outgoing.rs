@@ -1,11 +1,13 @@
 //! How much a connected socket accepts without waiting.
 //!
-//! Responsible for: an estimate that is never too high. Must never: change the socket. Called by: `src/httpd/client.rs`, for
-//! clients that read slowly; the command `drover`, to see whether its request was read.
+//! Responsible for: an estimate that is never too high. Must never: change the socket. Called by:
+//! `src/httpd/client.rs`, for clients that read slowly; the command `drover`, to see whether its
+//! request was read.
 #![allow(unsafe_code)]
 use std::os::fd::{AsFd, AsRawFd};
 
-/// socket(7): SO_MEMINFO, an array of nine numbers (linux/sock_diag.h), two of which are the size and the fill of the buffer.
+/// socket(7): SO_MEMINFO, an array of nine numbers (linux/sock_diag.h), two of which are the size
+/// and the fill of the buffer.
 const SO_MEMINFO: libc::c_int = 55;
 const NUMBERS: usize = 9;
 const SNDBUF: usize = 3;
@@ -16,7 +18,8 @@ const WMEM_QUEUED: usize = 5;
 pub fn room(socket: impl AsFd) -> usize {
     let mut numbers = [0u32; NUMBERS];
     let mut len = libc::socklen_t::try_from(size_of_val(&numbers)).unwrap_or(0);
-    // SAFETY: getsockopt(2) writes at most `len` bytes to an array of that size; the descriptor is borrowed.
+    // SAFETY: getsockopt(2) writes at most `len` bytes to an array of that size; the descriptor is
+    // borrowed.
     let failed =
         unsafe { libc::getsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, SO_MEMINFO, numbers.as_mut_ptr().cast(), &raw mut len) }
             < 0;
@@ -24,7 +27,8 @@ pub fn room(socket: impl AsFd) -> usize {
         return 0;
     }
     let [size, queued] = [SNDBUF, WMEM_QUEUED].map(|at| numbers.get(at).map_or(0, |n| *n as usize));
-    // The kernel counts its overhead as well. Half of the rest is certain, and more while the buffer is empty.
+    // The kernel counts its overhead as well. Half of the rest is certain, and more while the
+    // buffer is empty.
     let left = size.saturating_sub(queued);
     if queued == 0 { left / 4 * 3 } else { left / 2 }
 }

@@ -1,7 +1,7 @@
 //! Reading a message and leaving it in the queue.
 //!
-//! Responsible for: copies of the descriptors that a waiting message carries. Must never: take the message. Called by:
-//! droverd, for the store in which queues outlive it.
+//! Responsible for: copies of the descriptors that a waiting message carries. Must never: take the
+//! message. Called by: droverd, for the store in which queues outlive it.
 use super::recvmsg::recvmsg;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;

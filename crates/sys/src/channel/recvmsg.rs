@@ -1,8 +1,9 @@
 //! recvmsg(2) with every control message accounted for.
 //!
-//! Responsible for: every descriptor that the kernel installs while it receives a message gets an owner. Any process that
-//! shares a socket can set options (SO_PASSPIDFD, SO_PASSCRED, SO_PASSSEC, SO_TIMESTAMP) that add control messages, and one of
-//! these brings a descriptor that no process has sent.
+//! Responsible for: every descriptor that the kernel installs while it receives a message gets an
+//! owner. Any process that shares a socket can set options (SO_PASSPIDFD, SO_PASSCRED, SO_PASSSEC,
+//! SO_TIMESTAMP) that add control messages, and one of these brings a descriptor that no process
+//! has sent.
 //! Must never: block unless the socket does. Called by: `channel`, `disposal`, `peek`.
 #![allow(unsafe_code)]
 use rustix::io::Errno;
@@ -12,8 +13,9 @@ use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Space for control messages. 253 descriptors (SCM_MAX_FD) need 1,032 bytes; without space the kernel closes them itself. The
-/// rest is for timestamps, credentials and a security label, which come before them.
+/// Space for control messages. 253 descriptors (SCM_MAX_FD) need 1,032 bytes; without space the
+/// kernel closes them itself. The rest is for timestamps, credentials and a security label, which
+/// come before them.
 const CONTROL_BYTES: usize = 4096;
 /// Since Linux 6.5: the sender as a pidfd. Not in libc yet.
 const SCM_PIDFD: c_int = 4;
@@ -34,8 +36,8 @@ pub(crate) struct Message {
     pub sender: Option<Pid>,
 }
 
-/// Receives once. Descriptors are close-on-exec and are appended to `fds`. Pidfds are closed. Nothing else in a control
-/// message is a descriptor.
+/// Receives once. Descriptors are close-on-exec and are appended to `fds`. Pidfds are closed.
+/// Nothing else in a control message is a descriptor.
 pub(crate) fn recvmsg(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags, fds: &mut Vec<OwnedFd>) -> Result<Message, Errno> {
     let mut room = MaybeUninit::<ControlRoom>::uninit();
     let mut piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -46,7 +48,8 @@ pub(crate) fn recvmsg(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags, f
     header.msg_control = room.as_mut_ptr().cast();
     header.msg_controllen = CONTROL_BYTES;
     let flags = flags.bits().cast_signed() | libc::MSG_CMSG_CLOEXEC;
-    // SAFETY: `header` names `buffer` and `room` with their lengths; both live through the call, and the kernel writes only there.
+    // SAFETY: `header` names `buffer` and `room` with their lengths; both live through the call,
+    // and the kernel writes only there.
     let got = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) };
     let Ok(bytes) = usize::try_from(got) else {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
@@ -58,17 +61,20 @@ pub(crate) fn recvmsg(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags, f
 /// Walks the control messages of a header that recvmsg(2) has just filled in.
 fn take_control(header: &libc::msghdr, fds: &mut Vec<OwnedFd>) -> Option<Pid> {
     let mut sender = None;
-    // SAFETY: the kernel has set msg_controllen to the bytes that it wrote at msg_control, which is aligned for a cmsghdr.
+    // SAFETY: the kernel has set msg_controllen to the bytes that it wrote at msg_control, which is
+    // aligned for a cmsghdr.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !next.is_null() {
-        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return only headers that are whole within msg_controllen.
+        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return only headers that are whole within
+        // msg_controllen.
         let (message, data) = unsafe { (next.read(), libc::CMSG_DATA(next)) };
         let len = message.cmsg_len.saturating_sub(data.addr().saturating_sub(next.addr()));
         match (message.cmsg_level, message.cmsg_type) {
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => each_descriptor(data, len, |fd| fds.push(fd)),
             (libc::SOL_SOCKET, SCM_PIDFD) => each_descriptor(data, len, drop),
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= size_of::<libc::ucred>() => {
-                // SAFETY: the kernel has written `len` bytes there, of which any are a value of this type; read without alignment.
+                // SAFETY: the kernel has written `len` bytes there, of which any are a value of
+                // this type; read without alignment.
                 let who = unsafe { data.cast::<libc::ucred>().read_unaligned() };
                 sender = Pid::from_raw(who.pid);
             }
@@ -80,7 +86,8 @@ fn take_control(header: &libc::msghdr, fds: &mut Vec<OwnedFd>) -> Option<Pid> {
     sender
 }
 
-/// Gives an owner to each descriptor in the data of a control message. A negative number marks one that could not be installed.
+/// Gives an owner to each descriptor in the data of a control message. A negative number marks one
+/// that could not be installed.
 fn each_descriptor(data: *const u8, len: usize, mut own: impl FnMut(OwnedFd)) {
     for index in 0..len / size_of::<RawFd>() {
         // SAFETY: within the `len` bytes that the kernel has written; read without alignment.
@@ -92,8 +99,8 @@ fn each_descriptor(data: *const u8, len: usize, mut own: impl FnMut(OwnedFd)) {
     }
 }
 
-/// Switches off every control message except descriptors that were sent. A process that shares the socket can undo that, which
-/// costs time and nothing else.
+/// Switches off every control message except descriptors that were sent. A process that shares the
+/// socket can undo that, which costs time and nothing else.
 pub fn ask_for_nothing_beside(socket: impl AsFd) {
     for option in [SO_PASSPIDFD, libc::SO_PASSCRED, libc::SO_PASSSEC, libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS] {
         // An older kernel without the option has nothing to switch off.
@@ -101,8 +108,8 @@ pub fn ask_for_nothing_beside(socket: impl AsFd) {
     }
 }
 
-/// Makes the kernel refuse descriptors that are sent to the socket, and to sockets accepted from it (Linux 6.16 and later).
-/// Returns whether it will; older kernels deliver them.
+/// Makes the kernel refuse descriptors that are sent to the socket, and to sockets accepted from it
+/// (Linux 6.16 and later). Returns whether it will; older kernels deliver them.
 pub fn refuse_descriptors(socket: impl AsFd) -> bool {
     set(&socket, SO_PASSRIGHTS, 0)
 }

@@ -1,7 +1,8 @@
-//! Locks on bytes of a file that belong to an open file (F_OFD_SETLK, fcntl(2)), or to a process (F_SETLK).
+//! Locks on bytes of a file that belong to an open file (F_OFD_SETLK, fcntl(2)), or to a process
+//! (F_SETLK).
 //!
-//! Responsible for: locks that the kernel frees when their owner dies. Must never: wait. Called by: `crates/session`,
-//! `shared`.
+//! Responsible for: locks that the kernel frees when their owner dies. Must never: wait. Called by:
+//! `crates/session`, `shared`.
 #![allow(unsafe_code)]
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd};
@@ -17,13 +18,15 @@ pub enum Hold {
     Free,
 }
 
-/// Changes the lock on the byte at `offset`. `Ok(false)`: the lock of another owner conflicts, and nothing has changed.
+/// Changes the lock on the byte at `offset`. `Ok(false)`: the lock of another owner conflicts, and
+/// nothing has changed.
 pub fn set(file: impl AsFd, offset: i64, hold: Hold) -> Result<bool, Errno> {
     change(file, libc::F_OFD_SETLK, offset, hold)
 }
 
-/// As [`set`], but the owner is the calling process, whichever of its descriptors for the file it names. The lock is not
-/// inherited by a fork. It ends with the process, or when the process closes any descriptor for the file.
+/// As [`set`], but the owner is the calling process, whichever of its descriptors for the file it
+/// names. The lock is not inherited by a fork. It ends with the process, or when the process closes
+/// any descriptor for the file.
 pub fn set_for_process(file: impl AsFd, offset: i64, hold: Hold) -> Result<bool, Errno> {
     change(file, libc::F_SETLK, offset, hold)
 }

@@ -1,9 +1,10 @@
 //! What keeps a user from a file or directory.
 //!
-//! Responsible for: naming the directory or file on a path whose mode refuses a user, for messages about `Permission denied`.
-//! It reads modes and tries nothing: the calling process is root, and must not change its user for a moment. Must never: name
-//! something that may be allowed. A file with an access control list counts as allowed, and so does a path that cannot be
-//! read. Called by: the module when it reads its configuration, droverd when a start has failed, `drover serve`.
+//! Responsible for: naming the directory or file on a path whose mode refuses a user, for messages
+//! about `Permission denied`. It reads modes and tries nothing: the calling process is root, and
+//! must not change its user for a moment. Must never: name something that may be allowed. A file
+//! with an access control list counts as allowed, and so does a path that cannot be read. Called
+//! by: the module when it reads its configuration, droverd when a start has failed, `drover serve`.
 use crate::users;
 use rustix::fs::{Mode, Stat};
 use std::collections::VecDeque;
@@ -108,7 +109,8 @@ fn parts(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
     path.components().filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir)).map(|c| c.as_os_str().to_owned())
 }
 
-/// What keeps a user from an absolute path, with every symbolic link followed; `None`: nothing that can be seen.
+/// What keeps a user from an absolute path, with every symbolic link followed; `None`: nothing that
+/// can be seen.
 #[must_use]
 pub fn barrier(who: &Who, path: &Path, need: Need) -> Option<Barrier> {
     if !path.is_absolute() {

@@ -1,7 +1,7 @@
 //! Processes: their start, their signals, and the users that they run as.
 //!
-//! Responsible for: the calls around fork(2) and execve(2) that std does not make. Must never: decide which process runs
-//! when. Called by: the module at start, droverd.
+//! Responsible for: the calls around fork(2) and execve(2) that std does not make. Must never:
+//! decide which process runs when. Called by: the module at start, droverd.
 //!
 //! * [`spawn`]: fork and exec of a worker.
 //! * [`inherited`]: descriptors that a program was started with.

@@ -1,7 +1,7 @@
 //! Signals as a descriptor.
 //!
-//! Responsible for: blocking signals and reading them; they are never handled asynchronously. Must never: install a handler.
-//! Called by: droverd's main, before anything else; the worker.
+//! Responsible for: blocking signals and reading them; they are never handled asynchronously. Must
+//! never: install a handler. Called by: droverd's main, before anything else; the worker.
 #![allow(unsafe_code)]
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -20,16 +20,19 @@ pub const PIPE: i32 = libc::SIGPIPE;
 /// httpd's graceful restart.
 pub const USER1: i32 = libc::SIGUSR1;
 
-/// Whether this signal is sent by a person or a program, not raised by a fault of the process itself.
+/// Whether this signal is sent by a person or a program, not raised by a fault of the process
+/// itself.
 #[must_use]
 pub const fn is_sent_to_end(signal: i32) -> bool {
     matches!(signal, libc::SIGKILL | TERMINATE | INTERRUPT | HANGUP)
 }
 
-/// The signal on which a worker's `faulthandler` writes all stacks; a real-time one, which nothing else uses.
+/// The signal on which a worker's `faulthandler` writes all stacks; a real-time one, which nothing
+/// else uses.
 #[must_use]
 pub fn dump() -> Signal {
-    // SAFETY: SIGRTMAX is below the number of signals, and four below it is above SIGRTMIN on every Linux.
+    // SAFETY: SIGRTMAX is below the number of signals, and four below it is above SIGRTMIN on every
+    // Linux.
     unsafe { Signal::from_raw_unchecked(libc::SIGRTMAX() - 4) }
 }
 
@@ -86,7 +89,8 @@ impl AsFd for Signals {
 
 /// Runs `start` with all signals blocked in this thread: a thread that it starts never handles one.
 pub fn blocked<T>(start: impl FnOnce() -> T) -> T {
-    // SAFETY: sigset_t is a struct of integers; both are written before they are read, by functions that write nothing else.
+    // SAFETY: sigset_t is a struct of integers; both are written before they are read, by functions
+    // that write nothing else.
     let before = unsafe {
         let (mut all, mut before) = (std::mem::zeroed::<libc::sigset_t>(), std::mem::zeroed::<libc::sigset_t>());
         libc::sigfillset(&raw mut all);

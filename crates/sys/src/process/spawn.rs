@@ -1,8 +1,8 @@
 //! Fork and exec of a worker: user, groups, directory, descriptors.
 //!
-//! Responsible for: everything between fork(2) and execve(2), and for reporting to the parent which step failed. Must never:
-//! allocate, take a lock or read a configuration in the child; leave a descriptor open in it beyond those named. Called by:
-//! droverd, which has one thread.
+//! Responsible for: everything between fork(2) and execve(2), and for reporting to the parent which
+//! step failed. Must never: allocate, take a lock or read a configuration in the child; leave a
+//! descriptor open in it beyond those named. Called by: droverd, which has one thread.
 #![allow(unsafe_code)]
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -26,7 +26,8 @@ pub struct Credentials {
 pub enum Directory {
     /// This directory, or the start fails.
     Must(CString),
-    /// This directory, or `/` when it cannot be entered (home directories of system users often do not exist).
+    /// This directory, or `/` when it cannot be entered (home directories of system users often do
+    /// not exist).
     Try(CString),
 }
 
@@ -136,7 +137,8 @@ pub struct Child {
 }
 
 impl Child {
-    /// The step that failed before the program ran. Does not wait: to be called after the child has ended.
+    /// The step that failed before the program ran. Does not wait: to be called after the child has
+    /// ended.
     #[must_use]
     pub fn failure(&self) -> Option<Failed> {
         let mut bytes = [0u8; 8];
@@ -154,10 +156,12 @@ impl Child {
 /// A user's groups in the system's group database, the primary one included.
 pub fn supplementary_groups(user: &CStr, gid: u32) -> Vec<u32> {
     let mut room: c_int = 64;
-    // Bounded: the second call gets the size that the first returned; a database that grows meanwhile gets two more tries.
+    // Bounded: the second call gets the size that the first returned; a database that grows
+    // meanwhile gets two more tries.
     for _ in 0..4 {
         let mut groups = vec![0 as libc::gid_t; usize::try_from(room).unwrap_or(64)];
-        // SAFETY: `user` is NUL-terminated, `groups` has room for `room` ids, and the call writes at most that many.
+        // SAFETY: `user` is NUL-terminated, `groups` has room for `room` ids, and the call writes
+        // at most that many.
         let found = unsafe { libc::getgrouplist(user.as_ptr(), gid, groups.as_mut_ptr(), &raw mut room) };
         if found >= 0 {
             groups.truncate(usize::try_from(found).unwrap_or(0));
@@ -183,7 +187,8 @@ struct Prepared<'a> {
     report: RawFd,
 }
 
-/// Starts a child. The calling process must have one thread. Signals that it blocks are not blocked in the child.
+/// Starts a child. The calling process must have one thread. Signals that it blocks are not blocked
+/// in the child.
 pub fn spawn(command: &Command<'_>) -> Result<Child, Failed> {
     let before = |errno| Failed { step: Step::Fork, errno };
     let (report, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(before)?;
@@ -197,8 +202,9 @@ pub fn spawn(command: &Command<'_>) -> Result<Child, Failed> {
         report: writer.as_fd().as_raw_fd(),
     };
     rustix::fs::fcntl_setfl(&report, rustix::fs::OFlags::NONBLOCK).map_err(before)?;
-    // SAFETY: droverd has one thread, so no lock is held by another at the fork. The child calls only async-signal-safe
-    // functions on memory prepared before, and ends in execve or _exit without returning to Rust code that owns anything.
+    // SAFETY: droverd has one thread, so no lock is held by another at the fork. The child calls
+    // only async-signal-safe functions on memory prepared before, and ends in execve or _exit
+    // without returning to Rust code that owns anything.
     let pid = unsafe { libc::fork() };
     match pid {
         -1 => Err(before(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::AGAIN))),
@@ -218,8 +224,9 @@ pub fn spawn(command: &Command<'_>) -> Result<Child, Failed> {
 unsafe fn child(prepared: &Prepared<'_>) -> ! {
     // SAFETY: the caller's contract is passed on.
     let step = unsafe { become_worker(prepared) };
-    // SAFETY: __errno_location is always valid in the calling thread; write and _exit are async-signal-safe; the buffer is a
-    // local of 8 bytes. A pipe takes 8 bytes at once, and a reader that is gone needs no report.
+    // SAFETY: __errno_location is always valid in the calling thread; write and _exit are
+    // async-signal-safe; the buffer is a local of 8 bytes. A pipe takes 8 bytes at once, and a
+    // reader that is gone needs no report.
     unsafe {
         let errno: c_int = *libc::__errno_location();
         let [a, b, c, d] = (step as u32).to_ne_bytes();
@@ -233,9 +240,9 @@ unsafe fn child(prepared: &Prepared<'_>) -> ! {
 /// Returns only when a step has failed, with that step; errno has the reason.
 ///
 /// # Safety
-/// As [`child`], and so for each function that it calls. Every call is async-signal-safe: setgroups, setgid and setuid are
-/// plain system calls when there is one thread, as in the child of a fork. Every pointer is to memory that was prepared
-/// before the fork and has not changed since.
+/// As [`child`], and so for each function that it calls. Every call is async-signal-safe:
+/// setgroups, setgid and setuid are plain system calls when there is one thread, as in the child of
+/// a fork. Every pointer is to memory that was prepared before the fork and has not changed since.
 unsafe fn become_worker(prepared: &Prepared<'_>) -> Step {
     let c = prepared.command;
     // SAFETY: only async-signal-safe calls, on prepared memory.
@@ -291,7 +298,8 @@ unsafe fn forget_signals() {
     }
 }
 
-/// Leaves the standard streams and the named descriptors open, no others; sets the limit of open descriptors.
+/// Leaves the standard streams and the named descriptors open, no others; sets the limit of open
+/// descriptors.
 unsafe fn keep_descriptors(prepared: &Prepared<'_>) -> bool {
     // SAFETY: the contract of `become_worker`.
     unsafe {
@@ -300,7 +308,8 @@ unsafe fn keep_descriptors(prepared: &Prepared<'_>) -> bool {
                 return false;
             }
         }
-        // Closes at exec what a library left open. On an old kernel without the call only our own are open, close-on-exec.
+        // Closes at exec what a library left open. On an old kernel without the call only our own
+        // are open, close-on-exec.
         libc::syscall(libc::SYS_close_range, 3 as c_uint, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
         for fd in &prepared.keep {
             if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
@@ -333,7 +342,8 @@ unsafe fn set_priority(nice: i32) -> bool {
     // SAFETY: the contract of `become_worker`.
     unsafe {
         libc::setpriority(libc::PRIO_PROCESS, 0, nice) == 0
-            // Only root may raise the priority. The start logs a warning; serving does not depend on it.
+            // Only root may raise the priority. The start logs a warning; serving does not depend
+            // on it.
             || matches!(*libc::__errno_location(), libc::EACCES | libc::EPERM)
     }
 }

@@ -1,7 +1,7 @@
 //! The system's users and groups.
 //!
-//! Responsible for: names and numbers from the system's databases (getpwnam_r and others). Must never: change the user or group of a process.
-//! Called by: the module at start, droverd.
+//! Responsible for: names and numbers from the system's databases (getpwnam_r and others). Must
+//! never: change the user or group of a process. Called by: the module at start, droverd.
 #![allow(unsafe_code)]
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
@@ -30,7 +30,8 @@ fn lookup<R, T>(mut call: impl FnMut(*mut R, *mut c_char, usize, *mut *mut R) ->
         let mut found: *mut R = ptr::null_mut();
         let status = call(record.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &raw mut found);
         match status {
-            // SAFETY: a non-null result points to `record`, filled in by the call, its strings in `buffer`, which still lives.
+            // SAFETY: a non-null result points to `record`, filled in by the call, its strings in
+            // `buffer`, which still lives.
             0 => return (!found.is_null()).then(|| read(unsafe { &*found })),
             libc::ERANGE if size < MAX_RECORD => size *= 4,
             libc::EINTR => {}

@@ -1,15 +1,18 @@
 //! Counters that httpd's child processes share: how many requests of a group they hold together.
 //!
-//! Responsible for: refusing nothing because of a child that was killed, at whatever moment. Each child also counts in a
-//! slot of its own, so that what a dead child left behind can be subtracted. Must never: wait. Called by:
-//! `src/handler/admission.rs`, `src/handler/account.rs`; httpd's parent creates it before it forks.
+//! Responsible for: refusing nothing because of a child that was killed, at whatever moment. Each
+//! child also counts in a slot of its own, so that what a dead child left behind can be subtracted.
+//! Must never: wait. Called by: `src/handler/admission.rs`, `src/handler/account.rs`; httpd's
+//! parent creates it before it forks.
 //!
-//! The owner of a child slot is the process that holds the lock on its byte in a memory file. The kernel gives that lock to
-//! one process at a time and frees it when the process ends. So a reused process id confuses no owner, nor do two processes
-//! that look at once. Only the owner clears a slot, and it does so before it counts in it.
+//! The owner of a child slot is the process that holds the lock on its byte in a memory file. The
+//! kernel gives that lock to one process at a time and frees it when the process ends. So a reused
+//! process id confuses no owner, nor do two processes that look at once. Only the owner clears a
+//! slot, and it does so before it counts in it.
 //!
-//! A sum is never lower than the total of the slots: it goes up before them and down after them. A process that is killed in
-//! between leaves it too high. That costs one look at the slots ([`SharedCounters::exceeds`]) and refuses nothing.
+//! A sum is never lower than the total of the slots: it goes up before them and down after them. A
+//! process that is killed in between leaves it too high. That costs one look at the slots
+//! ([`SharedCounters::exceeds`]) and refuses nothing.
 #![allow(unsafe_code)]
 use super::page::{Page, Shared};
 use crate::files::filelock::{self, Hold};
@@ -107,8 +110,8 @@ impl SharedCounters {
         found.map(Counter)
     }
 
-    /// A slot for this process; what a dead process left in it is subtracted. `None`: there are more processes than
-    /// expected. To be called once in a process.
+    /// A slot for this process; what a dead process left in it is subtracted. `None`: there are
+    /// more processes than expected. To be called once in a process.
     #[must_use]
     pub fn claim(&self) -> Option<ChildSlot> {
         let (number, child) = self.children.iter().enumerate().find(|(number, _)| self.lock(*number))?;
@@ -122,7 +125,8 @@ impl SharedCounters {
         i64::try_from(slot).is_ok_and(|byte| filelock::set_for_process(&self.locks, byte, Hold::Exclusive) == Ok(true))
     }
 
-    /// Subtracts what the slot holds. Only its owner calls this, so no other process counts in it meanwhile.
+    /// Subtracts what the slot holds. Only its owner calls this, so no other process counts in it
+    /// meanwhile.
     fn clear(&self, child: &Child) {
         for (row, cell) in self.rows.iter().zip(&child.cells) {
             let left = cell.swap(0, Ordering::SeqCst);
@@ -133,7 +137,8 @@ impl SharedCounters {
         child.in_use.store(0, Ordering::SeqCst);
     }
 
-    /// Counts one more and returns the sum. The sum may include dead processes: see [`SharedCounters::exceeds`].
+    /// Counts one more and returns the sum. The sum may include dead processes: see
+    /// [`SharedCounters::exceeds`].
     #[must_use]
     pub fn enter(&self, slot: ChildSlot, counter: Counter) -> u64 {
         self.add(slot, counter, 1)
@@ -147,7 +152,8 @@ impl SharedCounters {
     /// Counts `n` more and returns the sum.
     pub fn add(&self, slot: ChildSlot, counter: Counter, n: u64) -> u64 {
         let Some((sum, cell)) = self.cells(slot, counter) else { return 0 };
-        // The sum of this addition, not that of a moment later: of two processes that count at once, one was first.
+        // The sum of this addition, not that of a moment later: of two processes that count at
+        // once, one was first.
         let sum = sum.fetch_add(n, Ordering::SeqCst) + n;
         cell.fetch_add(n, Ordering::SeqCst);
         sum
@@ -161,15 +167,17 @@ impl SharedCounters {
         }
     }
 
-    /// Whether all living processes together count more than `most`. The caller, which owns `mine`, has already counted what
-    /// it asks for. `now` is in any unit: dead processes are looked for once at each value of it.
+    /// Whether all living processes together count more than `most`. The caller, which owns `mine`,
+    /// has already counted what it asks for. `now` is in any unit: dead processes are looked for
+    /// once at each value of it.
     #[must_use]
     pub fn exceeds(&self, mine: ChildSlot, counter: Counter, most: u64, now: u64) -> bool {
         if self.rows.get(counter.0).is_none_or(|row| row.sum.load(Ordering::SeqCst) <= most) {
             return false;
         }
         self.reap_dead(mine, now);
-        // A process that was killed between its two additions left the sum too high for good, but not its cell.
+        // A process that was killed between its two additions left the sum too high for good, but
+        // not its cell.
         self.total(counter) > most
     }
 
@@ -186,7 +194,8 @@ impl SharedCounters {
         if before == now || reaped_at.compare_exchange(before, now, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return;
         }
-        // The locks belong to the process, not to a thread: one thread at a time may hold those of others.
+        // The locks belong to the process, not to a thread: one thread at a time may hold those of
+        // others.
         if self.is_reaping.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -202,8 +211,8 @@ impl SharedCounters {
         self.is_reaping.store(false, Ordering::Release);
     }
 
-    /// Rate limit: whether an overflow of this counter may be logged now, `now` in seconds. `Some`: it may, and how many
-    /// were not logged since the last one.
+    /// Rate limit: whether an overflow of this counter may be logged now, `now` in seconds. `Some`:
+    /// it may, and how many were not logged since the last one.
     #[must_use]
     pub fn may_log(&self, counter: Counter, now: u64) -> Option<u64> {
         let Row { logged_at, unlogged, .. } = self.rows.get(counter.0)?;

@@ -1,7 +1,7 @@
 //! A flag in memory that a process shares with its forks.
 //!
-//! Responsible for: one atomic flag, mapped before the fork. Must never: be cleared. Called by: the module, for messages
-//! that are logged once a server.
+//! Responsible for: one atomic flag, mapped before the fork. Must never: be cleared. Called by: the
+//! module, for messages that are logged once a server.
 use super::page::Page;
 use rustix::io::Errno;
 use std::sync::atomic::{AtomicU64, Ordering};

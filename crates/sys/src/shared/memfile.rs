@@ -1,7 +1,8 @@
 //! Sealed memory files, for messages larger than a datagram.
 //!
-//! Responsible for: the receiver never waits for the sender, and the sender cannot change what it has sent. Must never: trust
-//! the size of a file that is not sealed. Called by: `src/dispatch`, `src/httpd/parent.rs`, the worker, droverd.
+//! Responsible for: the receiver never waits for the sender, and the sender cannot change what it
+//! has sent. Must never: trust the size of a file that is not sealed. Called by: `src/dispatch`,
+//! `src/httpd/parent.rs`, the worker, droverd.
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};

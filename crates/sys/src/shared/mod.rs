@@ -1,7 +1,8 @@
 //! Memory that processes share.
 //!
-//! Responsible for: the typed page that all of it lies in, and what is kept there. Must never: trust what another process
-//! writes there with more than the value itself. Called by: the module, droverd, the worker, `crates/session`.
+//! Responsible for: the typed page that all of it lies in, and what is kept there. Must never:
+//! trust what another process writes there with more than the value itself. Called by: the module,
+//! droverd, the worker, `crates/session`.
 //!
 //! * `page`: the mapping.
 //! * [`flag`]: one flag.

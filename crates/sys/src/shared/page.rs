@@ -1,7 +1,8 @@
 //! A mapping of values that processes share.
 //!
-//! Responsible for: the mapping, its length and its lifetime. Must never: hold a type that some bytes are no value of, or
-//! that is changed other than through a shared reference. Called by: the other files here.
+//! Responsible for: the mapping, its length and its lifetime. Must never: hold a type that some
+//! bytes are no value of, or that is changed other than through a shared reference. Called by: the
+//! other files here.
 #![allow(unsafe_code)]
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -13,10 +14,12 @@ use std::sync::atomic::AtomicU64;
 /// Types that may lie in a [`Page`].
 ///
 /// # Safety
-/// Any bytes are a value of the type, other processes may change it at any time, and it needs no alignment beyond a page.
+/// Any bytes are a value of the type, other processes may change it at any time, and it needs no
+/// alignment beyond a page.
 pub(super) unsafe trait Shared: Sync {}
 
-// SAFETY: any bytes are a value of an atomic integer, and changing it from several processes is what it is for.
+// SAFETY: any bytes are a value of an atomic integer, and changing it from several processes is
+// what it is for.
 unsafe impl Shared for AtomicU64 {}
 
 /// A slice of values in shared memory, mapped until it is dropped.
@@ -32,7 +35,8 @@ unsafe impl<T: Shared> Send for Page<T> {}
 unsafe impl<T: Shared> Sync for Page<T> {}
 
 impl<T: Shared> Page<T> {
-    /// `len` values of zero bytes, shared with processes that this one forks. Memory is used where it is written to.
+    /// `len` values of zero bytes, shared with processes that this one forks. Memory is used where
+    /// it is written to.
     pub(super) fn anonymous(len: usize) -> Result<Self, Errno> {
         let bytes = Self::bytes(len)?;
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
@@ -41,7 +45,8 @@ impl<T: Shared> Page<T> {
         Ok(Self { start: NonNull::new(start.cast()).ok_or(Errno::NOMEM)?, len })
     }
 
-    /// The first `len` values of a file. The caller has checked its size: access beyond the end of the file is SIGBUS.
+    /// The first `len` values of a file. The caller has checked its size: access beyond the end of
+    /// the file is SIGBUS.
     pub(super) fn of_file(file: impl AsFd, len: usize) -> Result<Self, Errno> {
         let bytes = Self::bytes(len)?;
         // SAFETY: a new mapping at an address of the kernel's choice.
@@ -59,14 +64,16 @@ impl<T: Shared> Deref for Page<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `len` values are mapped at a page's start, which is aligned for `T`, and any bytes are values (`Shared`).
+        // SAFETY: `len` values are mapped at a page's start, which is aligned for `T`, and any
+        // bytes are values (`Shared`).
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
 impl<T: Shared> Drop for Page<T> {
     fn drop(&mut self) {
-        // SAFETY: mapped by the constructors with this length; references into it borrow the value, so none is left.
+        // SAFETY: mapped by the constructors with this length; references into it borrow the value,
+        // so none is left.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len * size_of::<T>()) };
     }
 }

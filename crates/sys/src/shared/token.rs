@@ -1,12 +1,14 @@
 //! Tokens in memory that processes share: of all processes that know a token, exactly one takes it.
 //!
-//! Responsible for: one taker, at the price of one atomic exchange; no process ever waits. Must never: trust what another
-//! process writes there with more than the ownership of a token. Called by: the session locks (`crates/session`) and the
-//! worker; droverd creates the memory with each queue.
+//! Responsible for: one taker, at the price of one atomic exchange; no process ever waits. Must
+//! never: trust what another process writes there with more than the ownership of a token. Called
+//! by: the session locks (`crates/session`) and the worker; droverd creates the memory with each
+//! queue.
 //!
-//! A slot is a 64-bit word. Its low half is 0 while the slot is free, else the time at which a token was put there, in seconds.
-//! Its high half counts the tokens that were put there before, from a random start. So no two tokens of a slot are equal, nor,
-//! except with a chance of 1 in 2^32, those of two boards.
+//! A slot is a 64-bit word. Its low half is 0 while the slot is free, else the time at which a
+//! token was put there, in seconds. Its high half counts the tokens that were put there before,
+//! from a random start. So no two tokens of a slot are equal, nor, except with a chance of 1 in
+//! 2^32, those of two boards.
 use super::page::Page;
 use crate::clock::monotonic_ns;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
@@ -21,7 +23,8 @@ const BYTES: usize = SLOTS * size_of::<AtomicU64>();
 const MAX_PROBES: u64 = 16;
 /// The process that put a token takes it back within this time, unless another has taken it.
 pub const LIVES_S: u64 = 30;
-/// An older token was left behind by a process that was killed; so was one whose time is in the future.
+/// An older token was left behind by a process that was killed; so was one whose time is in the
+/// future.
 const FORGOTTEN_S: u64 = 60;
 const _: () = assert!(LIVES_S < FORGOTTEN_S);
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -42,9 +45,10 @@ pub struct Board {
     slots: Page<AtomicU64>,
 }
 
-/// Creates memory for tokens, for all processes that are to share it. It keeps its size. Its pages are allocated, until a
-/// process that has it punches holes into it: these read as zeros. With `vm.overcommit_memory=2` and no memory left at all, a
-/// hole would be SIGBUS; everything else fails then as well.
+/// Creates memory for tokens, for all processes that are to share it. It keeps its size. Its pages
+/// are allocated, until a process that has it punches holes into it: these read as zeros. With
+/// `vm.overcommit_memory=2` and no memory left at all, a hole would be SIGBUS; everything else
+/// fails then as well.
 pub fn create() -> Result<OwnedFd, Errno> {
     let file = memfd_create("mod_drover tokens", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     fallocate(&file, FallocateFlags::empty(), 0, BYTES as u64)?;
@@ -57,7 +61,8 @@ pub fn create() -> Result<OwnedFd, Errno> {
 }
 
 impl Board {
-    /// Maps what [`create`] has made. Anything else is refused: memory that another process could truncate would end this one.
+    /// Maps what [`create`] has made. Anything else is refused: memory that another process could
+    /// truncate would end this one.
     pub fn map(file: impl AsFd) -> Result<Self, Errno> {
         if !fcntl_get_seals(&file)?.contains(SEALS) || usize::try_from(fstat(&file)?.st_size) != Ok(BYTES) {
             return Err(Errno::INVAL);
@@ -69,7 +74,8 @@ impl Board {
         self.slots.get(usize::try_from(place).ok()?)
     }
 
-    /// Puts a token on the board, at or after the slot that `near` selects. `None`: there is no free slot.
+    /// Puts a token on the board, at or after the slot that `near` selects. `None`: there is no
+    /// free slot.
     #[must_use]
     pub fn put(&self, near: u64) -> Option<Token> {
         let now = monotonic_ns() / 1_000_000_000 + 1;

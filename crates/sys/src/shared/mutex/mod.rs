@@ -1,12 +1,13 @@
 //! Mutexes in a file that processes of one machine share, each with a deadline for waiting.
 //!
-//! Responsible for: a process that is killed frees its mutex at once (robust); a process that is stopped delays the others no
-//! longer than their deadlines; no process uses a half-made file, or one that a crash of the machine left locked. Must never:
-//! be used across a fork. Called by: `crates/session`.
+//! Responsible for: a process that is killed frees its mutex at once (robust); a process that is
+//! stopped delays the others no longer than their deadlines; no process uses a half-made file, or
+//! one that a crash of the machine left locked. Must never: be used across a fork. Called by:
+//! `crates/session`.
 //!
-//! Each user of the file holds a shared lock on its first byte ([`crate::filelock`]). A process that gets this lock
-//! exclusively makes the mutexes anew, as no other uses them: after a start of the machine, and in a copy of the file. A bad
-//! file that is in use is replaced by a new one.
+//! Each user of the file holds a shared lock on its first byte ([`crate::filelock`]). A process
+//! that gets this lock exclusively makes the mutexes anew, as no other uses them: after a start of
+//! the machine, and in a copy of the file. A bad file that is in use is replaced by a new one.
 #![allow(unsafe_code)]
 use super::page::{self, Shared};
 use crate::clock::{monotonic_ns, realtime_ns};
@@ -49,7 +50,8 @@ struct Layout {
 #[repr(C, align(64))]
 struct Slot {
     mutex: UnsafeCell<libc::pthread_mutex_t>,
-    /// The owner, as a hint: its process in the low half (0: none), the number of its turn in the high half.
+    /// The owner, as a hint: its process in the low half (0: none), the number of its turn in the
+    /// high half.
     holder: AtomicU64,
     /// The last turn of `holder` that a waiter timed out on.
     endless: AtomicU64,
@@ -67,7 +69,8 @@ pub struct Mutexes {
     pid: u32,
 }
 
-// SAFETY: any bytes are a `Layout`: it has atomics, and mutexes that only pthread functions look into.
+// SAFETY: any bytes are a `Layout`: it has atomics, and mutexes that only pthread functions look
+// into.
 unsafe impl Shared for Layout {}
 // SAFETY: used from several threads only through atomics and pthread_mutex functions.
 unsafe impl Sync for Layout {}
@@ -102,7 +105,8 @@ impl Holder {
 pub enum Refused {
     /// Timed out; this is the probable owner.
     Busy(Holder),
-    /// An owner died and the next one did not repair the mutex. It is made anew once no process uses the file.
+    /// An owner died and the next one did not repair the mutex. It is made anew once no process
+    /// uses the file.
     Lost,
     /// Another error of the system.
     System(Errno),
@@ -118,7 +122,8 @@ impl Mutexes {
                 // Another process has replaced the file meanwhile.
                 Found::Good(_) => {}
                 Found::Bad => replace(path)?,
-                // Another process is making the mutexes; the kernel offers no wait with a deadline for that.
+                // Another process is making the mutexes; the kernel offers no wait with a deadline
+                // for that.
                 Found::NotYet => std::thread::sleep(PAUSE),
             }
         }
@@ -128,7 +133,8 @@ impl Mutexes {
     fn of(file: File) -> io::Result<Found> {
         let alone = filelock::set(&file, USERS, Hold::Exclusive)?;
         if alone {
-            // Allocate its blocks: on a full disk, writing to a hole in the mapped page would be SIGBUS.
+            // Allocate its blocks: on a full disk, writing to a hole in the mapped page would be
+            // SIGBUS.
             file.set_len(LEN as u64)?;
             file.write_all_at(&[0; LEN], 0)?;
         } else if !filelock::set(&file, USERS, Hold::Shared)? {
@@ -195,11 +201,12 @@ impl Mutexes {
         holder.pid().is_some() && self.slot(which).is_some_and(|slot| slot.endless.load(Ordering::Relaxed) == holder.0)
     }
 
-    /// Locks one of the [`COUNT`] mutexes; waits until `until` (CLOCK_MONOTONIC nanoseconds), plus the time by which the clock
-    /// is set back meanwhile. Not re-entrant.
+    /// Locks one of the [`COUNT`] mutexes; waits until `until` (CLOCK_MONOTONIC nanoseconds), plus
+    /// the time by which the clock is set back meanwhile. Not re-entrant.
     pub fn lock(&self, which: usize, until: u64) -> Result<Held<'_>, Refused> {
         let slot = self.slot(which).ok_or(Refused::System(Errno::INVAL))?;
-        // SAFETY: a mutex that was made before any process could use the file, in memory that stays mapped.
+        // SAFETY: a mutex that was made before any process could use the file, in memory that stays
+        // mapped.
         let mut got = check(unsafe { libc::pthread_mutex_trylock(slot.mutex.get()) });
         while matches!(got, Err(Errno::BUSY | Errno::TIMEDOUT)) {
             let now = monotonic_ns();
@@ -213,7 +220,8 @@ impl Mutexes {
         }
         match got {
             Ok(()) => {}
-            // SAFETY: a mutex as for the trylock, held by this thread. It protects nothing but the turn itself.
+            // SAFETY: a mutex as for the trylock, held by this thread. It protects nothing but the
+            // turn itself.
             Err(Errno::OWNERDEAD) => check(unsafe { libc::pthread_mutex_consistent(slot.mutex.get()) }).map_err(Refused::System)?,
             Err(Errno::NOTRECOVERABLE) => return Err(Refused::Lost),
             Err(e) => return Err(Refused::System(e)),

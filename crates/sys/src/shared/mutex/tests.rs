@@ -1,7 +1,7 @@
 //! Mutexes whose owners are stopped, killed, or many; damaged files.
 //!
-//! Responsible for: real processes, as which the test binary runs itself. Must never: wait without a deadline for a stopped
-//! one. Called by: cargo test.
+//! Responsible for: real processes, as which the test binary runs itself. Must never: wait without
+//! a deadline for a stopped one. Called by: cargo test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use super::*;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -173,7 +173,8 @@ fn a_damaged_file_in_use_is_replaced() {
 fn a_mutex_that_was_not_repaired_is_an_error() {
     let dir = TestDir::new("lost");
     let mutexes = Mutexes::open(&dir.file()).unwrap();
-    // What glibc writes when the mutex of a dead owner is unlocked without repair: i32::MAX - 1 as its owner, the third word.
+    // What glibc writes when the mutex of a dead owner is unlocked without repair: i32::MAX - 1 as
+    // its owner, the third word.
     mutexes.file.write_all_at(&(i32::MAX - 1).to_ne_bytes(), 64 + 8).unwrap();
     assert_eq!((refused(&mutexes, 0, 0), refused(&mutexes, 1, 0)), (Some(Refused::Lost), None));
     drop(mutexes);
