@@ -1,5 +1,5 @@
 #!/bin/sh
-# check.sh: what must be true of the tree without running the product.
+# check.sh: checks of the tree that do not run the product.
 set -eu
 repo=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 cd "$repo"
@@ -43,7 +43,7 @@ text | xargs codespell || fail=1
 say "white space (.editorconfig)"
 text | xargs grep -nIE '[[:space:]]+$' | grep . && fail=1
 text | while read -r file; do
-    [ ! -s "$file" ] || [ "$(tail -c 1 "$file" | wc -l)" = 1 ] || echo "$file has no end of line at its end"
+    [ ! -s "$file" ] || [ "$(tail -c 1 "$file" | wc -l)" = 1 ] || echo "$file does not end with a newline"
 done | grep . && fail=1
 
 say "man pages"

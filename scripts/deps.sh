@@ -41,7 +41,7 @@ if [ "$what" = check ] || [ "$what" = all ]; then
     done
 fi
 
-# What another distribution must have, whatever its packages are called.
+# What other distributions must have; their packages have other names.
 programs="apxs gcc python3"
 case $what in check | all) programs="$programs shellcheck codespell mandoc" ;; esac
 

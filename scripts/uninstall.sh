@@ -27,7 +27,7 @@ remove "$destdir$prefix/share/man/man1/drover.1"
 remove "$destdir$prefix/share/man/man8/droverd.8"
 [ -n "$found" ] || echo "uninstall: nothing of mod_drover is installed below $destdir$prefix"
 
-# What the server and the administrator have written.
+# Files that the server and the administrator wrote.
 stays() { # PATH WHAT
     [ ! -e "$1" ] || echo "uninstall: $1 stays: $2"
 }

@@ -92,7 +92,7 @@ mpm_test!(reload_says_what_is_wrong_with_the_new_code, |site| {
     httpd.ok("/");
     change(&httpd.site, "a.wsgi", "raise RuntimeError('on purpose')\n");
     let (ok, _, said) = run(&httpd, &["reload", "app"]);
-    assert!(!ok && said.contains("go on serving") && said.matches("RuntimeError: on purpose").count() == 1, "{said}");
+    assert!(!ok && said.contains("keep serving") && said.matches("RuntimeError: on purpose").count() == 1, "{said}");
     assert_eq!(httpd.ok("/"), "old");
     let (_, table, _) = run(&httpd, &["status", "app"]);
     assert!(table.contains("serving (new code cannot start)"), "{table}");
@@ -107,11 +107,11 @@ mpm_test!(a_group_is_stopped_before_its_first_request, |site| {
     let httpd = site.expect_log("DROVER0065*stopped by an administrator").start();
     httpd.ok("/");
     let (ok, said, _) = run(&httpd, &["stop", "later"]);
-    assert!(ok && said.contains("stopped; the group had no processes"), "{said}");
+    assert!(ok && said.contains("stopped; the group had no workers"), "{said}");
     assert!(run(&httpd, &["status", "later"]).1.contains("stopped by an administrator"));
     assert_eq!(httpd.get("/later").status, 503);
     let (ok, said, _) = run(&httpd, &["reload", "later"]);
-    assert!(ok && said.contains("new processes serve"), "{said}");
+    assert!(ok && said.contains("new workers serve"), "{said}");
     httpd.ok("/later");
 });
 
@@ -149,7 +149,7 @@ mpm_test!(the_socket_can_be_moved_and_left_out, |site| {
     };
     assert!(ask(&httpd, "other.sock").status.success());
     let nobody = ask(&httpd, "drover.sock");
-    assert!(!nobody.status.success() && String::from_utf8_lossy(&nobody.stderr).contains("nobody listens"), "{nobody:?}");
+    assert!(!nobody.status.success() && String::from_utf8_lossy(&nobody.stderr).contains("no server listens"), "{nobody:?}");
     let config = httpd.site.text().replace("run/other.sock", "run/third.sock");
     std::fs::write(httpd.site.dir().join("httpd.conf"), config).expect("configuration");
     httpd.graceful();

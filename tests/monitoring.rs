@@ -56,7 +56,7 @@ mpm_test!(reload_all_leaves_stopped_groups_alone, |site| {
     assert!(run(&httpd, &["stop", "c"]).0);
     let (ok, said, complaint) = run(&httpd, &["reload", "--all"]);
     assert!(ok, "{complaint}");
-    for line in ["group 'app': new processes serve", "group 'b': new processes serve", "group 'c': stopped by an administrator"] {
+    for line in ["group 'app': new workers serve", "group 'b': new workers serve", "group 'c': stopped by an administrator"] {
         assert!(said.contains(line), "{line}: {said}");
     }
     until("new processes", || pid("/") != a && pid("/b") != b);
@@ -69,7 +69,7 @@ mpm_test!(a_command_without_its_group_names_the_groups, |site| {
     for (arguments, part) in [
         (vec!["reload"], "drover reload: which group? This server has app, default, spare; --all reloads each"),
         (vec!["stop"], "drover stop: which group? This server has app, default, spare"),
-        (vec!["reload", "shop"], "there is no group 'shop' that you may see or steer, only app, default, spare"),
+        (vec!["reload", "shop"], "no group 'shop' that you may see or control, only app, default, spare"),
     ] {
         let output = drover(&httpd, &arguments).output().expect("drover");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -195,7 +195,7 @@ mpm_test!(nothing_outlives_a_killed_httpd, |site| {
         kill_process(Pid::from_raw(httpd).expect("pid"), signal).expect("kill");
         let status = serving.wait(&site);
         let log = site.logs().file("serve.log");
-        assert!(status.code() == Some(1) && log.contains("drover: httpd: ended by itself"), "{signal:?}: {status}: {log}");
+        assert!(status.code() == Some(1) && log.contains("drover: httpd: exited by itself"), "{signal:?}: {status}: {log}");
     }
 });
 
@@ -212,10 +212,7 @@ event_test!(an_application_that_cannot_be_loaded_is_told_once, |site| {
         assert!(output.stdout.is_empty(), "it does not say that it serves: {output:?}");
         let told: Vec<&str> = said.lines().filter(|l| l.starts_with("drover: ")).collect();
         let [told] = told.as_slice() else { panic!("{said}") };
-        assert!(
-            told.contains(&format!("{application} cannot be loaded with the interpreter {python}: ")) && told.contains(cause),
-            "{said}"
-        );
+        assert!(told.contains(&format!("{application} cannot be loaded by the interpreter {python}: ")) && told.contains(cause), "{said}");
         assert!(said.contains("--python VENV/bin/python3"), "{said}");
         assert!(said.matches("DROVER0225").count() <= 1 && said.matches("Traceback").count() <= 1, "{said}");
         until("no process is left", || processes::family(0, &site.id).is_empty());

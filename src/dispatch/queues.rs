@@ -8,7 +8,7 @@ use super::way_back::{Pair, Wake};
 use drover_sys::clock::monotonic_ns;
 use drover_sys::roster::Roster;
 use drover_sys::token::Board;
-use drover_sys::wait::{PollFd, PollFlags, refuses_now, poll_until};
+use drover_sys::wait::{PollFd, PollFlags, poll_until, refuses_now};
 use drover_sys::{Errno, channel};
 use drover_wire::control::{self, OpenQueue, OpenReply, Script};
 use parking_lot::{Mutex, RwLock};

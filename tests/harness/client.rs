@@ -1,12 +1,12 @@
 //! A plain blocking HTTP/1.1 client that shows what is on the wire.
 //!
-//! Responsible for: sending requests, also rude ones, and telling a complete answer from one that was cut off. Must never: retry, follow
-//! or repair. Called by: tests.
+//! Responsible for: sending requests, also invalid ones, and distinguishing a complete response
+//! from a truncated one. Must never: retry, follow a redirect, or repair. Called by: tests.
 use super::wait::PATIENCE;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-/// A request that is being put together.
+/// A request that is being built.
 pub struct Request {
     port: u16,
     head: String,
@@ -14,20 +14,20 @@ pub struct Request {
     body: Vec<u8>,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug, Default)]
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// The text behind it.
+    /// The reason phrase.
     pub reason: String,
-    /// The header fields in their order.
+    /// The header fields in order.
     pub headers: Vec<(String, String)>,
-    /// The statuses of the interim answers before it.
+    /// The status codes of the interim responses before it.
     pub interim: Vec<u16>,
-    /// The body, without chunks.
+    /// The body, decoded from chunks.
     pub body: Vec<u8>,
-    /// Whether the body came to its announced end.
+    /// Whether the body is complete.
     pub complete: bool,
 }
 
@@ -60,7 +60,7 @@ impl Request {
         Request { port, head: format!("{method} {target} HTTP/1.1\r\n"), raw: Vec::new(), body: Vec::new() }
     }
 
-    /// Adds a header field; bytes go as they are.
+    /// Adds a header field; bytes are sent as they are.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Request {
         self.raw.extend_from_slice(name.as_bytes());
         self.raw.extend_from_slice(b": ");
@@ -89,7 +89,7 @@ impl Request {
         request
     }
 
-    /// The head's bytes.
+    /// The bytes of request line and header fields.
     fn bytes(&self) -> Vec<u8> {
         let mut out = self.head.clone().into_bytes();
         let has_host = self.raw.split(|b| *b == b'\n').any(|l| l.len() > 4 && l[..5].eq_ignore_ascii_case(b"host:"));
@@ -101,7 +101,7 @@ impl Request {
         out
     }
 
-    /// Sends it on a new connection and reads the whole answer.
+    /// Sends the request on a new connection and reads the whole response.
     #[track_caller]
     pub fn send(self) -> Response {
         let (head_only, conn) = (self.head.starts_with("HEAD "), Conn::open(self.port));
@@ -125,7 +125,7 @@ impl Request {
         answer
     }
 
-    /// Sends it on a new connection and reads the answer's head only.
+    /// Sends the request on a new connection and reads the status line and header fields only.
     #[track_caller]
     pub fn open(self) -> Incoming {
         let conn = Conn::open(self.port);
@@ -135,15 +135,15 @@ impl Request {
 
 /// A connection.
 pub struct Conn {
-    /// For bytes of one's own.
+    /// For sending raw bytes.
     pub stream: TcpStream,
     reader: BufReader<TcpStream>,
 }
 
-/// An answer of which the body is still to be read.
+/// A response whose body was not read yet.
 pub struct Incoming {
     conn: Conn,
-    /// The head.
+    /// The status line and header fields.
     pub head: Response,
     left: Left,
 }
@@ -167,12 +167,13 @@ impl Conn {
         Conn { reader: BufReader::new(stream.try_clone().expect("dup")), stream }
     }
 
-    /// Sends bytes as they are; a refusing peer is the test's business.
+    /// Sends bytes as they are; the test handles errors.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())
     }
 
-    /// Sends a request (its body from a thread, so that an early answer is seen) and reads the answer's head.
+    /// Sends a request and reads the status line and header fields. A thread sends the body, so
+    /// that an early response is seen.
     #[track_caller]
     pub fn start(mut self, request: Request) -> Incoming {
         self.send(request.bytes()).expect("send head");
@@ -185,10 +186,10 @@ impl Conn {
         self.answer()
     }
 
-    /// Reads an answer's head.
+    /// Reads the status line and header fields of a response.
     #[track_caller]
     pub fn answer(mut self) -> Incoming {
-        let head = read_head(&mut self.reader).expect("no answer");
+        let head = read_head(&mut self.reader).expect("no response");
         self.incoming(head)
     }
 
@@ -211,24 +212,24 @@ impl Conn {
         (incoming.head, incoming.conn)
     }
 
-    /// Waits for more; whether there is none.
+    /// Waits for more bytes; true at the end of the stream.
     pub fn has_ended(&mut self) -> bool {
         self.reader.fill_buf().map_or(true, <[u8]>::is_empty)
     }
 
-    /// Reads all that comes until the peer closes.
+    /// Reads everything until the peer closes.
     pub fn drain(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         let _ = self.reader.read_to_end(&mut out);
         out
     }
 
-    /// Ends the sending direction.
+    /// Shuts down the sending direction.
     pub fn shutdown(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Closes with a reset, as a client does that has gone away.
+    /// Closes with a reset, as a client that disconnects.
     pub fn reset(self) {
         let linger = rustix::net::sockopt::set_socket_linger(&self.stream, Some(std::time::Duration::ZERO));
         linger.expect("SO_LINGER");
@@ -259,7 +260,8 @@ fn read_head(reader: &mut BufReader<TcpStream>) -> io::Result<Response> {
 }
 
 impl Incoming {
-    /// The next piece of the body: a chunk as it was sent, or what is there of a plain body. `Ok(None)` at the announced end.
+    /// The next piece of the body: a chunk as it was sent, or the available bytes of a plain body.
+    /// `Ok(None)`: complete.
     pub fn piece(&mut self) -> io::Result<Option<Vec<u8>>> {
         let reader = &mut self.conn.reader;
         let cut = || io::Error::new(io::ErrorKind::UnexpectedEof, "the body was cut off");
@@ -327,18 +329,18 @@ impl Incoming {
         self.head
     }
 
-    /// Reads the rest, and gives the connection back.
+    /// Reads the rest and returns the connection.
     pub fn whole(mut self) -> (Response, Conn) {
         self.read_all(false);
         (self.head, self.conn)
     }
 
-    /// The connection below.
+    /// The connection.
     pub fn conn(&mut self) -> &mut Conn {
         &mut self.conn
     }
 
-    /// Goes away in the middle.
+    /// Disconnects before the end of the response.
     pub fn reset(self) {
         self.conn.reset();
     }

@@ -1,7 +1,8 @@
-//! Gates: how a test and an application wait for each other without a clock.
+//! Gates: a test and an application wait for each other without a clock.
 //!
-//! Responsible for: named FIFOs in the scratch directory. The application calls `gate.wait(name)` to stop until the test opens it, or
-//! `gate.reach(name)` to tell the test where it is (tests/apps/gate.py). Must never: block a test for ever. Called by: tests.
+//! Responsible for: named FIFOs in the scratch directory. The application calls `gate.wait(name)`
+//! to wait until the test opens the gate, or `gate.reach(name)` to tell the test that it arrived
+//! (tests/apps/gate.py). Must never: block a test without a limit. Called by: tests.
 use super::wait::PATIENCE;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
@@ -9,14 +10,14 @@ use rustix::io::{read, write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// One FIFO. Held open for reading and writing, so that neither side's open(2) ever waits.
+/// One FIFO. It is open for reading and writing, so that no open(2) waits.
 pub struct Gate {
     fd: OwnedFd,
     name: String,
 }
 
 impl Gate {
-    /// Makes the FIFO `name` in `dir`.
+    /// Creates the FIFO `name` in `dir`.
     pub fn new(dir: &Path, name: &str) -> Gate {
         let path = dir.join(name);
         mknodat(CWD, &path, FileType::Fifo, Mode::from(0o666), 0).expect("mkfifo");
@@ -25,12 +26,13 @@ impl Gate {
         Gate { fd, name: name.to_string() }
     }
 
-    /// Lets `n` waiting (or later) calls of `gate.wait` go on.
+    /// Lets `n` calls of `gate.wait` return, now or later.
     pub fn open(&self, n: usize) {
         assert_eq!(write(&self.fd, &vec![b'.'; n]).expect("write FIFO"), n);
     }
 
-    /// Waits until the application has called `gate.reach` once more, and returns the byte it wrote.
+    /// Waits until the application has called `gate.reach` once more, and returns the byte it
+    /// wrote.
     #[track_caller]
     pub fn reached(&self) -> u8 {
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];

@@ -1,7 +1,8 @@
-//! A running httpd, and the checks when it has ended.
+//! A running httpd, and the checks after it has exited.
 //!
-//! Responsible for: start, signals, stop, and the verdict on log, processes, sockets and files. Must never: signal a process that is
-//! not its own. Called by: tests, through [`Site::start`].
+//! Responsible for: start, signals, stop, and the verdict on logs, processes, sockets and files.
+//! Must never: signal a process that this httpd does not own. Called by: tests, through
+//! [`Site::start`].
 use super::client::{Conn, Request, Response};
 use super::gate::Gate;
 use super::log::Logs;
@@ -14,9 +15,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 /// What httpd logs when a generation serves.
 const READY: &str = "resuming normal operations";
 
-/// A started httpd. Dropping it stops it and judges it.
+/// A started httpd. Dropping it stops httpd and runs the checks.
 pub struct Httpd {
-    /// What it was made from.
+    /// Its site.
     pub site: Site,
     child: Child,
     seen: Vec<Process>,
@@ -25,7 +26,7 @@ pub struct Httpd {
     killed: bool,
 }
 
-/// The environment httpd gets: a short one, as from an init system, with the mark.
+/// The environment of httpd: a short one, as from an init system, with the mark.
 pub fn environment(site: &Site) -> Vec<(String, String)> {
     let mut all = vec![
         ("PATH".to_string(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_string()),
@@ -73,7 +74,7 @@ impl Httpd {
         self.site.logs()
     }
 
-    /// What is wrong with the logs so far.
+    /// The faults in the logs so far.
     pub fn verdict(&self) -> Vec<String> {
         self.logs().verdict(&self.site.foreseen)
     }
@@ -84,7 +85,7 @@ impl Httpd {
         until(&format!("a line like {pattern:?} in the log"), || self.log().lines().any(|l| super::log::matches(l, pattern)));
     }
 
-    /// Foresees one more line; see [`Site::expect_log`].
+    /// Expects one more line; see [`Site::expect_log`].
     pub fn expect_log(&mut self, pattern: &str) {
         self.site.foreseen.expected.push(self.site.fill(pattern));
     }
@@ -94,13 +95,13 @@ impl Httpd {
         self.site.gate(name)
     }
 
-    /// A GET, answered with anything.
+    /// A GET with any response.
     #[track_caller]
     pub fn get(&self, target: &str) -> Response {
         self.request("GET", target).send()
     }
 
-    /// A GET that must be answered with 200; its body as text.
+    /// A GET whose response must be 200; its body as text.
     #[track_caller]
     pub fn ok(&self, target: &str) -> String {
         let response = self.get(target);
@@ -108,7 +109,7 @@ impl Httpd {
         response.text()
     }
 
-    /// A request to be completed.
+    /// A request to this httpd.
     pub fn request(&self, method: &str, target: &str) -> Request {
         Request::new(self.site.port, method, target)
     }
@@ -119,12 +120,12 @@ impl Httpd {
         Conn::open(self.site.port)
     }
 
-    /// The parent's process number.
+    /// Process id of the parent.
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
     }
 
-    /// All processes of this httpd at this moment.
+    /// All processes of this httpd now.
     pub fn family(&self) -> Vec<Process> {
         processes::family(self.pid(), &self.site.id)
     }
@@ -142,7 +143,7 @@ impl Httpd {
         family.into_iter().filter(|p| p.parent == droverd.pid).collect()
     }
 
-    /// Remembers the processes that there are now, so that none can hide by losing the mark.
+    /// Records the current processes, so that none is missed after it loses the mark.
     pub fn look(&mut self) {
         for p in self.family() {
             if !self.seen.contains(&p) {
@@ -180,7 +181,7 @@ impl Httpd {
         self.cycle(Signal::HUP);
     }
 
-    /// Writes the configuration anew, of the site as a test has changed it.
+    /// Writes the configuration again, from the site as the test has changed it.
     pub fn reconfigure(&mut self, change: impl FnOnce(Site) -> Site) {
         let empty = Site::new(self.site.subject, self.site.mpm, "spare");
         self.site = change(std::mem::replace(&mut self.site, empty));
@@ -205,26 +206,27 @@ impl Httpd {
         self.rest();
         kill_process(Pid::from_raw(self.pid()).expect("pid"), Signal::TERM).expect("kill");
         self.exit = poll(|| self.child.try_wait().expect("wait"));
-        assert!(self.exit.is_some(), "httpd did not end after SIGTERM");
+        assert!(self.exit.is_some(), "httpd did not exit after SIGTERM");
     }
 
-    /// Waits until httpd's children sleep. With any modules or none, SIGTERM can end one that does not: a child of mod_mpm_event when a thread is just
-    /// done with a connection, whose socket the main thread still knows (`close_worker_sockets`); one of mod_mpm_prefork when it is in malloc(3),
-    /// as the handler of the signal destroys its pools (`just_die`).
+    /// Waits until httpd's child processes sleep. SIGTERM can crash one that does not, with any
+    /// modules: in mod_mpm_event when a thread has just finished a connection whose socket the main
+    /// thread still knows (`close_worker_sockets`); in mod_mpm_prefork during malloc(3), as the
+    /// signal handler destroys its pools (`just_die`).
     fn rest(&self) {
         let program = paths::httpd().display().to_string();
         let children = || processes::all().into_iter().filter(|p| p.parent == self.pid() && p.command.starts_with(&program));
         let _ = poll(|| children().all(|p| processes::is_at_rest(p.pid)).then_some(()));
     }
 
-    /// Waits for httpd's own end, after a signal that the test has sent.
+    /// Waits until httpd exits after a signal that the test has sent.
     #[track_caller]
     pub fn ended(&mut self) {
         self.exit = poll(|| self.child.try_wait().expect("wait"));
-        assert!(self.exit.is_some(), "httpd did not end");
+        assert!(self.exit.is_some(), "httpd did not exit");
     }
 
-    /// Stops httpd and asserts everything that must be true then.
+    /// Stops httpd and runs all checks.
     #[track_caller]
     pub fn finish(mut self) {
         self.finished = true;
@@ -246,7 +248,8 @@ impl Httpd {
             faults.push(format!("httpd ended with {:?}", self.exit));
         }
         if self.killed {
-            // Nobody ends httpd's children when their parent was killed; that is httpd's way, and not what we test.
+            // When httpd's parent is killed, its child processes stay; that is httpd's behaviour,
+            // and not under test.
             self.end_orphaned_children();
         }
         let alive = || {
@@ -304,7 +307,7 @@ impl Drop for Httpd {
     }
 }
 
-/// By the program's own name: a path, or a test, may have the word too.
+/// Compares the program's name: a path or a test may contain the same text.
 fn is_droverd(process: &Process) -> bool {
     process.command.split(' ').next().is_some_and(|program| program.rsplit('/').next() == Some("droverd"))
 }

@@ -1,7 +1,9 @@
-//! Faults in a running process: system calls that fail (strace), limits that are reached (prlimit), buffers that are small.
+//! Fault injection into running processes: failing system calls (strace), limits (prlimit), small
+//! buffers.
 //!
-//! Responsible for: a fault being in force before the test goes on, being counted, and being gone afterwards. Must never: let a test pass
-//! because nothing could be injected: where ptrace is not permitted it fails and says so. Called by: `faults.rs`.
+//! Responsible for: a fault is active before the test continues, it is counted, and it is removed
+//! afterwards. Must never: let a test pass because nothing was injected; without permission for
+//! ptrace the test fails with that reason. Called by: `faults.rs`.
 use super::processes;
 use super::site::is_root;
 use super::wait::{PATIENCE, poll};
@@ -15,29 +17,29 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
-/// What a machine must permit.
+/// What the machine must permit.
 const PERMISSION: &str = "this test needs ptrace(2) of its own processes: run it as root or with kernel.yama.ptrace_scope=0, in a container \
                           with --cap-add=SYS_PTRACE and without a seccomp filter that forbids it";
 
-/// strace at work on some processes.
+/// strace, attached to some processes.
 pub struct Injection {
     strace: Child,
     trace: PathBuf,
     pids: Vec<i32>,
 }
 
-/// Processes to be traced.
+/// Processes to trace.
 #[derive(Debug, Clone, Copy)]
 pub enum Scope {
     /// With all their threads.
     Threads,
-    /// Only themselves, and not what they start.
+    /// Only these, not the processes that they start.
     Alone,
 }
 
 impl Injection {
-    /// From now on the calls of `calls` (as in strace's `trace=`) behave in these processes as `how` says (as behind strace's `inject=…:`).
-    /// Each thread counts its own calls.
+    /// From now on the system calls `calls` (syntax of strace's `trace=`) of these processes behave
+    /// as `how` says (syntax of strace's `inject=…:`). Each thread counts its own calls.
     #[track_caller]
     pub fn attach(dir: &Path, pids: &[i32], scope: Scope, calls: &str, how: &str) -> Injection {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -56,27 +58,29 @@ impl Injection {
         injection
     }
 
-    /// Ends it; returns how many calls it has changed.
+    /// Detaches; returns the number of changed calls.
     #[track_caller]
     pub fn detach(mut self) -> usize {
         self.end();
         self.count()
     }
 
-    /// How many calls it has changed so far.
+    /// The number of calls changed so far.
     pub fn count(&self) -> usize {
         let text = std::fs::read(&self.trace).unwrap_or_default();
         String::from_utf8_lossy(&text).matches("(INJECTED)").count()
     }
 
-    /// Waits until every thread waits in a call that is the kernel's own: strace that lets one go while it leaves a call out makes it ENOSYS.
+    /// Waits until every thread is inside an unchanged call: a thread that strace releases while it
+    /// skips a call gets ENOSYS.
     fn wait_for_rest(&self) {
         let _ = poll(|| self.pids.iter().all(|pid| processes::is_at_rest(*pid)).then_some(()));
     }
 
     fn end(&mut self) {
         self.wait_for_rest();
-        // It may have ended by itself, with the last of its processes; it is not waited for before here, so the number is still its own.
+        // It may have exited with the last of its processes. It is reaped only here, so the process
+        // id is still its own.
         let pid = Pid::from_raw(self.strace.id() as i32).expect("pid");
         let _ = kill_process(pid, Signal::TERM);
         if poll(|| self.strace.try_wait().ok().flatten()).is_none() {
@@ -96,7 +100,7 @@ impl Drop for Injection {
 
 fn lines(stderr: ChildStderr) -> Receiver<String> {
     let (sender, receiver) = channel();
-    // Reads on to the end, also when nobody listens any more: strace tells of each thread that comes.
+    // Reads to the end, even if the receiver is closed: strace reports each new thread.
     std::thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
     receiver
 }
@@ -118,7 +122,7 @@ fn wait_until_attached(said: &Receiver<String>, pids: &[i32]) {
     }
 }
 
-/// A limit of the kernel.
+/// A resource limit.
 #[derive(Debug, Clone, Copy)]
 pub enum Limit {
     /// RLIMIT_NOFILE.
@@ -128,7 +132,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// As in /proc/PID/limits, and as prlimit(1) has it.
+    /// The names in /proc/PID/limits and in prlimit(1).
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Limit::OpenFiles => ("Max open files", "nofile"),
@@ -142,7 +146,7 @@ impl Limit {
         line.split_whitespace().next().map(String::from)
     }
 
-    /// Sets the soft limit, as the process's own user: root may not do it for others without CAP_SYS_RESOURCE.
+    /// Sets the soft limit as the user of the process: root needs CAP_SYS_RESOURCE for other users.
     fn set(self, pid: i32, value: &str) -> Output {
         let mut command = Command::new("prlimit");
         command.arg("--pid").arg(pid.to_string()).arg(format!("--{}={value}:", self.names().1));
@@ -154,14 +158,14 @@ impl Limit {
     }
 }
 
-/// A soft limit of processes, lowered until dropped.
+/// A soft limit of processes, restored when dropped.
 pub struct Lowered {
     limit: Limit,
     was: Vec<(i32, String)>,
 }
 
 impl Lowered {
-    /// Of each process, to what `value` gives for it.
+    /// Lowers the limit of each process to `value` of it.
     #[track_caller]
     pub fn new(pids: &[i32], limit: Limit, value: impl Fn(i32) -> u64) -> Lowered {
         let mut was = Vec::new();
@@ -182,15 +186,15 @@ impl Drop for Lowered {
     }
 }
 
-/// The lowest number that a new descriptor of the process could have.
+/// The lowest number that a new descriptor of the process can get.
 pub fn lowest_free(pid: i32) -> u64 {
     let numbers = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let used: BTreeSet<u64> = numbers.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
     (0..).find(|n| !used.contains(n)).expect("a number")
 }
 
-/// Gives every Unix stream socket of these processes the smallest sending buffer there is, so that each larger write of either side is a
-/// short one. Returns how many there were.
+/// Sets the send buffer of every Unix stream socket of these processes to the minimum, so that each
+/// larger write of either side is partial. Returns the number of sockets.
 #[track_caller]
 pub fn shrink_buffers(pids: &[i32]) -> usize {
     let mut count = 0;

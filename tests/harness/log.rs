@@ -1,17 +1,20 @@
-//! The error logs of one httpd: reading them as they grow, and judging them at the end.
+//! The error logs of one httpd: reading them as they grow, and checking them at the end.
 //!
-//! Responsible for: which lines are errors, which of them a test expected. Must never: know what a line means. Called by: `httpd.rs`.
+//! Responsible for: which lines are errors, and which of these a test expected. Must never:
+//! interpret a line. Called by: `httpd.rs`.
 use std::path::{Path, PathBuf};
 
 /// Levels that a test must expect by name.
 const LOUD: [&str; 5] = ["emerg", "alert", "crit", "error", "warn"];
 
-/// The log directory of one httpd; every `*.log` file in it is an error log, but for names that begin with `access`.
+/// The log directory of one httpd. Every `*.log` file in it is an error log, except those whose
+/// names begin with `access`.
 pub struct Logs {
     dir: PathBuf,
 }
 
-/// What only an expected line may say, whatever is allowed: a process of ours has panicked, or what it runs in has given up.
+/// Only an expected line may contain these, never an allowed one: a process has panicked, or its
+/// runtime aborted.
 const FATAL: [&str; 9] = [
     "DROVER0001",
     "panicked at",
@@ -23,32 +26,32 @@ const FATAL: [&str; 9] = [
     "stack smashing",
     "Fatal Python error",
 ];
-/// Signals that a process gets for a fault of its own: ILL, TRAP, ABRT, BUS, FPE, SEGV, SYS.
+/// Signals that a fault of the process itself raises: ILL, TRAP, ABRT, BUS, FPE, SEGV, SYS.
 const FAULTS: [&str; 7] = ["4", "5", "6", "7", "8", "11", "31"];
 
-/// Lines that a test foresees.
+/// Lines that a test expects or allows.
 #[derive(Default, Clone)]
 pub struct Foreseen {
-    /// Must come at least once.
+    /// Must occur at least once.
     pub expected: Vec<String>,
-    /// May come; what is [`fatal`] may not.
+    /// May occur, unless [`fatal`].
     pub allowed: Vec<String>,
-    /// May come: what the application itself writes ([`is_output`]).
+    /// Output of the application may occur ([`is_output`]).
     pub output: bool,
 }
 
 impl Logs {
-    /// Of the directory `dir`.
+    /// The logs in the directory `dir`.
     pub fn new(dir: &Path) -> Logs {
         Logs { dir: dir.to_path_buf() }
     }
 
-    /// One log file's text; empty when there is none (yet).
+    /// The text of one log file; empty if it does not exist.
     pub fn file(&self, name: &str) -> String {
         String::from_utf8_lossy(&std::fs::read(self.dir.join(name)).unwrap_or_default()).into_owned()
     }
 
-    /// All error logs one behind the other, httpd's standard error first.
+    /// All error logs concatenated, httpd's standard error first.
     pub fn all(&self) -> String {
         let mut names: Vec<_> = std::fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
         names.sort();
@@ -59,7 +62,8 @@ impl Logs {
         text
     }
 
-    /// What is wrong with the logs: loud lines that nobody foresaw, and foreseen ones that never came.
+    /// The faults of the logs: loud lines that were not expected, and expected ones that did not
+    /// occur.
     pub fn verdict(&self, foreseen: &Foreseen) -> Vec<String> {
         judge(&self.all(), foreseen)
     }
@@ -79,20 +83,22 @@ fn judge(text: &str, foreseen: &Foreseen) -> Vec<String> {
     faults
 }
 
-/// Whether a line needs a test's foresight: one of [`LOUD`], or one without httpd's prefix (a raw traceback, a panic, a crash).
+/// Whether a test must expect a line: one of [`LOUD`], or one without httpd's prefix (a raw
+/// traceback, a panic, a crash).
 pub fn is_loud(line: &str) -> bool {
     if line.trim().is_empty() {
         return false;
     }
     match level(line) {
         Some(level) => LOUD.contains(&level),
-        // A notice at start, in which many tests find just what they want: one script in %{RESOURCE}.
+        // A notice at start that many tests cause on purpose: one script in %{RESOURCE}.
         None => !line.starts_with("DROVER0036: "),
     }
 }
 
-/// Whether a process has died of a fault of its own, at whatever level that is logged: one of [`FATAL`], or a signal of [`FAULTS`] in the
-/// words of httpd (`exit signal Segmentation fault (11)`, a notice), of droverd (`was killed by signal 11`) or of the module.
+/// Whether a process crashed, at whatever level that is logged: one of [`FATAL`], or a signal of
+/// [`FAULTS`] in the message of httpd (`exit signal Segmentation fault (11)`, a notice), of droverd
+/// (`was killed by signal 11`) or of the module.
 pub fn fatal(line: &str) -> bool {
     let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().is_some_and(|n| FAULTS.contains(&n));
     let by_httpd = line.split_once(" exit signal ").and_then(|(_, how)| how.split_once('(')).is_some_and(|(_, n)| number(n));
@@ -100,8 +106,8 @@ pub fn fatal(line: &str) -> bool {
     by_httpd || by_us || FATAL.iter().any(|p| matches(line, p))
 }
 
-/// Whether an application or its interpreter has written the line: tracebacks, stacks, prints. Lines of modules have a code, and what a
-/// worker says of itself has its name.
+/// Whether an application or its interpreter has written the line: tracebacks, stacks, prints.
+/// Lines of modules have a code, and a worker's own lines have its name.
 pub fn is_output(line: &str) -> bool {
     let coded = |prefix: &str| line.split(prefix).skip(1).any(|rest| rest.chars().take_while(char::is_ascii_digit).count() >= 4);
     line.contains("] [wsgi:")
@@ -117,7 +123,7 @@ pub fn level(line: &str) -> Option<&str> {
     level.chars().all(|c| c.is_ascii_alphanumeric()).then_some(level)
 }
 
-/// Whether the parts of `pattern` that `*` divides stand in `line` in their order; `|` divides alternatives.
+/// Whether `line` contains the parts of `pattern` in order; `*` separates parts, `|` alternatives.
 pub fn matches(line: &str, pattern: &str) -> bool {
     pattern.split('|').any(|one| {
         let mut rest = line;

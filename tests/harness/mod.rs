@@ -1,11 +1,12 @@
-//! The harness: a real httpd in a scratch directory, and what must be true of it when it has ended.
+//! The harness: a real httpd in a scratch directory, and the checks after it has exited.
 //!
-//! Responsible for: writing a private configuration, starting httpd under a chosen MPM with our module or with mod_wsgi, a plain
-//! HTTP client, waiting for events, and the checks at the end (log, orphans, sockets, files). Must never: sleep for a fixed time,
-//! touch a system httpd, listen on anything but 127.0.0.1, end a process it did not start. Called by: the tests beside it.
+//! Responsible for: writing a private configuration, starting httpd under a chosen MPM with
+//! mod_drover or mod_wsgi, a plain HTTP client, waiting for events, and the checks at the end
+//! (logs, orphans, sockets, files). Must never: sleep for a fixed time, use a system httpd, listen
+//! on anything but 127.0.0.1, signal a process that it did not start. Called by: the tests.
 //!
-//! A test is written once and run once for each MPM ([`mpm_test!`]); a test of behaviour that mod_wsgi has too also runs against
-//! mod_wsgi ([`both_test!`]), so that what we call compatible is compared and not remembered.
+//! A test is written once and run for each MPM ([`mpm_test!`]). A test of behaviour that mod_wsgi
+//! has too also runs against mod_wsgi ([`both_test!`]), so that compatibility is measured.
 #![allow(dead_code, unused_imports)]
 
 pub mod client;
@@ -23,7 +24,8 @@ pub use httpd::Httpd;
 pub use site::{Mpm, Site, Subject};
 pub use wait::until;
 
-/// Runs the body with our module under prefork, worker and event: three tests, `NAME::prefork` and so on.
+/// Runs the body with mod_drover under prefork, worker and event: three tests, `NAME::prefork` and
+/// so on.
 #[macro_export]
 macro_rules! mpm_test {
     ($(#[$meta:meta])* $name:ident, |$site:ident| $body:block) => {
@@ -77,7 +79,8 @@ macro_rules! both_test {
     };
 }
 
-/// Runs the body with our module under event only: for what cannot depend on the MPM (`apachectl -t`, tools, large applications).
+/// Runs the body with mod_drover under event only, for behaviour that does not depend on the MPM
+/// (`apachectl -t`, tools, large applications).
 #[macro_export]
 macro_rules! event_test {
     ($(#[$meta:meta])* $name:ident, |$site:ident| $body:block) => {

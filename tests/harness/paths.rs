@@ -1,7 +1,8 @@
-//! Where the things under test are.
+//! Paths of the programs and files under test.
 //!
-//! Responsible for: finding httpd, its modules, our staged installation and the provisioned peers. Must never: fall back silently;
-//! what is missing ends the test with the command that makes it. Called by: `site.rs`, `httpd.rs`, some tests.
+//! Responsible for: finding httpd, its modules, the staged installation and the virtualenvs. Must
+//! never: fall back silently; a missing part fails the test and names the command that installs it.
+//! Called by: `site.rs`, `httpd.rs`, some tests.
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -14,7 +15,8 @@ pub fn repository() -> PathBuf {
     }
 }
 
-/// Where `scripts/deps.sh` and `make stage` put what the workers' user must be able to read.
+/// The directory of `scripts/deps.sh` and `make stage` for files that the workers' user must be
+/// able to read.
 pub fn shared() -> PathBuf {
     static SHARED: OnceLock<PathBuf> = OnceLock::new();
     SHARED.get_or_init(|| run("sh", &[&repository().join("scripts/shared-dir.sh").display().to_string()]).trim().into()).clone()
@@ -39,7 +41,7 @@ pub fn prefix() -> PathBuf {
     }
 }
 
-/// Our module.
+/// The module mod_drover.
 pub fn our_module() -> PathBuf {
     must_exist(prefix().join("lib/mod_drover/mod_drover.so"), "make stage")
 }
@@ -70,7 +72,8 @@ pub fn apps_venv() -> PathBuf {
     must_exist(shared().join("venvs/apps"), "make deps")
 }
 
-/// The virtualenv with the clients: pip, twine, pypiserver, httpbin, the requests package and pytest.
+/// The virtualenv with the clients: pip, twine, pypiserver, httpbin, the requests package and
+/// pytest.
 pub fn clients_venv() -> PathBuf {
     must_exist(shared().join("venvs/clients"), "make deps")
 }
@@ -80,7 +83,7 @@ pub fn requests_sources() -> PathBuf {
     must_exist(shared().join("clients/requests.tar.gz"), "make deps")
 }
 
-/// The sources of the Django that the applications' virtualenv has.
+/// The sources of the Django in the applications' virtualenv.
 pub fn django_sources() -> PathBuf {
     let directory = must_exist(shared().join("sources"), "make deps");
     let files = std::fs::read_dir(&directory).expect("sources").flatten().map(|entry| entry.path());
@@ -110,7 +113,7 @@ pub fn is_static(module: &str) -> bool {
     LIST.get_or_init(|| run(&httpd().display().to_string(), &["-l"])).contains(&format!(" mod_{module}.c"))
 }
 
-/// A Python that the workers' user can run and that no virtualenv hides.
+/// A Python outside any virtualenv that the workers' user can run.
 pub fn system_python() -> PathBuf {
     must_exist("/usr/bin/python3".into(), "make deps")
 }

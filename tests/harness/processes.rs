@@ -1,19 +1,20 @@
-//! What a httpd leaves in the system: processes and sockets.
+//! Processes and sockets of one httpd.
 //!
-//! Responsible for: finding every process that descends from one httpd, by a mark in the environment and by ancestry. Must never: end a
-//! process. Called by: `httpd.rs` and tests of crashes.
+//! Responsible for: finding every process that descends from one httpd, by a mark in the
+//! environment and by ancestry. Must never: signal a process. Called by: `httpd.rs` and tests of
+//! crashes.
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The mark in the environment that everything a test's httpd starts inherits.
+/// The environment variable with the mark, which every process of a test's httpd inherits.
 pub const MARK: &str = "DROVER_TEST_ID";
 
-/// A process that cannot be mistaken for a later one with the same number.
+/// A process, distinct from a later one with the same id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process {
-    /// Its number.
+    /// Process id.
     pub pid: i32,
-    /// Its parent's number.
+    /// Process id of its parent.
     pub parent: i32,
     /// When it started, in ticks since boot.
     pub started: u64,
@@ -23,7 +24,7 @@ pub struct Process {
     pub state: char,
 }
 
-/// Reads one process; `None` when there is none.
+/// Reads one process; `None`: not found.
 pub fn process(pid: i32) -> Option<Process> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (head, tail) = stat.rsplit_once(')')?;
@@ -66,12 +67,12 @@ pub fn family(root: i32, id: &str) -> Vec<Process> {
     }
 }
 
-/// Whether this very process is still there.
+/// Whether this process still runs.
 pub fn is_alive(p: &Process) -> bool {
     process(p.pid).is_some_and(|now| now.started == p.started && now.state != 'Z' && now.state != 'X')
 }
 
-/// All threads sleep; so does a process that has ended.
+/// Whether all threads sleep; true for a process that has exited.
 pub fn is_at_rest(pid: i32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let state = |path: std::path::PathBuf| std::fs::read_to_string(path.join("stat")).ok()?.rsplit_once(") ")?.1.chars().next();

@@ -1,10 +1,11 @@
-//! A site that a test describes: modules, directives, applications.
+//! The site of a test: modules, directives, applications.
 //!
-//! Responsible for: the scratch directory and the private configuration in it. Must never: start anything. Called by: tests;
-//! [`Site::start`] hands over to `httpd.rs`.
+//! Responsible for: the scratch directory and the private configuration in it. Must never: start a
+//! process except `httpd -t`. Called by: tests; [`Site::start`] passes it to `httpd.rs`.
 //!
-//! In every text that a test gives, `@dir@` is the scratch directory, `@apps@` the applications, `@logs@` the logs, `@gates@` the FIFOs,
-//! `@port@` the port, `@venv@` the virtualenv with Django and Flask.
+//! In every text of a test, `@dir@` is the scratch directory, `@apps@` that of the applications,
+//! `@logs@` that of the logs, `@gates@` that of the FIFOs, `@port@` the port, `@venv@` the
+//! virtualenv with Django and Flask.
 use super::log::{Foreseen, Logs};
 use super::{Httpd, gate::Gate, paths};
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Whose module serves.
+/// The module that serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
     /// mod_drover, as `make stage` installed it.
@@ -24,14 +25,14 @@ pub enum Subject {
     Theirs,
 }
 
-/// httpd's ways to run.
+/// httpd's multi-processing modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mpm {
-    /// One process a connection.
+    /// One process for each connection.
     Prefork,
     /// Threads.
     Worker,
-    /// Threads and a listener that waits for idle connections.
+    /// Threads, and a listener for idle connections.
     Event,
 }
 
@@ -55,11 +56,11 @@ impl Mpm {
     }
 }
 
-/// A description of one httpd; see the module's head.
+/// The description of one httpd.
 pub struct Site {
-    /// Whose module it will load.
+    /// The module that it loads.
     pub subject: Subject,
-    /// Under which MPM.
+    /// Its MPM.
     pub mpm: Mpm,
     /// The mark of its processes.
     pub id: String,
@@ -84,13 +85,13 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The user that httpd's children and the workers run as.
+/// The user of httpd's child processes and of the workers.
 pub fn user() -> &'static str {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     ["www-data", "apache", "daemon"].into_iter().find(|u| passwd.lines().any(|l| l.starts_with(&format!("{u}:")))).unwrap_or("nobody")
 }
 
-/// A port on 127.0.0.1 that is free and that the kernel gives to nobody's outgoing connection.
+/// A free port on 127.0.0.1 that the kernel does not assign to outgoing connections.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id().wrapping_mul(97);
@@ -141,7 +142,7 @@ impl Site {
         self.scratch.path()
     }
 
-    /// Where the applications are.
+    /// The directory of the applications.
     pub fn apps(&self) -> PathBuf {
         self.dir().join("apps")
     }
@@ -157,39 +158,41 @@ impl Site {
         self
     }
 
-    /// Adds directives of the main server, after the daemon group and before the aliases of [`Site::app`].
+    /// Adds directives of the main server, after the daemon group and before the aliases of
+    /// [`Site::app`].
     pub fn config(mut self, text: &str) -> Site {
         self.config.push_str(text);
         self.config.push('\n');
         self
     }
 
-    /// Adds directives before everything of ours.
+    /// Adds directives before those of the harness.
     pub fn head(mut self, text: &str) -> Site {
         self.head.push_str(text);
         self.head.push('\n');
         self
     }
 
-    /// The options of the daemon group `app` that the harness defines, `processes=1 threads=4` unless given.
+    /// Sets the options of the daemon group `app` that the harness defines; default `processes=1
+    /// threads=4`.
     pub fn daemon(mut self, options: &str) -> Site {
         self.daemon = Some(options.into());
         self
     }
 
-    /// No daemon group of the harness and no WSGIProcessGroup: the test writes its own.
+    /// Omits the daemon group and the WSGIProcessGroup of the harness: the test writes its own.
     pub fn bare(mut self) -> Site {
         self.daemon = None;
         self
     }
 
-    /// The LoadModule line in place of the harness's own.
+    /// Replaces the LoadModule line of the harness.
     pub fn load(mut self, line: &str) -> Site {
         self.load = Some(line.into());
         self
     }
 
-    /// `WSGIScriptAlias URL FILE`, the file being one of tests/apps.
+    /// `WSGIScriptAlias URL FILE`, with a file of tests/apps.
     pub fn app(mut self, url: &str, file: &str) -> Site {
         let _ = writeln!(self.aliases, "WSGIScriptAlias {url} @apps@/{file}");
         self
@@ -208,43 +211,44 @@ impl Site {
         std::fs::write(path, self.fill(text)).expect("script");
     }
 
-    /// A variable of httpd's own environment.
+    /// Sets a variable in httpd's environment.
     pub fn environment(mut self, name: &str, value: &str) -> Site {
         self.environment.push((name.into(), value.into()));
         self
     }
 
-    /// A line that must come in some log, and may be loud; `*` stands for anything, `|` divides alternatives.
+    /// A line that must occur in a log, and may be loud; `*` matches anything, `|` separates
+    /// alternatives.
     pub fn expect_log(mut self, pattern: &str) -> Site {
         self.foreseen.expected.push(self.fill(pattern));
         self
     }
 
-    /// A loud line that may come; the death of a process by its own fault must be expected.
+    /// A loud line that may occur. A crash must be expected, not allowed.
     pub fn allow_log(mut self, pattern: &str) -> Site {
         self.foreseen.allowed.push(self.fill(pattern));
         self
     }
 
-    /// The application may write what it likes: tracebacks, stacks, prints; not a line with a code.
+    /// Allows output of the application: tracebacks, stacks, prints; not a line with a code.
     pub fn allow_output(mut self) -> Site {
         self.foreseen.output = true;
         self
     }
 
-    /// Files may stay in the runtime directory: the test kills httpd's parent.
+    /// Allows files in the runtime directory afterwards: the test kills httpd's parent.
     pub fn allow_leftovers(mut self) -> Site {
         self.leftovers = true;
         self
     }
 
-    /// `httpd -X`: one process, no children.
+    /// `httpd -X`: one process.
     pub fn single(mut self) -> Site {
         self.single = true;
         self
     }
 
-    /// The directory that httpd is started in, `/` unless given.
+    /// Sets the directory in which httpd starts; default `/`.
     pub fn directory(mut self, path: &str) -> Site {
         self.directory = self.fill(path).into();
         self
@@ -260,7 +264,7 @@ impl Site {
         Logs::new(&self.dir().join("logs"))
     }
 
-    /// Puts the real names in place of `@…@`.
+    /// Replaces `@…@` by the real names.
     pub fn fill(&self, text: &str) -> String {
         let dir = self.dir().display().to_string();
         let mut text = text.replace("@dir@", &dir).replace("@port@", &self.port.to_string());
@@ -304,32 +308,32 @@ impl Site {
         self.fill(&out)
     }
 
-    /// Writes the configuration and gives its path.
+    /// Writes the configuration and returns its path.
     pub fn write_config(&self) -> PathBuf {
         let path = self.dir().join("httpd.conf");
         std::fs::write(&path, self.text()).expect("configuration");
         path
     }
 
-    /// `httpd -t`: the exit status and what it says.
+    /// `httpd -t`: exit status and output.
     pub fn configtest(&self) -> Output {
         let config = self.write_config();
         let mut command = std::process::Command::new(paths::httpd());
         command.arg("-t").arg("-f").arg(config).env_clear().envs(super::httpd::environment(self)).output().expect("httpd -t")
     }
 
-    /// Asserts that `httpd -t` refuses the configuration, and that what it says contains each of `parts`.
+    /// Asserts that `httpd -t` refuses the configuration, with each of `parts` in its output.
     #[track_caller]
     pub fn refused(&self, parts: &[&str]) {
         let output = self.configtest();
         let text = String::from_utf8_lossy(&output.stderr).into_owned() + &self.logs().all();
         assert!(!output.status.success(), "accepted, but should be refused with {parts:?}:\n{}\n{text}", self.text());
         for part in parts {
-            assert!(text.contains(&self.fill(part)), "no {part:?} in what httpd -t says:\n{text}");
+            assert!(text.contains(&self.fill(part)), "no {part:?} in the output of httpd -t:\n{text}");
         }
     }
 
-    /// Asserts that `httpd -t` accepts the configuration, and gives what it says.
+    /// Asserts that `httpd -t` accepts the configuration; returns its output.
     #[track_caller]
     pub fn accepted(&self) -> String {
         let output = self.configtest();
@@ -338,14 +342,14 @@ impl Site {
         text + &self.logs().all()
     }
 
-    /// Starts httpd, and returns when it serves.
+    /// Starts httpd; returns when it serves.
     #[track_caller]
     pub fn start(self) -> Httpd {
         Httpd::start(self)
     }
 }
 
-/// Copies a directory's files, readable by everybody.
+/// Copies a directory's files, readable by every user.
 pub fn copy_tree(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("directory");
     std::fs::set_permissions(to, PermissionsExt::from_mode(0o755)).expect("mode");

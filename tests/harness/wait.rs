@@ -1,12 +1,13 @@
 //! Waiting for something to become true, with a deadline.
 //!
-//! Responsible for: the one polling loop of the harness. Must never: be used to let time pass. Called by: the harness and tests.
+//! Responsible for: the one polling loop of the harness. Must never: be used to let time pass.
+//! Called by: the harness and tests.
 use std::time::{Duration, Instant};
 
-/// How long anything may take before a test gives up on it. Generous: the machine may be busy, and no test's verdict is a duration.
+/// The deadline of every wait. Generous: the machine may be busy, and no test measures a duration.
 pub const PATIENCE: Duration = Duration::from_secs(45);
 
-/// Asks `ready` until it answers, at most [`PATIENCE`] long.
+/// Calls `ready` until it returns a value, at most for [`PATIENCE`].
 pub fn poll<T>(mut ready: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -20,10 +21,10 @@ pub fn poll<T>(mut ready: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
-/// As [`poll`], and fails the test with `what` when it does not come true.
+/// As [`poll`]; fails the test with `what` after the deadline.
 #[track_caller]
 pub fn until(what: &str, mut ready: impl FnMut() -> bool) {
     if poll(|| ready().then_some(())).is_none() {
-        panic!("waited {PATIENCE:?} in vain: {what}");
+        panic!("timed out after {PATIENCE:?}: {what}");
     }
 }

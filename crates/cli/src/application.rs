@@ -1,7 +1,7 @@
-//! What the person asked to serve.
+//! The application to serve.
 //!
-//! Responsible for: telling a script file from `package.module:callable`, and the small script that imports the latter. Must never: run the
-//! application. Called by: `serve.rs`.
+//! Responsible for: distinguishing a script file from `package.module:callable`, and the small
+//! script that imports the latter. Must never: run the application. Called by: `serve.rs`.
 use crate::error::Error;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -16,31 +16,32 @@ pub enum Application {
 }
 
 impl Application {
-    /// Reads the argument; a relative path is taken from `here`.
+    /// Parses the argument; a relative path is relative to `here`.
     pub fn parse(argument: &OsStr, here: &Path) -> Result<Application, Error> {
         let path = here.join(argument);
         if path.is_file() {
             return path.canonicalize().map(Application::Script).map_err(|e| Error::io(path.display(), e));
         }
-        let word = argument.to_str().unwrap_or_default();
-        let (module, callable) = word.split_once(':').unwrap_or((word, "application"));
-        let has_suffix = Path::new(word).extension().is_some_and(|e| e == "wsgi" || e == "py");
-        let looks_like_file = word.contains('/') || (has_suffix && !word.contains(':'));
+        let text = argument.to_str().unwrap_or_default();
+        let (module, callable) = text.split_once(':').unwrap_or((text, "application"));
+        let has_suffix = Path::new(text).extension().is_some_and(|e| e == "wsgi" || e == "py");
+        let looks_like_file = text.contains('/') || (has_suffix && !text.contains(':'));
         if looks_like_file || !is_dotted(module) || !is_dotted(callable) {
-            return Err(Error::NoApplication(path, is_dotted(word).then(|| word.to_owned())));
+            return Err(Error::NoApplication(path, is_dotted(text).then(|| text.to_owned())));
         }
         Ok(Application::Module { module: module.into(), callable: callable.into() })
     }
 
-    /// The text of the script that stands for a module.
+    /// The text of the script that imports a module.
     pub fn script(module: &str, callable: &str) -> String {
         format!("import importlib, operator\n\napplication = operator.attrgetter({callable:?})(importlib.import_module({module:?}))\n")
     }
 }
 
-/// Whether a word is one or more Python names with dots between; so it can stand in a script as it is.
-fn is_dotted(word: &str) -> bool {
-    word.split('.').all(|name| {
+/// Whether a text is one or more Python names separated by dots, so that it can be written into a
+/// script as it is.
+fn is_dotted(text: &str) -> bool {
+    text.split('.').all(|name| {
         let mut letters = name.chars();
         letters.next().is_some_and(|c| c == '_' || c.is_alphabetic()) && letters.all(|c| c == '_' || c.is_alphanumeric())
     })
@@ -50,21 +51,21 @@ fn is_dotted(word: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn parse(word: &str) -> Result<Application, Error> {
-        Application::parse(word.as_ref(), Path::new("/nowhere"))
+    fn parse(text: &str) -> Result<Application, Error> {
+        Application::parse(text.as_ref(), Path::new("/nowhere"))
     }
 
     #[test]
-    fn modules_and_files_are_told_apart() {
+    fn modules_and_files_are_distinguished() {
         let shop = |callable: &str| Application::Module { module: "shop.wsgi".into(), callable: callable.into() };
         assert_eq!(parse("shop.wsgi:app").ok(), Some(shop("app")));
         assert_eq!(parse("shop:app.wsgi").ok(), Some(Application::Module { module: "shop".into(), callable: "app.wsgi".into() }));
-        for word in ["mysite.wsgi", "shop.py"] {
-            let said = parse(word).unwrap_err().to_string();
-            assert!(said.ends_with(&format!("for the module {word} write {word}:application")), "{said}");
+        for text in ["mysite.wsgi", "shop.py"] {
+            let said = parse(text).unwrap_err().to_string();
+            assert!(said.ends_with(&format!("for the module {text} write {text}:application")), "{said}");
         }
-        for word in ["missing-.wsgi", "dir/app", "a b", "1x:y", "x:y:z", "", "x:\"+1"] {
-            assert!(matches!(parse(word), Err(Error::NoApplication(_, None))), "{word}");
+        for text in ["missing-.wsgi", "dir/app", "a b", "1x:y", "x:y:z", "", "x:\"+1"] {
+            assert!(matches!(parse(text), Err(Error::NoApplication(_, None))), "{text}");
         }
     }
 }

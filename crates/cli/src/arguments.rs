@@ -1,6 +1,7 @@
 //! The command line.
 //!
-//! Responsible for: turning words into [`Command`], and the help text. Must never: look at the system. Called by: `main.rs`.
+//! Responsible for: parsing arguments into [`Command`], and the help text. Must never: look at the
+//! system. Called by: `main.rs`.
 use crate::error::Error;
 use crate::launch::{self, Become};
 use lexopt::prelude::*;
@@ -12,13 +13,13 @@ pub const HELP: &str = "\
 drover: serves WSGI applications with Apache httpd and mod_drover
 
 Usage:
-  drover serve  APPLICATION [options]   run httpd in the foreground on a private configuration; Ctrl-C ends it
+  drover serve  APPLICATION [options]   run httpd in the foreground with a private configuration; Ctrl-C stops it
   drover config APPLICATION [options]   print that configuration
-  drover check  [options]               say which parts of the installation are found, with their versions
-  drover status [GROUP] [--json]        how the groups of a running httpd are: processes, load, what could not be started and why
-  drover status [GROUP] --check         for monitoring: one line; exit status 0 all serve, 1 not all, 3 no server answers
-  drover reload GROUP | --all           new processes for the group, without losing a request; says how they start; also ends a stop
-  drover stop GROUP                     end the group's processes after their requests; 503 until it is reloaded
+  drover check  [options]               print the parts of the installation and their versions
+  drover status [GROUP] [--json]        print the groups of a running httpd: state, workers, load, why a start failed
+  drover status [GROUP] --check         for monitoring: one line; exit status 0 all serve, 1 not all serve, 3 no answer
+  drover reload GROUP | --all           start new workers without losing a request, and wait until they serve; ends a stop
+  drover stop GROUP                     shut down the group's workers after their requests; 503 until it is reloaded
   drover --version | --help
 
 APPLICATION is a WSGI script file (site.wsgi), or package.module:callable (the callable is `application` if left out).
@@ -27,26 +28,26 @@ Options:
   --host HOST                listen on this address, or on those of this name    [127.0.0.1]
   --port PORT                listen on this port                                 [8000]
   --processes N              worker processes                                    [1]
-  --threads N                threads of each process                             [5]
+  --threads N                threads of each worker process                      [5]
   --mpm NAME                 prefork, worker or event                            [event, if httpd has it]
-  --python FILE              the interpreter, also a virtualenv's bin/python     [python3]
-  --working-directory DIR    directory of the workers, first in sys.path         [this one; for a script elsewhere, its own]
+  --python FILE              the interpreter, or bin/python of a virtualenv      [python3]
+  --working-directory DIR    directory of the workers, first in sys.path         [current; for a script elsewhere, its own]
   --url-alias URL=PATH       serve the files of PATH under URL; may be repeated
-  --user NAME, --group NAME  run the workers as these (only when drover runs as root)
+  --user NAME, --group NAME  user and group of the workers (only when root runs drover)
   --log-level LEVEL          httpd's LogLevel                                    [notice]
   --access-log FILE          write httpd's access log (common format) to FILE
   --include FILE             read more httpd directives from FILE; may be repeated
-  --httpd FILE               the httpd program to run
-  --grace TIME               for running requests when serve is asked to stop    [30s]
+  --httpd FILE               the httpd program
+  --grace TIME               time for running requests when serve stops          [30s]
 
-Options of status, reload and stop (for root, and for a group's own user):
+Options of status, reload and stop (for root, and for the user of a group):
   --socket FILE              the control socket (DroverControlSocket)            [that of the only running httpd]
-  --json                     for programs
+  --json                     print JSON, for programs
 
 Exit status: 0 done, 1 failed, 2 wrong command line or group, 3 no running server answers.
 ";
 
-/// What to do.
+/// What drover is to do.
 #[derive(Debug)]
 pub enum Command {
     Help,
@@ -54,32 +55,32 @@ pub enum Command {
     Serve(Options),
     Config(Options),
     Check(Options),
-    /// The second half of starting httpd.
+    /// Internal: the second half of starting httpd.
     BecomeHttpd(Become),
-    /// Ask a running server.
-    Remote(Remote, Ask),
+    /// A command to a running server.
+    Remote(Remote, Action),
 }
 
-/// How a running server is asked.
+/// Options of the commands to a running server.
 #[derive(Debug, Default, PartialEq)]
 pub struct Remote {
     pub socket: Option<PathBuf>,
     pub json: bool,
-    /// For monitoring: one line, and the exit status says how it is.
+    /// For monitoring: one line, and the state as exit status.
     pub check: bool,
     /// Every group.
     pub all: bool,
 }
 
-/// What a running server is asked; the group, where one was named.
+/// A command to a running server, with the group if one was named.
 #[derive(Debug, PartialEq)]
-pub enum Ask {
+pub enum Action {
     Status(Option<String>),
     Reload(Option<String>),
     Stop(Option<String>),
 }
 
-/// The options, as given.
+/// The options of serve, config and check.
 #[derive(Debug, PartialEq)]
 pub struct Options {
     pub application: OsString,
@@ -97,7 +98,7 @@ pub struct Options {
     pub log_level: String,
     pub access_log: Option<PathBuf>,
     pub includes: Vec<PathBuf>,
-    /// Time for running requests when drover is asked to stop.
+    /// Time for running requests when drover stops.
     pub grace: Duration,
     pub httpd: Option<PathBuf>,
 }
@@ -126,26 +127,26 @@ impl Default for Options {
 }
 
 /// Parses the whole command line, the program's name first.
-pub fn parse<I>(words: I) -> Result<Command, Error>
+pub fn parse<I>(args: I) -> Result<Command, Error>
 where
     I: IntoIterator<Item = OsString>,
     I::IntoIter: 'static,
 {
-    let mut parser = lexopt::Parser::from_iter(words);
+    let mut parser = lexopt::Parser::from_iter(args);
     let make: fn(Options) -> Command = match parser.next()? {
         Some(Long("help") | Short('h')) | None => return Ok(Command::Help),
         Some(Long("version") | Short('V')) => return Ok(Command::Version),
-        Some(Value(word)) => match word.to_str() {
+        Some(Value(name)) => match name.to_str() {
             Some("serve") => Command::Serve,
             Some("config") => Command::Config,
             Some("check") => Command::Check,
-            Some(word @ ("status" | "reload" | "stop")) => {
-                let word = word.to_owned();
-                return remote(&word, parser);
+            Some(command @ ("status" | "reload" | "stop")) => {
+                let command = command.to_owned();
+                return remote(&command, parser);
             }
             Some("help") => return Ok(Command::Help),
-            Some(launch::WORD) => return become_httpd(parser),
-            _ => return Err(Error::Usage(format!("there is no command {word:?}"))),
+            Some(launch::SUBCOMMAND) => return become_httpd(parser),
+            _ => return Err(Error::Usage(format!("unknown command {name:?}; known are serve, config, check, status, reload and stop"))),
         },
         Some(other) => return Err(other.unexpected().into()),
     };
@@ -157,7 +158,7 @@ where
             Long("port") | Short('p') => o.port = number("--port", &parser.value()?)?,
             Long("processes") => o.processes = number("--processes", &parser.value()?)?,
             Long("threads") => o.threads = number("--threads", &parser.value()?)?,
-            Long("mpm") => o.mpm = Some(one_of(parser.value()?.string()?, &["event", "worker", "prefork"])?),
+            Long("mpm") => o.mpm = Some(mpm(parser.value()?.string()?)?),
             Long("python") => o.python = Some(parser.value()?.into()),
             Long("working-directory") => o.working_directory = Some(parser.value()?.into()),
             Long("url-alias") => o.aliases.push(alias(&parser.value()?.string()?)?),
@@ -168,7 +169,7 @@ where
             Long("include") => o.includes.push(parser.value()?.into()),
             Long("grace") => o.grace = seconds("--grace", &parser.value()?)?,
             Long("httpd") => o.httpd = Some(parser.value()?.into()),
-            Value(word) if o.application.is_empty() => o.application = word,
+            Value(application) if o.application.is_empty() => o.application = application,
             other => return Err(other.unexpected().into()),
         }
     }
@@ -180,34 +181,34 @@ where
     Ok(command)
 }
 
-fn remote(word: &str, mut parser: lexopt::Parser) -> Result<Command, Error> {
+fn remote(command: &str, mut parser: lexopt::Parser) -> Result<Command, Error> {
     let (mut remote, mut group) = (Remote::default(), None);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("help") | Short('h') => return Ok(Command::Help),
             Long("socket") => remote.socket = Some(parser.value()?.into()),
-            Long("json") if word == "status" => remote.json = true,
-            Long("check") if word == "status" => remote.check = true,
-            Long("all") if word == "reload" => remote.all = true,
+            Long("json") if command == "status" => remote.json = true,
+            Long("check") if command == "status" => remote.check = true,
+            Long("all") if command == "reload" => remote.all = true,
             Value(name) if group.is_none() => group = Some(name.string()?),
             other => return Err(other.unexpected().into()),
         }
     }
     if let (true, Some(group)) = (remote.all, &group) {
-        return Err(Error::Usage(format!("drover reload: --all and group '{group}' exclude each other")));
+        return Err(Error::Usage(format!("drover reload: give either --all or a group, not both --all and '{group}'")));
     }
-    let ask = match word {
-        "status" => Ask::Status(group),
-        "reload" => Ask::Reload(group),
-        _ => Ask::Stop(group),
+    let action = match command {
+        "status" => Action::Status(group),
+        "reload" => Action::Reload(group),
+        _ => Action::Stop(group),
     };
-    Ok(Command::Remote(remote, ask))
+    Ok(Command::Remote(remote, action))
 }
 
 impl Options {
     fn validate(&self) -> Result<(), Error> {
         if self.application.is_empty() {
-            return Err(Error::Usage("which application? Give a WSGI script file, or package.module:callable".into()));
+            return Err(Error::Usage("no application given: name a WSGI script file, or package.module:callable".into()));
         }
         Ok(())
     }
@@ -233,22 +234,27 @@ fn host(value: &OsStr) -> Result<String, Error> {
 }
 
 fn become_httpd(mut parser: lexopt::Parser) -> Result<Command, Error> {
-    let mut words = parser.raw_args()?;
-    let parent = words.next().and_then(|word| word.to_str()?.parse().ok());
-    match (parent, words.next()) {
-        (Some(parent), Some(program)) => Ok(Command::BecomeHttpd(Become { parent, program, arguments: words.collect() })),
-        _ => Err(Error::Usage(format!("drover {} is for drover itself", launch::WORD))),
+    let mut args = parser.raw_args()?;
+    let parent = args.next().and_then(|arg| arg.to_str()?.parse().ok());
+    match (parent, args.next()) {
+        (Some(parent), Some(program)) => Ok(Command::BecomeHttpd(Become { parent, program, arguments: args.collect() })),
+        _ => Err(Error::Usage(format!("drover {} is internal to drover", launch::SUBCOMMAND))),
     }
 }
 
-fn one_of(word: String, valid: &[&str]) -> Result<String, Error> {
-    if valid.contains(&word.as_str()) { Ok(word) } else { Err(Error::Usage(format!("{word:?} is not one of {}", valid.join(", ")))) }
+fn mpm(value: String) -> Result<String, Error> {
+    const VALID: [&str; 3] = ["event", "worker", "prefork"];
+    if VALID.contains(&value.as_str()) {
+        Ok(value)
+    } else {
+        Err(Error::Usage(format!("--mpm {value}: expected one of {}", VALID.join(", "))))
+    }
 }
 
-fn alias(word: &str) -> Result<(String, PathBuf), Error> {
-    match word.split_once('=') {
+fn alias(value: &str) -> Result<(String, PathBuf), Error> {
+    match value.split_once('=') {
         Some((url, path)) if url.starts_with('/') && !path.is_empty() => Ok((url.into(), path.into())),
-        _ => Err(Error::Usage(format!("--url-alias {word:?}: write URL=PATH, with a URL that begins with /"))),
+        _ => Err(Error::Usage(format!("--url-alias {value}: expected URL=PATH, with a URL that begins with /"))),
     }
 }
 
@@ -256,13 +262,13 @@ fn alias(word: &str) -> Result<(String, PathBuf), Error> {
 mod tests {
     use super::*;
 
-    fn words(line: &str) -> Result<Command, Error> {
+    fn args(line: &str) -> Result<Command, Error> {
         parse(line.split(' ').map(OsString::from).collect::<Vec<_>>())
     }
 
     #[test]
     fn options_are_read() {
-        let Ok(Command::Serve(o)) = words("drover serve a.wsgi --port 81 --mpm=worker --url-alias /s=/srv/s") else { panic!() };
+        let Ok(Command::Serve(o)) = args("drover serve a.wsgi --port 81 --mpm=worker --url-alias /s=/srv/s") else { panic!() };
         assert_eq!((o.application.to_str(), o.port, o.mpm.as_deref()), (Some("a.wsgi"), 81, Some("worker")));
         assert_eq!(o.aliases, [("/s".to_string(), PathBuf::from("/srv/s"))]);
         for (line, said) in [
@@ -271,29 +277,29 @@ mod tests {
             ("drover serve a --host a/b", "--host a/b: expected a host name or an IP address"),
             ("drover serve a --grace soon", "--grace soon: expected a time such as 30, 30s"),
         ] {
-            assert!(words(line).is_err_and(|e| e.to_string().starts_with(said)), "{line}");
+            assert!(args(line).is_err_and(|e| e.to_string().starts_with(said)), "{line}");
         }
     }
 
     #[test]
     fn a_running_server_is_asked() {
-        let asked = |line: &str| match words(line) {
+        let asked = |line: &str| match args(line) {
             Ok(Command::Remote(remote, command)) => (remote, command),
             other => panic!("{other:?}"),
         };
-        assert_eq!(asked("drover status").1, Ask::Status(None));
+        assert_eq!(asked("drover status").1, Action::Status(None));
         let (remote, ask) = asked("drover status shop --json --check --socket /x");
-        assert_eq!((remote.json, remote.check, remote.socket, ask), (true, true, Some("/x".into()), Ask::Status(Some("shop".into()))));
-        assert_eq!(asked("drover stop shop").1, Ask::Stop(Some("shop".into())));
+        assert_eq!((remote.json, remote.check, remote.socket, ask), (true, true, Some("/x".into()), Action::Status(Some("shop".into()))));
+        assert_eq!(asked("drover stop shop").1, Action::Stop(Some("shop".into())));
         let (remote, ask) = asked("drover reload --all");
-        assert_eq!((remote.all, ask), (true, Ask::Reload(None)));
+        assert_eq!((remote.all, ask), (true, Action::Reload(None)));
         for line in ["drover reload a --all", "drover stop --all", "drover stop a b", "drover reload a --json", "drover status --port 1"] {
-            assert!(matches!(words(line), Err(Error::Usage(_))), "{line}");
+            assert!(matches!(args(line), Err(Error::Usage(_))), "{line}");
         }
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_command_lines_are_refused() {
         for line in [
             "drover fly",
             "drover serve",
@@ -302,7 +308,7 @@ mod tests {
             "drover serve a --mpm x",
             "drover serve a --url-alias s=/x",
         ] {
-            assert!(matches!(words(line), Err(Error::Usage(_))), "{line}");
+            assert!(matches!(args(line), Err(Error::Usage(_))), "{line}");
         }
     }
 
@@ -319,7 +325,7 @@ mod tests {
             let option = option.trim_matches(['[', ']']);
             let lines = ["serve a", "status", "reload"]
                 .map(|command| [format!("drover {command} {option} {value}"), format!("drover {command} {option}")]);
-            assert!(lines.iter().flatten().any(|line| words(line).is_ok()) || option == "--version", "{option}");
+            assert!(lines.iter().flatten().any(|line| args(line).is_ok()) || option == "--version", "{option}");
         }
     }
 }

@@ -1,7 +1,8 @@
-//! httpd's life, from its start to its end, and what signals mean meanwhile.
+//! The lifecycle of httpd, and the meaning of signals during it.
 //!
-//! Responsible for: draining before the end, each step towards the end having a deadline, and reaping whatever becomes a child of drover (in
-//! a container drover is process 1). Must never: leave httpd running, or cut a request before the grace is over unless a second signal
+//! Responsible for: draining before httpd stops, a deadline for each step of the shutdown, and
+//! reaping every process that becomes a child of drover (in a container drover is process 1). Must
+//! never: leave httpd running, or abort a request during the grace period unless a second signal
 //! asks for it. Called by: `serve.rs`.
 use crate::error::Error;
 use crate::say;
@@ -14,56 +15,58 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-/// How long httpd may take to stop without a drain: workers get their shutdown-timeout (5 s), children of httpd about 10 s.
-const STOP: Duration = Duration::from_secs(20);
-/// How long killed processes may take to disappear. droverd notices within 2 s that httpd is gone.
-const KILL: Duration = Duration::from_secs(5);
-/// A stop signal so soon after another one is the same request: timeout(1) and shells signal a process and then its group.
-const SAME: Duration = Duration::from_millis(500);
+/// Time for httpd to stop without a drain: workers get their shutdown-timeout (5 s), httpd's child
+/// processes about 10 s.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time for killed processes to disappear. droverd notices within 2 s that httpd has exited.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// A stop signal this soon after another one is the same request: timeout(1) and shells signal a
+/// process and then its group.
+const SAME_REQUEST: Duration = Duration::from_millis(500);
 
-/// Something that happens.
+/// An event.
 #[derive(Debug)]
 pub enum Event {
     /// A signal to drover.
     Signal(i32),
     /// httpd accepts connections.
     Ready,
-    /// The application was loaded, or cannot be.
+    /// The application was loaded, or why not.
     Loaded(Result<(), String>),
 }
 
-/// What is sent to httpd.
+/// A signal to httpd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     /// No new connections; finish the running requests.
     Drain,
-    /// End at once.
+    /// Stop at once.
     Stop,
-    /// SIGKILL to httpd and its children.
+    /// SIGKILL to httpd and its child processes.
     Kill,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// httpd does not know the signal for a drain yet.
+    /// httpd does not handle the drain signal yet.
     Starting,
     Serving,
     Ending(Order),
 }
 
-/// How far httpd's life has come. Knows no process and reads no clock.
+/// The state of httpd's lifecycle. Pure: it signals no process and reads no clock.
 #[derive(Debug)]
-struct Life {
+struct Lifecycle {
     phase: Phase,
     grace: Duration,
-    /// When the present phase began, and when the next one begins by itself.
+    /// When the phase began, and when the next one begins without a signal.
     since: Instant,
     until: Option<Instant>,
 }
 
-impl Life {
-    fn new(grace: Duration, now: Instant) -> Life {
-        Life { phase: Phase::Starting, grace, since: now, until: None }
+impl Lifecycle {
+    fn new(grace: Duration, now: Instant) -> Lifecycle {
+        Lifecycle { phase: Phase::Starting, grace, since: now, until: None }
     }
 
     fn is_ending(&self) -> bool {
@@ -76,15 +79,15 @@ impl Life {
         }
     }
 
-    /// A signal asks for the end. A second one asks for it at once.
+    /// A stop signal. A second one skips the drain.
     fn asked(&mut self, at_once: bool, now: Instant) -> Option<Order> {
-        if self.is_ending() && now.saturating_duration_since(self.since) < SAME {
+        if self.is_ending() && now.saturating_duration_since(self.since) < SAME_REQUEST {
             return None;
         }
         Some(self.advance(at_once, now))
     }
 
-    /// The next step towards the end.
+    /// The next step of the shutdown.
     fn advance(&mut self, at_once: bool, now: Instant) -> Order {
         let order = match self.phase {
             Phase::Serving if !at_once && !self.grace.is_zero() => Order::Drain,
@@ -93,20 +96,20 @@ impl Life {
         };
         let time = match order {
             Order::Drain => self.grace,
-            Order::Stop => STOP,
-            Order::Kill => KILL,
+            Order::Stop => STOP_TIMEOUT,
+            Order::Kill => KILL_TIMEOUT,
         };
         (self.phase, self.since, self.until) = (Phase::Ending(order), now, now.checked_add(time));
         order
     }
 }
 
-/// What the terminal's end or `kill -HUP` means.
+/// What SIGHUP means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hangup {
-    /// The terminal that drover was started from is gone.
+    /// drover was started from a terminal, which is being closed.
     Stop,
-    /// There is no terminal, so somebody asks for new code.
+    /// There is no terminal, so the signal asks for a reload.
     Reload,
     /// Started with nohup.
     Ignore,
@@ -129,7 +132,8 @@ fn ignores(status: &str, signal: i32) -> bool {
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Passes signals on as events. Called before httpd starts, so that a Ctrl-C in that moment ends both.
+/// Delivers signals as events. Called before httpd starts, so that a Ctrl-C at that moment stops
+/// both.
 pub fn watch_signals(events: Sender<Event>) -> Result<(), Error> {
     let mut wanted = vec![SIGCHLD, SIGINT, SIGTERM, SIGQUIT, SIGUSR1];
     if Hangup::find() != Hangup::Ignore {
@@ -146,24 +150,24 @@ pub fn watch_signals(events: Sender<Event>) -> Result<(), Error> {
     Ok(())
 }
 
-/// httpd and what drover knows of it.
-pub struct Attendant<'a> {
+/// Watches httpd until it has exited.
+pub struct Watch<'a> {
     pub httpd: Pid,
     pub program: PathBuf,
     pub file: PathBuf,
     pub grace: Duration,
     pub events: &'a Receiver<Event>,
-    /// Called once, when httpd accepts connections; an [`Event::Loaded`] is to follow.
+    /// Called once, when httpd accepts connections; [`Event::Loaded`] follows.
     pub on_ready: &'a mut dyn FnMut(),
-    /// Printed when the application was loaded.
+    /// Printed once the application is loaded.
     pub serving: String,
 }
 
-impl Attendant<'_> {
-    /// Until httpd has ended. The inner result is what becomes of drover.
-    pub fn attend(self) -> Result<Result<ExitCode, Error>, Error> {
+impl Watch<'_> {
+    /// Runs until httpd has exited. The inner result is drover's own.
+    pub fn run(self) -> Result<Result<ExitCode, Error>, Error> {
         let hangup = Hangup::find();
-        let mut life = Life::new(self.grace, Instant::now());
+        let mut life = Lifecycle::new(self.grace, Instant::now());
         let (mut failure, mut check) = (None, None);
         let status = loop {
             let event = match life.until {
@@ -171,9 +175,9 @@ impl Attendant<'_> {
                 Some(until) => self.events.recv_timeout(until.saturating_duration_since(Instant::now())),
             };
             let order = match event {
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::Httpd("no signals can be received any more".into())),
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::Httpd("signals can no longer be received".into())),
                 Err(RecvTimeoutError::Timeout) if life.phase == Phase::Ending(Order::Kill) => {
-                    return Err(Error::Httpd(format!("process {} does not end although it was killed", self.httpd)));
+                    return Err(Error::Httpd(format!("process {} was killed but does not exit", self.httpd)));
                 }
                 Err(RecvTimeoutError::Timeout) => Some(life.advance(true, Instant::now())),
                 Ok(Event::Signal(SIGCHLD)) => match self.reap(&mut check, life.is_ending()) {
@@ -192,7 +196,7 @@ impl Attendant<'_> {
                 }
                 Ok(Event::Loaded(_)) if life.is_ending() => None,
                 Ok(Event::Loaded(Ok(()))) => {
-                    // Standard output may have been closed; that is no reason to stop.
+                    // A closed standard output is no reason to stop.
                     let _ = writeln!(std::io::stdout(), "{}", self.serving);
                     None
                 }
@@ -206,20 +210,20 @@ impl Attendant<'_> {
             }
         };
         if !status.exited() {
-            self.end_the_rest();
+            self.reap_the_rest();
         }
         Ok(match failure {
             Some(why) => Err(Error::NotLoaded(why)),
             None if life.is_ending() => Ok(ExitCode::SUCCESS),
-            None => Err(Error::Httpd(format!("ended by itself ({}); its last messages say why", told(status)))),
+            None => Err(Error::Httpd(format!("exited by itself ({}); its last log messages give the reason", describe(status)))),
         })
     }
 
     fn order(&self, order: Order) {
-        // A process that has ended in this moment is reaped next.
+        // Fails for a process that has just exited, which is reaped next.
         let _ = match order {
             Order::Drain => {
-                say(format_args!("stopping; running requests have {} s, a second signal ends them at once", self.grace.as_secs()));
+                say(format_args!("stopping; running requests have {} s to finish, a second signal aborts them", self.grace.as_secs()));
                 kill_process(self.httpd, Signal::WINCH)
             }
             Order::Stop => kill_process(self.httpd, Signal::TERM),
@@ -227,8 +231,8 @@ impl Attendant<'_> {
         };
     }
 
-    /// httpd reads its configuration again, when it accepts it: one that it refuses would end it.
-    fn reload(&self, check: &mut Option<Pid>, life: &Life) -> Option<Order> {
+    /// Checks the configuration before httpd reads it again: an invalid one would terminate httpd.
+    fn reload(&self, check: &mut Option<Pid>, life: &Lifecycle) -> Option<Order> {
         if life.phase == Phase::Serving && check.is_none() {
             let started =
                 Command::new(&self.program).arg("-f").arg(&self.file).arg("-t").stdin(Stdio::null()).stdout(Stdio::null()).spawn();
@@ -240,7 +244,8 @@ impl Attendant<'_> {
         None
     }
 
-    /// Reaps every child that has ended, also those that drover adopted; the status when httpd is among them.
+    /// Reaps every child that has exited, also those that drover adopted. Returns the status of
+    /// httpd if it is among them.
     fn reap(&self, check: &mut Option<Pid>, ending: bool) -> Option<WaitStatus> {
         let mut httpd = None;
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
@@ -249,7 +254,7 @@ impl Attendant<'_> {
             } else if *check == Some(pid) {
                 *check = None;
                 if status.exit_status() != Some(0) {
-                    say(format_args!("not reloaded: httpd refuses its configuration (above); the old one stays in effect"));
+                    say(format_args!("not reloaded: httpd refuses its configuration (see above); the old one stays in effect"));
                 } else if !ending {
                     let _ = kill_process(self.httpd, Signal::USR1);
                 }
@@ -258,13 +263,13 @@ impl Attendant<'_> {
         httpd
     }
 
-    /// httpd was killed: its children and droverd are drover's now.
-    fn end_the_rest(&self) {
+    /// httpd was killed: its child processes and droverd are children of drover now.
+    fn reap_the_rest(&self) {
         let _ = kill_process_group(self.httpd, Signal::KILL);
-        let until = Instant::now().checked_add(KILL);
+        let until = Instant::now().checked_add(KILL_TIMEOUT);
         loop {
             match wait(WaitOptions::NOHANG) {
-                Err(_) => return, // there is no child any more
+                Err(_) => return, // no child is left
                 Ok(Some(_)) => continue,
                 Ok(None) => {}
             }
@@ -276,8 +281,8 @@ impl Attendant<'_> {
     }
 }
 
-/// A process's end in words.
-fn told(status: WaitStatus) -> String {
+/// How a process exited.
+fn describe(status: WaitStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => format!("exit status {code}"),
         (_, Some(signal)) => format!("killed by signal {signal}"),
@@ -290,10 +295,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_step_towards_the_end_follows_the_other() {
+    fn the_steps_of_a_shutdown_follow_each_other() {
         let start = Instant::now();
         let later = |s: u64| start + Duration::from_secs(s);
-        let mut life = Life::new(Duration::from_secs(30), start);
+        let mut life = Lifecycle::new(Duration::from_secs(30), start);
         life.ready();
         assert_eq!(life.asked(false, later(1)), Some(Order::Drain));
         assert_eq!(life.until, Some(later(31)));
@@ -306,12 +311,12 @@ mod tests {
     #[test]
     fn nothing_is_drained_before_httpd_serves_or_without_grace() {
         let now = Instant::now();
-        let mut young = Life::new(Duration::from_secs(30), now);
+        let mut young = Lifecycle::new(Duration::from_secs(30), now);
         assert_eq!(young.asked(false, now), Some(Order::Stop));
         young.ready();
-        assert!(young.is_ending(), "it does not come back to life");
+        assert!(young.is_ending(), "a stopping httpd does not serve again");
         for (grace, at_once) in [(0, false), (30, true)] {
-            let mut life = Life::new(Duration::from_secs(grace), now);
+            let mut life = Lifecycle::new(Duration::from_secs(grace), now);
             life.ready();
             assert_eq!(life.asked(at_once, now), Some(Order::Stop));
         }

@@ -1,4 +1,4 @@
-//! `drover check`: is everything there, and does it belong together?
+//! `drover check`: are all parts installed, and of one version?
 //!
 //! Responsible for: one line for each part. Must never: change anything. Called by: `main.rs`.
 use crate::arguments::Options;
@@ -8,7 +8,7 @@ use crate::print;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Prints what is found; fails when a part is missing or of another version.
+/// Prints the parts that are found; fails if one is missing or of another version.
 pub fn check(options: &Options) -> Result<ExitCode, Error> {
     let mut found = String::new();
     let result = look(options, &mut found);
@@ -24,7 +24,7 @@ fn look(options: &Options, found: &mut String) -> Result<(), Error> {
     };
     line("drover", own, None);
     let companions = places::companions()?;
-    let droverd = said("droverd", &companions.droverd, &["--version"])?;
+    let droverd = output_of("droverd", &companions.droverd, &["--version"])?;
     let droverd = droverd.split_whitespace().last().unwrap_or("?").to_string();
     line("droverd", &droverd, Some(&companions.droverd));
     line("module", &companions.module.display().to_string(), None);
@@ -32,11 +32,11 @@ fn look(options: &Options, found: &mut String) -> Result<(), Error> {
     line("httpd", &httpd.version()?, Some(&httpd.program));
     line("MPM", &httpd.mpm(options.mpm.as_deref())?, Some(&httpd.modules));
     let python = places::python(options)?;
-    let version = said("the Python interpreter", &python, &["--version"])?;
+    let version = output_of("the Python interpreter", &python, &["--version"])?;
     line("python", version.trim_start_matches("Python "), Some(&python));
     let code = "import sys, importlib.util as u; s = u.spec_from_file_location('_drover', sys.argv[1]); m = u.module_from_spec(s); \
                 s.loader.exec_module(m); print(getattr(m, 'VERSION', getattr(m, '__version__', '?')))";
-    let extension = said("the worker's extension", &python, &["-c", code, &companions.extension.display().to_string()])?;
+    let extension = output_of("the worker's extension", &python, &["-c", code, &companions.extension.display().to_string()])?;
     line("extension", &extension, Some(&companions.extension));
     match [("droverd", &droverd), ("the worker's extension", &extension)].into_iter().find(|(_, version)| *version != own) {
         None => Ok(()),
@@ -45,7 +45,7 @@ fn look(options: &Options, found: &mut String) -> Result<(), Error> {
 }
 
 /// What a program prints, in one line.
-fn said(part: &'static str, program: &Path, arguments: &[&str]) -> Result<String, Error> {
+fn output_of(part: &'static str, program: &Path, arguments: &[&str]) -> Result<String, Error> {
     let output = Command::new(program).args(arguments).output().map_err(|e| Error::io(program.display(), e))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);

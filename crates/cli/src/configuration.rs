@@ -1,6 +1,6 @@
 //! The private httpd configuration.
 //!
-//! Responsible for: its text. Pure: must never look at the system. Called by: `serve.rs`.
+//! Responsible for: its text. Must never: look at the system. Called by: `serve.rs`.
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The daemon process group of the application.
 pub const GROUP: &str = "drover";
 
-/// Everything the text depends on.
+/// Everything that the text depends on.
 pub struct Configuration {
     pub directory: PathBuf,
     pub error_log: PathBuf,
@@ -20,12 +20,12 @@ pub struct Configuration {
     pub account: Option<(String, String)>,
     pub script: PathBuf,
     pub home: PathBuf,
-    /// Where else modules are looked for.
+    /// A further directory for sys.path.
     pub path: Option<PathBuf>,
     pub python: PathBuf,
     pub processes: u16,
     pub threads: u16,
-    /// URL, what it stands for, and the directory that must be allowed for it.
+    /// URL, its file or directory, and the directory that must be allowed for it.
     pub aliases: Vec<(String, PathBuf, PathBuf)>,
     pub log_level: String,
     pub access_log: Option<PathBuf>,
@@ -33,7 +33,7 @@ pub struct Configuration {
     pub mime_types: Option<PathBuf>,
 }
 
-/// A path as one word of httpd's configuration language.
+/// A path as one argument in httpd's configuration syntax.
 struct Quoted<'a>(&'a Path);
 
 impl fmt::Display for Quoted<'_> {
@@ -51,7 +51,7 @@ impl fmt::Display for Quoted<'_> {
 
 impl fmt::Display for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "# Written by drover {}. It stands alone: nothing of the system's httpd configuration is read.", drover_wire::VERSION)?;
+        writeln!(f, "# Written by drover {}. It is complete: the system's httpd configuration is not read.", drover_wire::VERSION)?;
         writeln!(f, "ServerRoot {}", Quoted(&self.directory))?;
         writeln!(f, "DefaultRuntimeDir {}", Quoted(&self.directory.join("run")))?;
         writeln!(f, "PidFile {}", Quoted(&self.directory.join("run/httpd.pid")))?;

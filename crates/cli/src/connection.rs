@@ -1,7 +1,7 @@
-//! One question to droverd, and its answer.
+//! One command to droverd, and its reply.
 //!
-//! Responsible for: the exchange on the control socket, its deadlines, and what a failure means. Must never: wait for ever. Called by:
-//! `remote.rs`, `servers.rs`, `serve.rs`.
+//! Responsible for: the exchange on the control socket, its deadlines, and the meaning of an error.
+//! Must never: wait without a limit. Called by: `remote.rs`, `servers.rs`, `serve.rs`.
 use crate::error::Error;
 use drover_sys::channel::{receive, send};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
@@ -13,34 +13,34 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long droverd may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long new processes may take to start.
-const START_PATIENCE: Duration = Duration::from_secs(600);
-/// How long droverd may take to open its socket after httpd accepts connections.
-const OPEN_PATIENCE: Duration = Duration::from_secs(10);
-/// Pause between two attempts to connect to a socket that is about to be opened: nothing announces that.
+/// Time for droverd to reply.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for new workers to start.
+const START_TIMEOUT: Duration = Duration::from_secs(600);
+/// Time for droverd to open its socket after httpd accepts connections.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two attempts to connect: nothing announces that a socket was opened.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Connects; succeeds only when a process listens.
+/// Connects; succeeds only if a process listens.
 pub fn open(path: &Path) -> Result<OwnedFd, Errno> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
 }
 
-/// Asks, and waits for the answer.
-pub fn question(path: &Path, command: Command) -> Result<Reply, Errno> {
+/// Sends a command and waits for the reply.
+pub fn request(path: &Path, command: Command) -> Result<Reply, Errno> {
     let socket = open(path)?;
     let starts = matches!(command, Command::Reload(_) | Command::Await(_));
-    let request = Request { version: drover_wire::VERSION.to_owned(), command };
-    send(&socket, &[&encode(&request).map_err(|_| Errno::INVAL)?], &[], false)?;
-    let answered = |time: Duration| {
+    let message = Request { version: drover_wire::VERSION.to_owned(), command };
+    send(&socket, &[&encode(&message).map_err(|_| Errno::INVAL)?], &[], false)?;
+    let replied = |time: Duration| {
         let until = clock::monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         poll_until(&mut [PollFd::new(&socket, PollFlags::IN)], Some(until)).map(|ready| ready > 0)
     };
-    // A reload takes as long as new processes need; but droverd must have read that it is wanted.
-    let in_time = answered(PATIENCE)? || (starts && outgoing::is_read(&socket) && answered(START_PATIENCE)?);
+    // A reload takes as long as new workers need, but droverd must have read the command.
+    let in_time = replied(REPLY_TIMEOUT)? || (starts && outgoing::is_read(&socket) && replied(START_TIMEOUT)?);
     if !in_time {
         return Err(Errno::TIMEDOUT);
     }
@@ -55,37 +55,37 @@ pub fn question(path: &Path, command: Command) -> Result<Reply, Errno> {
     decode(&bytes).map_err(|_| Errno::PROTO)
 }
 
-/// What a failed question means, and what to do.
+/// What an error means, and what to do.
 pub fn explain(path: &Path, command: &Command, error: Errno) -> Error {
     let reload = matches!(command, Command::Reload(_));
     let why = match error {
-        Errno::TIMEDOUT if reload => "the new processes are still starting; drover status shows how far they are".to_owned(),
+        Errno::TIMEDOUT if reload => "the new workers are still starting; drover status shows their state".to_owned(),
         Errno::CONNRESET if reload => {
-            "droverd ended, or got too many reloads, before the new processes served; see drover status and httpd's error log".to_owned()
+            "droverd exited, or received too many reloads, before the new workers served; see drover status and httpd's error log".to_owned()
         }
         Errno::CONNREFUSED | Errno::NOENT => {
-            "nobody listens there: is httpd running, with mod_drover? Its error log has DROVER0251 when the socket could not be made"
+            "no server listens on this socket: check that httpd runs with mod_drover; DROVER0251 in its error log means that the socket could not be created"
                 .to_owned()
         }
         Errno::ACCESS | Errno::PERM => format!("{error}: run drover as root, or as the user of a group (user=)"),
-        Errno::TIMEDOUT => format!("droverd does not answer within {} s: see httpd's error log", PATIENCE.as_secs()),
+        Errno::TIMEDOUT => format!("droverd does not reply within {} s: see httpd's error log", REPLY_TIMEOUT.as_secs()),
         Errno::PROTO => {
-            "the answer is not understood: drover and droverd differ in version; stop and start httpd after an upgrade".to_owned()
+            "invalid reply: drover and droverd differ in version; stop and start httpd after an upgrade".to_owned()
         }
-        Errno::NAMETOOLONG => "the path is too long for a socket (107 bytes): set a shorter one with DroverControlSocket".to_owned(),
+        Errno::NAMETOOLONG => "the path is too long for a socket (at most 107 bytes): set a shorter one with DroverControlSocket".to_owned(),
         other => format!("{other}: see httpd's error log"),
     };
     let text = format!("{}: {why}", path.display());
-    // A reload that takes too long was accepted: the server was reached.
+    // The server was reached and accepted the reload.
     if reload && matches!(error, Errno::TIMEDOUT | Errno::CONNRESET) { Error::Remote(text) } else { Error::Unreachable(text) }
 }
 
-/// Waits until the group's application %{GLOBAL} serves, or cannot be loaded: why. A server that cannot be asked is taken as one that serves: the
-/// configuration may have moved its socket.
+/// Waits until the group's application %{GLOBAL} serves; else returns why it cannot be loaded. A
+/// server that cannot be reached counts as serving: the configuration may have moved its socket.
 pub fn await_group(path: &Path, group: &str) -> Result<(), String> {
-    let until = Instant::now() + OPEN_PATIENCE;
+    let until = Instant::now() + OPEN_TIMEOUT;
     let reply = loop {
-        match question(path, Command::Await(group.to_owned())) {
+        match request(path, Command::Await(group.to_owned())) {
             Err(Errno::NOENT | Errno::CONNREFUSED) if Instant::now() < until => std::thread::sleep(PAUSE),
             other => break other,
         }

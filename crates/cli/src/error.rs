@@ -1,6 +1,7 @@
-//! What can go wrong, and what to do about it.
+//! Errors, and what to do about them.
 //!
-//! Responsible for: the words that a person reads. Must never: hide a cause. Called by: every file of this crate.
+//! Responsible for: the text that a person reads. Must never: hide a cause. Called by: every file
+//! of this crate.
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -8,39 +9,39 @@ use std::path::PathBuf;
 /// Everything that ends `drover` early.
 #[derive(Debug)]
 pub enum Error {
-    /// The command line makes no sense.
+    /// The command line is invalid.
     Usage(String),
-    /// Something has to be chosen: a group, a server. Says between what.
+    /// A group or a server must be chosen; the text lists them.
     Choice(String),
-    /// A call to the system failed; the first field says on what.
+    /// A system call failed; the first field names its object.
     Io(String, io::Error),
-    /// The private directory cannot be made.
+    /// The private directory cannot be created.
     Scratch(io::Error),
-    /// The application's file does not exist; with the word that was given, if it could name a module.
+    /// The application's file does not exist; with the argument, if it could name a module.
     NoApplication(PathBuf, Option<String>),
     /// The interpreter cannot import the application.
     NotImportable { application: String, python: PathBuf, why: String },
-    /// The workers cannot load the application; their words. Becomes [`Error::NotImportable`].
+    /// The workers cannot load the application; with their error. Becomes [`Error::NotImportable`].
     NotLoaded(String),
-    /// The host of --host cannot be listened on; why.
+    /// Listening on the host of --host is not possible; why.
     Host(String, String),
-    /// Listening on this port needs a right that drover does not have.
+    /// Listening on this port needs root.
     PortDenied(u16),
-    /// Somebody else listens there.
+    /// Another program listens there.
     PortInUse(String),
-    /// The workers' user may not read something it needs.
+    /// The workers' user may not read a file or directory that it needs.
     Unreadable { user: String, path: PathBuf, barrier: PathBuf },
     /// A part of the installation is missing.
     Missing(&'static str, String),
     /// A part of the installation is of another version.
     Version { part: &'static str, needed: &'static str, found: String },
-    /// A part of the installation does not run; with what it said.
+    /// A part of the installation does not run; with its error.
     Broken(&'static str, String),
-    /// httpd refused its configuration, or ended by itself.
+    /// httpd refused its configuration, or exited by itself.
     Httpd(String),
-    /// The server has no such group, or not for this user; with those that it has.
+    /// The server has no such group that this user may see; with those that it has.
     NoGroup(String, Vec<String>),
-    /// A running server refused, or did what was asked without success.
+    /// A running server refused the command, or carried it out without success.
     Remote(String),
     /// No running server answers.
     Unreachable(String),
@@ -52,7 +53,7 @@ impl Error {
         Error::Io(what.to_string(), error)
     }
 
-    /// The exit status: 2 when the command line is wrong, 3 when no running server answers, else 1.
+    /// The exit status: 2 if the command line is invalid, 3 if no running server answers, else 1.
     pub fn exit_status(&self) -> u8 {
         match self {
             Error::Usage(_) | Error::Choice(_) | Error::NoGroup(..) => 2,
@@ -67,50 +68,54 @@ impl fmt::Display for Error {
         match self {
             Error::Usage(what) => write!(f, "{what}\nTry: drover --help"),
             Error::Io(what, error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                write!(f, "{what}: {error}; the user of drover needs access to it")
+                write!(f, "{what}: {error}; the user that runs drover needs access to it")
             }
             Error::Io(what, error) => write!(f, "{what}: {error}"),
-            Error::Scratch(error) => write!(f, "no private directory can be made: {error}; name a directory you may write to with TMPDIR"),
+            Error::Scratch(error) => {
+                write!(f, "cannot create a private directory: {error}; set TMPDIR to a directory that you may write to")
+            }
             Error::NoApplication(path, None) => {
-                write!(f, "there is no application {}: give a WSGI script file, or package.module:callable", path.display())
+                write!(f, "no application {}: name a WSGI script file, or package.module:callable", path.display())
             }
             Error::NoApplication(path, Some(module)) => {
-                write!(f, "there is no application {}: for the module {module} write {module}:application", path.display())
+                write!(f, "no application {}: for the module {module} write {module}:application", path.display())
             }
             Error::NotImportable { application, python, why } => {
-                writeln!(f, "{application} cannot be loaded with the interpreter {}: {why}", python.display())?;
+                writeln!(f, "{application} cannot be loaded by the interpreter {}: {why}", python.display())?;
                 match std::env::var_os("VIRTUAL_ENV").map(PathBuf::from).filter(|venv| !python.starts_with(venv)) {
                     Some(venv) => {
-                        write!(f, "The virtual environment of this shell is not used; for it: --python {}/bin/python3", venv.display())
+                        write!(f, "The virtual environment of this shell is not used; to use it: --python {}/bin/python3", venv.display())
                     }
-                    None => f.write_str("If it needs a virtual environment, name that one's interpreter: --python VENV/bin/python3"),
+                    None => f.write_str("If it needs a virtual environment, name its interpreter: --python VENV/bin/python3"),
                 }
             }
             Error::NotLoaded(why) => write!(f, "the application cannot be loaded: {why}"),
             Error::Host(host, why) => {
-                write!(f, "--host {host}: {why}; give a host name or an IP address of this machine, such as 127.0.0.1 or 0.0.0.0 (all)")
+                write!(f, "--host {host}: {why}; expected a host name or an IP address of this machine, such as 127.0.0.1 or 0.0.0.0 (all)")
             }
-            Error::PortDenied(port) => write!(f, "port {port} may only be used by root: choose a --port from 1024, or run drover as root"),
+            Error::PortDenied(port) => {
+                write!(f, "only root may listen on port {port}: choose a --port from 1024 up, or run drover as root")
+            }
             Error::PortInUse(address) => write!(f, "{address} is in use by another program: stop it, or choose another --port"),
             Error::Unreadable { user, path, barrier } => write!(
                 f,
-                "the user {user}, whom the application would run as, cannot read {}, because of {}: move it to where everybody may read, choose \
-                 another --user, or run drover as the owner of those files instead of root",
+                "the application's user {user} cannot read {}, because of the mode of {}: move the application to a directory that every user \
+                 may read, choose another --user, or run drover as the owner of those files instead of root",
                 path.display(),
                 barrier.display()
             ),
-            Error::Missing(what, hint) => write!(f, "{what} was not found: {hint}"),
+            Error::Missing(what, hint) => write!(f, "{what} not found: {hint}"),
             Error::Version { part, needed, found } => {
-                write!(f, "{part} is version {found}, drover is {needed}: run `make install` again")
+                write!(f, "{part} has version {found}, drover {needed}: run `make install` again")
             }
             Error::Broken(what, said) => {
-                write!(f, "{what} does not run: {said}; `make install` again, or see that its file may be executed")
+                write!(f, "{what} does not run: {said}; run `make install` again, or make its file executable")
             }
             Error::Httpd(what) => write!(f, "httpd: {what}"),
             Error::NoGroup(name, known) if known.is_empty() => {
-                write!(f, "there is no group '{name}' that you may see: root may see all groups, the user of a group (user=) that group")
+                write!(f, "no group '{name}' that you may see: root may see all groups, the user of a group (user=) that group")
             }
-            Error::NoGroup(name, known) => write!(f, "there is no group '{name}' that you may see or steer, only {}", known.join(", ")),
+            Error::NoGroup(name, known) => write!(f, "no group '{name}' that you may see or control, only {}", known.join(", ")),
             Error::Choice(why) | Error::Remote(why) | Error::Unreachable(why) => f.write_str(why),
         }
     }

@@ -1,16 +1,17 @@
 //! `drover status --check`: do all groups serve?
 //!
-//! Responsible for: the verdict, in one line and an exit status for monitoring. Must never: ask anything. Called by: `remote.rs`.
+//! Responsible for: the verdict, as one line and an exit status for monitoring. Must never: contact
+//! the server. Called by: `remote.rs`.
 use crate::show::{name, shown};
 use drover_wire::admin::{Application, ApplicationState, Group, Server};
 use std::fmt;
 
-/// How a server is.
+/// The health of a server.
 #[derive(Debug, PartialEq)]
 pub enum Verdict {
-    /// All groups serve, or are ready to: so many groups, and processes that take requests.
+    /// All groups serve or can start; the number of groups and of workers that take requests.
     Good { groups: usize, processes: usize },
-    /// What is wrong, each for one application.
+    /// Problems, each of one application.
     Bad(Vec<String>),
     /// This user may not see any group.
     Nothing,
@@ -30,14 +31,14 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Verdict::Good { groups, processes } => write!(f, "ok: groups: {groups}, processes that serve: {processes}"),
+            Verdict::Good { groups, processes } => write!(f, "ok: groups: {groups}, workers serving: {processes}"),
             Verdict::Bad(what) => write!(f, "not ok: {}", what.join("; ")),
-            Verdict::Nothing => f.write_str("unknown: this user may see no group; check as root, or as the user of a group (user=)"),
+            Verdict::Nothing => f.write_str("unknown: this user may not see any group; check as root, or as the user of a group (user=)"),
         }
     }
 }
 
-/// What is to be said of a server.
+/// The health of a server with this status.
 pub fn verdict(server: &Server) -> Verdict {
     if server.groups.is_empty() {
         return Verdict::Nothing;
@@ -54,17 +55,17 @@ fn problems(group: &Group) -> Vec<String> {
     if group.halted {
         return vec![format!("group '{}': stopped by an administrator", name(&group.name))];
     }
-    let told = |a: &Application| Some(format!("group '{}', application {}: {}", name(&group.name), shown(&a.name), problem(a)?));
-    group.applications.iter().filter_map(told).collect()
+    let line = |a: &Application| Some(format!("group '{}', application {}: {}", name(&group.name), shown(&a.name), problem(a)?));
+    group.applications.iter().filter_map(line).collect()
 }
 
 fn problem(a: &Application) -> Option<String> {
     let serves = a.workers.iter().any(|w| w.state.takes_requests());
     let what = match a.state {
         ApplicationState::Idle | ApplicationState::Serving => return None,
-        // New code beside the old, or more processes.
+        // A reload, or scaling up.
         ApplicationState::Starting if serves => return None,
-        ApplicationState::Starting => "starting, nothing serves yet",
+        ApplicationState::Starting => "starting, no worker serves yet",
         other => other.text(),
     };
     let failure = a.failure.as_deref().and_then(|text| text.trim_end().lines().last()).map(|line| format!(": {}", name(line.trim())));
@@ -121,11 +122,11 @@ mod tests {
     }
 
     #[test]
-    fn one_line_says_what_is_wrong() {
+    fn one_line_names_the_problem() {
         let failing = application(ApplicationState::Failing, None, Some("Traceback\n  File\nSyntaxError: \x1b[1mbad\n"));
         let said = verdict(&server(false, vec![failing])).to_string();
         assert_eq!(said, "not ok: group 'shop', application %{GLOBAL}: failing: SyntaxError:  [1mbad");
         let good = application(ApplicationState::Serving, Some(WorkerState::Serving), None);
-        assert_eq!(verdict(&server(false, vec![good])).to_string(), "ok: groups: 1, processes that serve: 1");
+        assert_eq!(verdict(&server(false, vec![good])).to_string(), "ok: groups: 1, workers serving: 1");
     }
 }

@@ -1,11 +1,12 @@
-//! The httpd process: how it is started, and how it learns that drover has ended.
+//! Starting httpd so that it stops when drover exits.
 //!
-//! Responsible for: httpd running in a session of its own, so that a signal to drover's process group or a hang-up of its terminal does not
-//! reach it, and for httpd stopping when drover is killed. Must never: leave httpd without that signal. Called by: `serve.rs`, and
-//! `main.rs` for the second half ([`become_httpd`]).
+//! Responsible for: httpd runs in its own session, so that neither a signal to drover's process
+//! group nor a hang-up of its terminal reaches it; the kernel stops httpd when drover is killed.
+//! Must never: start httpd without that signal. Called by: `serve.rs`, and `main.rs` for the second
+//! half ([`become_httpd`]).
 //!
-//! Both have to be asked for in the new process itself. drover runs itself once more for that and then becomes httpd: code between fork and
-//! exec would be unsafe.
+//! Only the new process itself can request both. So drover executes itself once more and then
+//! becomes httpd; code between fork and exec would be unsafe.
 use crate::error::Error;
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal, setsid};
 use std::convert::Infallible;
@@ -15,22 +16,23 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// The hidden subcommand.
-pub const WORD: &str = "become-httpd";
+pub const SUBCOMMAND: &str = "become-httpd";
 
-/// What [`become_httpd`] is told.
+/// Arguments of [`become_httpd`].
 #[derive(Debug, PartialEq)]
 pub struct Become {
-    /// The drover that started it.
+    /// Process id of the drover that started it.
     pub parent: i32,
     pub program: OsString,
     pub arguments: Vec<OsString>,
 }
 
-/// Starts httpd. The calling thread must live as long as drover: the kernel signals httpd when that thread ends.
+/// Starts httpd. The calling thread must live as long as drover: the kernel signals httpd when that
+/// thread ends.
 pub fn start(program: &Path, file: &Path) -> Result<Pid, Error> {
     let own = std::env::current_exe().map_err(|e| Error::io("/proc/self/exe", e))?;
     let child = Command::new(own)
-        .arg(WORD)
+        .arg(SUBCOMMAND)
         .arg(getpid().to_string())
         .arg(program)
         .arg("-f")

@@ -1,13 +1,13 @@
-//! Where httpd will listen.
+//! The addresses on which httpd will listen.
 //!
-//! Responsible for: turning --host and --port into addresses of this machine, and for a clear message when one cannot be used. Must never:
-//! keep a socket open. Called by: `serve.rs`.
+//! Responsible for: resolving --host and --port to addresses of this machine, with a clear message
+//! if one cannot be used. Must never: keep a socket open. Called by: `serve.rs`.
 use crate::error::Error;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 
-/// The addresses that a host name or an IP address stands for, without those that this machine does not have: `localhost` often
-/// stands for ::1 also where IPv6 is off.
+/// The addresses of a host name or an IP address, without those that this machine does not have:
+/// `localhost` often resolves to ::1 on a machine without IPv6.
 pub fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
@@ -41,7 +41,7 @@ pub fn must_be_free(address: SocketAddr) -> Result<(), Error> {
     }
 }
 
-/// How a host is written in a URL.
+/// A host as it is written in a URL.
 pub fn in_url(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_told() {
+    fn a_port_in_use_is_reported() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let said = must_be_free(taken.local_addr().unwrap()).unwrap_err().to_string();
         assert!(said.contains("is in use by another program"), "{said}");

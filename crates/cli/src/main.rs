@@ -1,6 +1,7 @@
 //! `drover`: the command of mod_drover.
 //!
-//! Responsible for: choosing the subcommand, printing errors, the exit status. Must never: do work itself. Called by: people.
+//! Responsible for: selecting the subcommand, printing errors, the exit status. Must never: do the
+//! work itself. Called by: administrators and developers.
 #![forbid(unsafe_code)]
 
 mod application;
@@ -43,11 +44,11 @@ fn run() -> Result<ExitCode, Error> {
         Command::Config(options) => print(&serve::print(&options)?),
         Command::Check(options) => check::check(&options),
         Command::BecomeHttpd(how) => match launch::become_httpd(&how)? {},
-        Command::Remote(how, ask) => remote::run(&how, &ask),
+        Command::Remote(options, action) => remote::run(&options, &action),
     }
 }
 
-/// Writes a line to standard error. A terminal that is gone is no reason to stop.
+/// Writes a line to standard error. A closed terminal is no reason to stop.
 fn say(text: impl std::fmt::Display) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "drover: {text}");

@@ -1,7 +1,8 @@
-//! Where everything is on this machine.
+//! Paths and accounts on this machine.
 //!
-//! Responsible for: our own companions (relative to this executable), httpd, its modules, the interpreter, the user to run as. Must never:
-//! guess silently: what is not found is an [`Error::Missing`] with what to install. Called by: `serve.rs`, `check.rs`.
+//! Responsible for: finding mod_drover's other parts (relative to this executable), httpd, its
+//! modules, the interpreter, and the user to run as. Must never: guess silently; a missing part is
+//! an [`Error::Missing`] that names what to install. Called by: `serve.rs`, `check.rs`.
 use crate::arguments::Options;
 use crate::error::Error;
 use drover_sys::reach::{self, Need, Who};
@@ -11,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Our parts, next to each other.
+/// The other parts of mod_drover, which are in one directory.
 pub struct Companions {
     pub module: PathBuf,
     pub droverd: PathBuf,
@@ -26,7 +27,7 @@ pub struct Httpd {
     compiled_in: String,
 }
 
-/// Our companions: `../lib/mod_drover` beside this executable's directory.
+/// The other parts of mod_drover: in `../lib/mod_drover`, relative to this executable's directory.
 pub fn companions() -> Result<Companions, Error> {
     let own = std::env::current_exe().and_then(|p| p.canonicalize()).map_err(|e| Error::io("/proc/self/exe", e))?;
     let dir = own.parent().and_then(Path::parent).unwrap_or(Path::new("/")).join("lib/mod_drover");
@@ -42,7 +43,7 @@ pub fn companions() -> Result<Companions, Error> {
     })
 }
 
-/// The first of these programs that is on PATH or in one of the directories that daemons live in.
+/// The first of these programs that is on PATH or in one of the usual directories of daemons.
 fn program(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let well_known = ["/usr/sbin", "/usr/local/sbin", "/usr/local/apache2/bin", "/usr/bin"].map(PathBuf::from);
@@ -60,9 +61,9 @@ fn output(program: &Path, arguments: &[&str]) -> Result<String, Error> {
 }
 
 impl Httpd {
-    /// Finds httpd, or takes the one of the options.
+    /// Finds httpd, or checks the one of the options.
     pub fn find(options: &Options) -> Result<Httpd, Error> {
-        let missing = || Error::Missing("Apache httpd", "install it (Debian: apt install apache2), or say where it is with --httpd".into());
+        let missing = || Error::Missing("Apache httpd", "install it (Debian: apt install apache2), or name it with --httpd".into());
         let found = match &options.httpd {
             Some(path) if is_executable(path) => path.clone(),
             Some(path) => return Err(Error::Missing("the httpd of --httpd", format!("no program {}", path.display()))),
@@ -73,7 +74,7 @@ impl Httpd {
         Ok(Httpd { compiled_in: output(&found, &["-l"])?, program: found, modules })
     }
 
-    /// Its version, as it prints it.
+    /// The version that it prints.
     pub fn version(&self) -> Result<String, Error> {
         let text = output(&self.program, &["-v"])?;
         Ok(text.lines().next().unwrap_or_default().trim_start_matches("Server version:").trim().to_string())
@@ -89,7 +90,7 @@ impl Httpd {
         self.modules.join(format!("mod_{name}.so")).exists()
     }
 
-    /// The MPM to use: the one asked for, or the best there is.
+    /// The MPM to use: the requested one, or the best available.
     pub fn mpm(&self, asked: Option<&str>) -> Result<String, Error> {
         let mut names = match asked {
             Some(name) => vec![name],
@@ -111,14 +112,15 @@ fn modules_of(httpd: &Path) -> Option<PathBuf> {
     asked.into_iter().chain(well_known.map(PathBuf::from)).chain([beside]).find(|d| d.join("mod_authz_core.so").exists())
 }
 
-/// The interpreter: the one asked for, or python3. As root, one that other users may run (a pyenv shim in /root is not).
+/// The interpreter: the requested one, or python3. For root, one that other users may run, which a
+/// pyenv shim in /root is not.
 pub fn python(options: &Options) -> Result<PathBuf, Error> {
     let missing = |name: &Path| {
         Error::Missing("the Python interpreter", format!("no program {}; install it, or name another one with --python", name.display()))
     };
     match &options.python {
         Some(path) => {
-            let path = std::env::current_dir().map_err(|e| Error::io("this directory", e))?.join(path);
+            let path = std::env::current_dir().map_err(|e| Error::io("the current directory", e))?.join(path);
             if is_executable(&path) { Ok(path) } else { Err(missing(&path)) }
         }
         None if rustix::process::geteuid().is_root() && is_executable(Path::new("/usr/bin/python3")) => Ok("/usr/bin/python3".into()),
@@ -126,7 +128,7 @@ pub fn python(options: &Options) -> Result<PathBuf, Error> {
     }
 }
 
-/// Whom httpd's children and the workers run as when drover runs as root: user, group, and the user's number.
+/// User and group of httpd's child processes and of the workers when root runs drover.
 pub struct Account {
     pub user: String,
     pub group: String,
@@ -134,11 +136,11 @@ pub struct Account {
     pub gid: u32,
 }
 
-/// The account for a drover that runs as root; `None` when it does not.
+/// The account, if root runs drover; else `None`.
 pub fn account(options: &Options) -> Result<Option<Account>, Error> {
     if !rustix::process::geteuid().is_root() {
         return match options.user.as_ref().or(options.group.as_ref()) {
-            Some(_) => Err(Error::Usage("--user and --group work only when drover runs as root".into())),
+            Some(_) => Err(Error::Usage("--user and --group need drover to run as root".into())),
             None => Ok(None),
         };
     }
@@ -153,24 +155,25 @@ pub fn account(options: &Options) -> Result<Option<Account>, Error> {
     let entry = names
         .iter()
         .find_map(|n| fields(&passwd, n))
-        .ok_or_else(|| Error::Usage(format!("there is no user {}: choose another --user", names.join(" or "))))?;
+        .ok_or_else(|| Error::Usage(format!("no user {}: choose another --user", names.join(" or "))))?;
     let (uid, mut gid) = (number(&entry, 2).unwrap_or(0), number(&entry, 3).unwrap_or(0));
     let group = match &options.group {
         Some(name) => {
-            let entry = fields(&groups, name).ok_or_else(|| Error::Usage(format!("there is no group {name}: choose another --group")))?;
+            let entry = fields(&groups, name).ok_or_else(|| Error::Usage(format!("no group {name}: choose another --group")))?;
             gid = number(&entry, 2).unwrap_or(0);
             name.clone()
         }
         None => format!("#{gid}"),
     };
     if uid == 0 {
-        return Err(Error::Usage("applications do not run as root: choose another --user".into()));
+        return Err(Error::Usage("--user: an application must not run as root; choose another user".into()));
     }
     Ok(Some(Account { user: entry.into_iter().next().unwrap_or_default(), group, uid, gid }))
 }
 
 impl Account {
-    /// Refuses a path that this account cannot read, and says which directory is in the way.
+    /// Refuses a path that this account cannot read; the error names the directory whose mode is
+    /// the reason.
     pub fn must_read(&self, path: &Path) -> Result<(), Error> {
         let absolute = std::path::absolute(path).map_err(|e| Error::io(path.display(), e))?;
         absolute.metadata().map_err(|e| Error::io(path.display(), e))?;

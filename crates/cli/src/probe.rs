@@ -1,15 +1,16 @@
 //! Whether the interpreter can import the application's module.
 //!
-//! Responsible for: refusing, before httpd starts, a module or a callable that does not exist. Must never: refuse what could work in a
-//! worker. Called by: `serve.rs`.
+//! Responsible for: refusing, before httpd starts, a module or a callable that does not exist. Must
+//! never: refuse an application that could work in a worker. Called by: `serve.rs`.
 use crate::error::Error;
 use crate::places::Account;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Exits with status 3 when no further attempt can succeed. Other failures are left to the workers: only they have the modules that an
-/// application may import (mod_wsgi, mod_drover). The alarm ends an import that hangs.
+/// Exits with status 3 if the import cannot succeed. Other errors are left to the workers: only
+/// they have the modules that an application may import (mod_wsgi, mod_drover). The alarm ends an
+/// import that hangs.
 const PROBE: &str = "
 import importlib, operator, os, signal, sys
 home, module, name = sys.argv[1:]
@@ -19,7 +20,7 @@ said = None
 try:
     found = operator.attrgetter(name)(importlib.import_module(module))
     if not callable(found):
-        said = '%s of module %r is no WSGI application: it is not callable, but %r' % (name, module, type(found).__name__)
+        said = '%s of module %r is not a WSGI application: its type %r is not callable' % (name, module, type(found).__name__)
 except ModuleNotFoundError as e:
     if e.name and (module + '.').startswith(e.name + '.'):
         said = 'no module %r in %s or in the sys.path of the interpreter' % (e.name, home)
@@ -33,7 +34,7 @@ if said:
 os._exit(3 if said else 0)
 ";
 
-/// Lets the interpreter import the module as the workers will.
+/// Imports the module in the interpreter, as the workers will.
 pub fn must_exist(python: &Path, account: Option<&Account>, home: &Path, module: &str, callable: &str) -> Result<(), Error> {
     let mut command = Command::new(python);
     command.args(["-c", PROBE]).arg(home).args([module, callable]).current_dir(home).stdin(Stdio::null()).stdout(Stdio::null());

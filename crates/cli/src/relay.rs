@@ -1,8 +1,10 @@
 //! httpd's error log on the terminal.
 //!
-//! Responsible for: a FIFO that httpd opens as its ErrorLog, and a thread that copies its lines to standard error and notices the line
-//! that says httpd serves. A FIFO, because a path like /dev/stderr cannot be opened when standard error is a socket or another user's terminal,
-//! and a piped logger is killed before it has written the last lines. Must never: block httpd. Called by: `serve.rs`.
+//! Responsible for: a FIFO that httpd opens as its ErrorLog, and a thread that copies its lines to
+//! standard error and detects the line with which httpd reports that it serves. A path like
+//! /dev/stderr cannot be opened if standard error is a socket or another user's terminal, and a
+//! piped logger is killed before it has written the last lines. Must never: block httpd. Called by:
+//! `serve.rs`.
 use crate::error::Error;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use std::fs::File;
@@ -13,7 +15,7 @@ use std::thread::JoinHandle;
 /// What httpd writes when it accepts connections.
 const READY: &[u8] = b"resuming normal operations";
 
-/// A line that this process writes into the FIFO itself, to end the thread.
+/// A line that this process writes to the FIFO itself, to end the thread.
 const LAST: &[u8] = b"\0drover: end of log\n";
 
 /// The running copy.
@@ -23,18 +25,19 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Makes the FIFO and starts to copy; calls `ready` each time httpd says that it serves.
+    /// Creates the FIFO and starts copying; calls `ready` each time httpd reports that it serves.
     pub fn start(path: &Path, ready: impl Fn() + Send + 'static) -> Result<Relay, Error> {
         let fail = |e: rustix::io::Errno| Error::io(path.display(), e.into());
         rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from(0o600), 0).map_err(fail)?;
-        // Open for both, so that this open does not wait and the FIFO never comes to its end while httpd restarts.
+        // Opened for reading and writing: this open does not wait, and no end of file occurs while
+        // httpd restarts.
         let reader = File::from(rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?);
         let writer = reader.try_clone().map_err(|e| Error::io(path.display(), e))?;
         let thread = std::thread::spawn(move || copy(reader, io::stderr(), ready));
         Ok(Relay { writer, thread })
     }
 
-    /// Copies what is left. Called when nobody else writes any more.
+    /// Copies the rest. Called when no other process writes any more.
     pub fn finish(mut self) {
         if self.writer.write_all(LAST).is_ok() {
             let _ = self.thread.join();
@@ -63,7 +66,7 @@ fn copy(mut from: impl Read, mut to: impl Write, ready: impl Fn()) {
             if line.windows(READY.len()).any(|w| w == READY) {
                 ready();
             }
-            // A terminal that has gone away must not stop the copy: httpd would block on a full FIFO.
+            // A closed terminal must not stop the copy: httpd would block on a full FIFO.
             let _ = to.write_all(&line);
             line.clear();
         }

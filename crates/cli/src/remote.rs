@@ -1,8 +1,9 @@
-//! `drover status|reload|stop`: asks a running server through its control socket.
+//! `drover status|reload|stop`: commands to a running server through its control socket.
 //!
-//! Responsible for: which questions a command needs, and what it prints. Must never: wait for ever. Called by: `main.rs`.
-use crate::arguments::{Ask, Remote};
-use crate::connection::{explain, question};
+//! Responsible for: the requests of a command, and its output. Must never: wait without a limit.
+//! Called by: `main.rs`.
+use crate::arguments::{Action, Remote};
+use crate::connection::{explain, request};
 use crate::error::Error;
 use crate::show::{applications, escaped, indented, name, printable, shown, table};
 use crate::{health, print, say, servers};
@@ -11,26 +12,26 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Carries the command out.
-pub fn run(remote: &Remote, ask: &Ask) -> Result<ExitCode, Error> {
-    match ask {
-        Ask::Status(group) if remote.check => check(remote, group.as_deref()),
-        Ask::Status(group) => {
+/// Carries out the command.
+pub fn run(remote: &Remote, action: &Action) -> Result<ExitCode, Error> {
+    match action {
+        Action::Status(group) if remote.check => check(remote, group.as_deref()),
+        Action::Status(group) => {
             let path = servers::socket(remote, true)?;
             show(remote, &status(&path, group.as_deref())?)
         }
-        Ask::Reload(None) if remote.all => reload_all(&servers::socket(remote, false)?),
-        Ask::Reload(Some(group)) => print(&reload(&servers::socket(remote, false)?, group)?),
-        Ask::Stop(Some(group)) => print(&stop(&servers::socket(remote, false)?, group)?),
-        Ask::Reload(None) => Err(which_group(remote, "reload", "; --all reloads each")),
-        Ask::Stop(None) => Err(which_group(remote, "stop", "")),
+        Action::Reload(None) if remote.all => reload_all(&servers::socket(remote, false)?),
+        Action::Reload(Some(group)) => print(&reload(&servers::socket(remote, false)?, group)?),
+        Action::Stop(Some(group)) => print(&stop(&servers::socket(remote, false)?, group)?),
+        Action::Reload(None) => Err(which_group(remote, "reload", "; --all reloads each")),
+        Action::Stop(None) => Err(which_group(remote, "stop", "")),
     }
 }
 
-/// One question about a group; a group that does not exist is told with those that do.
+/// One request about a group. The error about an unknown group lists the known ones.
 fn ask(path: &Path, command: Command, group: Option<&str>) -> Result<Reply, Error> {
-    match question(path, command.clone()).map_err(|e| explain(path, &command, e))? {
-        Reply::Refused(why) => Err(match (group, question(path, Command::Status(None))) {
+    match request(path, command.clone()).map_err(|e| explain(path, &command, e))? {
+        Reply::Refused(why) => Err(match (group, request(path, Command::Status(None))) {
             (Some(group), Ok(Reply::Status(all))) if all.groups.iter().all(|known| known.name != group) => {
                 Error::NoGroup(name(group), names(&all))
             }
@@ -45,7 +46,7 @@ fn names(server: &Server) -> Vec<String> {
 }
 
 fn unexpected() -> Error {
-    Error::Remote("droverd answered something else than what was asked: stop and start httpd after an upgrade".into())
+    Error::Remote("unexpected reply of droverd: stop and start httpd after an upgrade".into())
 }
 
 fn status(path: &Path, group: Option<&str>) -> Result<Server, Error> {
@@ -59,11 +60,11 @@ fn show(remote: &Remote, server: &Server) -> Result<ExitCode, Error> {
     if !remote.json {
         return print(&printable(&table(server)));
     }
-    let text = serde_json::to_string_pretty(server).map_err(|e| Error::Remote(format!("the state cannot be written as JSON: {e}")))?;
+    let text = serde_json::to_string_pretty(server).map_err(|e| Error::Remote(format!("cannot write the status as JSON: {e}")))?;
     print(&(escaped(&text) + "\n"))
 }
 
-/// For monitoring: one line on standard output, whatever happens, and the exit status.
+/// For monitoring: always one line on standard output, and the exit status.
 fn check(remote: &Remote, group: Option<&str>) -> Result<ExitCode, Error> {
     let server = match servers::socket(remote, false).and_then(|path| status(&path, group)) {
         Ok(server) => server,
@@ -88,19 +89,19 @@ fn reload(path: &Path, group: &str) -> Result<String, Error> {
     }
 }
 
-/// One group after the other, so that the machine does not start all processes at once. A stopped group stays stopped.
+/// One group after the other, so that not all workers start at once. A stopped group stays stopped.
 fn reload_all(path: &Path) -> Result<ExitCode, Error> {
     let server = status(path, None)?;
     if server.groups.is_empty() {
         return Err(Error::Remote(
-            "there is no group that you may reload: root may reload all, a group's own user (user=) that group".into(),
+            "no group that you may reload: root may reload all groups, the user of a group (user=) that group".into(),
         ));
     }
     let mut failed = Vec::new();
     for group in &server.groups {
         let shown = name(&group.name);
         if group.halted {
-            print(&format!("group '{shown}': stopped by an administrator, left alone; drover reload {shown} starts it\n"))?;
+            print(&format!("group '{shown}': stopped by an administrator, not reloaded; drover reload {shown} starts it\n"))?;
             continue;
         }
         match reload(path, &group.name) {
@@ -120,44 +121,44 @@ fn reload_all(path: &Path) -> Result<ExitCode, Error> {
 
 fn stop(path: &Path, group: &str) -> Result<String, Error> {
     match ask(path, Command::Stop(group.to_owned()), Some(group))? {
-        Reply::Done(0) => Ok("stopped; the group had no processes, and its requests are answered with 503\n".to_owned()),
+        Reply::Done(0) => Ok("stopped; the group had no workers; its requests get 503\n".to_owned()),
         Reply::Done(n) => Ok(format!("stopped, {}\n", applications(n as usize))),
         _ => Err(unexpected()),
     }
 }
 
-/// A command without its group: names those that there are.
-fn which_group(remote: &Remote, word: &str, other: &str) -> Error {
+/// The error for a command without its group; lists the groups.
+fn which_group(remote: &Remote, command: &str, other: &str) -> Error {
     let known = servers::socket(remote, false).and_then(|path| status(&path, None)).map(|server| names(&server));
     let known = match known {
         Ok(names) if !names.is_empty() => format!(" This server has {}{other}", names.join(", ")),
         _ => " drover status lists them".to_owned(),
     };
-    Error::Choice(format!("drover {word}: which group?{known}"))
+    Error::Choice(format!("drover {command}: which group?{known}"))
 }
 
-/// How a reload went.
+/// The result of a reload.
 fn reloaded(all: &[Reloaded]) -> Result<String, Error> {
     if all.is_empty() {
-        return Ok("the group has no processes; the next request starts them\n".to_owned());
+        return Ok("the group has no workers; the next request starts them\n".to_owned());
     }
     let mut bad = String::new();
     for Reloaded { name: of, failure, service } in all {
         let Some(failure) = failure else { continue };
         let what = match service {
-            Service::Old => "the new processes cannot start, the old ones go on serving",
-            Service::New | Service::Partial => "the new processes serve, but cannot load all scripts",
-            Service::OnDemand => "no processes run, the next request starts them",
-            Service::Nobody => "the new processes cannot start and no others serve, requests are answered with 503",
+            Service::Old => "the new workers cannot start, the old ones keep serving",
+            Service::New | Service::Partial => "the new workers serve, but cannot load all scripts",
+            Service::OnDemand => "no workers run, the next request starts them",
+            Service::Nobody => "the new workers cannot start and no others serve, requests get 503",
         };
         let _ = writeln!(bad, "application {}: {what}:", shown(of));
         indented(&mut bad, "  ", failure);
     }
     let on_demand = all.iter().filter(|r| r.service == Service::OnDemand).count();
     if bad.is_empty() && on_demand == all.len() {
-        Ok("the group has no processes; the next request starts them\n".to_owned())
+        Ok("the group has no workers; the next request starts them\n".to_owned())
     } else if bad.is_empty() {
-        Ok(format!("new processes serve, {}\n", applications(all.len() - on_demand)))
+        Ok(format!("new workers serve, {}\n", applications(all.len() - on_demand)))
     } else {
         Err(Error::Remote(bad.trim_end().to_owned()))
     }
@@ -170,12 +171,12 @@ mod tests {
     #[test]
     fn a_reload_that_failed_is_an_error() {
         let new = |failure: Option<&str>, service| Reloaded { name: String::new(), failure: failure.map(str::to_owned), service };
-        assert_eq!(reloaded(&[new(None, Service::New)]).expect("good"), "new processes serve, 1 application group\n");
-        assert!(reloaded(&[new(None, Service::OnDemand)]).expect("good").contains("no processes; the next request"));
+        assert_eq!(reloaded(&[new(None, Service::New)]).expect("good"), "new workers serve, 1 application group\n");
+        assert!(reloaded(&[new(None, Service::OnDemand)]).expect("good").contains("no workers; the next request"));
         let rows = [
-            (Service::Old, "the new processes cannot start, the old ones go on serving"),
-            (Service::Partial, "the new processes serve, but cannot load all scripts"),
-            (Service::Nobody, "no others serve, requests are answered with 503"),
+            (Service::Old, "the new workers cannot start, the old ones keep serving"),
+            (Service::Partial, "the new workers serve, but cannot load all scripts"),
+            (Service::Nobody, "no others serve, requests get 503"),
         ];
         for (service, what) in rows {
             let bad = reloaded(&[new(None, Service::New), new(Some("Traceback\nSyntaxError"), service)]);

@@ -1,10 +1,10 @@
 //! `drover serve` and `drover config`.
 //!
-//! Responsible for: the temporary directory, and the checks that give a clear message before httpd would give an unclear one. Must never: leave
-//! a file behind. Called by: `main.rs`.
+//! Responsible for: the temporary directory, and checks with a clear message before httpd would
+//! print an unclear one. Must never: leave a file behind. Called by: `main.rs`.
 use crate::application::Application;
 use crate::arguments::Options;
-use crate::attend::{self, Attendant, Event};
+use crate::attend::{self, Event, Watch};
 use crate::configuration::{Configuration, GROUP};
 use crate::error::Error;
 use crate::places::{self, Account, Httpd};
@@ -17,20 +17,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc;
 
-/// Stands for the directory in a printed configuration: httpd takes it from its environment.
+/// The directory in a printed configuration: httpd reads the variable from its environment.
 const DIRECTORY: &str = "${DROVER_DIRECTORY}";
 
-/// `drover config`: the configuration as `serve` would write it, for a directory of the person's own.
+/// `drover config`: the configuration as `serve` would write it, for a directory that the user
+/// creates.
 pub fn print(options: &Options) -> Result<String, Error> {
     let directory = Path::new(DIRECTORY);
     let (httpd, configuration) = configure(options, directory, directory.join("error.log"))?;
-    let mut hint = String::from("# To run it, in a directory that nobody else can have made (this file is its httpd.conf):\n");
+    let mut hint = String::from("# To run it in a new private directory, with this file as its httpd.conf:\n");
     let mut say = |line: &str| hint += &format!("#   {line}\n");
     say("export DROVER_DIRECTORY=\"$(mktemp -d)\"");
     say("chmod 711 \"$DROVER_DIRECTORY\" && mkdir \"$DROVER_DIRECTORY/run\"");
     say("drover config ... >\"$DROVER_DIRECTORY/httpd.conf\"");
     if let Application::Module { module, callable } = application(options)? {
-        // Of names and dots only, so that nothing has to be quoted.
+        // Only names and dots, so nothing needs quoting.
         say(&format!(
             "printf 'import importlib, operator\\napplication = operator.attrgetter(\"{callable}\")(importlib.import_module(\"{module}\"))\\n' \
              >\"$DROVER_DIRECTORY/application.wsgi\""
@@ -40,7 +41,7 @@ pub fn print(options: &Options) -> Result<String, Error> {
     Ok(hint + &configuration.to_string())
 }
 
-/// `drover serve`: until a signal, or until httpd ends by itself.
+/// `drover serve`: runs until a signal, or until httpd exits by itself.
 pub fn serve(options: &Options) -> Result<ExitCode, Error> {
     let scratch = tempfile::Builder::new().prefix("drover-").tempdir().map_err(Error::Scratch)?;
     let directory = scratch.path();
@@ -48,7 +49,7 @@ pub fn serve(options: &Options) -> Result<ExitCode, Error> {
     let log = directory.join("error.fifo");
     let (httpd, configuration) = configure(options, directory, log.clone())?;
     if configuration.account.is_some() {
-        // The workers' user must be able to pass, but not to look around.
+        // The workers' user may enter the directory, but not list it.
         std::fs::set_permissions(directory, Permissions::from_mode(0o711)).map_err(fail)?;
     }
     std::fs::create_dir(directory.join("run")).map_err(fail)?;
@@ -60,29 +61,29 @@ pub fn serve(options: &Options) -> Result<ExitCode, Error> {
     configuration.listen.iter().try_for_each(|address| listen::must_be_free(*address))?;
     let (sender, events) = mpsc::channel();
     attend::watch_signals(sender.clone())?;
-    // What httpd leaves behind when it is killed becomes drover's, which waits for its end.
-    set_child_subreaper(Some(getpid())).map_err(|e| Error::io("processes that lose their parent", e.into()))?;
-    let to_attend = sender.clone();
+    // If httpd is killed, its child processes become children of drover, which reaps them.
+    set_child_subreaper(Some(getpid())).map_err(|e| Error::io("child subreaper", e.into()))?;
+    let to_watch = sender.clone();
     let relay = Relay::start(&log, move || {
-        let _ = to_attend.send(Event::Ready);
+        let _ = to_watch.send(Event::Ready);
     })?;
     let pid = launch::start(&httpd.program, &file)?;
     let socket = directory.join("run/drover.sock");
-    let mut ask_for_the_application = || {
+    let mut await_the_application = || {
         let (socket, sender) = (socket.clone(), sender.clone());
         std::thread::spawn(move || sender.send(Event::Loaded(connection::await_group(&socket, GROUP))));
     };
     let name = options.application.display();
-    let attendant = Attendant {
+    let watch = Watch {
         httpd: pid,
         program: httpd.program,
         file,
         grace: options.grace,
         events: &events,
-        on_ready: &mut ask_for_the_application,
-        serving: format!("drover: serving {name} at http://{}:{}/ (Ctrl-C ends it)", listen::in_url(&options.host), options.port),
+        on_ready: &mut await_the_application,
+        serving: format!("drover: serving {name} at http://{}:{}/ (Ctrl-C stops it)", listen::in_url(&options.host), options.port),
     };
-    let end = attendant.attend()?;
+    let end = watch.run()?;
     relay.finish();
     scratch.close().map_err(|e| Error::io("temporary directory", e))?;
     end.map_err(|error| match error {
@@ -91,25 +92,25 @@ pub fn serve(options: &Options) -> Result<ExitCode, Error> {
     })
 }
 
-/// The end of a traceback, which is in the log above.
+/// The exception of a traceback; the whole of it was logged before.
 fn last_line(text: &str) -> String {
     text.trim_end().lines().last().unwrap_or_default().trim().to_owned()
 }
 
 fn here() -> Result<PathBuf, Error> {
-    std::env::current_dir().map_err(|e| Error::io("this directory", e))
+    std::env::current_dir().map_err(|e| Error::io("the current directory", e))
 }
 
 fn application(options: &Options) -> Result<Application, Error> {
     Application::parse(&options.application, &here()?)
 }
 
-/// Finds all parts and makes the configuration of them.
+/// Finds all parts and builds the configuration.
 fn configure(options: &Options, directory: &Path, error_log: PathBuf) -> Result<(Httpd, Configuration), Error> {
     let here = here()?;
     let (script, default_home) = match application(options)? {
         Application::Script(path) => {
-            // A project's directory is where one stands when one serves a script of it.
+            // A script below the current directory belongs to the project there.
             let home = if path.starts_with(&here) { here.as_path() } else { path.parent().unwrap_or(Path::new("/")) };
             let home = home.to_path_buf();
             (path, home)
@@ -138,7 +139,7 @@ fn configure(options: &Options, directory: &Path, error_log: PathBuf) -> Result<
     let configuration = Configuration {
         directory: directory.into(),
         error_log,
-        // httpd takes no IPv6 address for a name.
+        // httpd accepts no IPv6 address as ServerName.
         server_name: if options.host.contains(':') { "localhost".into() } else { options.host.clone() },
         listen: listen::addresses(&options.host, options.port)?,
         modules_dir: httpd.modules.clone(),
@@ -160,7 +161,7 @@ fn configure(options: &Options, directory: &Path, error_log: PathBuf) -> Result<
     Ok((httpd, configuration))
 }
 
-/// A single file is allowed through its directory, a directory through itself.
+/// The directory to allow for an alias: of a file its parent, of a directory itself.
 fn alias(url: &str, path: &Path) -> (String, PathBuf, PathBuf) {
     let directory = if path.is_file() { path.parent().unwrap_or(path) } else { path };
     (url.into(), path.into(), directory.into())

@@ -1,9 +1,9 @@
-//! Which servers run on this machine.
+//! The servers that run on this machine.
 //!
-//! Responsible for: finding their control sockets, and refusing to choose where there are several. Must never: trust a socket that
-//! another user may have made. Called by: `remote.rs`.
+//! Responsible for: finding their control sockets, and refusing to choose between several. Must
+//! never: trust a socket that another user may have created. Called by: `remote.rs`.
 use crate::arguments::Remote;
-use crate::connection::{open, question};
+use crate::connection::{open, request};
 use crate::error::Error;
 use crate::say;
 use drover_wire::admin::{Command, Reply};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// Where servers have their control sockets unless told otherwise.
+/// Default paths of control sockets.
 const USUAL: [&str; 5] = [
     "/run/apache2/drover.sock",
     "/run/httpd/drover.sock",
@@ -19,10 +19,11 @@ const USUAL: [&str; 5] = [
     "/usr/local/apache2/run/drover.sock",
     "/etc/httpd/run/drover.sock",
 ];
-/// The name of such a socket.
+/// File name of a control socket.
 const NAME: &str = "drover.sock";
 
-/// The socket to ask: the one of the options, or that of the only server. `note`: say on standard error which others there are.
+/// The socket to use: that of the options, or of the only server. `note`: list the other servers on
+/// standard error.
 pub fn socket(remote: &Remote, note: bool) -> Result<PathBuf, Error> {
     if let Some(path) = &remote.socket {
         return Ok(path.clone());
@@ -35,14 +36,16 @@ pub fn socket(remote: &Remote, note: bool) -> Result<PathBuf, Error> {
     match choose(&running) {
         Some(path) => {
             for other in running.iter().filter(|other| note && *other != path) {
-                say(format_args!("another server runs{}: --socket {}", of_httpd(other), other.display()));
+                say(format_args!("another server is running{}: --socket {}", of_httpd(other), other.display()));
             }
             Ok(path.clone())
         }
         None if running.is_empty() => Err(Error::Unreachable(match silent.first() {
-            Some(path) => format!("{}: nobody listens there: start httpd, or name the socket of another one with --socket", path.display()),
+            Some(path) => {
+                format!("{}: no server listens on this socket: start httpd, or name another socket with --socket", path.display())
+            }
             None => format!(
-                "no running server is found ({}): start httpd with mod_drover, or name its socket with --socket (DroverControlSocket)",
+                "no running server found ({}): start httpd with mod_drover, or name its socket with --socket (DroverControlSocket)",
                 USUAL.join(", ")
             ),
         })),
@@ -53,7 +56,7 @@ pub fn socket(remote: &Remote, note: bool) -> Result<PathBuf, Error> {
     }
 }
 
-/// The only one, or the only one that is not a `drover serve`.
+/// The only server, or the only one that is not a `drover serve`.
 fn choose(running: &[PathBuf]) -> Option<&PathBuf> {
     if let [one] = running {
         return Some(one);
@@ -62,15 +65,15 @@ fn choose(running: &[PathBuf]) -> Option<&PathBuf> {
     lasting.next().filter(|_| lasting.next().is_none())
 }
 
-/// Whether it lies in the private directory of a `drover serve`.
+/// Whether it is in the private directory of a `drover serve`.
 fn is_of_serve(socket: &Path) -> bool {
     let private = socket.parent().and_then(Path::parent).and_then(Path::file_name);
     private.is_some_and(|name| name.as_encoded_bytes().starts_with(b"drover-"))
 }
 
-/// The httpd behind a socket, for the administrator who has to choose.
+/// The httpd of a socket, for the administrator who has to choose.
 fn of_httpd(path: &Path) -> String {
-    match question(path, Command::Status(None)) {
+    match request(path, Command::Status(None)) {
         Ok(Reply::Status(server)) => format!(" (httpd, process {})", server.httpd),
         _ => String::new(),
     }
@@ -79,7 +82,7 @@ fn of_httpd(path: &Path) -> String {
 /// The paths in /proc/net/unix on which a process listens as droverd does.
 fn listening(table: &str) -> Vec<PathBuf> {
     let path = |line: &str| {
-        // A path may contain spaces; it is all that is left from the first slash.
+        // A path may contain spaces: it is everything from the first slash on.
         let at = line.find('/')?;
         let fields: Vec<&str> = line.get(..at)?.split_whitespace().collect();
         // SO_ACCEPTCON and SOCK_SEQPACKET.
@@ -88,7 +91,7 @@ fn listening(table: &str) -> Vec<PathBuf> {
     table.lines().filter_map(path).filter(|path| path.is_absolute() && path.file_name().is_some_and(|name| name == NAME)).collect()
 }
 
-/// Sockets that root or this user made, each once: any user may make a socket of that name.
+/// Sockets that root or this user created, each once: any user may create a socket of that name.
 fn trusted(paths: Vec<PathBuf>, own: u32) -> Vec<PathBuf> {
     let mut all = BTreeMap::new();
     for path in paths {
@@ -120,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_is_made_only_where_there_is_none() {
+    fn a_server_is_chosen_only_if_there_is_one_candidate() {
         let paths = |all: &[&str]| all.iter().map(PathBuf::from).collect::<Vec<_>>();
         let (system, other) = ("/run/apache2/drover.sock", "/run/apache2-blog/drover.sock");
         let (serve, serve2) = ("/tmp/drover-aaaaaa/run/drover.sock", "/tmp/drover-bbbbbb/run/drover.sock");
@@ -136,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_of_others_are_left_out() {
+    fn sockets_of_other_users_are_ignored() {
         let directory = tempfile::tempdir().unwrap();
         let (path, link) = (directory.path().join(NAME), directory.path().join("link"));
         let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();

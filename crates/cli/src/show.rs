@@ -1,7 +1,7 @@
-//! What a running server says, for people and for terminals.
+//! The state of a running server as text for a terminal.
 //!
-//! Responsible for: the table of `drover status`, and for names and failures that come from applications not steering a terminal. Must never:
-//! print. Called by: `remote.rs`, `health.rs`.
+//! Responsible for: the table of `drover status`, and for removing control characters from names
+//! and errors of applications. Must never: print. Called by: `remote.rs`, `health.rs`.
 use drover_wire::admin::{Application, Server, Worker};
 use std::fmt::Write;
 
@@ -10,33 +10,35 @@ pub fn applications(n: usize) -> String {
     format!("{n} application group{}", if n == 1 { "" } else { "s" })
 }
 
-/// An application group's name for people.
+/// The display name of an application group.
 pub fn shown(application: &str) -> String {
     if application.is_empty() { "%{GLOBAL}".to_owned() } else { name(application) }
 }
 
-/// Text of an application's, which must not steer a terminal.
+/// Appends text of an application, which must not control the terminal.
 pub fn indented(out: &mut String, margin: &str, text: &str) {
     for line in text.lines() {
         let _ = writeln!(out, "{margin}{}", name(line));
     }
 }
 
-/// What steers a terminal, or turns its text round (U+202A–202E, U+2066–2069). Names and failures come from applications and requests.
-fn steers(c: char) -> bool {
+/// Characters that control a terminal or the direction of its text (U+202A–202E, U+2066–2069).
+/// Names and errors come from applications and requests.
+fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A text of several lines for a terminal.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if steers(c) && c != '\n' { ' ' } else { c }).collect()
+    text.chars().map(|c| if is_control(c) && c != '\n' { ' ' } else { c }).collect()
 }
 
-/// JSON for a terminal as well: what serde_json leaves as it is inside of strings. Between them it writes nothing of that but ends of lines.
+/// JSON for a terminal: escapes the characters that serde_json leaves in strings. Outside strings
+/// it writes only line ends.
 pub fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
-        if steers(c) && c != '\n' {
+        if is_control(c) && c != '\n' {
             let _ = write!(out, "\\u{:04x}", u32::from(c));
         } else {
             out.push(c);
@@ -45,12 +47,13 @@ pub fn escaped(json: &str) -> String {
     out
 }
 
-/// A name, which has one line and an end.
+/// A name, as one line.
 pub fn name(text: &str) -> String {
-    text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
+    text.chars().map(|c| if is_control(c) { ' ' } else { c }).collect()
 }
 
-/// A server's state for people, each name in it on its line; [`printable`] sees to the rest.
+/// The table of a server's state. Names are single lines; [`printable`] removes the other control
+/// characters.
 pub fn table(server: &Server) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
@@ -64,7 +67,7 @@ pub fn table(server: &Server) -> String {
     );
     server.sessions.iter().for_each(|line| out.extend([&name(line), "\n"]));
     if server.groups.is_empty() {
-        out.push_str("\nthere is no group that you may see: root sees all, the user of a group (user=) sees that group\n");
+        out.push_str("\nno group that you may see: root sees all groups, the user of a group (user=) that group\n");
     }
     for group in &server.groups {
         let size = if group.least == group.most { group.most.to_string() } else { format!("{}-{}", group.least, group.most) };
@@ -87,13 +90,13 @@ pub fn table(server: &Server) -> String {
 fn application(out: &mut String, a: &Application) {
     let _ = write!(out, "  application {}: {}, generation {}", shown(&a.name), a.state, a.generation);
     if a.waiting {
-        out.push_str(", requests wait");
+        out.push_str(", requests queued");
     }
     if a.held > 0 {
-        let _ = write!(out, ", {} held for the new code", a.held);
+        let _ = write!(out, ", {} parked for the new code", a.held);
     }
     if let Some(ms) = a.next_try_ms {
-        let _ = write!(out, ", next try in {:.0} s", ms as f64 / 1000.0);
+        let _ = write!(out, ", next attempt in {:.0} s", ms as f64 / 1000.0);
     }
     out.push('\n');
     if !a.workers.is_empty() {
@@ -132,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_steers_a_terminal_or_forges_a_line() {
+    fn no_name_controls_a_terminal_or_forges_a_line() {
         let evil = "x\x1b]0;owned\x07\u{9b}2J\u{202e}\r\n  application y: serving";
         let application = Application {
             name: evil.into(),
@@ -157,18 +160,18 @@ mod tests {
         };
         let evil_server = Server { version: evil.into(), sessions: vec![evil.into()], ..server(vec![group]) };
         let text = printable(&table(&evil_server));
-        assert!(!text.contains(|c| steers(c) && c != '\n'), "{text:?}");
+        assert!(!text.contains(|c| is_control(c) && c != '\n'), "{text:?}");
         let forged = text.lines().filter(|l| l.starts_with("  application y")).count();
         assert_eq!(forged, 0, "{text}");
         assert!(text.contains("application x ]0;owned  2J     application y: serving: failing"), "{text}");
         let json = escaped(&serde_json::to_string_pretty(&evil_server).unwrap());
-        assert!(!json.contains(|c| steers(c) && c != '\n'), "{json:?}");
+        assert!(!json.contains(|c| is_control(c) && c != '\n'), "{json:?}");
         let back: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(back["groups"][0]["name"], evil, "and nothing is lost");
     }
 
     #[test]
-    fn a_table_for_people() {
+    fn the_table_shows_the_state() {
         let worker =
             Worker { pid: 7, generation: 2, state: WorkerState::Serving, age_ms: 9000, requests: 12, running: 1, memory: 30 << 20 };
         let application = Application {
@@ -195,14 +198,14 @@ mod tests {
         let text = printable(&table(&server(vec![group])));
         assert!(text.contains("sessions are kept in: disk\n"), "{text}");
         assert!(text.contains("group shop: processes=1-4 threads=15 user=shop"), "{text}");
-        assert!(text.contains("application %{GLOBAL}: failing, generation 3, requests wait, next try in 4 s"), "{text}");
+        assert!(text.contains("application %{GLOBAL}: failing, generation 3, requests queued, next attempt in 4 s"), "{text}");
         assert!(text.contains("30.0M") && text.contains("9s") && text.contains("SyntaxError:  [31mbad"), "{text}");
     }
 
     #[test]
-    fn a_stranger_is_told_why_he_sees_nothing() {
+    fn a_user_without_a_group_learns_why_the_table_is_empty() {
         let (version, sessions, groups) = ("1".into(), vec![], vec![]);
         let text = table(&Server { version, droverd: 2, httpd: 1, generation: 0, sessions, groups });
-        assert!(text.contains("no group that you may see: root sees all"), "{text}");
+        assert!(text.contains("no group that you may see: root sees all groups"), "{text}");
     }
 }

@@ -1,7 +1,8 @@
 //! The wall clock in the machine's time zone.
 //!
-//! Responsible for: the date that an error log's line begins with. httpd makes it with localtime_r(3) as well, so one log has
-//! one zone and no crate is needed for it. Called by: droverd's log.
+//! Responsible for: the date at the start of an error log line. httpd uses localtime_r(3) as well,
+//! so a log has one time zone and no crate is needed. Must never: change the environment. Called
+//! by: droverd's log.
 #![allow(unsafe_code)]
 
 /// A date and a time of day.
@@ -26,9 +27,11 @@ pub struct LocalTime {
 /// The local time at `seconds` since 1970.
 #[must_use]
 pub fn at(seconds: i64) -> LocalTime {
-    // SAFETY: a tm of zeros is valid (its one pointer may be null), and localtime_r writes only to it.
+    // SAFETY: a tm of zeros is valid (its one pointer may be null), and localtime_r writes only to
+    // it.
     let mut tm: libc::tm = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to locals. The environment that localtime_r reads for TZ is never changed by droverd.
+    // SAFETY: both pointers are to locals. droverd never changes the environment, from which
+    // localtime_r reads TZ.
     unsafe { libc::localtime_r(&raw const seconds, &raw mut tm) };
     LocalTime {
         year: tm.tm_year + 1900,

@@ -1,7 +1,8 @@
 //! Waiting for descriptors, with a deadline.
 //!
-//! Responsible for: poll(2) that goes on after a signal until its deadline, and the exclusive epoll set that makes the kernel
-//! the dispatcher. Must never: wait without a limit its caller named. Called by: dispatch, worker, droverd.
+//! Responsible for: poll(2) that continues after a signal until its deadline, and the exclusive
+//! epoll set through which the kernel dispatches requests. Must never: wait longer than its caller
+//! allows. Called by: `src/dispatch`, the worker, droverd.
 use crate::clock;
 use rustix::event::epoll;
 use rustix::io::Errno;
@@ -9,8 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 
-/// Waits until one of `fds` is ready or CLOCK_MONOTONIC reaches `until_ns` (`None`: the caller has a wake-up descriptor among
-/// `fds`). Returns the number of ready descriptors; 0: the time is over.
+/// Waits until one of `fds` is ready or CLOCK_MONOTONIC reaches `until_ns` (`None`: the caller has
+/// a wake-up descriptor among `fds`). Returns the number of ready descriptors; 0: timed out.
 pub fn poll_until(fds: &mut [PollFd<'_>], until_ns: Option<u64>) -> Result<usize, Errno> {
     loop {
         let left = until_ns.map(|until| clock::timespec(until.saturating_sub(clock::monotonic_ns())));
@@ -21,13 +22,13 @@ pub fn poll_until(fds: &mut [PollFd<'_>], until_ns: Option<u64>) -> Result<usize
     }
 }
 
-/// Whether `fd` has something to read, or has been closed by the other side, right now.
+/// Whether `fd` is readable now, or closed by its peer.
 pub fn readable_now(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
     matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)
 }
 
-/// Whether nothing more will come on a socket: the other side has closed it, or somebody has shut it down.
+/// Whether nothing more can arrive on a socket: its peer has closed it, or it was shut down.
 pub fn ended_now(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::RDHUP)];
     matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)
@@ -40,27 +41,27 @@ pub fn refuses_now(fd: impl AsFd) -> bool {
     matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)
 }
 
-/// A set whose wait wakes for a queue shared by many processes such that each message wakes one waiter, the one that
-/// registered first among those waiting (EPOLLEXCLUSIVE): the warmest worker.
+/// An epoll set for a queue that many processes share: each message wakes one waiter, the one among
+/// them that registered first (EPOLLEXCLUSIVE), so the worker with the warmest caches.
 #[derive(Debug)]
 pub struct Exclusive {
     set: OwnedFd,
 }
 
 impl Exclusive {
-    /// A set that watches `queue` exclusively, and each of `others` in the ordinary way. A ready descriptor is reported by its
-    /// place: 0 the queue, 1… the others.
+    /// A set that watches `queue` exclusively, and each of `others` in the ordinary way. A ready
+    /// descriptor is reported by its index: 0 the queue, 1… the others.
     pub fn new(queue: impl AsFd, others: &[&dyn AsFd]) -> Result<Self, Errno> {
         let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&set, &queue, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE)?;
-        for (place, other) in others.iter().enumerate() {
-            epoll::add(&set, other.as_fd(), epoll::EventData::new_u64(place as u64 + 1), epoll::EventFlags::IN)?;
+        for (index, other) in others.iter().enumerate() {
+            epoll::add(&set, other.as_fd(), epoll::EventData::new_u64(index as u64 + 1), epoll::EventFlags::IN)?;
         }
         Ok(Self { set })
     }
 
-    /// Waits up to `ns` nanoseconds (`None`: until something happens). Returns a bit per ready place; 0: the time is over or a
-    /// signal came.
+    /// Waits up to `ns` nanoseconds (`None`: without a limit). Returns a bit for each ready index;
+    /// 0: timed out, or interrupted by a signal.
     pub fn wait(&self, ns: Option<u64>) -> Result<u64, Errno> {
         let timeout = ns.map(clock::timespec);
         let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 8];
@@ -80,7 +81,8 @@ impl AsFd for Exclusive {
     }
 }
 
-/// Waits until process `pid` has ended, at most `limit`. It need not be a child; a child is left to be reaped.
+/// Waits until process `pid` has ended, at most `limit`. It need not be a child; a child is not
+/// reaped.
 pub fn process_end(pid: i32, limit: std::time::Duration) {
     let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
     let Ok(handle) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };

@@ -1,10 +1,11 @@
-//! What the command `drover` asks of droverd on the control socket, and what it is answered.
+//! Commands of `drover` to droverd on the control socket, and the replies.
 //!
-//! Responsible for: those types and their limits. Must never: hold a policy. Called by: `drover status|reload|stop`, and droverd's
-//! `admin.rs`.
+//! Responsible for: those types and their limits. Must never: hold a policy. Called by: `drover
+//! status|reload|stop`, droverd.
 //!
-//! The socket is SEQPACKET. One connection carries one [`Request`] and is answered with one message, the length of a memory file that comes
-//! as descriptor 0; in it lies the [`Reply`] (all three as [`crate::control::encode`] makes them).
+//! The socket is SEQPACKET. A connection carries one [`Request`] and one message in reply: the
+//! length of a memory file, which is descriptor 0 and holds the [`Reply`]. All three are encoded by
+//! [`crate::control::encode`].
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -13,64 +14,65 @@ pub const MAX_REQUEST: usize = 8 * 1024;
 /// The largest reply.
 pub const MAX_REPLY: usize = 8 * 1024 * 1024;
 
-/// A question.
+/// A request of `drover`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// [`crate::VERSION`] of the command.
     pub version: String,
-    /// What is asked.
+    /// The command.
     pub command: Command,
 }
 
-/// What is asked.
+/// A command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// How all groups are that the asking user may see, or the one of that name.
+    /// Report the state of all groups that the calling user may see, or of the named one.
     Status(Option<String>),
-    /// Start a new generation of the group's processes; also ends a stop.
+    /// Start a new generation of the group's workers; also ends a stop.
     Reload(String),
-    /// End the group's processes after their requests; its requests are answered with 503 until it is reloaded.
+    /// Drain the group's workers; its requests get 503 until it is reloaded.
     Stop(String),
-    /// Answer with [`Reply::Reloaded`] when it is known whether the group's processes serve. Changes nothing.
+    /// Reply with [`Reply::Reloaded`] once it is known whether the group's workers serve. Changes
+    /// nothing.
     Await(String),
 }
 
-/// An answer.
+/// A reply of droverd.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// To [`Command::Status`].
     Status(Server),
-    /// To [`Command::Stop`]: it was done; so many application groups had processes.
+    /// To [`Command::Stop`]: done, for this number of application groups that had workers.
     Done(u32),
-    /// To [`Command::Reload`] and [`Command::Await`], when it is known how the new processes of each application group fare.
+    /// To [`Command::Reload`] and [`Command::Await`]: the result for each application group.
     Reloaded(Vec<Reloaded>),
-    /// It was not done; why, for the administrator.
+    /// Not done; the reason, for the administrator.
     Refused(String),
 }
 
-/// How the new processes of one application group fare.
+/// Result of a reload for one application group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
     /// Its name; empty for `%{GLOBAL}`.
     pub name: String,
-    /// Why they cannot start, or which scripts they cannot load; `None`: they serve.
+    /// Why its new workers cannot start, or which scripts they cannot load; `None`: they serve.
     pub failure: Option<String>,
-    /// Who serves now.
+    /// What serves it now.
     pub service: Service,
 }
 
-/// Who serves an application group after a reload.
+/// What serves an application group after a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Service {
-    /// The new processes.
+    /// The new workers.
     New,
-    /// The new processes, without the scripts that they could not load.
+    /// The new workers, without the scripts that they could not load.
     Partial,
-    /// The processes that were there before.
+    /// The old workers.
     Old,
-    /// No process: the next request starts one.
+    /// No worker: the next request starts one.
     OnDemand,
-    /// Nobody: requests are answered with 503.
+    /// Nothing: requests get 503.
     Nobody,
 }
 
@@ -79,11 +81,11 @@ pub enum Service {
 pub struct Server {
     /// Version of droverd.
     pub version: String,
-    /// Its process id, and httpd's.
+    /// Process id of droverd.
     pub droverd: u32,
-    /// httpd's parent.
+    /// Process id of httpd's parent.
     pub httpd: u32,
-    /// httpd's generation: grows with each graceful or restart.
+    /// httpd's generation, which grows with each restart, graceful or not.
     pub generation: u64,
     /// Where sessions are kept, and why.
     pub sessions: Vec<String>,
@@ -96,19 +98,19 @@ pub struct Server {
 pub struct Group {
     /// Its name.
     pub name: String,
-    /// The user its processes run as; empty: droverd's own.
+    /// User of its workers; empty: that of droverd.
     pub user: String,
     /// The interpreter.
     pub python: String,
-    /// processes=, at least and at most.
+    /// Minimum of processes=.
     pub least: u32,
-    /// At most.
+    /// Maximum of processes=.
     pub most: u32,
     /// threads=.
     pub threads: u32,
-    /// `drover stop` was given for it.
+    /// Stopped by `drover stop`.
     pub halted: bool,
-    /// Its application groups that are in use.
+    /// Its application groups in use.
     pub applications: Vec<Application>,
 }
 
@@ -117,48 +119,49 @@ pub struct Group {
 pub struct Application {
     /// Its name; empty for `%{GLOBAL}`.
     pub name: String,
-    /// What it does now.
+    /// Its state.
     pub state: ApplicationState,
     /// Generation of its code.
     pub generation: u64,
-    /// Processes wanted now.
+    /// Target number of workers.
     pub target: u32,
-    /// Why the last start failed, with the traceback; `None`: it did not.
+    /// Why the last start failed, with the traceback; `None`: it succeeded.
     pub failure: Option<String>,
-    /// When the next start is tried, milliseconds from now.
+    /// Time until the next attempt to start, milliseconds.
     pub next_try_ms: Option<u64>,
-    /// Requests wait in the queue.
+    /// Requests are in the queue.
     pub waiting: bool,
-    /// Requests that droverd holds until the new code serves.
+    /// Requests that are parked until the new code serves.
     pub held: u32,
-    /// Its processes.
+    /// Its workers.
     pub workers: Vec<Worker>,
 }
 
-/// What an application group does. Programs read the names (`drover status --json`): a name never changes its meaning.
+/// State of an application group. Programs read the names (`drover status --json`): the meaning of
+/// a name never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ApplicationState {
-    /// It has no process and nothing to do.
+    /// It has no worker and no request.
     Idle,
-    /// New processes import the application.
+    /// New workers import the application.
     Starting,
-    /// Its processes serve all of its scripts.
+    /// Its workers serve all of its scripts.
     Serving,
-    /// Its processes serve, but some scripts cannot be loaded; requests to these get 503.
+    /// Its workers serve, but some scripts cannot be loaded; requests for these get 503.
     ServingPartly,
-    /// The old processes serve; the new code cannot start.
+    /// The old workers serve; the new code cannot start.
     ServingOldCode,
-    /// Nothing can be served; requests get 503.
+    /// No worker can start; requests get 503.
     Failing,
     /// Stopped by an administrator; requests get 503.
     Halted,
-    /// httpd stops or restarts, or the group is no longer in the configuration.
+    /// httpd is stopping or restarting, or the group was removed from the configuration.
     Stopping,
 }
 
 impl ApplicationState {
-    /// For people.
+    /// The state in plain words.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
@@ -180,7 +183,7 @@ impl fmt::Display for ApplicationState {
     }
 }
 
-/// What a process does. The names are stable, as those of [`ApplicationState`].
+/// State of a worker. The names are stable, as those of [`ApplicationState`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WorkerState {
@@ -188,11 +191,11 @@ pub enum WorkerState {
     Starting,
     /// It takes requests.
     Serving,
-    /// It takes requests until its successor is up.
+    /// It takes requests until its replacement is ready.
     Leaving,
-    /// It takes no more requests and finishes those that it has.
+    /// It takes no more requests and finishes the running ones.
     Ending,
-    /// Workers are forked from it.
+    /// It is a fork server.
     Template,
 }
 
@@ -216,21 +219,21 @@ impl fmt::Display for WorkerState {
     }
 }
 
-/// One process.
+/// One worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worker {
     /// Process id.
     pub pid: u32,
     /// Generation of its code.
     pub generation: u64,
-    /// What it does now.
+    /// Its state.
     pub state: WorkerState,
-    /// Since when it is up (or is being started), milliseconds.
+    /// Time since its start, milliseconds.
     pub age_ms: u64,
-    /// Requests that it has taken, as it last said.
+    /// Requests that it has taken, as it last reported.
     pub requests: u64,
-    /// Requests that it runs, as it last said.
+    /// Requests that it is running, as it last reported.
     pub running: u32,
-    /// Proportional set size, bytes; 0: not known.
+    /// Proportional set size, bytes; 0: unknown.
     pub memory: u64,
 }

@@ -1,18 +1,19 @@
-//! Reading numbers and byte strings from a message without ever panicking.
+//! Reading numbers and byte strings from a message.
 //!
-//! Responsible for: bounds. Must never: allocate by a length it has not checked. Called by: the other files here.
+//! Responsible for: bounds. Must never: panic, or allocate by a length that was not checked. Called
+//! by: the other files here.
 use std::fmt;
 
 /// What is wrong with the bytes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WireError {
-    /// The message ends in the middle of the named part.
+    /// The message ends within the named part.
     Short(&'static str),
-    /// The message does not begin with our magic number.
+    /// The message does not begin with the magic number.
     NotOurs,
-    /// The other side speaks another protocol number.
+    /// The sender uses another protocol.
     Protocol(u16),
-    /// The named part has a value that it cannot have.
+    /// The named part has an invalid value.
     Bad(&'static str),
     /// The named part is larger than its limit.
     TooLarge(&'static str),
@@ -21,11 +22,11 @@ pub enum WireError {
 impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Short(part) => write!(f, "message cut short in {part}"),
+            Self::Short(part) => write!(f, "message truncated in: {part}"),
             Self::NotOurs => f.write_str("not a mod_drover message"),
             Self::Protocol(theirs) => write!(
                 f,
-                "the other side speaks protocol {theirs}, this one {}: parts of two versions run together; stop and start httpd",
+                "the sender uses protocol {theirs}, the receiver protocol {}: two versions are running; stop and start httpd",
                 crate::PROTOCOL
             ),
             Self::Bad(part) => write!(f, "invalid {part}"),
@@ -36,7 +37,8 @@ impl fmt::Display for WireError {
 
 impl std::error::Error for WireError {}
 
-/// A cursor over received bytes. Every `take_*` either yields a value or says which part was cut short.
+/// A cursor over received bytes. Every method returns a value, or an error that names the part that
+/// is truncated.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -49,13 +51,13 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    /// What has not been taken yet.
+    /// The bytes that were not taken yet.
     #[must_use]
     pub const fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// Takes what every message begins with: its magic number, and the number of the protocol that the sender speaks.
+    /// Takes the start of every message: its magic number, and the number of the sender's protocol.
     pub fn opening(&mut self, magic: u32) -> Result<(), WireError> {
         if self.u32("magic")? != magic {
             return Err(WireError::NotOurs);
@@ -84,7 +86,7 @@ impl<'a> Reader<'a> {
         self.array::<1>(part).map(|[b]| b)
     }
 
-    /// Takes a number of two bytes (this machine's order: messages never leave it).
+    /// Takes a number of two bytes, in this machine's byte order: messages never leave it.
     pub fn u16(&mut self, part: &'static str) -> Result<u16, WireError> {
         self.array(part).map(u16::from_ne_bytes)
     }
@@ -99,20 +101,20 @@ impl<'a> Reader<'a> {
         self.array(part).map(u64::from_ne_bytes)
     }
 
-    /// Takes a byte string behind a two-byte length.
+    /// Takes a byte string after its two-byte length.
     pub fn short_bytes(&mut self, part: &'static str) -> Result<&'a [u8], WireError> {
         let n = self.u16(part)?;
         self.take(usize::from(n), part)
     }
 
-    /// Takes a byte string behind a four-byte length.
+    /// Takes a byte string after its four-byte length.
     pub fn long_bytes(&mut self, part: &'static str) -> Result<&'a [u8], WireError> {
         let n = self.u32(part)?;
         self.take(n as usize, part)
     }
 }
 
-/// Appends a byte string behind a two-byte length.
+/// Appends a byte string after its two-byte length.
 pub(crate) fn put_short(out: &mut Vec<u8>, bytes: &[u8], part: &'static str) -> Result<(), WireError> {
     let n = u16::try_from(bytes.len()).map_err(|_| WireError::TooLarge(part))?;
     out.extend_from_slice(&n.to_ne_bytes());
@@ -120,7 +122,7 @@ pub(crate) fn put_short(out: &mut Vec<u8>, bytes: &[u8], part: &'static str) -> 
     Ok(())
 }
 
-/// Appends a byte string behind a four-byte length.
+/// Appends a byte string after its four-byte length.
 pub(crate) fn put_long(out: &mut Vec<u8>, bytes: &[u8], part: &'static str) -> Result<(), WireError> {
     let n = u32::try_from(bytes.len()).map_err(|_| WireError::TooLarge(part))?;
     out.extend_from_slice(&n.to_ne_bytes());

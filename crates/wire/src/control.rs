@@ -1,17 +1,19 @@
-//! Messages that configure and steer: httpd's parent → droverd, httpd's children → droverd, droverd ↔ worker.
+//! Messages that configure and control: httpd's parent → droverd, httpd's child processes →
+//! droverd, droverd ↔ worker.
 //!
-//! Responsible for: their types, their limits, and the version check. Must never: hold a policy. Called by:
-//! `src/httpd/lifecycle.rs`, `src/dispatch/queues.rs`, the supervisor and the worker.
+//! Responsible for: their types, their limits, and the version check. Must never: hold a policy.
+//! Called by: `src/httpd/lifecycle.rs`, `src/dispatch/queues.rs`, the supervisor and the worker.
 //!
-//! Each message is one SEQPACKET datagram: magic, protocol, then the value as postcard encodes it. Times are seconds or
-//! milliseconds as the field's name says; a limit of `None` is off. Bytes that came from a configuration file or from the
-//! filesystem stay bytes.
+//! Each message is one SEQPACKET datagram: magic, protocol, then the value as postcard encodes it.
+//! The name of a field states its unit of time; a limit of `None` is off. Bytes from a
+//! configuration file or from the filesystem need not be UTF-8.
 use crate::codec::{Reader, WireError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 const MAGIC: u32 = u32::from_ne_bytes(*b"DRVC");
 
-/// The largest control message that is sent as a datagram. A configuration may be larger: it is sent in a memory file.
+/// The largest control message that is sent as a datagram. A configuration is sent in a memory file
+/// and may be larger.
 pub const MAX_CONTROL: usize = 160 * 1024;
 
 /// Encodes a message.
@@ -21,13 +23,13 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
     postcard::to_extend(message, out).map_err(|_| WireError::Bad("control message"))
 }
 
-/// Decodes a message; the whole of `bytes` must be used.
+/// Decodes a message, which must use all of `bytes`.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     let mut r = Reader::new(bytes);
     r.opening(MAGIC)?;
     match postcard::take_from_bytes(r.rest()) {
         Ok((value, [])) => Ok(value),
-        Ok(_) => Err(WireError::Bad("bytes behind a control message")),
+        Ok(_) => Err(WireError::Bad("bytes after a control message")),
         Err(_) => Err(WireError::Bad("control message")),
     }
 }
@@ -40,32 +42,35 @@ pub type Bytes = Vec<u8>;
 /// httpd's parent → droverd, on the control socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToSupervisor {
-    /// A [`Configuration`], encoded with [`encode`], is in the memory file that comes as descriptor 0; the error logs follow as
-    /// descriptors 1…, in the order that [`GroupSpec::log`] counts. At most 250 logs a message.
+    /// Descriptor 0 is a memory file with a [`Configuration`] as [`encode`] makes it. Descriptors
+    /// 1… are the error logs, in the order that [`GroupSpec::log`] counts; at most 250 in a
+    /// message.
     Configure {
         /// Bytes in the memory file.
         len: u32,
     },
-    /// More error logs for the configuration that follows: sent *before* `Configure` when there are more than fit beside it.
+    /// More error logs for the configuration that follows: sent *before* `Configure` if not all fit
+    /// into that message.
     Logs,
-    /// httpd restarts or stops at once: end every worker within its shutdown-timeout. After `restart` a `Configure` follows.
+    /// httpd restarts or stops without grace: terminate every worker within its shutdown-timeout.
+    /// In a restart, `Configure` follows.
     StopAll,
 }
 
-/// What droverd has to run.
+/// What droverd is to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
     /// [`crate::VERSION`] of the module.
     pub version: String,
-    /// httpd's generation: grows with each graceful or restart.
+    /// httpd's generation, which grows with each restart, graceful or not.
     pub generation: u64,
     /// Level of the main server's log (0 emerg … 7 debug, 8–15 trace).
     pub log_level: u8,
-    /// Path of the socket for the command `drover`; `None`: there is none.
+    /// Path of the socket for the command `drover`; `None`: no such socket.
     pub control_socket: Option<Bytes>,
     /// Where sessions are kept, and why: lines for `drover status`.
     pub sessions: Vec<String>,
-    /// Every group, those defined by WSGIDaemonProcess first, then the implicit one.
+    /// Every group: those of WSGIDaemonProcess first, then the implicit one.
     pub groups: Vec<GroupSpec>,
     /// Scripts that aliases name. A script that requests reach in another way is not part of the configuration.
     pub targets: Vec<Target>,
@@ -82,18 +87,19 @@ pub struct Target {
     pub application_group: Option<Bytes>,
 }
 
-/// User and groups a worker runs as.
+/// User and groups of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Identity {
     /// Numeric user id.
     pub uid: u32,
     /// Numeric id of the primary group.
     pub gid: u32,
-    /// The user's name as the system knows it (HOME, USER, LOGNAME are set from it); empty when the id has no name.
+    /// The user's name (HOME, USER, LOGNAME are set from it); empty if the id has no name.
     pub user: Bytes,
-    /// The user's home directory, empty when there is none.
+    /// The user's home directory; empty: none.
     pub home: Bytes,
-    /// `user=` names another user than httpd's: then a process without `home=` begins in that user's home directory.
+    /// `user=` names another user than httpd's: then a worker without `home=` starts in that user's
+    /// home directory.
     pub differs: bool,
     /// Supplementary groups; `None`: those of the system's group database for `user`.
     pub supplementary: Option<Vec<u32>>,
@@ -104,23 +110,24 @@ pub struct Identity {
 pub struct GroupSpec {
     /// Name of the group.
     pub name: Bytes,
-    /// Which of the error logs that came with the configuration is the group's (its vhost's).
+    /// Index of the group's error log (its vhost's) among those sent with the configuration.
     pub log: u16,
     /// Level of that log.
     pub log_level: u8,
-    /// Worker processes of each application group, at most.
+    /// Maximum of worker processes of each application group.
     pub processes: u32,
-    /// And at least; the same number when the size is fixed. 0: the first is started on demand.
+    /// Minimum of worker processes; equal to the maximum if the size is fixed. 0: the first is
+    /// started on demand.
     pub least_processes: u32,
-    /// How a new generation takes the old one's place.
+    /// How a new generation replaces the old one.
     pub reload: Reload,
-    /// Workers are forked from a template process that has imported the application (`preload=On`).
+    /// Workers are forked from a fork server that has imported the application (`preload=On`).
     pub preload_fork: bool,
-    /// What `wsgi.multiprocess` says.
+    /// Value of `wsgi.multiprocess`.
     pub multiprocess: bool,
-    /// Request threads of each process; 0: a service process without request threads.
+    /// Request threads of each worker; 0: a service process without request threads.
     pub threads: u32,
-    /// Who the workers are; `None`: nobody changes anything (httpd does not run as root).
+    /// User and groups of the workers; `None`: those of droverd (httpd does not run as root).
     pub identity: Option<Identity>,
     /// File mode creation mask.
     pub umask: Option<u32>,
@@ -128,55 +135,57 @@ pub struct GroupSpec {
     pub chroot: Option<Bytes>,
     /// Working directory, also first in sys.path.
     pub home: Option<Bytes>,
-    /// Environment of the process that is set on top of httpd's (LANG, LC_ALL, PYTHON_EGG_CACHE, PYTHONHASHSEED, …).
+    /// Environment variables that are added to httpd's (LANG, LC_ALL, PYTHON_EGG_CACHE,
+    /// PYTHONHASHSEED, …).
     pub environment: Vec<(Bytes, Bytes)>,
     /// The interpreter executable.
     pub python: Bytes,
-    /// Options for it (`-O`, `-B`, `-W…`).
+    /// Options of the interpreter (`-O`, `-B`, `-W…`).
     pub python_arguments: Vec<Bytes>,
     /// Nice value.
     pub cpu_priority: Option<i32>,
-    /// What the worker itself has to know.
+    /// Settings for the worker itself.
     pub worker: WorkerOptions,
-    /// The same for application groups that have settings of their own (`<WSGIInterpreterOptions application-group=…>`).
+    /// The same for application groups with their own settings (`<WSGIInterpreterOptions
+    /// application-group=…>`).
     pub application_options: Vec<(Bytes, WorkerOptions)>,
-    /// Limit of application groups in this group.
+    /// Maximum of application groups in this group.
     pub max_application_groups: u32,
-    /// Time for a worker from its start until it is ready; `None`: no limit.
+    /// Time from a worker's start until it must be ready; `None`: no limit.
     pub startup_timeout_ms: Option<u64>,
-    /// Time a worker gets to finish its requests when it is replaced.
+    /// Time for a worker to finish its requests when it is replaced.
     pub graceful_timeout_ms: Option<u64>,
-    /// Time a worker gets to finish when httpd stops; then SIGKILL.
+    /// Time for a worker to finish when httpd stops; then SIGKILL.
     pub shutdown_timeout_ms: u64,
-    /// Scripts that are loaded when the group starts, each in its application group.
+    /// Scripts to load when the group starts, each in its application group.
     pub preload: Vec<Preload>,
-    /// Time a worker gets to finish its requests when it was sent a signal; `None`: as when it is replaced.
+    /// Time for a worker to finish its requests after a signal; `None`: as when it is replaced.
     pub eviction_timeout_ms: Option<u64>,
-    /// A worker without requests for so long is replaced, or ended where the size may shrink.
+    /// A worker without requests for this time is replaced, or terminated if the group may shrink.
     pub inactivity_timeout_ms: Option<u64>,
     /// A worker is replaced at this age.
     pub restart_interval_ms: Option<u64>,
-    /// A worker whose proportional set size is above this is replaced, bytes.
+    /// A worker with a larger proportional set size is replaced, bytes.
     pub memory_soft: Option<u64>,
     /// RLIMIT_DATA, bytes.
     pub memory_limit: Option<u64>,
     /// RLIMIT_AS, bytes.
     pub virtual_memory_limit: Option<u64>,
-    /// A worker that has used so much CPU time is replaced, seconds.
+    /// A worker that has used this CPU time is replaced, seconds.
     pub cpu_time_limit_s: Option<u64>,
 }
 
-/// How a new generation takes the old one's place.
+/// How a new generation replaces the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub enum Reload {
-    /// All its workers are started beside the old ones.
+    /// All new workers are started while the old ones serve.
     #[default]
     Overlap,
-    /// One worker after the other, so that there is never more than one too many.
+    /// One worker after the other, so that there is never more than one extra.
     Rolling,
 }
 
-/// A script to be loaded before the first request.
+/// A script that is loaded before the first request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preload {
     /// The application group; empty for `%{GLOBAL}`.
@@ -194,42 +203,45 @@ pub struct Script {
     pub callable: Bytes,
 }
 
-/// Settings that go through droverd to the worker unread.
+/// Settings that droverd passes to the worker unread.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct WorkerOptions {
-    /// Directories for sys.path, in front, .pth files honoured (site.addsitedir).
+    /// Directories for the front of sys.path, with their .pth files (site.addsitedir).
     pub python_path: Vec<Bytes>,
-    /// Name for process lists, `%{GROUP}` already replaced.
+    /// Name in process lists, `%{GROUP}` already replaced.
     pub display_name: Option<Bytes>,
-    /// Stack of a request thread, bytes.
+    /// Stack size of a request thread, bytes.
     pub stack_size: Option<u64>,
     /// sys.setswitchinterval, microseconds.
     pub switch_interval_us: Option<u64>,
-    /// The process goes after so many requests.
+    /// The worker exits after this number of requests.
     pub maximum_requests: Option<u64>,
-    /// A request may run so long.
+    /// Limit of a request's run time.
     pub request_timeout_ms: Option<u64>,
-    /// Then `mod_wsgi.RequestTimeout` is raised in its thread, and it has so long to end; `None`: nothing is raised.
+    /// After that limit `mod_wsgi.RequestTimeout` is raised in its thread, and it has this time to
+    /// end; `None`: not raised.
     pub interrupt_timeout_ms: Option<u64>,
-    /// No thread could take Python's lock for so long: the process is stuck.
+    /// The worker is deadlocked if no thread could take the GIL for this time.
     pub deadlock_timeout_ms: Option<u64>,
     /// sys.stdin raises when used.
     pub restrict_stdin: bool,
     /// sys.stdout raises when used.
     pub restrict_stdout: bool,
-    /// The process may be traced by others of its user, and may leave a core dump.
+    /// Other processes of the user may trace the worker, and it may leave a core dump.
     pub dumpable: bool,
-    /// signal.signal from the application is ignored with a warning.
+    /// Calls of signal.signal in the application are ignored with a warning.
     pub restrict_signal: bool,
     /// Locale for setlocale(LC_ALL).
     pub locale: Option<Bytes>,
-    /// Paths of scripts that differ only in the case of ASCII letters are one script (WSGICaseSensitivity Off).
+    /// Script paths that differ only in the case of ASCII letters name one script
+    /// (WSGICaseSensitivity Off).
     pub ignore_case: bool,
 }
 
-// ---- httpd's children → droverd ----------------------------------------------------------------------------------------
+// ---- httpd's child processes → droverd ----------------------------------------------------------------------------------------
 
-/// httpd's child → droverd on the broker socket; descriptor 0 is where the [`OpenReply`] goes (a SEQPACKET socket).
+/// httpd's child process → droverd on the broker socket; descriptor 0 is a SEQPACKET socket for the
+/// [`OpenReply`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenQueue {
     /// [`crate::VERSION`] of the module.
@@ -242,7 +254,7 @@ pub struct OpenQueue {
     pub script: Script,
 }
 
-/// droverd → httpd's child.
+/// droverd → httpd's child process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OpenReply {
     /// Descriptor 0 is the sending end of the queue.
@@ -250,20 +262,20 @@ pub enum OpenReply {
         /// A number that no other application group of the group has at this time, below the most there may be.
         place: u32,
     },
-    /// There is no such group in the configuration that droverd runs.
+    /// The configuration that droverd runs has no such group.
     UnknownGroup,
-    /// The group has as many application groups as it may have.
+    /// The group is at its limit of application groups.
     TooManyApplications {
         /// The limit.
         limit: u32,
     },
-    /// Something else; the text is for the log.
+    /// Another reason; the text is for the log.
     Refused(String),
 }
 
 // ---- droverd ↔ worker --------------------------------------------------------------------------------------------------
 
-/// Everything a worker is told at its start.
+/// Configuration of a worker at its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerConfig {
     /// [`crate::VERSION`] of droverd.
@@ -272,13 +284,14 @@ pub struct WorkerConfig {
     pub group: Bytes,
     /// Application group; empty for `%{GLOBAL}`.
     pub application_group: Bytes,
-    /// Which generation of this application group the worker belongs to.
+    /// The worker's generation of this application group.
     pub generation: u64,
-    /// It imports the scripts, says so, and then forks workers whenever it is told to ([`ToWorker::Fork`]).
+    /// It is a fork server: it imports the scripts, reports that, and forks a worker for each
+    /// [`ToWorker::Fork`].
     pub is_template: bool,
-    /// Worker processes of the application group (`mod_wsgi.maximum_processes`).
+    /// Maximum of worker processes of the application group (`mod_wsgi.maximum_processes`).
     pub processes: u32,
-    /// What `wsgi.multiprocess` says.
+    /// Value of `wsgi.multiprocess`.
     pub multiprocess: bool,
     /// Request threads.
     pub threads: u32,
@@ -286,9 +299,9 @@ pub struct WorkerConfig {
     pub has_memory_soft: bool,
     /// Working directory, also first in sys.path.
     pub home: Option<Bytes>,
-    /// The rest.
+    /// The other settings.
     pub options: WorkerOptions,
-    /// Scripts to be loaded before the worker says [`FromWorker::Loaded`].
+    /// Scripts to load before the worker sends [`FromWorker::Loaded`].
     pub scripts: Vec<Script>,
     /// Scripts to be loaded after those. If one of them fails, the next request for it imports it again.
     pub optional: Vec<Script>,
@@ -299,99 +312,105 @@ pub struct WorkerConfig {
 pub enum ToWorker {
     /// The first message.
     Start(Box<WorkerConfig>),
-    /// Take requests from the queue. Scripts that failed to load are answered with their failure.
+    /// Take requests from the queue. A request for a script that failed to load gets its failure.
     Serve,
-    /// Take no more requests, finish those that run, then exit with status 0.
+    /// Take no more requests, finish the running ones, then exit with status 0.
     Drain,
-    /// The new generation could not be started: serve requests for this script although its file has another time now.
+    /// The new generation could not start: serve requests for this script although its file has
+    /// changed.
     Keep {
         /// Path of the script.
         path: Bytes,
-        /// The file's time that is known to fail.
+        /// Modification time of the file that is known bad.
         mtime_us: u64,
     },
-    /// Write the Python stacks of the threads that do something to standard error.
+    /// Write the Python stacks of the busy threads to standard error.
     Dump,
-    /// You are killed in so many milliseconds: tell httpd before of requests that will not be finished.
+    /// The worker will be killed soon: it is to report its unfinished requests to httpd before.
     LastWords {
         /// Milliseconds from now.
         within_ms: u64,
     },
-    /// Look at the queue once more: a worker that was woken for a request has died.
+    /// Read the queue once more: a worker that was woken for a request has died.
     Look,
-    /// To a template: fork a worker. Descriptors 0, 1 and 2 are its control socket, standard output and standard error; it says
-    /// [`FromWorker::Hello`] on the former, from which droverd reads its process id as the kernel knows it.
+    /// To a fork server: fork a worker. Descriptors 0, 1 and 2 are its control socket, standard
+    /// output and standard error. It sends [`FromWorker::Hello`] on the control socket, and the
+    /// kernel names its process id with that message.
     Fork,
 }
 
-/// Outcome of loading one script.
+/// Result of loading one script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loaded {
     /// The script.
     pub script: Script,
-    /// The time of the file that was loaded, microseconds since 1970.
+    /// Modification time of the file that was loaded, microseconds since 1970.
     pub mtime_us: u64,
-    /// `None`: it is loaded. Else one of [`crate::frame::Failure`]'s numbers and the text (traceback) for the log.
+    /// `None`: it is loaded. Else a number of [`crate::frame::Failure`] and the text (traceback)
+    /// for the log.
     pub failure: Option<(u16, String)>,
 }
 
 /// Worker → droverd.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromWorker {
-    /// The extension runs; what it is.
+    /// The extension is running; its versions.
     Hello {
         /// [`crate::VERSION`] of the worker extension.
         version: String,
         /// `sys.version` and `sys.prefix`, for the log.
         python: String,
     },
-    /// All scripts of [`WorkerConfig::scripts`] were tried. droverd answers with Serve or Drain.
+    /// All scripts of [`WorkerConfig::scripts`] were tried. droverd replies with Serve or Drain.
     Loaded(Vec<Loaded>),
-    /// The worker could not set itself up (before any script): text for the log.
+    /// The setup of the worker failed, before any script: text for the log.
     SetupFailed(String),
-    /// A script was loaded on demand; droverd loads it at start in the next generation.
+    /// A script was loaded on demand; the next generation loads it at its start.
     AlsoLoaded(Script),
-    /// The file of a loaded script has another time now: a new generation is wanted. When `request` is not empty it is the
-    /// message that showed it, to be put on the queue again when the new generation serves or has failed; its way back is
-    /// descriptor 0 (and its memory file descriptor 1).
+    /// The file of a loaded script has changed, so a new generation is needed. If `request` is not
+    /// empty, it is the message that revealed the change, to be requeued when the new generation
+    /// serves or has failed. Its reply socket is descriptor 0, its memory file descriptor 1.
     Changed {
         /// Path of the script.
         path: Bytes,
-        /// The file's time as httpd saw it.
+        /// Modification time of the file as httpd saw it.
         mtime_us: u64,
         /// The request message.
         request: Bytes,
     },
-    /// The worker takes no more requests on its own account and goes when the running ones are done.
+    /// The worker takes no more requests for a reason of its own, and exits when the running ones
+    /// are complete.
     Leaving(Leave),
-    /// A request has run longer than request-timeout; the worker should be replaced.
+    /// A request exceeded request-timeout; the worker should be replaced.
     Stuck {
-        /// What it is doing, for the log.
+        /// Its stack, for the log.
         what: String,
-        /// Nothing runs any more: no thread can take Python's lock. Waiting for its requests is of no use.
+        /// No thread can take the GIL, so waiting for its requests is useless.
         deadlocked: bool,
     },
-    /// What the worker did since it last said so; sent a few times a second while there are requests, and once when there are none
-    /// any more.
+    /// Activity since the last such message. Sent a few times a second while there are requests,
+    /// and once when there are no more.
     Activity(Activity),
-    /// Proportional set size of the process as it has measured it, bytes. Sent at its start and while it has requests.
+    /// Proportional set size that the worker measured, bytes. Sent at its start and while it has
+    /// requests.
     Memory(u64),
 }
 
-/// What a worker did lately.
+/// Recent activity of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Activity {
     /// Requests taken.
     pub taken: u64,
-    /// Those of them that count against inactivity-timeout (WSGIIgnoreActivity leaves requests out).
+    /// Requests among them that count against inactivity-timeout (WSGIIgnoreActivity excludes
+    /// some).
     pub counted: u64,
-    /// The longest that one of them had waited in the queue, microseconds.
+    /// Longest time that one of them waited in the queue, microseconds.
     pub waited_us: u64,
-    /// Requests that run now.
+    /// Running requests.
     pub running: u32,
 }
 
-/// Why a worker goes of itself.
+/// Why a worker exits by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Leave {
     /// maximum-requests.
@@ -413,7 +432,7 @@ mod tests {
         let mut bytes = encode(&m).unwrap();
         assert_eq!(decode::<ToWorker>(&bytes).unwrap(), m);
         bytes.push(0);
-        assert_eq!(decode::<ToWorker>(&bytes), Err(WireError::Bad("bytes behind a control message")));
+        assert_eq!(decode::<ToWorker>(&bytes), Err(WireError::Bad("bytes after a control message")));
         bytes.pop();
         bytes[4] ^= 0xff;
         assert!(matches!(decode::<ToWorker>(&bytes), Err(WireError::Protocol(_))));

@@ -1,12 +1,18 @@
-//! Frames on the way back, the stream socket that belongs to one request.
+//! Frames on the reply socket, the stream socket of one request.
 //!
-//! Responsible for: framing both directions and their limits. Must never: buffer (the caller owns the buffer). Called by:
-//! `src/dispatch` and the worker, each reading what the other writes.
+//! Responsible for: framing both directions, and their limits. Must never: buffer (the caller owns
+//! the buffer). Called by: `src/dispatch` and the worker, each of which reads what the other
+//! writes.
 //!
-//! A frame is a header of [`HEADER`] bytes (payload length 4, request number 4, kind 1, flags 1, code 2) and its payload.
-//! The END frame that the worker sends carries, as SCM_RIGHTS, the worker's end of the socket back to httpd, which uses the
-//! pair again for its next request to the same group; so while a request runs httpd holds no copy of that end, and sees
-//! end-of-file at once when the worker dies.
+//! A frame is a header of [`HEADER`] bytes and its payload. The header is: payload length (4
+//! bytes), request number (4), kind (1), flags (1, all 0 today; others are refused), code (2).
+//!
+//! A descriptor belongs to a frame. It is sent as SCM_RIGHTS in the call that sends the frame, so
+//! it arrives no later than the frame's first byte. Today one frame carries one: the END of the
+//! worker, which returns the worker's end of the socket to httpd. httpd uses the pair again for its
+//! next request to the same group. While a request runs, httpd has no copy of that end and sees
+//! end-of-file at once when the worker dies. A second kind of descriptor needs a flag in the
+//! header, and then each frame with the flag owns the next descriptor, in the order of arrival.
 use crate::codec::{Reader, WireError};
 
 /// Bytes before a frame's payload.
@@ -16,34 +22,38 @@ pub const MAX_LOG: usize = 64 * 1024;
 /// The largest FAIL payload.
 pub const MAX_FAIL: usize = 8 * 1024;
 
-/// What a frame is.
+/// Kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Worker → httpd: status and headers ([`crate::head`]).
+    /// Worker → httpd: status line and header fields ([`crate::head`]).
     Head = 1,
-    /// Both: bytes of a body.
+    /// Both directions: bytes of a body.
     Body = 2,
-    /// Both: the body is complete. Worker → httpd: the request is over and the socket may be used again.
+    /// Both directions: the body is complete. Worker → httpd: the request is complete and its
+    /// socket may be used again.
     End = 3,
-    /// Worker → httpd: the request has failed; `code` is a [`Failure`], the payload one line for the log.
-    /// httpd → worker: the rest of the body will not come; `code` is a [`BodyFailure`].
+    /// Worker → httpd: the request failed; `code` is a [`Failure`], the payload one line for the
+    /// log. httpd → worker: the body ends here, incomplete; `code` is a [`BodyFailure`].
     Fail = 4,
     /// Worker → httpd: text for the error log; `code` is httpd's log level.
     Log = 5,
-    /// Worker → httpd: the application wants the body that httpd holds back ([`crate::request::BODY_ON_DEMAND`]).
+    /// Worker → httpd: send the body ([`crate::request::BODY_ON_DEMAND`], or after
+    /// [`Kind::Pause`]).
     Want = 6,
-    /// Worker → httpd: the request runs, although nothing of its answer has been sent. Sent only when the time by which it had
-    /// to be taken ([`crate::request::Prefix::take_by`]) comes near, so that httpd can tell a slow request from a waiting one.
+    /// Worker → httpd: the request is running, although no part of its response was sent. Sent only
+    /// when its deadline to be taken ([`crate::request::Prefix::take_by`]) is near, so that httpd
+    /// can tell a slow request from one in the queue.
     Taken = 7,
-    /// Both: what the application's session wants, and the answer ([`crate::session`]); `code` is an [`crate::session::Op`] or a
-    /// [`crate::session::Status`]. Only when the request says so ([`crate::request::SESSIONS`]).
+    /// Both directions: an operation on the application's session, and its result
+    /// ([`crate::session`]); `code` is an [`crate::session::Op`] or a [`crate::session::Status`].
+    /// Only in requests with the flag [`crate::request::SESSIONS`].
     Session = 8,
-    /// Worker → httpd: nobody runs the request now; it goes to droverd, to be put on the queue again. Ends with [`Kind::Taken`], which is
-    /// then the first word of the worker that takes it.
+    /// Worker → httpd: the request is not running; droverd is requeueing it. Ends with
+    /// [`Kind::Taken`], which is then the first frame of the worker that takes it.
     Held = 9,
-    /// Worker → httpd: no more of the body until [`Kind::Want`]. The worker keeps what came before an answer to its session, and
-    /// has enough of it.
+    /// Worker → httpd: stop sending the body until [`Kind::Want`]. The worker buffers body bytes
+    /// that arrive while it waits for a session, and has reached its limit.
     Pause = 10,
 }
 
@@ -76,7 +86,7 @@ impl Kind {
     }
 }
 
-/// Why a request has failed in the worker (or in droverd, which answers for a group that cannot start).
+/// Why a request failed in the worker, or in droverd for a group that cannot start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Failure {
@@ -84,27 +94,28 @@ pub enum Failure {
     Exception = 1,
     /// The script could not be imported.
     Import = 2,
-    /// The script is not there.
+    /// The script was not found.
     ScriptMissing = 3,
-    /// The script has no such callable.
+    /// The script has no callable of that name.
     NoCallable = 4,
     /// The application raised SystemExit.
     SystemExit = 5,
-    /// The application broke PEP 3333's rules (no start_response, bad header, …).
+    /// The application violated PEP 3333 (no start_response, bad header field, …).
     BadResponse = 6,
-    /// The request was interrupted because it ran too long.
+    /// The request was interrupted because it exceeded request-timeout.
     Timeout = 7,
-    /// Nobody took the request in time.
+    /// No worker took the request before its deadline.
     Expired = 8,
-    /// The group's processes cannot start.
+    /// The group's workers cannot start.
     CannotStart = 9,
-    /// The worker is going and could not run the request.
+    /// The worker is shutting down and could not run the request.
     Stopping = 10,
-    /// The client went away or its body broke off; nobody is there to answer.
+    /// The client disconnected, or its body ended early; no response can be sent.
     ClientGone = 11,
-    /// Something inside the worker went wrong that is not the application's fault.
+    /// An internal error of the worker, not of the application.
     Internal = 12,
-    /// The application did not handle that its session could not be had: another request holds it, or its store is out of reach.
+    /// The application did not handle an error of its session: another request has it locked, or
+    /// its store is unavailable.
     Session = 13,
 }
 
@@ -130,17 +141,17 @@ impl Failure {
     }
 }
 
-/// Why the rest of a request's body will not come.
+/// Why a request's body is incomplete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum BodyFailure {
     /// The client closed the connection.
     ClientGone = 1,
-    /// The client was too slow.
+    /// Reading from the client timed out.
     Timeout = 2,
     /// The body is larger than LimitRequestBody.
     TooLarge = 3,
-    /// The body is malformed (a bad chunk).
+    /// The body is malformed (an invalid chunk).
     Malformed = 4,
 }
 
@@ -160,11 +171,11 @@ impl BodyFailure {
 /// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Bytes that follow.
+    /// Bytes of the payload.
     pub len: u32,
     /// The request's number.
     pub number: u32,
-    /// What it is.
+    /// The kind of frame.
     pub kind: Kind,
     /// [`Failure`], [`BodyFailure`], log level, session operation or its status, by kind; else 0.
     pub code: u16,
@@ -184,7 +195,9 @@ impl Header {
         let mut r = Reader::new(bytes);
         let (len, number) = (r.u32("length")?, r.u32("number")?);
         let kind = Kind::decode(r.u8("kind")?)?;
-        r.u8("flags")?;
+        if r.u8("flags")? != 0 {
+            return Err(WireError::Bad("frame flags"));
+        }
         let code = r.u16("code")?;
         if len as usize > kind.limit() {
             return Err(WireError::TooLarge("frame"));
@@ -198,25 +211,28 @@ impl Header {
 pub enum Event<'a> {
     /// A frame other than BODY, whole.
     Frame(Header, &'a [u8]),
-    /// Some bytes of a body. A large BODY frame comes in as many pieces as the caller's buffer makes of it.
+    /// Some bytes of a body. A large BODY frame yields a piece for each fill of the caller's
+    /// buffer.
     Body(&'a [u8]),
-    /// A SESSION frame that is larger than it may be, and the first byte of its payload. The rest comes as [`Event::Skipped`].
+    /// A SESSION frame above the limit, with the first byte of its payload. [`Event::Skipped`]
+    /// follows for the rest.
     Oversized(Header, u8),
-    /// Bytes of an oversized frame, to be forgotten.
+    /// Bytes of an oversized frame, to be dropped.
     Skipped,
 }
 
-/// Splits a stream of bytes into frames. It holds no bytes: the caller gives it everything received and not yet consumed.
+/// Splits a stream of bytes into frames. It buffers nothing: the caller passes everything received
+/// and not yet consumed.
 #[derive(Debug, Default)]
 pub struct Deframer {
     /// The number every frame must carry.
     number: u32,
-    /// What is left of a frame that comes in pieces.
+    /// The rest of a frame that arrives in pieces.
     left: Left,
     sessions: Sessions,
 }
 
-/// What is left of a frame.
+/// The rest of a frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Left {
     /// The next bytes are a header.
@@ -236,7 +252,7 @@ enum Sessions {
     Any,
     /// None.
     None,
-    /// With at most so many bytes.
+    /// At most this many bytes.
     UpTo(usize),
 }
 
@@ -247,14 +263,15 @@ impl Deframer {
         Self { number, left: Left::None, sessions: Sessions::Any }
     }
 
-    /// The same, for a request without sessions: their frames, which may be large, are an error.
+    /// As [`Deframer::new`], for a request without sessions: their frames, which may be large, are
+    /// an error.
     #[must_use]
     pub const fn without_sessions(number: u32) -> Self {
         Self { number, left: Left::None, sessions: Sessions::None }
     }
 
-    /// From now on, SESSION frames with a larger payload are not kept but skipped as they come ([`Event::Oversized`]). Not for a request
-    /// without sessions.
+    /// From now on, SESSION frames with a larger payload are skipped as they arrive
+    /// ([`Event::Oversized`]). Without effect for a request without sessions.
     pub fn limit_sessions(&mut self, most: usize) {
         if self.sessions != Sessions::None {
             self.sessions = Sessions::UpTo(most.max(1));
@@ -265,8 +282,8 @@ impl Deframer {
         header.kind == Kind::Session && matches!(self.sessions, Sessions::UpTo(most) if header.len as usize > most)
     }
 
-    /// Looks at the bytes received and not consumed. `Ok(None)`: more are needed. `Ok(Some((event, n)))`: the event uses the
-    /// first `n` bytes. After an error the stream is of no use any more.
+    /// Reads the bytes received and not consumed. `Ok(None)`: more are needed. `Ok(Some((event,
+    /// n)))`: the event uses the first `n` bytes. After an error the stream cannot be read further.
     pub fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Event<'a>, usize)>, WireError> {
         if let Left::Body(left) | Left::Skip(left) = self.left {
             let n = left.min(bytes.len());
@@ -285,7 +302,7 @@ impl Deframer {
             return Err(WireError::Bad("request number"));
         }
         if self.sessions == Sessions::None && header.kind == Kind::Session {
-            return Err(WireError::Bad("frame of a session, of which there is none"));
+            return Err(WireError::Bad("session frame in a request without sessions"));
         }
         let len = header.len as usize;
         if header.kind == Kind::Body {
@@ -302,7 +319,8 @@ impl Deframer {
         Ok(rest.get(..len).map(|payload| (Event::Frame(header, payload), HEADER + len)))
     }
 
-    /// How large the caller's buffer must be to hold the frame that begins with these bytes (BODY frames need only their header).
+    /// The buffer size that the frame at the start of these bytes needs. A BODY frame needs only
+    /// its header.
     #[must_use]
     pub fn wanted(&self, bytes: &[u8]) -> usize {
         match bytes.first_chunk::<HEADER>().map(Header::decode) {
@@ -312,7 +330,7 @@ impl Deframer {
         }
     }
 
-    /// True when the last BODY frame is complete: the only state in which a stream may end.
+    /// Whether the last BODY frame is complete: only then may a stream end.
     #[must_use]
     pub const fn at_boundary(&self) -> bool {
         matches!(self.left, Left::None)
@@ -336,6 +354,15 @@ mod tests {
     }
 
     #[test]
+    fn unknown_kinds_and_flags_are_refused() {
+        let mut bytes = frame(Kind::End, 1, 0, b"");
+        bytes[9] = 1;
+        assert_eq!(Deframer::new(1).next(&bytes), Err(WireError::Bad("frame flags")));
+        bytes[8] = 0x7f;
+        assert_eq!(Deframer::new(1).next(&bytes), Err(WireError::Bad("frame kind")));
+    }
+
+    #[test]
     fn limits_hold() {
         let h = Header { len: MAX_LOG as u32 + 1, number: 1, kind: Kind::Log, code: 3 }.encode();
         assert_eq!(Deframer::new(1).next(&h), Err(WireError::TooLarge("frame")));
@@ -344,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn an_oversized_question_is_skipped_as_it_comes() {
+    fn an_oversized_frame_is_skipped_as_it_arrives() {
         let stream = [frame(Kind::Session, 1, 2, &[9; 5000]), frame(Kind::End, 1, 0, b"")].concat();
         let mut d = Deframer::new(1);
         d.limit_sessions(100);
@@ -359,7 +386,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the stream is cut, the same frames come out.
+        /// The same frames are read however the stream is split.
         #[test]
         fn any_cut(bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..500), 0..6), cuts in proptest::collection::vec(1usize..200, 1..40)) {
             let mut stream = frame(Kind::Head, 7, 0, b"head");

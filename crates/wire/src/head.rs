@@ -1,16 +1,18 @@
-//! Status and header fields inside a HEAD frame.
+//! Status line and header fields in a HEAD frame.
 //!
-//! Responsible for: the layout, and the rules of what a header may be and hold (RFC 9110 §5.5, PEP 3333), for both sides: the worker applies
-//! them to the application, httpd to the worker. Called by: the worker (encode), `src/httpd/client.rs` and `src/handler` (decode).
+//! Responsible for: the layout, and the rules for names and values of header fields (RFC 9110 §5.5,
+//! PEP 3333). The worker applies them to the application, httpd to the worker. Must never: change a
+//! field. Called by: the worker (encode), `src/httpd/client.rs` and `src/handler` (decode).
 use crate::codec::{Reader, WireError, put_long, put_short};
 
 /// The largest HEAD frame that httpd accepts.
 pub const MAX_HEAD: usize = 1024 * 1024;
 
-/// The most fields of a head.
+/// The most header fields of a response.
 pub const MAX_FIELDS: u16 = 1000;
 
-/// Whether a header belongs to the connection, which is httpd's: PEP 3333 forbids them (`wsgiref.util.is_hop_by_hop`), and RFC 9110 spells Trailer.
+/// Whether a header field belongs to the connection, which httpd controls: PEP 3333 forbids those
+/// to applications (`wsgiref.util.is_hop_by_hop`). RFC 9110 spells one of them Trailer.
 #[must_use]
 pub fn is_hop_by_hop(name: &[u8]) -> bool {
     const NAMES: [&[u8]; 9] = [
@@ -27,32 +29,32 @@ pub fn is_hop_by_hop(name: &[u8]) -> bool {
     NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// A head, decoded.
+/// The status line and header fields, decoded.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
-    /// 100..=999 as PEP 3333 has it; httpd refuses 1xx.
+    /// Status code, 100 to 999 (PEP 3333); httpd refuses 1xx.
     pub status: u16,
-    /// What stands behind the status code; may be empty.
+    /// The reason phrase; may be empty.
     pub reason: &'a [u8],
-    /// The fields, to be walked with [`Fields`].
+    /// The header fields.
     pub fields: Fields<'a>,
 }
 
-/// Begins a head in `out`.
+/// Appends the status line and the number of fields to `out`.
 pub fn begin(out: &mut Vec<u8>, status: u16, reason: &[u8], fields: u16) -> Result<(), WireError> {
     out.extend_from_slice(&status.to_ne_bytes());
     out.extend_from_slice(&fields.to_ne_bytes());
     put_short(out, reason, "reason phrase")
 }
 
-/// Adds one field.
+/// Appends one field.
 pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), WireError> {
     put_short(out, name, "header name")?;
     put_long(out, value, "header value")
 }
 
 impl<'a> Head<'a> {
-    /// Reads a head. Names and values are checked one by one as [`Fields`] is walked.
+    /// Reads the payload of a HEAD frame. [`Fields`] checks each name and value as it yields it.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
         let status = r.u16("status")?;
@@ -71,7 +73,7 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Walks the fields of a head.
+/// Iterates over the header fields.
 #[derive(Debug, Clone, Copy)]
 pub struct Fields<'a> {
     reader: Reader<'a>,
@@ -114,7 +116,8 @@ pub fn is_field_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
-/// True when no byte of it could end or fold a header line: no CR, LF, NUL or other control but TAB (RFC 9110 §5.5).
+/// True when no byte can end or fold a field line: no CR, LF, NUL or other control character except
+/// TAB (RFC 9110 §5.5).
 #[must_use]
 pub fn is_field_value(value: &[u8]) -> bool {
     value.iter().all(|&b| b == b'\t' || (b >= 0x20 && b != 0x7f))

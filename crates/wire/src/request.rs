@@ -1,42 +1,49 @@
 //! One request as one message on the group's queue.
 //!
-//! Responsible for: the layout of the request message. Must never: know how it is sent. Called by: `src/dispatch`
-//! (encode), `crates/worker` and `crates/supervisor` (decode).
+//! Responsible for: the layout of the request message. Must never: know how it is sent. Called by:
+//! `src/dispatch` (encode), `crates/worker` and `crates/supervisor` (decode).
 //!
-//! The message is a fixed prefix of [`PREFIX`] bytes, then script, callable, the environment as pairs of (2-byte length, key),
-//! (4-byte length, value), then the session sent ahead, then the part of the body that rides inside. Descriptor 0 that comes with it is the
-//! worker's end of the way back. When [`EXTERNAL`] is set, everything behind the prefix is in descriptor 1, a sealed memory file.
+//! The message is a fixed prefix of [`PREFIX`] bytes, which states its [`MessageKind`]. The payload
+//! follows: script, callable, the environment as pairs of (2-byte length, key), (4-byte length,
+//! value), the prefetched session, and the inline part of the body. Descriptor 0 is the worker's
+//! end of the reply socket. When [`EXTERNAL`] is set, the payload is in descriptor 1, a sealed
+//! memory file.
 use crate::codec::{Reader, WireError, put_long, put_short};
 
 /// First four bytes of every request message.
 pub const MAGIC: u32 = u32::from_ne_bytes(*b"DRVQ");
 /// Bytes of the fixed part.
 pub const PREFIX: usize = 88;
-/// The largest message that is sent as one datagram; anything larger goes through a memory file ([`EXTERNAL`]).
+/// The largest message that is sent as one datagram; a larger one uses a memory file
+/// ([`EXTERNAL`]).
 pub const MAX_INLINE: usize = 160 * 1024;
-/// The largest part of a body that rides inside the message.
+/// The largest inline part of a body.
 pub const MAX_INLINE_BODY: usize = 64 * 1024;
-/// The largest session that is sent ahead, as `session::Opened` with its data.
+/// The largest prefetched session, as `session::Opened` with its data.
 pub const MAX_AHEAD: usize = 16 * 1024;
-/// The largest environment (script and callable included) that is accepted at all.
+/// The largest environment (script and callable included) that is accepted.
 pub const MAX_ENVIRONMENT: usize = 16 * 1024 * 1024;
 
-/// More of the body follows as BODY frames on the way back.
+/// Flag: the rest of the body follows as BODY frames on the reply socket.
 pub const BODY_FOLLOWS: u16 = 1;
-/// httpd has not read the body yet; it begins when the worker sends a WANT frame (`Expect: 100-continue`).
+/// Flag: httpd has not read the body yet. It starts when the worker sends a WANT frame (`Expect:
+/// 100-continue`).
 pub const BODY_ON_DEMAND: u16 = 1 << 1;
-/// Everything behind the prefix is in the memory file that came as the second descriptor.
+/// Flag: the payload is in a memory file, the second descriptor.
 pub const EXTERNAL: u16 = 1 << 2;
-/// droverd puts the message on the queue for the second time: it showed a changed script, and is for the new code.
+/// Flag: droverd has requeued the message for the new code, after a worker found its script
+/// changed.
 pub const RESENT: u16 = 1 << 3;
 /// Flag: the request does not count against inactivity-timeout (WSGIIgnoreActivity).
 pub const UNCOUNTED: u16 = 1 << 4;
-/// httpd keeps sessions for this request (DroverSession is not off): SESSION frames may be sent.
+/// Flag: httpd stores sessions for this request (DroverSession is not off), so SESSION frames may
+/// be sent.
 pub const SESSIONS: u16 = 1 << 5;
-/// What is sent ahead is a session that the application names itself, not that of DroverSessionCookie.
+/// Flag: the prefetched session is one that the application names itself, not that of
+/// DroverSessionCookie.
 pub const AHEAD_BY_KEY: u16 = 1 << 6;
 
-/// Where the flags stand in a message.
+/// Position of the flags in a message.
 const FLAGS: std::ops::Range<usize> = 6..8;
 
 /// Where the seat stands.
@@ -55,33 +62,56 @@ pub fn is_external(message: &[u8]) -> bool {
     message.get(FLAGS).and_then(|bytes| bytes.first_chunk()).is_some_and(|bytes| u16::from_ne_bytes(*bytes) & EXTERNAL != 0)
 }
 
-/// Marks a whole message as [`RESENT`]. Does nothing to what is no message.
+/// Marks a whole message as [`RESENT`]. Leaves anything else unchanged.
 pub fn mark_resent(message: &mut [u8]) {
     if let Some([low, high]) = message.get_mut(FLAGS) {
         [*low, *high] = (u16::from_ne_bytes([*low, *high]) | RESENT).to_ne_bytes();
     }
 }
 
+/// What is asked of the worker. A worker and droverd refuse a message of a kind that they do not
+/// know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum MessageKind {
+    /// A request for the application: the response is a HEAD frame, BODY frames and END.
+    #[default]
+    Request = 1,
+}
+
+impl MessageKind {
+    const fn decode(byte: u8) -> Result<Self, WireError> {
+        match byte {
+            1 => Ok(Self::Request),
+            _ => Err(WireError::Bad("message kind")),
+        }
+    }
+}
+
 /// The fixed part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Prefix {
+    /// What is asked.
+    pub kind: MessageKind,
     /// Any of the flags of this module.
     pub flags: u16,
-    /// Number of the request; every frame on its way back carries it.
+    /// Number of the request, which every frame on its reply socket carries.
     pub number: u32,
-    /// CLOCK_MONOTONIC nanoseconds after which nobody waits for the request to be *taken*; 0: no limit.
+    /// Deadline for the request to be *taken*, CLOCK_MONOTONIC nanoseconds; 0: no limit.
     pub take_by: u64,
-    /// CLOCK_MONOTONIC nanoseconds after which nobody waits for the *answer*; 0: no limit.
+    /// Deadline for its *response*, CLOCK_MONOTONIC nanoseconds; 0: no limit.
     pub answer_by: u64,
-    /// CLOCK_MONOTONIC nanoseconds at which the request was put on the queue.
+    /// Time at which the request was queued, CLOCK_MONOTONIC nanoseconds.
     pub queued_at: u64,
-    /// Microseconds since 1970 at which httpd began the request (`r->request_time`).
+    /// Time at which httpd began the request (`r->request_time`), microseconds since 1970.
     pub started_us: u64,
-    /// Script's modification time in microseconds since 1970 as httpd saw it; 0: do not compare (WSGIScriptReloading Off).
+    /// The script's modification time as httpd saw it, microseconds since 1970; 0: not compared
+    /// (WSGIScriptReloading Off).
     pub script_mtime_us: u64,
-    /// The token of the lock of the session that is sent ahead, which is the request's as soon as the worker takes it; 0: it is not offered.
+    /// The lease of the prefetched session's lock, which passes to the request when the worker
+    /// takes it; 0: none.
     pub token: u64,
-    /// Where the token lies on the queue's board.
+    /// Slot of that lease on the queue's board.
     pub token_place: u32,
     /// httpd's LogLevel for this request (0 emerg … 7 debug, 15 trace8).
     pub log_level: u8,
@@ -89,9 +119,9 @@ pub struct Prefix {
     pub pairs: u16,
     /// Bytes of script, callable and environment.
     pub env_len: u32,
-    /// Bytes of the session behind the environment, as `session::Opened` has them; 0: none was sent ahead.
+    /// Bytes of the prefetched session after the environment, as `session::Opened`; 0: none.
     pub ahead_len: u32,
-    /// Bytes of body behind that.
+    /// Bytes of the body after that.
     pub body_len: u32,
     /// The request's seat on the queue's roster, counted from 1; 0: it has none ([`set_seat`]).
     pub seat: u32,
@@ -113,7 +143,8 @@ impl Prefix {
         put(&crate::PROTOCOL.to_ne_bytes());
         put(&self.flags.to_ne_bytes());
         put(&self.number.to_ne_bytes());
-        put(&u32::from(self.log_level).to_ne_bytes());
+        // Two bytes are reserved.
+        put(&[self.log_level, self.kind as u8, 0, 0]);
         put(&self.take_by.to_ne_bytes());
         put(&self.answer_by.to_ne_bytes());
         put(&self.queued_at.to_ne_bytes());
@@ -129,16 +160,19 @@ impl Prefix {
         out
     }
 
-    /// Reads the fixed part; says which protocol the sender speaks if it is not ours.
+    /// Reads the fixed part.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
         r.opening(MAGIC)?;
         let flags = r.u16("flags")?;
         let number = r.u32("number")?;
-        let log_level = u8::try_from(r.u32("log level")?).map_err(|_| WireError::Bad("log level"))?;
+        let (log_level, kind) = (r.u8("log level")?, MessageKind::decode(r.u8("message kind")?)?);
+        if r.u16("reserved bytes")? != 0 {
+            return Err(WireError::Bad("reserved bytes"));
+        }
         let (take_by, answer_by, queued_at) = (r.u64("take_by")?, r.u64("answer_by")?, r.u64("queued_at")?);
         let (started_us, script_mtime_us) = (r.u64("started")?, r.u64("mtime")?);
-        let (token, token_place) = (r.u64("token")?, r.u32("token's place")?);
+        let (token, token_place) = (r.u64("token")?, r.u32("token slot")?);
         let pairs = u16::try_from(r.u32("pairs")?).map_err(|_| WireError::Bad("number of pairs"))?;
         let (env_len, ahead_len, body_len) = (r.u32("env length")?, r.u32("session length")?, r.u32("body length")?);
         let seat = r.u32("seat")?;
@@ -146,12 +180,13 @@ impl Prefix {
             return Err(WireError::TooLarge("environment"));
         }
         if ahead_len as usize > MAX_AHEAD {
-            return Err(WireError::TooLarge("session sent ahead"));
+            return Err(WireError::TooLarge("prefetched session"));
         }
         if body_len as usize > MAX_INLINE_BODY {
             return Err(WireError::TooLarge("inline body"));
         }
         Ok(Self {
+            kind,
             flags,
             number,
             take_by,
@@ -170,14 +205,14 @@ impl Prefix {
         })
     }
 
-    /// Bytes behind the prefix.
+    /// Bytes of the payload.
     #[must_use]
     pub const fn payload_len(&self) -> usize {
         self.env_len as usize + self.ahead_len as usize + self.body_len as usize
     }
 }
 
-/// Collects a request's environment behind room for its prefix; reused from request to request.
+/// Builds a request message; reused from request to request.
 #[derive(Debug, Default)]
 pub struct Builder {
     out: Vec<u8>,
@@ -186,7 +221,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Begins a request: drops what was there, writes the script's path and the callable's name.
+    /// Begins a message: drops the previous one, writes the script's path and the callable's name.
     pub fn begin(&mut self, script: &[u8], callable: &[u8]) -> Result<(), WireError> {
         self.out.clear();
         self.out.resize(PREFIX, 0);
@@ -204,55 +239,57 @@ impl Builder {
         if self.out.len() > PREFIX + MAX_ENVIRONMENT { Err(WireError::TooLarge("environment")) } else { Ok(()) }
     }
 
-    /// Ends the environment and appends the session sent ahead (at most [`MAX_AHEAD`] bytes) and the part of the body that rides inside
-    /// (at most [`MAX_INLINE_BODY`] bytes), then fills in the prefix. Returns the whole message, prefix first.
+    /// Ends the environment, appends the prefetched session (at most [`MAX_AHEAD`] bytes) and the
+    /// inline part of the body (at most [`MAX_INLINE_BODY`] bytes), and fills in the prefix.
+    /// Returns the whole message, prefix first.
     pub fn finish(&mut self, mut prefix: Prefix, ahead: &[u8], body: &[u8]) -> Result<&[u8], WireError> {
         if body.len() > MAX_INLINE_BODY {
             return Err(WireError::TooLarge("inline body"));
         }
         if ahead.len() > MAX_AHEAD {
-            return Err(WireError::TooLarge("session sent ahead"));
+            return Err(WireError::TooLarge("prefetched session"));
         }
         self.env_len = self.out.len().saturating_sub(PREFIX);
         prefix.pairs = self.pairs;
         prefix.env_len = u32::try_from(self.env_len).map_err(|_| WireError::TooLarge("environment"))?;
-        prefix.ahead_len = u32::try_from(ahead.len()).map_err(|_| WireError::TooLarge("session sent ahead"))?;
+        prefix.ahead_len = u32::try_from(ahead.len()).map_err(|_| WireError::TooLarge("prefetched session"))?;
         prefix.body_len = u32::try_from(body.len()).map_err(|_| WireError::TooLarge("inline body"))?;
         if self.out.len() + ahead.len() + body.len() > MAX_INLINE {
             prefix.flags |= EXTERNAL;
         }
         self.out.extend_from_slice(ahead);
         self.out.extend_from_slice(body);
-        if let Some(place) = self.out.get_mut(..PREFIX) {
-            place.copy_from_slice(&prefix.encode());
+        if let Some(start) = self.out.get_mut(..PREFIX) {
+            start.copy_from_slice(&prefix.encode());
         }
         Ok(&self.out)
     }
 }
 
-/// The part behind the prefix, decoded.
+/// The payload, decoded.
 #[derive(Debug, Clone, Copy)]
 pub struct Payload<'a> {
     /// The script's path in the filesystem.
     pub script: &'a [u8],
     /// Name of the object in the script.
     pub callable: &'a [u8],
-    /// The pairs, to be walked with [`Pairs`].
+    /// The environment variables.
     pub environment: Pairs<'a>,
-    /// The session that was sent ahead, as `session::Opened`; empty: none.
+    /// The prefetched session, as `session::Opened`; empty: none.
     pub ahead: &'a [u8],
-    /// The part of the body that came inside.
+    /// The inline part of the body.
     pub body: &'a [u8],
 }
 
 impl<'a> Payload<'a> {
-    /// Splits what stands behind the prefix, which `prefix` describes. The bytes must be exactly [`Prefix::payload_len`].
+    /// Splits the payload as `prefix` describes it. The bytes must be exactly
+    /// [`Prefix::payload_len`].
     pub fn decode(prefix: &Prefix, bytes: &'a [u8]) -> Result<Self, WireError> {
         if bytes.len() != prefix.payload_len() {
             return Err(WireError::Short("request"));
         }
         let (env, rest) = bytes.split_at_checked(prefix.env_len as usize).ok_or(WireError::Short("environment"))?;
-        let (ahead, body) = rest.split_at_checked(prefix.ahead_len as usize).ok_or(WireError::Short("session sent ahead"))?;
+        let (ahead, body) = rest.split_at_checked(prefix.ahead_len as usize).ok_or(WireError::Short("prefetched session"))?;
         let mut r = Reader::new(env);
         let script = r.short_bytes("script")?;
         let callable = r.short_bytes("callable")?;
@@ -260,7 +297,8 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// Walks the pairs of an environment; ends with an error if it is cut short or has something behind its last pair.
+/// Iterates over the pairs of an environment. Ends with an error if it is truncated or has bytes
+/// after its last pair.
 #[derive(Debug, Clone, Copy)]
 pub struct Pairs<'a> {
     reader: Reader<'a>,
@@ -276,7 +314,7 @@ impl<'a> Iterator for Pairs<'a> {
                 return None;
             }
             self.reader = Reader::new(&[]);
-            return Some(Err(WireError::Bad("bytes behind the environment")));
+            return Some(Err(WireError::Bad("bytes after the environment")));
         }
         self.left -= 1;
         let pair = self.reader.short_bytes("variable's name").and_then(|k| Ok((k, self.reader.long_bytes("variable's value")?)));
@@ -315,6 +353,17 @@ mod tests {
         assert!(is_external(&e));
         mark_resent(&mut []);
         assert!(!is_external(&[]) && !is_external(&Prefix { flags: !EXTERNAL, ..Prefix::default() }.encode()));
+    }
+
+    #[test]
+    fn an_unknown_kind_is_refused() {
+        let bytes = Prefix::default().encode();
+        assert_eq!(Prefix::decode(&bytes).unwrap().kind, MessageKind::Request);
+        for (at, what) in [(13, "message kind"), (14, "reserved bytes"), (15, "reserved bytes")] {
+            let mut bytes = bytes;
+            bytes[at] = 9;
+            assert_eq!(Prefix::decode(&bytes), Err(WireError::Bad(what)));
+        }
     }
 
     #[test]

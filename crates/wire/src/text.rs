@@ -1,16 +1,16 @@
-//! Text that is cut to fit into a message or a log.
+//! Text that is shortened to fit into a message or a log.
 //!
-//! Responsible for: a cut keeping what the reader needs, and saying that there was one. Must never: give more than was asked for.
-//! Called by: the worker, droverd, the module's log.
+//! Responsible for: keeping what the reader needs, and marking the text as shortened. Must never:
+//! return more than the limit. Called by: the worker, droverd, the module's log.
 use std::borrow::Cow;
 
-/// Room for the note that the beginning is missing.
+/// Bytes for the note that the beginning was left out.
 const NOTE: usize = 64;
-/// What marks a line as cut.
+/// Marks a shortened line.
 const CUT: &str = " [cut]";
 
-/// The end of `text`, at most `most` bytes: a traceback ends with what was raised. Where the beginning is left out, the first line
-/// says how much.
+/// The end of `text`, at most `most` bytes: a traceback ends with the exception. If the beginning
+/// is left out, the first line states how much.
 #[must_use]
 pub fn end(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most {
@@ -21,7 +21,7 @@ pub fn end(text: &str, most: usize) -> Cow<'_, str> {
     while !text.is_char_boundary(from) {
         from += 1;
     }
-    // From the beginning of a line, unless that loses much.
+    // From the start of a line, unless that loses much.
     let kept = text.get(from..).unwrap_or_default();
     if let Some(line) = kept.find('\n').filter(|at| *at < room / 4) {
         from += line + 1;
@@ -30,7 +30,8 @@ pub fn end(text: &str, most: usize) -> Cow<'_, str> {
     if most < NOTE { Cow::Borrowed(kept) } else { Cow::Owned(format!("[the first {from} bytes are cut]\n{kept}")) }
 }
 
-/// The beginning of `text`: whole characters, at most `most` bytes. For text of which the rest follows elsewhere.
+/// The beginning of `text`: whole characters, at most `most` bytes. For text whose rest follows
+/// elsewhere.
 #[must_use]
 pub fn begin(text: &str, most: usize) -> &str {
     let mut at = most.min(text.len());
@@ -54,8 +55,8 @@ pub fn one_line(text: &str, most: usize) -> String {
     line
 }
 
-/// Cuts `text` into pieces that a log shows whole: each at most `most` characters wide once everything but printable ASCII is
-/// written as `\xNN`. Characters of UTF-8 are not split.
+/// Splits `text` into pieces that fit into a log line: each at most `most` characters wide with
+/// everything but printable ASCII written as `\xNN`. Characters of UTF-8 are not split.
 pub fn pieces(text: &[u8], most: usize) -> impl Iterator<Item = &[u8]> {
     let mut rest = text;
     std::iter::from_fn(move || {

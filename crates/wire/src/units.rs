@@ -1,12 +1,13 @@
-//! Sizes and times as people write them, in the configuration and on the command line.
+//! Sizes and times in the configuration and on the command line.
 //!
-//! Responsible for: one spelling everywhere. A plain number keeps its meaning (bytes, seconds). Must never: accept the beginning of a value
-//! and drop the rest, or round. Called by: `src/config` and `drover`.
+//! Responsible for: one spelling everywhere. A plain number keeps its meaning (bytes, seconds).
+//! Must never: accept the start of a value and drop the rest, or round. Called by: the
+//! configuration and `drover`.
 
-/// Bytes: a whole number, or one with K, M or G (powers of 1024) behind it.
+/// Bytes: a whole number, optionally with the unit K, M or G (powers of 1024).
 #[must_use]
-pub fn bytes(word: &[u8]) -> Option<u64> {
-    let (digits, unit) = match word {
+pub fn bytes(value: &[u8]) -> Option<u64> {
+    let (digits, unit) = match value {
         [digits @ .., b'k' | b'K'] => (digits, 1 << 10),
         [digits @ .., b'm' | b'M'] => (digits, 1 << 20),
         [digits @ .., b'g' | b'G'] => (digits, 1 << 30),
@@ -15,13 +16,13 @@ pub fn bytes(word: &[u8]) -> Option<u64> {
     number(digits)?.checked_mul(unit)
 }
 
-/// Seconds: a whole number, or one with s, min, h or d behind it, in any case of letters.
+/// Seconds: a whole number, optionally with the unit s, min, h or d, in upper or lower case.
 #[must_use]
-pub fn seconds(word: &[u8]) -> Option<u64> {
-    let word = word.to_ascii_lowercase();
+pub fn seconds(value: &[u8]) -> Option<u64> {
+    let value = value.to_ascii_lowercase();
     let units: [(&[u8], u64); 4] = [(b"min", 60), (b"s", 1), (b"h", 3600), (b"d", 86400)];
-    let found = units.iter().find_map(|(name, unit)| Some((word.strip_suffix(*name)?, *unit)));
-    let (digits, unit) = found.unwrap_or((&word, 1));
+    let found = units.iter().find_map(|(name, unit)| Some((value.strip_suffix(*name)?, *unit)));
+    let (digits, unit) = found.unwrap_or((&value, 1));
     number(digits)?.checked_mul(unit)
 }
 
@@ -38,8 +39,8 @@ mod tests {
     #[test]
     fn sizes() {
         let table = [("0", 0), ("007", 7), ("1k", 1024), ("2K", 2048), ("3M", 3 << 20), ("1g", 1 << 30)];
-        for (word, expected) in table {
-            assert_eq!(bytes(word.as_bytes()), Some(expected), "{word}");
+        for (value, expected) in table {
+            assert_eq!(bytes(value.as_bytes()), Some(expected), "{value}");
         }
         for bad in ["", "K", "-1", "+1", "1 K", "1KB", "1.5M", "1T", "99999999999999999999", "99999999999999G"] {
             assert_eq!(bytes(bad.as_bytes()), None, "{bad}");
@@ -49,8 +50,8 @@ mod tests {
     #[test]
     fn times() {
         let table = [("0", 0), ("30", 30), ("30s", 30), ("5min", 300), ("2h", 7200), ("1D", 86400)];
-        for (word, expected) in table {
-            assert_eq!(seconds(word.as_bytes()), Some(expected), "{word}");
+        for (value, expected) in table {
+            assert_eq!(seconds(value.as_bytes()), Some(expected), "{value}");
         }
         for bad in ["", "s", "min", "-1", "1m", "1ms", "1 s", "1.5h", "5 min", "99999999999999999999s", "9999999999999999999d"] {
             assert_eq!(seconds(bad.as_bytes()), None, "{bad}");

@@ -1,8 +1,8 @@
-//! Looking at a message without taking it.
+//! Reading a message and leaving it in the queue.
 //!
-//! Responsible for: copies of a waiting message's descriptors, the message itself staying where it is. Called by: droverd, for
-//! the store in which queues outlive it.
-use crate::recvmsg::recvmsg;
+//! Responsible for: copies of the descriptors that a waiting message carries. Must never: take the
+//! message. Called by: droverd, for the store in which queues outlive it.
+use super::recvmsg::recvmsg;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,7 +24,7 @@ mod tests {
     use crate::channel::{cookie, packet_pair, receive, send};
 
     #[test]
-    fn a_message_is_seen_twice() {
+    fn a_message_is_read_twice() {
         let (a, b) = packet_pair().unwrap();
         let (x, _y) = packet_pair().unwrap();
         send(&a, &[b"one"], &[x.as_fd()], false).unwrap();

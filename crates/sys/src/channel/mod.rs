@@ -1,9 +1,20 @@
 //! Unix socket pairs, and messages that carry descriptors.
 //!
-//! Responsible for: every descriptor that is made or received here being close-on-exec, for refusing truncated messages, and for no received
-//! socket making its last close(2) wait: its sender may have set SO_LINGER. `recvmsg` receives, `disposal` closes.
-//! Must never: block unless the socket does. Called by: everybody who sends or receives.
-use crate::recvmsg::{Message, recvmsg};
+//! Responsible for: every descriptor that is made or received here is close-on-exec; truncated
+//! messages are refused; the last close(2) of a received socket does not wait, although its sender
+//! may have set SO_LINGER. Must never: block unless the socket does. Called by: every part that
+//! sends or receives.
+//!
+//! * `recvmsg`: receives, with every control message accounted for.
+//! * `disposal`: closes descriptors of an untrusted sender.
+//! * [`peek`]: reads a message and leaves it in the queue.
+//! * [`outgoing`]: free space in a send buffer.
+mod disposal;
+pub mod outgoing;
+pub mod peek;
+mod recvmsg;
+
+use self::recvmsg::{Message, recvmsg};
 use crate::wait::{PollFd, PollFlags, poll_until};
 use rustix::io::{Errno, IoSlice};
 use rustix::net::{
@@ -13,17 +24,18 @@ use rustix::process::Pid;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-pub use crate::disposal::{discard, dispose};
-pub use crate::recvmsg::{ask_for_nothing_beside, refuse_descriptors};
+pub use self::disposal::{discard, dispose};
+pub use self::recvmsg::{ask_for_nothing_beside, refuse_descriptors};
 
-/// The most descriptors that one message of ours carries.
+/// The most descriptors that this module sends with one message.
 pub const MAX_FDS: usize = 251;
-/// The most descriptors that one message can carry (the kernel's SCM_MAX_FD).
-const MAX_FDS_OF_KERNEL: usize = 253;
-/// The most descriptors that travel with a request or a frame.
+/// The most descriptors that the kernel allows with one message (SCM_MAX_FD).
+const KERNEL_MAX_FDS: usize = 253;
+/// Up to this many descriptors, the control message is built on the stack: as many as a request or
+/// a frame carries.
 const FEW: usize = 4;
 
-/// A connected pair of SOCK_SEQPACKET sockets: messages keep their borders.
+/// A connected pair of SOCK_SEQPACKET sockets, which keep the boundaries of messages.
 pub fn packet_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
@@ -33,20 +45,23 @@ pub fn stream_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
 }
 
-/// Makes the sending buffer `bytes` large; beyond the system's limit where the process may (CAP_NET_ADMIN), else up to it.
+/// Sets the size of the send buffer; beyond the system's limit if the process has CAP_NET_ADMIN,
+/// else up to it.
 pub fn set_send_buffer(fd: impl AsFd, bytes: usize) {
     if sockopt::set_socket_send_buffer_size_force(&fd, bytes).is_err() {
-        // Without the capability the kernel's own maximum is what there is: fewer requests fit in the queue.
+        // Without the capability the kernel's maximum applies: fewer requests fit into the queue.
         let _ = sockopt::set_socket_send_buffer_size(&fd, bytes);
     }
 }
 
-/// The kernel's number for a socket, unique while the machine runs: tells whether two descriptors are one socket.
+/// The kernel's number for a socket, unique until the next boot. Two descriptors with the same
+/// number are one socket.
 pub fn cookie(fd: impl AsFd) -> Result<u64, Errno> {
     sockopt::socket_cookie(fd)
 }
 
-/// Has the kernel name the sender of each message that arrives from now on ([`receive_named`]), or no more.
+/// Switches on or off that the kernel names the sender of each message that arrives
+/// ([`receive_named`]).
 pub fn name_senders(fd: impl AsFd, on: bool) -> Result<(), Errno> {
     sockopt::set_socket_passcred(fd, on)
 }
@@ -76,9 +91,9 @@ pub fn send(fd: impl AsFd, parts: &[&[u8]], fds: &[BorrowedFd<'_>], wait: bool) 
 
 /// Sends descriptors with as many messages as they need, without waiting.
 pub(crate) fn send_many(fd: BorrowedFd<'_>, fds: &[OwnedFd]) -> Result<(), Errno> {
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS_OF_KERNEL))];
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(KERNEL_MAX_FDS))];
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    for some in fds.chunks(MAX_FDS_OF_KERNEL) {
+    for some in fds.chunks(KERNEL_MAX_FDS) {
         let some: Vec<_> = some.iter().map(AsFd::as_fd).collect();
         send_control(fd, &[IoSlice::new(b"x")], &mut space, &some, flags)?;
     }
@@ -104,21 +119,23 @@ fn send_control(
     }
 }
 
-/// Receives one message or a piece of a stream: its bytes into `buffer`, its descriptors appended to `fds`. Returns the number
-/// of bytes; 0 is end-of-file, or a message without bytes, as only a stranger sends one ([`has_ended`] tells). A message that did not
-/// fit, or whose descriptors did not, is `Errno::MSGSIZE`, with the descriptors that came already closed.
+/// Receives one message or a piece of a stream: its bytes into `buffer`, its descriptors appended
+/// to `fds`. Returns the number of bytes. 0 is end-of-file or a message without bytes, which only a
+/// foreign sender sends ([`has_ended`] tells). A message that did not fit, or whose descriptors did
+/// not, is `Errno::MSGSIZE`; the descriptors that arrived are closed.
 pub fn receive(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<usize, Errno> {
     receive_any(fd.as_fd(), buffer, fds, wait).and_then(|got| got.unless_truncated(fds))
 }
 
-/// As [`receive`], without waiting, from a sender who may be trusted not to send sockets that linger (a worker's httpd): a system call
-/// less. Its socket need not be trusted.
+/// As [`receive`], without waiting, from a sender that is trusted not to send sockets that linger
+/// (httpd, for a worker): one system call less. Its socket need not be trusted.
 pub fn receive_trusted(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
     receive_as_is(fd.as_fd(), buffer, fds, false).and_then(|got| got.unless_truncated(fds))
 }
 
-/// Receives a piece of a stream without waiting. Its bytes are good whatever becomes of the descriptors: if those did not fit (a process
-/// with all its files open has no room for them), they are closed, and it is as if they had not been sent.
+/// Receives a piece of a stream without waiting. Its bytes are valid even if the descriptors did
+/// not fit, as in a process that is at its limit of open files. Those are closed, as if they had
+/// not been sent.
 pub fn receive_piece(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
     let got = receive_any(fd.as_fd(), buffer, fds, false)?;
     if got.is_truncated {
@@ -127,24 +144,28 @@ pub fn receive_piece(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -
     Ok(got.bytes)
 }
 
-/// Whether the 0 that a packet socket gave was its end: nobody can send any more, and no byte is left. Else it was a message without bytes.
+/// Whether the 0 that a packet socket returned was its end: no process can send any more, and no
+/// byte is left. Else it was a message without bytes.
 pub fn has_ended(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::RDHUP)];
     let hung_up = matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0);
-    // Asked for in this order: once it has hung up nothing is added. What cannot be asked is read no further.
+    // In this order: after the hang-up nothing is added. A socket that cannot be queried counts as
+    // ended.
     hung_up && rustix::io::ioctl_fionread(&fd).map_or(true, |bytes| bytes == 0)
 }
 
-/// A received socket is closed without waiting for what its sender has left unsent.
+/// Makes closing a received socket not wait for unsent data.
 fn never_linger(fds: &[OwnedFd]) {
     for fd in fds {
-        // What is no socket has no such option; closing it does not wait for a network.
+        // A descriptor that is no socket has no such option, and its close does not wait for a
+        // network.
         let _ = sockopt::set_socket_linger(fd, None);
     }
 }
 
-/// Receives one message without waiting, on a socket that names senders ([`name_senders`]): how many bytes, and which process sent
-/// them. The kernel answers for that; only a process that may do everything can give another's number. Descriptors are closed.
+/// Receives one message without waiting, on a socket that names senders ([`name_senders`]): the
+/// number of bytes, and the process that sent them. The kernel vouches for it: only a privileged
+/// process can send another's id. Descriptors are closed.
 pub fn receive_named(fd: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Pid>), Errno> {
     let mut fds = Vec::new();
     let got = receive_any(fd.as_fd(), buffer, &mut fds, false)?;
@@ -154,12 +175,12 @@ pub fn receive_named(fd: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<
     Ok((bytes?, sender))
 }
 
-/// What came.
+/// What was received.
 pub(crate) struct Received {
     pub bytes: usize,
-    /// Something of it did not fit.
+    /// Bytes or descriptors did not fit.
     pub is_truncated: bool,
-    /// So many descriptors were there before.
+    /// Number of descriptors in the list before.
     pub before: usize,
     sender: Option<Pid>,
 }
@@ -174,14 +195,14 @@ impl Received {
     }
 }
 
-/// As [`receive`]; what was cut is told, and is no error.
+/// As [`receive`]; a truncated message is reported as such, not as an error.
 pub(crate) fn receive_any(fd: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<Received, Errno> {
     let got = receive_as_is(fd, buffer, fds, wait)?;
     never_linger(fds.get(got.before..).unwrap_or_default());
     Ok(got)
 }
 
-/// As [`receive_any`]; sockets are as their sender has left them.
+/// As [`receive_any`], but leaves SO_LINGER of received sockets as it is.
 fn receive_as_is(fd: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<Received, Errno> {
     let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
     let before = fds.len();
@@ -216,13 +237,13 @@ mod tests {
         let (a, b) = packet_pair().unwrap();
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        for (n, thrown_away) in [(2, false), (MAX_FDS_OF_KERNEL, false), (1, true)] {
+        for (n, discarded) in [(2, false), (KERNEL_MAX_FDS, false), (1, true)] {
             sockopt::set_socket_linger(&theirs, Some(std::time::Duration::from_secs(600))).unwrap();
             let many = vec![theirs.as_fd(); n];
-            let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS_OF_KERNEL))];
+            let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(KERNEL_MAX_FDS))];
             send_control(a.as_fd(), &[IoSlice::new(b"x")], &mut space, &many, SendFlags::NOSIGNAL).unwrap();
             let mut fds = Vec::new();
-            if thrown_away {
+            if discarded {
                 discard(&b);
             } else {
                 receive(&b, &mut [0; 16], &mut fds, true).unwrap();
@@ -233,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_message_is_an_error_and_its_descriptors_are_closed() {
+    fn a_truncated_message_is_an_error_and_its_descriptors_are_closed() {
         let (a, b) = packet_pair().unwrap();
         let (x, y) = stream_pair().unwrap();
         send(&a, &[&[1; 100]], &[y.as_fd()], true).unwrap();
@@ -241,11 +262,11 @@ mod tests {
         let mut fds = Vec::new();
         assert_eq!(receive(&b, &mut [0u8; 10], &mut fds, true), Err(Errno::MSGSIZE));
         assert!(fds.is_empty());
-        assert_eq!(receive(&x, &mut [0u8; 10], &mut fds, true), Ok(0), "the other end was closed");
+        assert_eq!(receive(&x, &mut [0u8; 10], &mut fds, true), Ok(0), "the peer was closed");
     }
 
     #[test]
-    fn the_sender_is_named_while_it_is_wanted() {
+    fn the_sender_is_named_while_the_option_is_on() {
         let (a, b) = packet_pair().unwrap();
         name_senders(&b, true).unwrap();
         send(&a, &[b"one"], &[], true).unwrap();
@@ -254,7 +275,7 @@ mod tests {
         assert_eq!(receive_named(&b, &mut buffer), Ok((3, Some(rustix::process::getpid()))));
         name_senders(&b, false).unwrap();
         let mut fds = Vec::new();
-        assert_eq!(receive(&b, &mut buffer, &mut fds, true), Ok(3), "what was sent before has no name any more");
+        assert_eq!(receive(&b, &mut buffer, &mut fds, true), Ok(3), "a message that was sent before is no longer named");
         assert_eq!(fds.len(), 1);
         assert_eq!(receive_named(&b, &mut buffer), Err(Errno::AGAIN));
         drop((a, fds));
@@ -271,14 +292,14 @@ mod tests {
         assert!(read() == Ok(0) && !has_ended(&b));
         assert_eq!(read(), Ok(3));
         drop(a);
-        assert!(read() == Ok(0) && !has_ended(&b), "there is more, although nobody can send any more");
+        assert!(read() == Ok(0) && !has_ended(&b), "messages are left, although no process can send any more");
         assert_eq!(read(), Ok(3));
-        assert!(read() == Ok(0) && has_ended(&b), "nothing worth reading");
+        assert!(read() == Ok(0) && has_ended(&b), "only messages without bytes are left");
         assert!(read() == Ok(0) && has_ended(&b));
     }
 
     #[test]
-    fn a_full_queue_says_so() {
+    fn a_full_queue_returns_again() {
         let (a, _b) = packet_pair().unwrap();
         set_send_buffer(&a, 4096);
         let full = (0..1000).find_map(|_| send(&a, &[&[0; 1000]], &[], false).err());

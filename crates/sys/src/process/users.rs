@@ -1,7 +1,7 @@
 //! The system's users and groups.
 //!
-//! Responsible for: names and numbers from the system's databases (getpwnam_r and kin). Must never: change anybody's identity.
-//! Called by: the module at start, droverd.
+//! Responsible for: names and numbers from the system's databases (getpwnam_r and others). Must
+//! never: change the user or group of a process. Called by: the module at start, droverd.
 #![allow(unsafe_code)]
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
@@ -21,7 +21,7 @@ pub struct User {
 
 const MAX_RECORD: usize = 1 << 20;
 
-/// Calls one of the `get…_r` functions with a buffer that is large enough. `None`: there is no such record.
+/// Calls one of the `get…_r` functions with a buffer that is large enough. `None`: no such record.
 fn lookup<R, T>(mut call: impl FnMut(*mut R, *mut c_char, usize, *mut *mut R) -> i32, read: impl Fn(&R) -> T) -> Option<T> {
     let mut size = 1024;
     loop {
@@ -30,7 +30,8 @@ fn lookup<R, T>(mut call: impl FnMut(*mut R, *mut c_char, usize, *mut *mut R) ->
         let mut found: *mut R = ptr::null_mut();
         let status = call(record.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &raw mut found);
         match status {
-            // SAFETY: a non-null result points to `record`, filled in by the call, its strings in `buffer`, which still lives.
+            // SAFETY: a non-null result points to `record`, filled in by the call, its strings in
+            // `buffer`, which still lives.
             0 => return (!found.is_null()).then(|| read(unsafe { &*found })),
             libc::ERANGE if size < MAX_RECORD => size *= 4,
             libc::EINTR => {}
@@ -51,7 +52,7 @@ fn user(p: &libc::passwd) -> User {
     User { uid: p.pw_uid, gid: p.pw_gid, name: text(p.pw_name), home: text(p.pw_dir) }
 }
 
-/// The user of that name.
+/// The user with this name.
 #[must_use]
 pub fn user_by_name(name: &[u8]) -> Option<User> {
     let name = CString::new(name).ok()?;
@@ -59,18 +60,18 @@ pub fn user_by_name(name: &[u8]) -> Option<User> {
     lookup(|record, buffer, len, found| unsafe { libc::getpwnam_r(name.as_ptr(), record, buffer, len, found) }, user)
 }
 
-/// The user of that number.
+/// The user with this number.
 #[must_use]
 pub fn user_by_id(uid: u32) -> Option<User> {
-    // SAFETY: as above.
+    // SAFETY: all pointers are valid for the call, which writes at most `len` bytes.
     lookup(|record, buffer, len, found| unsafe { libc::getpwuid_r(uid, record, buffer, len, found) }, user)
 }
 
-/// Number of the group of that name.
+/// The number of the group with this name.
 #[must_use]
 pub fn group_by_name(name: &[u8]) -> Option<u32> {
     let name = CString::new(name).ok()?;
-    // SAFETY: as above.
+    // SAFETY: all pointers are valid for the call, which writes at most `len` bytes.
     lookup(|record, buffer, len, found| unsafe { libc::getgrnam_r(name.as_ptr(), record, buffer, len, found) }, |g: &libc::group| g.gr_gid)
 }
 
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_is_known_and_nobody_invented() {
+    fn root_is_found_and_an_unknown_user_is_not() {
         let root = user_by_name(b"root").unwrap();
         assert_eq!((root.uid, root.gid), (0, 0));
         assert_eq!(user_by_id(0).unwrap(), root);

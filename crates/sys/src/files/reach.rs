@@ -1,9 +1,10 @@
 //! What keeps a user from a file or directory.
 //!
-//! Responsible for: naming the directory or file on a path whose mode refuses a user, for messages about `Permission denied`. It reads modes
-//! and does not try: the process that asks is root, and must not become somebody else for a moment. Must never: name something that may be
-//! allowed. A file with an access control list is taken as allowed, and so is a path that cannot be looked at. Called by: the module when it
-//! reads its configuration, droverd when a start has failed, `drover serve`.
+//! Responsible for: naming the directory or file on a path whose mode refuses a user, for messages
+//! about `Permission denied`. It reads modes and tries nothing: the calling process is root, and
+//! must not change its user for a moment. Must never: name something that may be allowed. A file
+//! with an access control list counts as allowed, and so does a path that cannot be read. Called
+//! by: the module when it reads its configuration, droverd when a start has failed, `drover serve`.
 use crate::users;
 use rustix::fs::{Mode, Stat};
 use std::collections::VecDeque;
@@ -11,12 +12,12 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-/// As the kernel, which gives ELOOP.
+/// Symbolic links that are followed, as many as the kernel follows (ELOOP).
 const MAX_LINKS: u32 = 40;
 
 const ENTER: &str = "enter the directory";
 
-/// A user as the kernel sees one: numbers.
+/// A user, as the kernel knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Who {
     /// User.
@@ -27,16 +28,16 @@ pub struct Who {
     pub groups: Vec<u32>,
 }
 
-/// What the user wants with a path.
+/// The access that the user needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Read a file, or go through a directory.
+    /// Read a file, or enter a directory.
     Use,
     /// Run a program.
     Run,
 }
 
-/// What is in the way.
+/// The file or directory that refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Barrier {
     /// The file or directory whose mode refuses.
@@ -85,7 +86,7 @@ impl Who {
     }
 
     fn barrier(&self, path: &Path, stat: &Stat, wanted: u32, what: &'static str) -> Option<Barrier> {
-        // root passes all modes.
+        // No mode refuses root.
         if self.uid == 0 || self.may(path, stat, wanted) {
             return None;
         }
@@ -108,7 +109,8 @@ fn parts(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
     path.components().filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir)).map(|c| c.as_os_str().to_owned())
 }
 
-/// What keeps a user from an absolute path, every symbolic link on it followed; `None`: nothing, as far as can be seen.
+/// What keeps a user from an absolute path, with every symbolic link followed; `None`: nothing that
+/// can be seen.
 #[must_use]
 pub fn barrier(who: &Who, path: &Path, need: Need) -> Option<Barrier> {
     if !path.is_absolute() {
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_in_the_way_is_named() {
+    fn the_directory_that_refuses_is_named() {
         let base = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o755)).tempdir().unwrap();
         let (closed, open) = (base.path().join("closed"), base.path().join("open"));
         let file = closed.join("inner/file");

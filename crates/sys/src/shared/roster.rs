@@ -1,19 +1,18 @@
 //! Which requests of a queue run in which process, in the memory that comes with the queue.
 //!
-//! Responsible for: the log being able to say which requests a process ran that died, and which process a request ran in, at the price of a
-//! few stores a request and without a system call. Must never: trust what stands there: workers write it as well, so it is text for the log
-//! only. Called by: httpd's children (who take a seat for each request and say what it is about), workers (who put their process id there),
-//! droverd (which reads it when a worker has died).
+//! Responsible for: letting the log name the requests that a dead worker ran, and the worker of a
+//! request, for a few stores per request and without a system call. Must never: trust what is read
+//! there: workers write it as well, so it is text for the log only. Called by: httpd's child
+//! processes (they take a seat for each request and describe it), workers (they write their process
+//! id), droverd (it reads the seats when a worker has died).
 //!
-//! Behind the tokens ([`crate::token`]) lie [`SEATS`] seats of [`WORDS`] words: the process of httpd that has the seat; the request's number
+//! After the tokens ([`crate::token`]) come [`SEATS`] seats of [`WORDS`] words: the process of httpd that has the seat; the request's number
 //! and the worker that runs it; what it is about, as text that ends with a zero byte.
-#![allow(unsafe_code)]
-use crate::token;
+use super::page::Page;
+use super::token;
 use rustix::io::{Errno, pread};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::process::{Pid, test_kill_process};
 use std::os::fd::AsFd;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Requests that can have a seat at the same time.
@@ -31,13 +30,8 @@ pub(crate) const BYTES: usize = SEATS as usize * WORDS * WORD;
 /// The seats, mapped.
 #[derive(Debug)]
 pub struct Roster {
-    words: NonNull<AtomicU64>,
+    words: Page<AtomicU64>,
 }
-
-// SAFETY: atomics in memory that stays mapped for as long as the value lives.
-unsafe impl Send for Roster {}
-// SAFETY: as above.
-unsafe impl Sync for Roster {}
 
 const fn state(number: u32, pid: u32) -> u64 {
     (number as u64) << 32 | pid as u64
@@ -47,16 +41,13 @@ impl Roster {
     /// Maps what [`token::create`] has made.
     pub fn map(file: impl AsFd) -> Result<Self, Errno> {
         token::check(&file)?;
-        // SAFETY: a new mapping at an address of the kernel's choice, of a file that has this size for good.
-        let page = unsafe { mmap(std::ptr::null_mut(), token::FILE_BYTES, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0)? };
-        Ok(Self { words: NonNull::new(page.cast()).ok_or(Errno::NOMEM)? })
+        Page::of_file(file, token::FILE_BYTES / WORD).map(|words| Self { words })
     }
 
     fn word(&self, seat: u32, word: usize) -> Option<&AtomicU64> {
         let seat = usize::try_from(seat % SEATS).ok()?;
         let at = token::BYTES / WORD + seat * WORDS + word.min(WORDS - 1);
-        // SAFETY: within the mapping, which begins on a page and is only ever used as atomics of this type.
-        Some(unsafe { self.words.add(at).as_ref() })
+        self.words.get(at)
     }
 
     /// Takes a free seat for a process of httpd, the first behind `near`; one of a dead process is free. `None`: there is none.
@@ -119,13 +110,6 @@ impl Roster {
     pub fn worker_of(&self, seat: u32, number: u32) -> Option<u32> {
         let now = self.word(seat, STATE)?.load(Ordering::Acquire);
         u32::try_from(now & u64::from(u32::MAX)).ok().filter(|pid| *pid != 0 && now >> 32 == u64::from(number))
-    }
-}
-
-impl Drop for Roster {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this size, and nobody has a reference into it any more.
-        let _ = unsafe { munmap(self.words.as_ptr().cast(), token::FILE_BYTES) };
     }
 }
 

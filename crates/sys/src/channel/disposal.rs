@@ -1,30 +1,34 @@
-//! Closing descriptors that come from somebody who is not trusted.
+//! Closing descriptors of an untrusted sender.
 //!
-//! Closing a socket can wait for as long as its sender likes (SO_LINGER), and closing a Unix socket closes what lies in it, in turn.
-//! Responsible for: neither waiting for that, nor holding more than [`MAX_HELD`] descriptors meanwhile, however many one message holds
-//! and however deep they are packed. Must never: work without bound. Called by: `channel`, droverd, httpd's children.
+//! Closing a socket can wait as long as its sender likes (SO_LINGER), and closing a Unix socket in
+//! turn closes the descriptors in its queue.
+//! Responsible for: not waiting for that, and keeping at most [`MAX_OPEN`] descriptors open
+//! meanwhile, however many a message carries and however deep they are nested. Must never: work
+//! without bound. Called by: `channel`, droverd, httpd's children.
 use crate::channel::{Received, packet_pair, receive_any, send_many, set_send_buffer};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Work that one call does at most: each message that is thrown away counts one, and each descriptor.
+/// Limit of work in one call: each discarded message counts one, and each descriptor.
 const MAX_STEPS: usize = 100_000;
-/// Descriptors from sockets that are emptied, held at a time. The kernel's SCM_MAX_FD more may come with the last message.
-const MAX_HELD: usize = 256;
-/// So many ends of file in a row are one: a SEQPACKET message without bytes looks the same. More than a send buffer holds of those.
+/// Descriptors that are open at a time. SCM_MAX_FD more may arrive with the last message.
+const MAX_OPEN: usize = 256;
+/// A SEQPACKET message without bytes looks like the end of file. Only this many in a row, more than
+/// a send buffer holds, are taken for the end.
 const MAX_EMPTY_MESSAGES: usize = 1024;
-/// Bytes of the send buffer of the pair in which descriptors wait.
-const WAITING_ROOM_BYTES: usize = 4 << 20;
+/// Send buffer of the socket pair in which descriptors wait.
+const WAITING_BUFFER_BYTES: usize = 4 << 20;
 
-/// Ends what an untrusted peer sends, so that closing the socket does not wait: what lies in it is thrown away here.
+/// Shuts down and empties a socket to which an untrusted peer sends, so that closing it does not
+/// wait.
 pub fn discard(fd: impl AsFd) {
     let mut disposal = Disposal::new(Vec::new());
     disposal.empty(fd.as_fd());
     disposal.run();
 }
 
-/// Closes descriptors of an untrusted sender without waiting: what lies in those that are sockets is taken out first, and what lies in
-/// that.
+/// Closes descriptors of an untrusted sender without waiting. Sockets among them are emptied first,
+/// and so are the sockets found in these.
 pub fn dispose(fds: Vec<OwnedFd>) {
     if !fds.is_empty() {
         Disposal::new(fds).run();
@@ -33,24 +37,25 @@ pub fn dispose(fds: Vec<OwnedFd>) {
 
 /// Descriptors that are still to be closed.
 struct Disposal {
-    held: Vec<OwnedFd>,
-    /// Those beyond [`MAX_HELD`] wait in flight, in a socket pair of ours, where they take no descriptor number.
+    open: Vec<OwnedFd>,
+    /// Descriptors beyond [`MAX_OPEN`] wait in the queue of this socket pair, where they need no
+    /// descriptor number.
     waiting: Option<(OwnedFd, OwnedFd)>,
     steps_left: usize,
 }
 
 impl Disposal {
-    const fn new(held: Vec<OwnedFd>) -> Self {
-        Self { held, waiting: None, steps_left: MAX_STEPS }
+    const fn new(open: Vec<OwnedFd>) -> Self {
+        Self { open, waiting: None, steps_left: MAX_STEPS }
     }
 
     fn run(mut self) {
         loop {
-            while let Some(fd) = self.held.pop() {
+            while let Some(fd) = self.open.pop() {
                 self.empty(fd.as_fd());
             }
             let Some((_, read)) = &self.waiting else { return };
-            if self.steps_left == 0 || receive_any(read.as_fd(), &mut [0; 8], &mut self.held, false).is_err() {
+            if self.steps_left == 0 || receive_any(read.as_fd(), &mut [0; 8], &mut self.open, false).is_err() {
                 return;
             }
         }
@@ -61,47 +66,48 @@ impl Disposal {
         Some(())
     }
 
-    /// Takes out what lies in a socket, and lets nothing in any more.
+    /// Takes everything out of a socket's queue, and stops it from receiving more.
     fn empty(&mut self, fd: BorrowedFd<'_>) {
         if sockopt::socket_domain(fd) != Ok(AddressFamily::UNIX) {
-            return; // no descriptor can lie in it
+            return; // its queue cannot hold descriptors
         }
-        // One that is not connected says so, and takes nothing from anybody.
+        // Fails for a socket that is not connected, which cannot receive.
         let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Read);
         if sockopt::socket_acceptconn(fd) == Ok(true) {
-            // Connections that wait are closed with it, with what lies in them.
+            // Pending connections would be closed with it, and the descriptors in them.
             while let Some(connection) =
                 self.step().and_then(|()| rustix::net::accept_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok())
             {
-                self.held.push(connection);
-                self.put_aside();
+                self.open.push(connection);
+                self.set_aside();
             }
             return;
         }
-        let patience = if sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET) { MAX_EMPTY_MESSAGES } else { 1 };
+        let max_ends = if sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET) { MAX_EMPTY_MESSAGES } else { 1 };
         let (mut buffer, mut ends) = ([0; 4096], 0);
-        while ends < patience && self.step().is_some() {
-            let Ok(Received { bytes, before, .. }) = receive_any(fd, &mut buffer, &mut self.held, false) else { return };
+        while ends < max_ends && self.step().is_some() {
+            let Ok(Received { bytes, before, .. }) = receive_any(fd, &mut buffer, &mut self.open, false) else { return };
             ends = if bytes == 0 { ends + 1 } else { 0 };
-            self.steps_left = self.steps_left.saturating_sub(self.held.len().saturating_sub(before));
-            self.put_aside();
+            self.steps_left = self.steps_left.saturating_sub(self.open.len().saturating_sub(before));
+            self.set_aside();
         }
     }
 
-    /// Sends what is too much to hold into the waiting pair. When that is full, or cannot be made, it is closed as it is.
-    fn put_aside(&mut self) {
-        if self.held.len() < MAX_HELD {
+    /// Sends descriptors beyond the limit to the waiting pair. If it is full or cannot be made,
+    /// they are closed as they are.
+    fn set_aside(&mut self) {
+        if self.open.len() < MAX_OPEN {
             return;
         }
         if self.waiting.is_none() {
             self.waiting = packet_pair().ok();
             if let Some((write, _)) = &self.waiting {
-                set_send_buffer(write, WAITING_ROOM_BYTES);
+                set_send_buffer(write, WAITING_BUFFER_BYTES);
             }
         }
-        let all = std::mem::take(&mut self.held);
+        let all = std::mem::take(&mut self.open);
         if let Some((write, _)) = &self.waiting {
-            // What cannot be sent has no other place to be than closed.
+            // Descriptors that cannot be sent are closed here.
             let _ = send_many(write.as_fd(), &all);
         }
     }
@@ -110,8 +116,8 @@ impl Disposal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel::recvmsg::tests::ask_for_everything;
     use crate::channel::{receive, send};
-    use crate::recvmsg::tests::ask_for_everything;
     use rustix::io::Errno;
     use std::time::Duration;
 
@@ -128,7 +134,7 @@ mod tests {
         sockopt::socket_linger(socket).unwrap().is_some()
     }
 
-    /// A socket in which a message lies with these.
+    /// A socket with a message in its queue that carries `wrapped`.
     fn inside(wrapped: &[BorrowedFd<'_>]) -> OwnedFd {
         let (a, b) = packet_pair().unwrap();
         ask_for_everything(&b);
@@ -137,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_thrown_away_does_not_linger_however_deep_it_lies() {
+    fn no_discarded_socket_lingers_however_deep_it_is_nested() {
         let theirs = lingering();
         let wrapped = || {
             set_linger(&theirs);
@@ -157,15 +163,15 @@ mod tests {
         let (a, b) = packet_pair().unwrap();
         send(&a, &[b"too long"], &[wrapped().as_fd()], true).unwrap();
         assert_eq!(receive(&b, &mut [0; 1], &mut Vec::new(), false), Err(Errno::MSGSIZE));
-        assert!(!lingers(&theirs), "with a message that was cut");
+        assert!(!lingers(&theirs), "with a truncated message");
         crate::channel::name_senders(&b, true).unwrap();
         send(&a, &[b"x"], &[wrapped().as_fd()], true).unwrap();
         crate::channel::receive_named(&b, &mut [0; 1]).unwrap();
-        assert!(!lingers(&theirs), "beside a name");
+        assert!(!lingers(&theirs), "with a named sender");
     }
 
     #[test]
-    fn few_are_held_of_many() {
+    fn few_of_many_descriptors_are_open_at_a_time() {
         let theirs = lingering();
         set_linger(&theirs);
         let (a, b) = packet_pair().unwrap();
@@ -177,7 +183,7 @@ mod tests {
         }
         let mut disposal = Disposal::new(Vec::new());
         disposal.empty(b.as_fd());
-        assert!(disposal.held.len() < MAX_HELD && disposal.waiting.is_some(), "{}", disposal.held.len());
+        assert!(disposal.open.len() < MAX_OPEN && disposal.waiting.is_some(), "{}", disposal.open.len());
         disposal.run();
         assert!(!lingers(&theirs));
     }

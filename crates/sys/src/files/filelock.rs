@@ -1,28 +1,32 @@
-//! Locks on bytes of a file that belong to an open file (F_OFD_SETLK, fcntl(2)), or to a process (F_SETLK).
+//! Locks on bytes of a file that belong to an open file (F_OFD_SETLK, fcntl(2)), or to a process
+//! (F_SETLK).
 //!
-//! Responsible for: locks that the kernel frees when their holder dies. Must never: wait. Called by: `crates/session`, `tally`.
+//! Responsible for: locks that the kernel frees when their owner dies. Must never: wait. Called by:
+//! `crates/session`, `shared`.
 #![allow(unsafe_code)]
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// What is to become of the range.
+/// The lock that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// Nobody else may hold it.
+    /// No other owner may have a lock.
     Exclusive,
-    /// Others may share it.
+    /// Other owners may have a shared lock.
     Shared,
-    /// It is let go.
+    /// Unlocked.
     Free,
 }
 
-/// Changes the one byte at `offset`. `Ok(false)`: somebody else holds it in a way that forbids that; what was held before is still held.
+/// Changes the lock on the byte at `offset`. `Ok(false)`: the lock of another owner conflicts, and
+/// nothing has changed.
 pub fn set(file: impl AsFd, offset: i64, hold: Hold) -> Result<bool, Errno> {
     change(file, libc::F_OFD_SETLK, offset, hold)
 }
 
-/// As [`set`] for the calling process, whichever of its descriptors for the file it names: the lock is not inherited by a fork, and ends
-/// with the process, or when that closes any descriptor for the file.
+/// As [`set`], but the owner is the calling process, whichever of its descriptors for the file it
+/// names. The lock is not inherited by a fork. It ends with the process, or when the process closes
+/// any descriptor for the file.
 pub fn set_for_process(file: impl AsFd, offset: i64, hold: Hold) -> Result<bool, Errno> {
     change(file, libc::F_SETLK, offset, hold)
 }
@@ -57,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_open_file_holds_not_a_process() {
+    fn an_open_file_owns_its_lock() {
         let path = std::env::temp_dir().join(format!("drover-filelock-{}", std::process::id()));
         let open = || std::fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).unwrap();
         let (a, b) = (open(), open());

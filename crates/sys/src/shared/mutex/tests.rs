@@ -1,6 +1,7 @@
-//! Mutexes whose holders are stopped, killed, or many; files that are damaged.
+//! Mutexes whose owners are stopped, killed, or many; damaged files.
 //!
-//! Responsible for: real processes, which the test binary runs itself as. Called by: `mutex.rs`.
+//! Responsible for: real processes, as which the test binary runs itself. Must never: wait without
+//! a deadline for a stopped one. Called by: cargo test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use super::*;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -8,10 +9,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-/// A directory of a test's own.
-struct Place(PathBuf);
+/// A directory for one test.
+struct TestDir(PathBuf);
 
-impl Place {
+impl TestDir {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("drover-mutex-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
@@ -23,7 +24,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestDir {
     fn drop(&mut self) {
         std::fs::remove_dir_all(&self.0).unwrap();
     }
@@ -31,21 +32,21 @@ impl Drop for Place {
 
 const COUNTED: u32 = 2000;
 
-/// Not a test but what another process runs.
+/// Not a test: this is what the other processes run.
 #[test]
 fn helper_process() {
-    let (Ok(what), Ok(place)) = (std::env::var("DROVER_HELPER"), std::env::var("DROVER_PLACE")) else { return };
-    let place = PathBuf::from(place);
-    let mutexes = Mutexes::open(&place.join("mutexes")).unwrap();
+    let (Ok(what), Ok(dir)) = (std::env::var("DROVER_HELPER"), std::env::var("DROVER_PLACE")) else { return };
+    let dir = PathBuf::from(dir);
+    let mutexes = Mutexes::open(&dir.join("mutexes")).unwrap();
     if what == "hold" {
         let held = mutexes.lock(0, u64::MAX).unwrap();
         println!("holding");
         std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
         drop(held);
-        // Nobody reads what the test harness would say.
+        // The output of the test harness would not be read.
         std::process::exit(0);
     }
-    let number = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(place.join("number")).unwrap();
+    let number = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join("number")).unwrap();
     for _ in 0..COUNTED {
         let _held = mutexes.lock(1, u64::MAX).unwrap();
         let mut bytes = [0; 4];
@@ -54,15 +55,15 @@ fn helper_process() {
     }
 }
 
-fn helper(what: &str, place: &Place) -> Child {
+fn helper(what: &str, dir: &TestDir) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "mutex::tests::helper_process", "--nocapture", "--test-threads=1"]);
-    command.env("DROVER_HELPER", what).env("DROVER_PLACE", &place.0).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    command.args(["--exact", "shared::mutex::tests::helper_process", "--nocapture", "--test-threads=1"]);
+    command.env("DROVER_HELPER", what).env("DROVER_PLACE", &dir.0).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
-/// A process that holds the first mutex.
-fn holder(place: &Place) -> Child {
-    let mut child = helper("hold", place);
+/// A process that has locked the first mutex.
+fn holder(dir: &TestDir) -> Child {
+    let mut child = helper("hold", dir);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("holding")));
     child
@@ -80,16 +81,16 @@ fn refused(mutexes: &Mutexes, which: usize, until: u64) -> Option<Refused> {
     mutexes.lock(which, until).err()
 }
 
-/// Who is in the way.
+/// The process that owns the mutex.
 fn busy(refused: Option<Refused>) -> Option<u32> {
     if let Some(Refused::Busy(holder)) = refused { holder.pid() } else { None }
 }
 
 #[test]
-fn who_is_stopped_holds_nobody_up_for_ever() {
-    let place = Place::new("stopped");
-    let mutexes = Mutexes::open(&place.file()).unwrap();
-    let mut child = holder(&place);
+fn a_stopped_owner_delays_no_waiter_beyond_its_deadline() {
+    let dir = TestDir::new("stopped");
+    let mutexes = Mutexes::open(&dir.file()).unwrap();
+    let mut child = holder(&dir);
     kill_process(pid_of(&child), Signal::STOP).unwrap();
     waitpid(Some(pid_of(&child)), WaitOptions::UNTRACED).unwrap();
     let first = refused(&mutexes, 0, after(300)); // more than one slice
@@ -102,12 +103,12 @@ fn who_is_stopped_holds_nobody_up_for_ever() {
 }
 
 #[test]
-fn who_is_killed_lets_go_at_once() {
-    let place = Place::new("killed");
-    let mutexes = Mutexes::open(&place.file()).unwrap();
+fn a_killed_owner_frees_its_mutex_at_once() {
+    let dir = TestDir::new("killed");
+    let mutexes = Mutexes::open(&dir.file()).unwrap();
     let mut last = None;
     for _ in 0..3 {
-        let mut child = holder(&place);
+        let mut child = holder(&dir);
         let this = refused(&mutexes, 0, 0);
         assert!(busy(this) == Some(child.id()) && this != last, "another turn");
         last = this;
@@ -116,8 +117,8 @@ fn who_is_killed_lets_go_at_once() {
         drop(mutexes.lock(0, 0).unwrap());
         assert_eq!(refused(&mutexes, 0, 0), None);
     }
-    // Also while somebody waits.
-    let mut child = holder(&place);
+    // Also while a thread waits.
+    let mut child = holder(&dir);
     std::thread::scope(|scope| {
         let waits = scope.spawn(|| refused(&mutexes, 0, u64::MAX));
         child.kill().unwrap();
@@ -127,24 +128,24 @@ fn who_is_killed_lets_go_at_once() {
 }
 
 #[test]
-fn processes_that_begin_at_once_count_to_the_exact_end() {
-    let place = Place::new("count");
-    let children: Vec<Child> = (0..6).map(|_| helper("count", &place)).collect();
+fn processes_that_start_at_once_lose_no_count() {
+    let dir = TestDir::new("count");
+    let children: Vec<Child> = (0..6).map(|_| helper("count", &dir)).collect();
     assert!(children.into_iter().all(|mut child| child.wait().unwrap().success()));
-    let number = std::fs::read(place.0.join("number")).unwrap();
+    let number = std::fs::read(dir.0.join("number")).unwrap();
     assert_eq!(number, (6 * COUNTED).to_ne_bytes());
-    let left: Vec<_> = std::fs::read_dir(&place.0).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> = std::fs::read_dir(&dir.0).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
 }
 
 #[test]
-fn what_nobody_uses_is_made_anew() {
-    let place = Place::new("anew");
-    let mutexes = Mutexes::open(&place.file()).unwrap();
+fn an_unused_file_is_made_anew() {
+    let dir = TestDir::new("anew");
+    let mutexes = Mutexes::open(&dir.file()).unwrap();
     let held = mutexes.lock(0, 0).unwrap();
-    // As it is after a machine has died: held, by nobody who could let go.
-    let copy = place.0.join("copy");
-    for bytes in [std::fs::read(place.file()).unwrap(), vec![0x55; LEN], vec![7; 10], vec![0; 3 * LEN], Vec::new()] {
+    // As after a crash of the machine: locked, by a process that no longer exists.
+    let copy = dir.0.join("copy");
+    for bytes in [std::fs::read(dir.file()).unwrap(), vec![0x55; LEN], vec![7; 10], vec![0; 3 * LEN], Vec::new()] {
         std::fs::write(&copy, bytes).unwrap();
         let second = Mutexes::open(&copy).unwrap();
         assert_eq!((refused(&second, 0, 0), std::fs::metadata(&copy).unwrap().len()), (None, LEN as u64));
@@ -153,28 +154,29 @@ fn what_nobody_uses_is_made_anew() {
 }
 
 #[test]
-fn what_is_damaged_in_use_is_replaced() {
-    let place = Place::new("damaged");
+fn a_damaged_file_in_use_is_replaced() {
+    let dir = TestDir::new("damaged");
     type Damage = fn(&File);
     let damages: [Damage; 2] = [|file| file.set_len(2 * LEN as u64).unwrap(), |file| file.write_all_at(&[0x55; 8], 0).unwrap()];
     for damage in damages {
-        let old = Mutexes::open(&place.file()).unwrap();
+        let old = Mutexes::open(&dir.file()).unwrap();
         damage(&old.file);
-        assert!(old.is_at(&place.file()));
-        let (new, other) = (Mutexes::open(&place.file()).unwrap(), Mutexes::open(&place.file()).unwrap());
-        assert!(!old.is_at(&place.file()) && new.is_at(&place.file()) && new.inode == other.inode);
+        assert!(old.is_at(&dir.file()));
+        let (new, other) = (Mutexes::open(&dir.file()).unwrap(), Mutexes::open(&dir.file()).unwrap());
+        assert!(!old.is_at(&dir.file()) && new.is_at(&dir.file()) && new.inode == other.inode);
         let _held = new.lock(0, 0).unwrap();
         assert_eq!(busy(refused(&other, 0, 0)), Some(std::process::id()));
     }
 }
 
 #[test]
-fn a_mutex_that_nobody_has_mended_is_an_error() {
-    let place = Place::new("lost");
-    let mutexes = Mutexes::open(&place.file()).unwrap();
-    // What glibc writes when a mutex of somebody who died is let go without being mended: i32::MAX - 1 as its owner, the third word.
+fn a_mutex_that_was_not_repaired_is_an_error() {
+    let dir = TestDir::new("lost");
+    let mutexes = Mutexes::open(&dir.file()).unwrap();
+    // What glibc writes when the mutex of a dead owner is unlocked without repair: i32::MAX - 1 as
+    // its owner, the third word.
     mutexes.file.write_all_at(&(i32::MAX - 1).to_ne_bytes(), 64 + 8).unwrap();
     assert_eq!((refused(&mutexes, 0, 0), refused(&mutexes, 1, 0)), (Some(Refused::Lost), None));
     drop(mutexes);
-    assert_eq!(refused(&Mutexes::open(&place.file()).unwrap(), 0, 0), None);
+    assert_eq!(refused(&Mutexes::open(&dir.file()).unwrap(), 0, 0), None);
 }

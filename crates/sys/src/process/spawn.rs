@@ -1,8 +1,8 @@
 //! Fork and exec of a worker: user, groups, directory, descriptors.
 //!
-//! Responsible for: everything between fork(2) and execve(2), and for telling the parent which step failed. Must never:
-//! allocate, take a lock or read a configuration in the child; keep a descriptor open in it beyond those named. Called by:
-//! droverd, which has one thread.
+//! Responsible for: everything between fork(2) and execve(2), and for reporting to the parent which
+//! step failed. Must never: allocate, take a lock or read a configuration in the child; leave a
+//! descriptor open in it beyond those named. Called by: droverd, which has one thread.
 #![allow(unsafe_code)]
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -21,16 +21,17 @@ pub struct Credentials {
     pub groups: Vec<u32>,
 }
 
-/// Where the child starts.
+/// Working directory of the child.
 #[derive(Debug, Clone)]
 pub enum Directory {
-    /// This one, or the start fails.
+    /// This directory, or the start fails.
     Must(CString),
-    /// This one, or `/` when it cannot be entered (system users' homes often do not exist).
+    /// This directory, or `/` when it cannot be entered (home directories of system users often do
+    /// not exist).
     Try(CString),
 }
 
-/// All that is needed to start a child, prepared.
+/// Everything that starting a child needs, prepared.
 #[derive(Debug)]
 pub struct Command<'a> {
     /// The executable, as execve(2) takes it.
@@ -39,7 +40,7 @@ pub struct Command<'a> {
     pub arguments: Vec<CString>,
     /// `NAME=value`.
     pub environment: Vec<CString>,
-    /// `None`: stays who it is.
+    /// `None`: the child keeps those of the parent.
     pub credentials: Option<Credentials>,
     /// Directory for chroot(2).
     pub chroot: Option<CString>,
@@ -49,9 +50,9 @@ pub struct Command<'a> {
     pub umask: Option<u32>,
     /// Nice value.
     pub nice: Option<i32>,
-    /// Soft limit of open descriptors, if it is to be another than the parent's.
+    /// Soft limit of open descriptors; `None`: the parent's.
     pub open_files: Option<u64>,
-    /// Limits of the kernel, soft and hard.
+    /// Resource limits, soft and hard.
     pub limits: Vec<(Limit, u64, u64)>,
     /// Standard input, output, error.
     pub standard: [BorrowedFd<'a>; 3],
@@ -59,7 +60,7 @@ pub struct Command<'a> {
     pub keep: &'a [BorrowedFd<'a>],
 }
 
-/// What the kernel limits (setrlimit(2)).
+/// A resource that the kernel limits (setrlimit(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// RLIMIT_DATA, bytes.
@@ -70,7 +71,7 @@ pub enum Limit {
     Cpu,
 }
 
-/// What failed.
+/// The step of a start that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Step {
@@ -110,7 +111,7 @@ impl Step {
     }
 }
 
-/// A step that failed, and why.
+/// A failed step with its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failed {
     /// The step.
@@ -127,7 +128,7 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
-/// A child that was forked. It may not have reached its program: [`Child::failure`] knows once it has ended.
+/// A forked child. It may not have reached its program: [`Child::failure`] tells once it has ended.
 #[derive(Debug)]
 pub struct Child {
     /// Its process id.
@@ -136,7 +137,8 @@ pub struct Child {
 }
 
 impl Child {
-    /// The step that failed before the program ran. Does not wait: ask after the child has ended.
+    /// The step that failed before the program ran. Does not wait: to be called after the child has
+    /// ended.
     #[must_use]
     pub fn failure(&self) -> Option<Failed> {
         let mut bytes = [0u8; 8];
@@ -151,13 +153,15 @@ impl Child {
     }
 }
 
-/// The groups that the system's group database gives a user, its primary one included.
+/// A user's groups in the system's group database, the primary one included.
 pub fn supplementary_groups(user: &CStr, gid: u32) -> Vec<u32> {
     let mut room: c_int = 64;
-    // The loop ends: the second call is told the size it asked for; a database that grows meanwhile gets a few more tries.
+    // Bounded: the second call gets the size that the first returned; a database that grows
+    // meanwhile gets two more tries.
     for _ in 0..4 {
         let mut groups = vec![0 as libc::gid_t; usize::try_from(room).unwrap_or(64)];
-        // SAFETY: `user` is NUL-terminated, `groups` has room for `room` ids, and the call writes at most that many.
+        // SAFETY: `user` is NUL-terminated, `groups` has room for `room` ids, and the call writes
+        // at most that many.
         let found = unsafe { libc::getgrouplist(user.as_ptr(), gid, groups.as_mut_ptr(), &raw mut room) };
         if found >= 0 {
             groups.truncate(usize::try_from(found).unwrap_or(0));
@@ -168,7 +172,7 @@ pub fn supplementary_groups(user: &CStr, gid: u32) -> Vec<u32> {
     vec![gid]
 }
 
-/// The process's environment pointers and argument pointers, ended by NULL.
+/// Pointers to strings, ended by NULL, as execve(2) takes arguments and environment.
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
 }
@@ -183,7 +187,8 @@ struct Prepared<'a> {
     report: RawFd,
 }
 
-/// Starts a child. The calling process must have one thread; its signals may be blocked, the child's are not.
+/// Starts a child. The calling process must have one thread. Signals that it blocks are not blocked
+/// in the child.
 pub fn spawn(command: &Command<'_>) -> Result<Child, Failed> {
     let before = |errno| Failed { step: Step::Fork, errno };
     let (report, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(before)?;
@@ -197,8 +202,9 @@ pub fn spawn(command: &Command<'_>) -> Result<Child, Failed> {
         report: writer.as_fd().as_raw_fd(),
     };
     rustix::fs::fcntl_setfl(&report, rustix::fs::OFlags::NONBLOCK).map_err(before)?;
-    // SAFETY: droverd has one thread, so no lock can be held by another at the fork; the child calls only async-signal-safe
-    // functions on memory prepared above and ends in execve or _exit, never returning into Rust code that owns anything.
+    // SAFETY: droverd has one thread, so no lock is held by another at the fork. The child calls
+    // only async-signal-safe functions on memory prepared before, and ends in execve or _exit
+    // without returning to Rust code that owns anything.
     let pid = unsafe { libc::fork() };
     match pid {
         -1 => Err(before(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::AGAIN))),
@@ -216,10 +222,11 @@ pub fn spawn(command: &Command<'_>) -> Result<Child, Failed> {
 /// # Safety
 /// Only to be called in the child of a fork of a process with one thread.
 unsafe fn child(prepared: &Prepared<'_>) -> ! {
-    // SAFETY: the caller's promise is passed on.
+    // SAFETY: the caller's contract is passed on.
     let step = unsafe { become_worker(prepared) };
-    // SAFETY: __errno_location is always valid in the calling thread; write and _exit are async-signal-safe; the buffer is a
-    // local of 8 bytes. A pipe takes 8 bytes at once, and a reader that is gone needs no answer.
+    // SAFETY: __errno_location is always valid in the calling thread; write and _exit are
+    // async-signal-safe; the buffer is a local of 8 bytes. A pipe takes 8 bytes at once, and a
+    // reader that is gone needs no report.
     unsafe {
         let errno: c_int = *libc::__errno_location();
         let [a, b, c, d] = (step as u32).to_ne_bytes();
@@ -230,14 +237,15 @@ unsafe fn child(prepared: &Prepared<'_>) -> ! {
     }
 }
 
-/// Returns only when a step has failed, and says which; errno says why.
+/// Returns only when a step has failed, with that step; errno has the reason.
 ///
 /// # Safety
-/// As [`child`]. So it is for each function that it calls: every call is async-signal-safe (setgroups, setgid, setuid are plain system calls
-/// when there is one thread, which is so in the child of a fork); every pointer is to memory prepared before the fork and unchanged since.
+/// As [`child`], and so for each function that it calls. Every call is async-signal-safe:
+/// setgroups, setgid and setuid are plain system calls when there is one thread, as in the child of
+/// a fork. Every pointer is to memory that was prepared before the fork and has not changed since.
 unsafe fn become_worker(prepared: &Prepared<'_>) -> Step {
     let c = prepared.command;
-    // SAFETY: see above.
+    // SAFETY: only async-signal-safe calls, on prepared memory.
     unsafe {
         libc::setpgid(0, 0);
         forget_signals();
@@ -274,14 +282,14 @@ unsafe fn become_worker(prepared: &Prepared<'_>) -> Step {
     }
 }
 
-/// Every signal does what it does in any program, and none is blocked.
+/// Gives every signal its default action and blocks none.
 unsafe fn forget_signals() {
-    // SAFETY: see `become_worker`.
+    // SAFETY: the contract of `become_worker`.
     unsafe {
         let mut default: libc::sigaction = std::mem::zeroed();
         default.sa_sigaction = libc::SIG_DFL;
         for signal in 1..65 {
-            // KILL, STOP and the two that libc keeps for itself are refused, rightly.
+            // Refused for KILL, STOP and the two that libc reserves, which is right.
             libc::sigaction(signal, &raw const default, std::ptr::null_mut());
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
@@ -290,16 +298,18 @@ unsafe fn forget_signals() {
     }
 }
 
-/// The standard streams and those that were named, and no others; how many there may be.
+/// Leaves the standard streams and the named descriptors open, no others; sets the limit of open
+/// descriptors.
 unsafe fn keep_descriptors(prepared: &Prepared<'_>) -> bool {
-    // SAFETY: see `become_worker`.
+    // SAFETY: the contract of `become_worker`.
     unsafe {
         for (at, fd) in (0..).zip(prepared.standard) {
             if libc::dup2(fd, at) < 0 {
                 return false;
             }
         }
-        // Whatever a library has left open is closed at exec; an old kernel without the call has only our own, close-on-exec.
+        // Closes at exec what a library left open. On an old kernel without the call only our own
+        // are open, close-on-exec.
         libc::syscall(libc::SYS_close_range, 3 as c_uint, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
         for fd in &prepared.keep {
             if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
@@ -324,21 +334,22 @@ unsafe fn set_limit((limit, soft, hard): &(Limit, u64, u64)) -> bool {
         Limit::AddressSpace => libc::RLIMIT_AS,
         Limit::Cpu => libc::RLIMIT_CPU,
     };
-    // SAFETY: see `become_worker`.
+    // SAFETY: the contract of `become_worker`.
     unsafe { libc::setrlimit(resource, &raw const value) == 0 }
 }
 
 unsafe fn set_priority(nice: i32) -> bool {
-    // SAFETY: see `become_worker`.
+    // SAFETY: the contract of `become_worker`.
     unsafe {
         libc::setpriority(libc::PRIO_PROCESS, 0, nice) == 0
-            // Without root nobody is given more time than he had: it is said at start, and no reason not to serve.
+            // Only root may raise the priority. The start logs a warning; serving does not depend
+            // on it.
             || matches!(*libc::__errno_location(), libc::EACCES | libc::EPERM)
     }
 }
 
 unsafe fn enter(directory: &Directory) -> bool {
-    // SAFETY: see `become_worker`.
+    // SAFETY: the contract of `become_worker`.
     unsafe {
         match directory {
             Directory::Must(path) => libc::chdir(path.as_ptr()) == 0,
@@ -373,7 +384,7 @@ mod tests {
             standard: [null.as_fd(), writer.as_fd(), writer.as_fd()],
             keep: &[],
         };
-        // The test harness has several threads; the child touches nothing of theirs.
+        // The test harness has several threads; the child uses nothing of theirs.
         let child = spawn(&command).unwrap();
         drop(writer);
         let mut text = String::new();
@@ -383,11 +394,11 @@ mod tests {
     }
 
     #[test]
-    fn a_child_has_what_it_was_given_and_nothing_else() {
+    fn a_child_has_what_was_named_and_nothing_else() {
         let script = "echo $A $HOME; pwd; umask; ulimit -S -d; ulimit -H -t; ls /proc/self/fd | tr '\\n' ' '";
         let (text, failed) = run("/bin/sh", &["sh", "-c", script], Directory::Must(cstring("/usr")), Some(0o027));
         assert_eq!(failed, None);
-        assert_eq!(text, "1\n/usr\n0027\n1048576\n200\n0 1 2 3 ", "3 is ls's own");
+        assert_eq!(text, "1\n/usr\n0027\n1048576\n200\n0 1 2 3 ", "3 belongs to ls");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Sealed memory files: how a message larger than a datagram travels.
+//! Sealed memory files, for messages larger than a datagram.
 //!
-//! Responsible for: the receiver never waiting on, or being changed under by, the sender. Must never: trust a file's size that
-//! the seals do not hold. Called by: `src/dispatch`, `src/httpd/parent.rs`, the worker, droverd.
+//! Responsible for: the receiver never waits for the sender, and the sender cannot change what it
+//! has sent. Must never: trust the size of a file that is not sealed. Called by: `src/dispatch`,
+//! `src/httpd/parent.rs`, the worker, droverd.
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,12 +25,12 @@ pub fn create(bytes: &[u8]) -> Result<OwnedFd, Errno> {
     Ok(file)
 }
 
-/// Whether it is a memory file that nobody can change any more.
+/// Whether it is a memory file that cannot be changed any more.
 pub fn is_sealed(file: impl AsFd) -> bool {
     fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SEALS))
 }
 
-/// Reads a sealed memory file that must hold exactly `len` bytes, `len` being no more than `limit`.
+/// Reads a sealed memory file that must hold exactly `len` bytes, at most `limit`.
 pub fn read(file: impl AsFd, len: usize, limit: usize) -> Result<Vec<u8>, Errno> {
     let size = usize::try_from(fstat(&file)?.st_size).map_err(|_| Errno::INVAL)?;
     if len > limit || size != len || !is_sealed(&file) {
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_in_comes_out_and_cannot_change() {
+    fn a_file_is_read_as_written_and_cannot_change() {
         let file = create(b"hello").unwrap();
         assert_eq!(read(&file, 5, 10).unwrap(), b"hello");
         assert_eq!(read(&file, 4, 10), Err(Errno::INVAL));

@@ -1,7 +1,7 @@
 //! Signals as a descriptor.
 //!
-//! Responsible for: signals being blocked and read, never handled asynchronously. Called by: droverd's main, before anything
-//! else.
+//! Responsible for: blocking signals and reading them; they are never handled asynchronously. Must
+//! never: install a handler. Called by: droverd's main, before anything else; the worker.
 #![allow(unsafe_code)]
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -9,27 +9,30 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A child has ended.
 pub const CHILD: i32 = libc::SIGCHLD;
-/// End.
+/// Terminate.
 pub const TERMINATE: i32 = libc::SIGTERM;
-/// End, from a terminal.
+/// Terminate, from a terminal (Ctrl-C).
 pub const INTERRUPT: i32 = libc::SIGINT;
-/// The terminal is gone.
+/// The terminal was closed.
 pub const HANGUP: i32 = libc::SIGHUP;
-/// Written to a socket nobody reads.
+/// A write to a socket or pipe without a reader.
 pub const PIPE: i32 = libc::SIGPIPE;
 /// httpd's graceful restart.
 pub const USER1: i32 = libc::SIGUSR1;
 
-/// Whether a process that this signal has ended was ended by somebody, not by a fault of its own.
+/// Whether this signal is sent by a person or a program, not raised by a fault of the process
+/// itself.
 #[must_use]
 pub const fn is_sent_to_end(signal: i32) -> bool {
     matches!(signal, libc::SIGKILL | TERMINATE | INTERRUPT | HANGUP)
 }
 
-/// The signal for which a worker's `faulthandler` writes all stacks; a real-time one, which nobody else uses.
+/// The signal on which a worker's `faulthandler` writes all stacks; a real-time one, which nothing
+/// else uses.
 #[must_use]
 pub fn dump() -> Signal {
-    // SAFETY: SIGRTMAX is below the number of signals, and four below it is above SIGRTMIN on every Linux.
+    // SAFETY: SIGRTMAX is below the number of signals, and four below it is above SIGRTMIN on every
+    // Linux.
     unsafe { Signal::from_raw_unchecked(libc::SIGRTMAX() - 4) }
 }
 
@@ -44,7 +47,7 @@ fn last() -> Errno {
 }
 
 impl Signals {
-    /// Blocks `signals` (and nothing else) and gives them as a descriptor.
+    /// Blocks `signals`, unblocks all others, and returns a descriptor from which they are read.
     pub fn block(signals: &[i32]) -> Result<Self, Errno> {
         // SAFETY: a sigset_t of zeros is a valid one, and sigemptyset makes it so on every system.
         let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
@@ -62,7 +65,7 @@ impl Signals {
         if fd < 0 {
             return Err(last());
         }
-        // SAFETY: signalfd has just made it and nobody else knows it.
+        // SAFETY: signalfd has just returned it, so it has no other owner.
         Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
@@ -86,7 +89,8 @@ impl AsFd for Signals {
 
 /// Runs `start` with all signals blocked in this thread: a thread that it starts never handles one.
 pub fn blocked<T>(start: impl FnOnce() -> T) -> T {
-    // SAFETY: sigset_t is a struct of integers; both are written before they are read, by functions that write nothing else.
+    // SAFETY: sigset_t is a struct of integers; both are written before they are read, by functions
+    // that write nothing else.
     let before = unsafe {
         let (mut all, mut before) = (std::mem::zeroed::<libc::sigset_t>(), std::mem::zeroed::<libc::sigset_t>());
         libc::sigfillset(&raw mut all);
@@ -94,7 +98,7 @@ pub fn blocked<T>(start: impl FnOnce() -> T) -> T {
         before
     };
     let result = start();
-    // SAFETY: as it was before.
+    // SAFETY: the mask that the first call stored.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
     result
 }

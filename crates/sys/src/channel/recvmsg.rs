@@ -1,8 +1,9 @@
 //! recvmsg(2) with every control message accounted for.
 //!
-//! Responsible for: every descriptor that the kernel installs while a message is received having an owner. Whoever shares a socket
-//! decides by its options (SO_PASSPIDFD, SO_PASSCRED, SO_PASSSEC, SO_TIMESTAMP) which control messages come beside a message, and one
-//! of them brings a descriptor that nobody has sent.
+//! Responsible for: every descriptor that the kernel installs while it receives a message gets an
+//! owner. Any process that shares a socket can set options (SO_PASSPIDFD, SO_PASSCRED, SO_PASSSEC,
+//! SO_TIMESTAMP) that add control messages, and one of these brings a descriptor that no process
+//! has sent.
 //! Must never: block unless the socket does. Called by: `channel`, `disposal`, `peek`.
 #![allow(unsafe_code)]
 use rustix::io::Errno;
@@ -12,10 +13,11 @@ use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Room for control messages. 253 descriptors (the kernel's SCM_MAX_FD), which the kernel would otherwise close itself, need 1,032
-/// bytes. The rest is for what comes before them: timestamps, credentials, a security label.
+/// Space for control messages. 253 descriptors (SCM_MAX_FD) need 1,032 bytes; without space the
+/// kernel closes them itself. The rest is for timestamps, credentials and a security label, which
+/// come before them.
 const CONTROL_BYTES: usize = 4096;
-/// Since Linux 6.5: the message's sender as a pidfd. libc does not name it yet.
+/// Since Linux 6.5: the sender as a pidfd. Not in libc yet.
 const SCM_PIDFD: c_int = 4;
 /// Since Linux 6.5.
 const SO_PASSPIDFD: c_int = 76;
@@ -30,12 +32,12 @@ pub(crate) struct Message {
     pub bytes: usize,
     /// Bytes or descriptors did not fit.
     pub is_truncated: bool,
-    /// The sending process, if the socket asks for it (SO_PASSCRED).
+    /// The sending process, if the socket has SO_PASSCRED.
     pub sender: Option<Pid>,
 }
 
-/// Receives once. Descriptors are close-on-exec and are appended to `fds`; pidfds are closed; nothing else in a control message is a
-/// descriptor.
+/// Receives once. Descriptors are close-on-exec and are appended to `fds`. Pidfds are closed.
+/// Nothing else in a control message is a descriptor.
 pub(crate) fn recvmsg(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags, fds: &mut Vec<OwnedFd>) -> Result<Message, Errno> {
     let mut room = MaybeUninit::<ControlRoom>::uninit();
     let mut piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -46,7 +48,8 @@ pub(crate) fn recvmsg(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags, f
     header.msg_control = room.as_mut_ptr().cast();
     header.msg_controllen = CONTROL_BYTES;
     let flags = flags.bits().cast_signed() | libc::MSG_CMSG_CLOEXEC;
-    // SAFETY: `header` names `buffer` and `room` with their lengths; both live through the call, and the kernel writes only there.
+    // SAFETY: `header` names `buffer` and `room` with their lengths; both live through the call,
+    // and the kernel writes only there.
     let got = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) };
     let Ok(bytes) = usize::try_from(got) else {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
@@ -58,51 +61,55 @@ pub(crate) fn recvmsg(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags, f
 /// Walks the control messages of a header that recvmsg(2) has just filled in.
 fn take_control(header: &libc::msghdr, fds: &mut Vec<OwnedFd>) -> Option<Pid> {
     let mut sender = None;
-    // SAFETY: the kernel has set msg_controllen to the bytes that it wrote at msg_control, which is aligned for a cmsghdr.
+    // SAFETY: the kernel has set msg_controllen to the bytes that it wrote at msg_control, which is
+    // aligned for a cmsghdr.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !next.is_null() {
-        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR give only headers that lie whole within msg_controllen.
+        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return only headers that are whole within
+        // msg_controllen.
         let (message, data) = unsafe { (next.read(), libc::CMSG_DATA(next)) };
         let len = message.cmsg_len.saturating_sub(data.addr().saturating_sub(next.addr()));
         match (message.cmsg_level, message.cmsg_type) {
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => each_descriptor(data, len, |fd| fds.push(fd)),
             (libc::SOL_SOCKET, SCM_PIDFD) => each_descriptor(data, len, drop),
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= size_of::<libc::ucred>() => {
-                // SAFETY: the kernel has written `len` bytes there, of which any are a value of this type; read without alignment.
+                // SAFETY: the kernel has written `len` bytes there, of which any are a value of
+                // this type; read without alignment.
                 let who = unsafe { data.cast::<libc::ucred>().read_unaligned() };
                 sender = Pid::from_raw(who.pid);
             }
             _ => {}
         }
-        // SAFETY: as for CMSG_FIRSTHDR; `next` came from it or from this.
+        // SAFETY: as for CMSG_FIRSTHDR; `next` came from it or from CMSG_NXTHDR.
         next = unsafe { libc::CMSG_NXTHDR(header, next) };
     }
     sender
 }
 
-/// Gives an owner to each descriptor in the data of a control message. A negative number stands for one that could not be made.
+/// Gives an owner to each descriptor in the data of a control message. A negative number marks one
+/// that could not be installed.
 fn each_descriptor(data: *const u8, len: usize, mut own: impl FnMut(OwnedFd)) {
     for index in 0..len / size_of::<RawFd>() {
         // SAFETY: within the `len` bytes that the kernel has written; read without alignment.
         let number = unsafe { data.cast::<RawFd>().add(index).read_unaligned() };
         if number >= 0 {
-            // SAFETY: the kernel has just installed this descriptor for us, and nobody else knows of it.
+            // SAFETY: the kernel has just installed this descriptor, so it has no other owner.
             own(unsafe { OwnedFd::from_raw_fd(number) });
         }
     }
 }
 
-/// Has nothing come beside the messages but descriptors that were sent. Whoever shares the socket can undo it; then it costs time, and
-/// nothing else.
+/// Switches off every control message except descriptors that were sent. A process that shares the
+/// socket can undo that, which costs time and nothing else.
 pub fn ask_for_nothing_beside(socket: impl AsFd) {
     for option in [SO_PASSPIDFD, libc::SO_PASSCRED, libc::SO_PASSSEC, libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS] {
-        // A kernel that does not know the option has nothing to switch off.
+        // An older kernel without the option has nothing to switch off.
         let _ = set(&socket, option, 0);
     }
 }
 
-/// Has the kernel refuse descriptors that somebody sends to the socket, and to those accepted from it (Linux 6.16 and later). Older
-/// kernels let them through.
+/// Makes the kernel refuse descriptors that are sent to the socket, and to sockets accepted from it
+/// (Linux 6.16 and later). Returns whether it will; older kernels deliver them.
 pub fn refuse_descriptors(socket: impl AsFd) -> bool {
     set(&socket, SO_PASSRIGHTS, 0)
 }
@@ -116,18 +123,18 @@ fn set(socket: &impl AsFd, option: c_int, value: c_int) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::channel::peek::peek;
+    use crate::channel::{discard, dispose};
     use crate::channel::{name_senders, packet_pair, receive, receive_named, receive_piece, receive_trusted, send, send_many, stream_pair};
-    use crate::disposal::{discard, dispose};
-    use crate::peek::peek;
     use std::sync::Mutex;
 
     /// Receives a message of at most 8 bytes.
-    type Way = fn(&OwnedFd, &mut Vec<OwnedFd>) -> usize;
+    type Receive = fn(&OwnedFd, &mut Vec<OwnedFd>) -> usize;
 
-    /// Held by tests that have pidfds come: they count those of the whole process.
+    /// Locked by tests that receive pidfds: they count those of the whole process.
     static PIDFDS: Mutex<()> = Mutex::new(());
 
-    /// Switches everything on that brings a control message, but for pidfds.
+    /// Switches on every option that adds a control message, except pidfds.
     pub(crate) fn ask_for_everything(socket: impl AsFd) {
         for option in [libc::SO_PASSCRED, libc::SO_PASSSEC, libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS] {
             set(&socket, option, 1);
@@ -140,16 +147,16 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn no_way_to_receive_leaves_a_descriptor_that_nobody_sent() {
+    fn no_function_leaves_a_descriptor_that_was_not_sent() {
         let _alone = PIDFDS.lock();
-        let ways: [(&str, Way); 5] = [
+        let functions: [(&str, Receive); 5] = [
             ("receive", |fd, fds| receive(fd, &mut [0; 8], fds, false).unwrap()),
             ("receive_trusted", |fd, fds| receive_trusted(fd, &mut [0; 8], fds).unwrap()),
             ("receive_piece", |fd, fds| receive_piece(fd, &mut [0; 8], fds).unwrap()),
             ("receive_named", |fd, _| receive_named(fd, &mut [0; 8]).unwrap().0),
             ("peek", |fd, fds| peek(fd, &mut [0; 8], fds).unwrap()),
         ];
-        for (what, way) in ways {
+        for (what, call) in functions {
             for (a, b) in [packet_pair().unwrap(), stream_pair().unwrap()] {
                 ask_for_everything(&b);
                 set(&b, SO_PASSPIDFD, 1);
@@ -160,7 +167,7 @@ pub(crate) mod tests {
                         if count == 0 {
                             send(&a, &[b"x"], &[], false).unwrap();
                         }
-                        assert_eq!(way(&b, &mut fds), 1, "{what} with {count}");
+                        assert_eq!(call(&b, &mut fds), 1, "{what} with {count}");
                         assert!(fds.len() == count || what == "receive_named", "{what}: {} of {count}", fds.len());
                         assert!(fds.iter().all(|fd| rustix::io::fcntl_getfd(fd).unwrap().contains(rustix::io::FdFlags::CLOEXEC)));
                         assert_eq!(pidfds(), 0, "{what} with {count}");
@@ -174,7 +181,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_lies_in_a_socket_that_asks_for_everything_is_closed_with_it() {
+    fn descriptors_in_a_socket_with_every_option_are_closed_with_it() {
         let _alone = PIDFDS.lock();
         let wrap = |fd: OwnedFd| {
             let (a, b) = packet_pair().unwrap();
@@ -193,7 +200,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_sender_is_known_among_everything_else() {
+    fn the_sender_is_found_among_all_control_messages() {
         let (a, b) = packet_pair().unwrap();
         ask_for_everything(&b);
         name_senders(&b, true).unwrap();
@@ -202,7 +209,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_socket_can_be_told_to_bring_nothing_beside() {
+    fn control_messages_can_be_switched_off() {
         let (a, b) = packet_pair().unwrap();
         ask_for_everything(&b);
         ask_for_nothing_beside(&b);

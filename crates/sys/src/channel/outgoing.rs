@@ -1,22 +1,25 @@
-//! How much a connected socket takes without waiting.
+//! How much a connected socket accepts without waiting.
 //!
-//! Responsible for: an estimate that errs on the low side. Called by: `src/httpd/client.rs`, for clients that read slowly; the command
-//! `drover`, to see whether it was heard.
+//! Responsible for: an estimate that is never too high. Must never: change the socket. Called by:
+//! `src/httpd/client.rs`, for clients that read slowly; the command `drover`, to see whether its
+//! request was read.
 #![allow(unsafe_code)]
 use std::os::fd::{AsFd, AsRawFd};
 
-/// socket(7): SO_MEMINFO, an array of nine numbers (linux/sock_diag.h), of which these are the size of the buffer and what is in it.
+/// socket(7): SO_MEMINFO, an array of nine numbers (linux/sock_diag.h), two of which are the size
+/// and the fill of the buffer.
 const SO_MEMINFO: libc::c_int = 55;
 const NUMBERS: usize = 9;
 const SNDBUF: usize = 3;
 const WMEM_QUEUED: usize = 5;
 
-/// Bytes that can be written now, at least; 0 when it cannot be told.
+/// Bytes that can be written now, at least; 0 if that is unknown.
 #[must_use]
 pub fn room(socket: impl AsFd) -> usize {
     let mut numbers = [0u32; NUMBERS];
     let mut len = libc::socklen_t::try_from(size_of_val(&numbers)).unwrap_or(0);
-    // SAFETY: getsockopt(2) writes at most `len` bytes to an array of that size; the descriptor is borrowed.
+    // SAFETY: getsockopt(2) writes at most `len` bytes to an array of that size; the descriptor is
+    // borrowed.
     let failed =
         unsafe { libc::getsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, SO_MEMINFO, numbers.as_mut_ptr().cast(), &raw mut len) }
             < 0;
@@ -24,12 +27,13 @@ pub fn room(socket: impl AsFd) -> usize {
         return 0;
     }
     let [size, queued] = [SNDBUF, WMEM_QUEUED].map(|at| numbers.get(at).map_or(0, |n| *n as usize));
-    // The kernel counts its own bookkeeping too: half of what is left can be counted on, and more while it is empty.
+    // The kernel counts its overhead as well. Half of the rest is certain, and more while the
+    // buffer is empty.
     let left = size.saturating_sub(queued);
     if queued == 0 { left / 4 * 3 } else { left / 2 }
 }
 
-/// Whether the other end of a Unix socket has read all that was sent; false when it cannot be told.
+/// Whether the peer of a Unix socket has read everything; false if that is unknown.
 #[must_use]
 pub fn is_read(socket: impl AsFd) -> bool {
     let mut unread: libc::c_int = 0;
@@ -44,7 +48,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn what_was_not_read_is_seen() {
+    fn unread_data_is_seen() {
         let (a, b) = crate::channel::packet_pair().unwrap();
         assert!(is_read(&a));
         crate::channel::send(&a, &[b"x"], &[], true).unwrap();
@@ -54,12 +58,12 @@ mod tests {
     }
 
     #[test]
-    fn what_it_promises_is_taken() {
+    fn the_estimate_is_accepted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (reader, _) = listener.accept().unwrap();
         writer.set_nonblocking(true).unwrap();
-        // In pieces of odd sizes, until it promises next to nothing: each promise must be kept.
+        // Writes pieces of odd sizes until the estimate is small. Each must be accepted whole.
         for turn in 1.. {
             let promised = room(&writer).min(turn * 997);
             if promised < 4096 && turn > 100 {
