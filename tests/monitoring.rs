@@ -38,7 +38,10 @@ mpm_test!(check_has_an_exit_status_for_each_state, |site| {
     let (status, line) = told(&httpd, &["status", "nobody", "--check"]);
     assert!(status == Some(2) && line.contains("no group 'nobody'") && line.contains("app"), "{line}");
     let absent = Command::new(paths::drover()).args(["status", "--check", "--socket", "/nowhere/drover.sock"]).output().expect("drover");
-    assert!(absent.status.code() == Some(3) && absent.stdout.starts_with(b"unknown: /nowhere/drover.sock: nobody listens"), "{absent:?}");
+    assert!(
+        absent.status.code() == Some(3) && absent.stdout.starts_with(b"unknown: /nowhere/drover.sock: no server listens"),
+        "{absent:?}"
+    );
     let wrong = Command::new(paths::drover()).args(["status", "--chek"]).output().expect("drover");
     assert_eq!(wrong.status.code(), Some(2));
 });
