@@ -4,7 +4,7 @@
 //! never: know a single directive. Called by: httpd while it reads its configuration (and .htaccess files, on any thread).
 use super::guard::guard;
 use super::{beside, ffi, log};
-use crate::config::words::Words;
+use crate::config::arguments::Arguments;
 use crate::config::{
     AliasPattern, ConfigError, Context, Contexts, DIRECTIVES, DirConfig, Directive, Effect, InterpreterScope, ServerConfig, Target,
 };
@@ -317,7 +317,7 @@ unsafe fn apply(
         names.extend(config(slot).groups.iter().skip(known).map(|g| g.name.clone()));
         let directive = directive.title();
         named_groups(pool).extend(named.into_iter().map(|name| Named { server, directive, name, at: at(cmd) }));
-        let argument = Words::new(args).word().unwrap_or_default();
+        let argument = Arguments::new(args).next().unwrap_or_default();
         places(pool).push(Place { directive, argument, at: at(cmd), in_section: context == Context::Directory });
         result
     }

@@ -11,9 +11,9 @@
 pub mod answer;
 pub mod cookie;
 pub mod guess;
-pub mod plan;
 pub mod stores;
 
 pub use answer::{Answered, RequestSession};
+pub use drover_config::sessions as plan;
 pub use plan::{Plan, Settings, StorePlan};
 pub use stores::Stores;

@@ -1,7 +1,7 @@
 //! Which engine, from what the MPM says of itself.
 //!
 //! Responsible for: mod_python's rule (Session.py): memory where httpd is one process with threads, else the disk. Pure. Called by:
-//! `src/session/plan.rs`, when the MPM can be asked.
+//! `drover_config::sessions`.
 use std::fmt;
 
 /// DroverSession as written.

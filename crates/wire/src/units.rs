@@ -1,7 +1,7 @@
 //! Sizes and times as people write them, in the configuration and on the command line.
 //!
 //! Responsible for: one spelling everywhere. A plain number keeps its meaning (bytes, seconds). Must never: accept the beginning of a value
-//! and drop the rest, or round. Called by: `src/config` and `drover`.
+//! and drop the rest, or round. Called by: `drover-config` and `drover`.
 
 /// Bytes: a whole number, or one with K, M or G (powers of 1024) behind it.
 #[must_use]

@@ -1,8 +1,8 @@
 //! Which stores a configuration needs, and what holds in each server.
 //!
 //! Responsible for: the engine of each server by the MPM's answers, every default applied. Pure. Called by: `httpd::lifecycle`.
-use crate::config::session::{CookieOptions, Scope, Sync};
-use crate::config::{ServerConfig, SessionOptions};
+use crate::session::{CookieOptions, Scope, Sync};
+use crate::{ServerConfig, SessionOptions};
 use drover_session::choice::Mpm;
 use drover_session::{Asked, Choice, Kept, Limits, Refused, choose};
 use drover_wire::session::Serializer;

@@ -12,7 +12,7 @@ use super::value::{DirConfig, ServerConfig};
 const INTRODUCTION: &str = "\
 # Directives
 
-<!-- Generated from src/config/table.rs and src/config/options.rs. Do not edit. -->
+<!-- Generated from crates/config/src/directives/table.rs and options.rs. Do not edit. -->
 
 All directives of mod_wsgi 4.9, 5.0 and 6, with the same names and the same meaning unless something else is said below under *Differs*.
 An option is written `name=value`, in quotes where the value holds white space: `home='/srv/my site'` or `home=\"/srv/my site\"`.
@@ -142,7 +142,7 @@ fn tried(row: &Directive, arguments: &str) -> Result<Effect, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::directive;
+    use crate::directive;
 
     #[test]
     fn every_row_is_documented() {

@@ -1,23 +1,23 @@
-//! Words of a configuration line and single values: no panic, no endless loop, nothing made up.
+//! Arguments of a directive and single values: no panic, no endless loop, nothing made up.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use mod_drover::config::words::Words;
-use mod_drover::config::{DAEMON_OPTIONS, GroupOptions, scalar, suggest};
+use drover_config::arguments::Arguments;
+use drover_config::{DAEMON_OPTIONS, GroupOptions, scalar, suggest};
 
 fuzz_target!(|bytes: &[u8]| {
-    let (mut words, mut held, mut count) = (Words::new(bytes), 0, 0);
-    while let Some(word) = words.word() {
-        held += word.len();
+    let (mut args, mut held, mut count) = (Arguments::new(bytes), 0, 0);
+    while let Some(argument) = args.next() {
+        held += argument.len();
         count += 1;
         assert!(held <= bytes.len() && count <= bytes.len(), "more came out than went in");
-        let _ = (scalar::flag(&word), scalar::whole(&word, -20, 70_000), scalar::umask(&word), scalar::path_list(&word));
-        let _ = (scalar::switch_interval(&word), scalar::absolute_path(&word), scalar::fractional_seconds(&word, 0.0, "seconds"));
+        let _ = (scalar::flag(&argument), scalar::whole(&argument, -20, 70_000), scalar::umask(&argument), scalar::path_list(&argument));
+        let _ = (scalar::switch_interval(&argument), scalar::absolute_path(&argument), scalar::fractional_seconds(&argument, 0.0, "seconds"));
     }
-    assert!(words.at_end());
-    let mut words = Words::new(bytes);
+    assert!(args.at_end());
+    let mut args = Arguments::new(bytes);
     let mut options = GroupOptions::default();
     let mut count = 0;
-    while let Some(option) = words.option() {
+    while let Some(option) = args.option() {
         count += 1;
         assert!(count <= bytes.len(), "no end of options");
         let Ok((name, value)) = option else { continue };

@@ -4,7 +4,8 @@
 //! (`table` does that first) and must leave the target alone when it fails. Named only in the rows of `table`.
 
 use super::alias::{AliasPattern, ImportScript, ScriptAlias};
-use super::error::{Accepted, Problem};
+use super::arguments::Arguments;
+use super::error::{Accepted, ConfigErrorKind};
 use super::expr::{Expr, GroupChoice};
 use super::group::{DaemonGroup, GroupOptions, check_unique};
 use super::options::DAEMON_OPTIONS;
@@ -14,24 +15,23 @@ use super::session::{self, COOKIE_OPTIONS, CookieOptions};
 use super::suggest::nearest;
 use super::target::{Effect, Target};
 use super::value::{ControlSocket, HashSeed, InterpreterScope, MapHead, MaxWaiting, ScopedOptions};
-use super::words::Words;
 use std::borrow::Cow;
 
-pub type Outcome = Result<Effect, Problem>;
+pub type Outcome = Result<Effect, ConfigErrorKind>;
 
 /// The one argument of a directive; like httpd, an empty one is none.
-pub fn one(raw: &[u8]) -> Result<Vec<u8>, Problem> {
-    let mut words = Words::new(raw);
-    match words.word() {
-        Some(word) if !word.is_empty() && words.at_end() => Ok(word),
-        _ => Err(Problem::Arguments("takes one argument")),
+pub fn one(raw: &[u8]) -> Result<Vec<u8>, ConfigErrorKind> {
+    let mut args = Arguments::new(raw);
+    match args.next() {
+        Some(word) if !word.is_empty() && args.at_end() => Ok(word),
+        _ => Err(ConfigErrorKind::Arguments("takes one argument")),
     }
 }
 
 /// The one argument, read by `parse`.
-fn one_as<T>(raw: &[u8], parse: impl FnOnce(&[u8]) -> Parsed<T>) -> Result<T, Problem> {
+fn one_as<T>(raw: &[u8], parse: impl FnOnce(&[u8]) -> Parsed<T>) -> Result<T, ConfigErrorKind> {
     let word = one(raw)?;
-    parse(&word).map_err(|expected| Problem::value(&word, expected))
+    parse(&word).map_err(|expected| ConfigErrorKind::value(&word, expected))
 }
 
 /// Reads the one argument and puts it away.
@@ -67,17 +67,17 @@ pub fn max_waiting(word: &[u8]) -> Parsed<MaxWaiting> {
 
 /// DroverSessionCookie.
 pub fn session_cookie(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
-    let mut words = Words::new(raw);
+    let mut args = Arguments::new(raw);
     let mut cookie = CookieOptions::default();
     let mut given = false;
-    while let Some((name, value)) = option(&mut words, COOKIE_OPTIONS)? {
-        session::cookie_option(&mut cookie, name, &value).map_err(|expected| Problem::option(name, &value, expected))?;
+    while let Some((name, value)) = option(&mut args, COOKIE_OPTIONS)? {
+        session::cookie_option(&mut cookie, name, &value).map_err(|expected| ConfigErrorKind::option(name, &value, expected))?;
         given = true;
     }
     if !given {
-        return Err(Problem::Arguments("requires at least one option"));
+        return Err(ConfigErrorKind::Arguments("requires at least one option"));
     }
-    session::cookie_sense(&cookie).map_err(|expected| Problem::value(raw, expected))?;
+    session::cookie_sense(&cookie).map_err(|expected| ConfigErrorKind::value(raw, expected))?;
     target.server.session.cookie = Some(cookie);
     Ok(Effect::Applied)
 }
@@ -154,10 +154,10 @@ pub fn accept_mutex(word: &[u8]) -> Parsed<()> {
 /// WSGIScriptAlias and, with `regex`, WSGIScriptAliasMatch.
 pub fn script_alias(target: &mut Target<'_>, raw: &[u8], regex: bool) -> Outcome {
     const OPTIONS: &[&str] = &["process-group", "application-group", "callable-object", "pass-authorization"];
-    const TWO: Problem = Problem::Arguments("requires at least two arguments");
-    let mut words = Words::new(raw);
-    let location = words.word().filter(|word| !word.is_empty()).ok_or(TWO)?;
-    let script = words.word().filter(|word| !word.is_empty()).ok_or(TWO)?;
+    const TWO: ConfigErrorKind = ConfigErrorKind::Arguments("requires at least two arguments");
+    let mut args = Arguments::new(raw);
+    let location = args.next().filter(|word| !word.is_empty()).ok_or(TWO)?;
+    let script = args.next().filter(|word| !word.is_empty()).ok_or(TWO)?;
     let never_matches = !regex && !location.starts_with(b"/");
     let mut alias = ScriptAlias {
         pattern: if regex { AliasPattern::Regex(location) } else { AliasPattern::Prefix(location) },
@@ -167,12 +167,12 @@ pub fn script_alias(target: &mut Target<'_>, raw: &[u8], regex: bool) -> Outcome
         callable_object: None,
         pass_authorization: None,
     };
-    while let Some((name, value)) = option(&mut words, OPTIONS)? {
+    while let Some((name, value)) = option(&mut args, OPTIONS)? {
         match name {
             "process-group" => alias.process_group = Some(name_expr(name, &value)?),
             "application-group" => alias.application_group = Some(name_expr(name, &value)?),
             "callable-object" => alias.callable_object = Some(name_expr(name, &value)?),
-            _ => alias.pass_authorization = Some(scalar::flag(&value).map_err(|expected| Problem::option(name, &value, expected))?),
+            _ => alias.pass_authorization = Some(scalar::flag(&value).map_err(|expected| ConfigErrorKind::option(name, &value, expected))?),
         }
     }
     if let Some(import) = preload(&alias) {
@@ -225,16 +225,16 @@ fn preload(alias: &ScriptAlias) -> Option<ImportScript> {
 
 pub fn import_script(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     const OPTIONS: &[&str] = &["process-group", "application-group"];
-    let mut words = Words::new(raw);
-    let script = words.word().filter(|word| !word.is_empty()).ok_or(Problem::Arguments("requires the path of a script"))?;
+    let mut args = Arguments::new(raw);
+    let script = args.next().filter(|word| !word.is_empty()).ok_or(ConfigErrorKind::Arguments("requires the path of a script"))?;
     let (mut process_group, mut application_group, mut said) = (None, None, Vec::new());
-    while let Some((name, value)) = option(&mut words, OPTIONS)? {
+    while let Some((name, value)) = option(&mut args, OPTIONS)? {
         let value = name_expr(name, &value)?;
         said.extend(value.slip_of_group().map(Cow::Owned));
         if name == "process-group" { process_group = Some(value) } else { application_group = Some(value) }
     }
-    let application_group = application_group.ok_or(Problem::MissingOption("application-group"))?;
-    let process_group = match process_group.ok_or(Problem::MissingOption("process-group"))? {
+    let application_group = application_group.ok_or(ConfigErrorKind::MissingOption("application-group"))?;
+    let process_group = match process_group.ok_or(ConfigErrorKind::MissingOption("process-group"))? {
         Expr::Global => GroupChoice::Implicit,
         other => GroupChoice::Named(other.source()),
     };
@@ -250,8 +250,8 @@ pub fn import_script(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
 }
 
 pub fn daemon_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
-    let mut words = Words::new(raw);
-    let name = words.word().filter(|word| !word.is_empty()).ok_or(Problem::Arguments("requires the name of the group"))?;
+    let mut args = Arguments::new(raw);
+    let name = args.next().filter(|word| !word.is_empty()).ok_or(ConfigErrorKind::Arguments("requires the name of the group"))?;
     let mut group = GroupOptions::default();
     let mut notices: Vec<Cow<'static, str>> = Vec::new();
     if let Some(option) = option_in_place_of_name(&name) {
@@ -262,14 +262,14 @@ pub fn daemon_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
         notices.push(text.into());
     }
     let mut given: Vec<&'static str> = Vec::new();
-    while let Some(found) = words.option() {
-        let (name, value) = found.map_err(|error| Problem::NotAnOption { word: error.0, accepted: Accepted::OfDaemons })?;
+    while let Some(found) = args.option() {
+        let (name, value) = found.map_err(|error| ConfigErrorKind::NotAnOption { word: error.0, accepted: Accepted::OfDaemons })?;
         let Some(row) = DAEMON_OPTIONS.iter().find(|row| row.name.as_bytes() == name) else {
             let nearest = nearest(&name, DAEMON_OPTIONS.iter().map(|row| row.name));
-            return Err(Problem::UnknownOption { option: name, nearest, accepted: Accepted::OfDaemons });
+            return Err(ConfigErrorKind::UnknownOption { option: name, nearest, accepted: Accepted::OfDaemons });
         };
         let in_unit = |expected| row.take.in_unit(expected, row.unit);
-        row.take.read(&mut group, &value).map_err(|expected| Problem::option(row.name, &value, in_unit(expected)))?;
+        row.take.read(&mut group, &value).map_err(|expected| ConfigErrorKind::option(row.name, &value, in_unit(expected)))?;
         notices.extend(row.notice.map(Cow::Borrowed));
         if given.contains(&row.name) {
             notices.push(format!("{}= stands there more than once, the last one counts", row.name).into());
@@ -278,7 +278,7 @@ pub fn daemon_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     }
     notices.extend(without_effect(&group, &given).map(Cow::Borrowed));
     if group.script_user.is_some() && group.script_group.is_some() {
-        return Err(Problem::Exclusive("script-user", "script-group"));
+        return Err(ConfigErrorKind::Exclusive("script-user", "script-group"));
     }
     check_unique(&name, target.defined_groups)?;
     target.server.groups.push(DaemonGroup { name, options: group });
@@ -308,8 +308,8 @@ fn without_effect(group: &GroupOptions, given: &[&str]) -> impl Iterator<Item = 
 }
 
 pub fn restrict_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
-    let mut words = Words::new(raw);
-    let names: Vec<Expr> = std::iter::from_fn(|| words.word()).map(|name| Expr::parse(&name)).collect();
+    let mut args = Arguments::new(raw);
+    let names: Vec<Expr> = args.by_ref().map(|name| Expr::parse(&name)).collect();
     let said = names.iter().filter_map(Expr::slip_of_group).map(Cow::Owned).collect();
     target.named_groups.extend(names.iter().filter_map(Expr::fixed).filter(|name| !name.is_empty()).map(<[u8]>::to_vec));
     let sources = names.into_iter().map(|name| if name == Expr::Global { Vec::new() } else { name.source() });
@@ -319,10 +319,10 @@ pub fn restrict_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
 
 /// Directives of one place add up.
 pub fn trusted_proxy_headers(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
-    let mut words = Words::new(raw);
-    let mut notice = words.at_end().then(|| "names no header, so none is trusted here".to_owned());
+    let mut args = Arguments::new(raw);
+    let mut notice = args.at_end().then(|| "names no header, so none is trusted here".to_owned());
     let headers = target.settings().trusted_proxy_headers.get_or_insert_default();
-    while let Some(word) = words.word() {
+    while let Some(word) = args.next() {
         match proxy_header(&word) {
             Some(header) => headers.push(header),
             None => {
@@ -338,10 +338,10 @@ pub fn trusted_proxy_headers(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
 
 /// Directives of one place add up.
 pub fn trusted_proxies(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
-    let mut words = Words::new(raw);
+    let mut args = Arguments::new(raw);
     let mut networks = Vec::new();
-    while let Some(word) = words.word() {
-        networks.push(Network::parse(&word).map_err(|expected| Problem::value(&word, expected))?);
+    while let Some(word) = args.next() {
+        networks.push(Network::parse(&word).map_err(|expected| ConfigErrorKind::value(&word, expected))?);
     }
     target.settings().trusted_proxies.get_or_insert_default().append(&mut networks);
     Ok(Effect::Applied)
@@ -356,18 +356,18 @@ pub fn interpreter_options(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
 
 impl InterpreterScope {
     /// Reads `process-group=name application-group=name>`.
-    pub fn parse(raw: &[u8]) -> Result<Self, Problem> {
+    pub fn parse(raw: &[u8]) -> Result<Self, ConfigErrorKind> {
         const OPTIONS: &[&str] = &["process-group", "application-group"];
         let Some(bracket) = raw.iter().rposition(|&b| b == b'>') else {
-            return Err(Problem::Arguments("is a section and misses its closing '>'"));
+            return Err(ConfigErrorKind::Arguments("is a section and misses its closing '>'"));
         };
-        let mut words = Words::new(raw.get(..bracket).unwrap_or_default());
+        let mut args = Arguments::new(raw.get(..bracket).unwrap_or_default());
         let mut scope = Self::default();
-        while let Some((name, value)) = option(&mut words, OPTIONS)? {
+        while let Some((name, value)) = option(&mut args, OPTIONS)? {
             let slot = if name == "process-group" { &mut scope.process_group } else { &mut scope.application_group };
             let value = if value == b"%{GLOBAL}" { Vec::new() } else { value };
             if slot.replace(value).is_some() {
-                return Err(Problem::Repeated(name));
+                return Err(ConfigErrorKind::Repeated(name));
             }
         }
         Ok(scope)
@@ -375,19 +375,19 @@ impl InterpreterScope {
 }
 
 pub fn telemetry_service(raw: &[u8]) -> Outcome {
-    let mut words = Words::new(raw);
-    let service = words.word().unwrap_or_default();
+    let mut args = Arguments::new(raw);
+    let service = args.next().unwrap_or_default();
     if service.is_empty() {
-        return Err(Problem::Arguments("takes one or two arguments"));
+        return Err(ConfigErrorKind::Arguments("takes one or two arguments"));
     }
     if !service.starts_with(b"unix:") {
-        return Err(Problem::value(&service, "unix:/path"));
+        return Err(ConfigErrorKind::value(&service, "unix:/path"));
     }
-    if let Some((name, value)) = option(&mut words, &["interval"])? {
+    if let Some((name, value)) = option(&mut args, &["interval"])? {
         const EXPECTED: &str = "a number of seconds, at least 0.5";
-        scalar::fractional_seconds(&value, 0.5, EXPECTED).map_err(|expected| Problem::option(name, &value, expected))?;
+        scalar::fractional_seconds(&value, 0.5, EXPECTED).map_err(|expected| ConfigErrorKind::option(name, &value, expected))?;
     }
-    if words.at_end() { Ok(Effect::Applied) } else { Err(Problem::Arguments("takes one or two arguments")) }
+    if args.at_end() { Ok(Effect::Applied) } else { Err(ConfigErrorKind::Arguments("takes one or two arguments")) }
 }
 
 pub fn slow_requests(raw: &[u8]) -> Outcome {
@@ -396,42 +396,42 @@ pub fn slow_requests(raw: &[u8]) -> Outcome {
 
 pub fn telemetry_options(raw: &[u8]) -> Outcome {
     const EXPECTED: &str = "None, All or CaptureUserAgent; a + or - in front on all flags of the line or on none";
-    let mut words = Words::new(raw);
+    let mut args = Arguments::new(raw);
     let mut signs = None;
-    while let Some(word) = words.word() {
+    while let Some(word) = args.next() {
         let bare = word.strip_prefix(b"+").or(word.strip_prefix(b"-"));
         let flag = bare.unwrap_or(&word);
         let whole_set = flag.eq_ignore_ascii_case(b"None") || flag.eq_ignore_ascii_case(b"All");
         let known = flag.eq_ignore_ascii_case(b"CaptureUserAgent") || (whole_set && bare.is_none());
         if !known || *signs.get_or_insert(bare.is_some()) != bare.is_some() {
-            return Err(Problem::value(&word, EXPECTED));
+            return Err(ConfigErrorKind::value(&word, EXPECTED));
         }
     }
-    if signs.is_none() { Err(Problem::Arguments("requires at least one flag")) } else { Ok(Effect::Applied) }
+    if signs.is_none() { Err(ConfigErrorKind::Arguments("requires at least one flag")) } else { Ok(Effect::Applied) }
 }
 
 /// The next option, which must be one of a few; the name comes back as the table has it.
-fn option(words: &mut Words<'_>, accepted: &'static [&'static str]) -> Result<Option<(&'static str, Vec<u8>)>, Problem> {
-    let Some(found) = words.option() else { return Ok(None) };
-    let (name, value) = found.map_err(|error| Problem::NotAnOption { word: error.0, accepted: Accepted::These(accepted) })?;
+fn option(args: &mut Arguments<'_>, accepted: &'static [&'static str]) -> Result<Option<(&'static str, Vec<u8>)>, ConfigErrorKind> {
+    let Some(found) = args.option() else { return Ok(None) };
+    let (name, value) = found.map_err(|error| ConfigErrorKind::NotAnOption { word: error.0, accepted: Accepted::These(accepted) })?;
     match accepted.iter().find(|known| known.as_bytes() == name) {
         Some(known) => Ok(Some((known, value))),
         None => {
             let nearest = nearest(&name, accepted.iter().copied());
-            Err(Problem::UnknownOption { option: name, nearest, accepted: Accepted::These(accepted) })
+            Err(ConfigErrorKind::UnknownOption { option: name, nearest, accepted: Accepted::These(accepted) })
         }
     }
 }
 
-fn name_expr(option: &'static str, value: &[u8]) -> Result<Expr, Problem> {
-    if value.is_empty() { Err(Problem::option(option, value, "a name")) } else { Ok(Expr::parse(value)) }
+fn name_expr(option: &'static str, value: &[u8]) -> Result<Expr, ConfigErrorKind> {
+    if value.is_empty() { Err(ConfigErrorKind::option(option, value, "a name")) } else { Ok(Expr::parse(value)) }
 }
 
 /// A script can be loaded in advance only into a group that is defined above it.
-fn check_defined(group: &GroupChoice, defined: &[Vec<u8>]) -> Result<(), Problem> {
+fn check_defined(group: &GroupChoice, defined: &[Vec<u8>]) -> Result<(), ConfigErrorKind> {
     match group {
         GroupChoice::Named(name) if !defined.contains(name) => {
-            Err(Problem::UndefinedGroup { name: name.clone(), nearest: nearest(name, defined).cloned(), defined: defined.to_vec() })
+            Err(ConfigErrorKind::UndefinedGroup { name: name.clone(), nearest: nearest(name, defined).cloned(), defined: defined.to_vec() })
         }
         _ => Ok(()),
     }

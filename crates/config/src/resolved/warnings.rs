@@ -3,11 +3,10 @@
 //! Responsible for: the administrator being told at start, not by the first request. Must never: refuse anything. Called by: `httpd::commands`
 //! for each directive, `httpd::lifecycle` for the whole.
 use super::spec::group_of;
-use super::system::{Problem, who};
+use super::system::{Access, Problem, credentials};
 use super::{GroupError, Resolved, Server, System};
-use crate::config::suggest::nearest;
-use crate::config::{AliasPattern, DaemonGroup, GroupChoice, ImportScript, ScriptAlias};
-use drover_sys::reach::Need;
+use crate::suggest::nearest;
+use crate::{AliasPattern, DaemonGroup, GroupChoice, ImportScript, ScriptAlias};
 use drover_wire::control::GroupSpec;
 
 /// What a directive has just added.
@@ -54,7 +53,7 @@ pub fn missing(added: &Added<'_>, system: &dyn System) -> Vec<String> {
 
 /// What is wrong with a group that a directive of the host `server_name` (`None`: outside of all) names for all requests; `None`: nothing.
 #[must_use]
-pub fn doubt(resolved: &Resolved, server_name: Option<&[u8]>, name: &[u8]) -> Option<String> {
+pub fn group_warning(resolved: &Resolved, server_name: Option<&[u8]>, name: &[u8]) -> Option<String> {
     match (resolved.group_for(server_name.unwrap_or_default(), name), server_name) {
         // What stands outside of all virtual hosts is inherited by the one that may use the group.
         (Ok(_), _) | (Err(GroupError::Elsewhere(..)), None) => None,
@@ -74,9 +73,9 @@ pub fn unreadable(servers: &[Server<'_>], specs: &[GroupSpec], implicit_name: &[
     let mut said = Vec::new();
     // With chroot= paths begin elsewhere.
     for spec in specs.iter().filter(|spec| spec.chroot.is_none()) {
-        let who = who(spec.identity.as_ref(), system);
+        let who = credentials(spec.identity.as_ref(), system);
         let mut look = |directive, argument: &[u8], option: &str, path: &[u8]| {
-            if let Some(barrier) = system.barrier(&who, path, Need::Use) {
+            if let Some(barrier) = system.barrier(&who, path, Access::Use) {
                 said.push(Problem::new(directive, argument, format!("{option}{}: {barrier}", shown(path))));
             }
         };

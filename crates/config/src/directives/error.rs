@@ -14,11 +14,11 @@ pub struct ConfigError {
     pub directive: &'static str,
     /// The arguments the directive takes, for the message about their number.
     pub synopsis: &'static str,
-    pub problem: Problem,
+    pub kind: ConfigErrorKind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Problem {
+pub enum ConfigErrorKind {
     /// Too many or too few arguments: "takes one argument".
     Arguments(&'static str),
     /// A value that its option, or the directive itself (`option` empty), does not accept.
@@ -51,7 +51,7 @@ pub enum Accepted {
     OfDaemons,
 }
 
-impl Problem {
+impl ConfigErrorKind {
     /// An error about the value of the directive itself.
     pub fn value(value: &[u8], expected: impl Into<Cow<'static, str>>) -> Self {
         Self::option("", value, expected)
@@ -90,14 +90,14 @@ impl fmt::Display for Accepted {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.directive;
-        match &self.problem {
-            Problem::Arguments(count) => write!(f, "{name} {count}: {name} {}", self.synopsis),
-            Problem::Value { option: "", value, expected } => write!(f, "{name}: '{}': expected {expected}", Shown(value)),
-            Problem::Value { option, value, expected } => write!(f, "{name}: {option}='{}': expected {expected}", Shown(value)),
-            Problem::NotAnOption { word, accepted } => {
+        match &self.kind {
+            ConfigErrorKind::Arguments(count) => write!(f, "{name} {count}: {name} {}", self.synopsis),
+            ConfigErrorKind::Value { option: "", value, expected } => write!(f, "{name}: '{}': expected {expected}", Shown(value)),
+            ConfigErrorKind::Value { option, value, expected } => write!(f, "{name}: {option}='{}': expected {expected}", Shown(value)),
+            ConfigErrorKind::NotAnOption { word, accepted } => {
                 write!(f, "{name}: '{}': expected an option of the form name=value; {accepted}", Shown(word))
             }
-            Problem::UnknownOption { option, nearest, accepted } => {
+            ConfigErrorKind::UnknownOption { option, nearest, accepted } => {
                 write!(f, "{name}: unknown option '{}'", Shown(option))?;
                 match (nearest, accepted) {
                     (Some(nearest), Accepted::OfDaemons) => write!(f, ", did you mean '{nearest}'?"),
@@ -105,16 +105,16 @@ impl fmt::Display for ConfigError {
                     (None, _) => write!(f, "; {accepted}"),
                 }
             }
-            Problem::MissingOption(option) => write!(f, "{name}: the option {option}= is required: {name} {}", self.synopsis),
-            Problem::Exclusive(one, other) => write!(f, "{name}: only one of {one}= and {other}= may be given"),
-            Problem::Repeated(option) => write!(f, "{name}: {option}= given more than once"),
-            Problem::Misplaced(rule) => write!(f, "{name} {rule}"),
-            Problem::DuplicateGroup(group) => write!(
+            ConfigErrorKind::MissingOption(option) => write!(f, "{name}: the option {option}= is required: {name} {}", self.synopsis),
+            ConfigErrorKind::Exclusive(one, other) => write!(f, "{name}: only one of {one}= and {other}= may be given"),
+            ConfigErrorKind::Repeated(option) => write!(f, "{name}: {option}= given more than once"),
+            ConfigErrorKind::Misplaced(rule) => write!(f, "{name} {rule}"),
+            ConfigErrorKind::DuplicateGroup(group) => write!(
                 f,
                 "{name}: the name '{}' duplicates a previous WSGI daemon definition; names are unique in the whole server, also across virtual hosts",
                 Shown(group)
             ),
-            Problem::UndefinedGroup { name: group, nearest, defined } => {
+            ConfigErrorKind::UndefinedGroup { name: group, nearest, defined } => {
                 write!(f, "{name}: process group '{}' is not yet configured", Shown(group))?;
                 match nearest {
                     Some(nearest) => write!(f, ", did you mean '{}'?", Shown(nearest))?,
@@ -124,7 +124,7 @@ impl fmt::Display for ConfigError {
                 f.write_str(if defined.is_empty() { "none" } else { "" })?;
                 defined.iter().enumerate().try_for_each(|(n, group)| write!(f, "{}{}", if n > 0 { ", " } else { "" }, Shown(group)))
             }
-            Problem::NotAvailable { lacking, advice } => write!(f, "{name} is not available yet: {lacking}. {advice}"),
+            ConfigErrorKind::NotAvailable { lacking, advice } => write!(f, "{name} is not available yet: {lacking}. {advice}"),
         }
     }
 }
@@ -135,26 +135,26 @@ impl std::error::Error for ConfigError {}
 mod tests {
     use super::*;
 
-    fn shown(problem: Problem) -> String {
-        ConfigError { directive: "WSGIDaemonProcess", synopsis: "name [option=value ...]", problem }.to_string()
+    fn shown(kind: ConfigErrorKind) -> String {
+        ConfigError { directive: "WSGIDaemonProcess", synopsis: "name [option=value ...]", kind }.to_string()
     }
 
     #[test]
     fn messages_name_what_is_accepted() {
         assert_eq!(
-            shown(Problem::option("threads", b"abc", "a whole number from 0 to 65533")),
+            shown(ConfigErrorKind::option("threads", b"abc", "a whole number from 0 to 65533")),
             "WSGIDaemonProcess: threads='abc': expected a whole number from 0 to 65533"
         );
         assert_eq!(
-            shown(Problem::Arguments("requires a name")),
+            shown(ConfigErrorKind::Arguments("requires a name")),
             "WSGIDaemonProcess requires a name: WSGIDaemonProcess name [option=value ...]"
         );
-        let unknown = |nearest| Problem::UnknownOption { option: b"thread".to_vec(), nearest, accepted: Accepted::OfDaemons };
+        let unknown = |nearest| ConfigErrorKind::UnknownOption { option: b"thread".to_vec(), nearest, accepted: Accepted::OfDaemons };
         assert_eq!(shown(unknown(Some("threads"))), "WSGIDaemonProcess: unknown option 'thread', did you mean 'threads'?");
         let all = shown(unknown(None));
         assert!(all.starts_with("WSGIDaemonProcess: unknown option 'thread'; accepted are user, group, "), "{all}");
         assert!(all.contains(", threads, ") && !all.contains("connect-timeout"), "{all}");
-        let unknown = Problem::UnknownOption { option: b"zzz".to_vec(), nearest: None, accepted: Accepted::These(&["a", "b"]) };
+        let unknown = ConfigErrorKind::UnknownOption { option: b"zzz".to_vec(), nearest: None, accepted: Accepted::These(&["a", "b"]) };
         assert_eq!(shown(unknown), "WSGIDaemonProcess: unknown option 'zzz'; accepted are a, b");
     }
 

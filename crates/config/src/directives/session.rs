@@ -1,6 +1,6 @@
 //! The DroverSession directives: what each one's arguments mean, and how a virtual host's lie over the main server's.
 //!
-//! Must never: choose an engine (`src/session/plan.rs` does, when the MPM is known). Called by: `table`'s rows, `value`.
+//! Must never: choose an engine (`sessions` does, when the MPM is known). Called by: `table`'s rows, `value`.
 use super::scalar::{self, MAX_SECONDS, Parsed};
 use drover_session::Asked;
 use drover_wire::session::{MAX_DATA, Serializer};

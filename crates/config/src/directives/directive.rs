@@ -3,10 +3,10 @@
 //! Responsible for: a directive outside of its place being refused, with where it belongs; what has no effect being said. Must never: know a single
 //! directive. Called by: `httpd::commands`; `table` has the rows, `docs` prints them.
 
-use super::error::{ConfigError, Problem};
+use super::arguments::ends_in_quote;
+use super::error::{ConfigError, ConfigErrorKind};
 use super::set::Outcome;
 use super::target::{Context, Effect, Target};
-use super::words::ends_in_quote;
 use std::borrow::Cow;
 use std::ffi::CStr;
 
@@ -130,18 +130,20 @@ impl Directive {
             (Ok(Effect::Applied), Some(notice)) => Ok(Effect::Notice(Cow::Owned(format!("{} has no effect: {notice}", self.title())))),
             (Ok(Effect::Notice(text)), _) => Ok(Effect::Notice(Cow::Owned(format!("{}: {text}", self.title())))),
             (Ok(Effect::Applied), None) => Ok(Effect::Applied),
-            (Err(problem), _) => Err(ConfigError { directive: self.title(), synopsis: self.synopsis, problem }),
+            (Err(kind), _) => Err(ConfigError { directive: self.title(), synopsis: self.synopsis, kind }),
         }
     }
 
-    fn check_place(&self, target: &Target<'_>) -> Result<(), Problem> {
+    fn check_place(&self, target: &Target<'_>) -> Result<(), ConfigErrorKind> {
         if target.scope.is_some() && !self.scopable {
-            return Err(Problem::Misplaced("cannot occur within <WSGIInterpreterOptions> section: put it outside, it cannot be narrowed"));
+            return Err(ConfigErrorKind::Misplaced(
+                "cannot occur within <WSGIInterpreterOptions> section: put it outside, it cannot be narrowed",
+            ));
         }
         if self.contexts.allow(target.context) {
             return Ok(());
         }
-        Err(Problem::Misplaced(match (self.contexts, target.context) {
+        Err(ConfigErrorKind::Misplaced(match (self.contexts, target.context) {
             (Contexts::AuthConfig, _) => "must occur within <Directory>, <Location> or <Files> section or a .htaccess file",
             (Contexts::GlobalOnly, Context::VirtualHost) => {
                 "cannot occur within <VirtualHost> section: put it outside, it is for the whole server"

@@ -5,7 +5,7 @@
 use super::Server;
 use super::spec::group_of;
 use super::system::Problem;
-use crate::config::{AliasPattern, Expr, GroupChoice, ScriptAlias};
+use crate::{AliasPattern, Expr, GroupChoice, ScriptAlias};
 
 /// The process group of an alias, where it is the same for all requests; the empty name is the implicit group.
 fn group<'a>(alias: &'a ScriptAlias, server: &'a Server<'_>) -> Option<&'a [u8]> {
@@ -77,7 +77,7 @@ fn title(alias: &ScriptAlias) -> String {
 mod tests {
     use super::super::tests::{configure, main_and};
     use super::*;
-    use crate::config::{Context, ServerConfig};
+    use crate::{Context, ServerConfig};
 
     fn said(lines: &[&str]) -> Vec<String> {
         let main = configure(Context::Server, &[&["WSGIDaemonProcess a threads=1", "WSGIDaemonProcess b threads=1"], lines].concat());

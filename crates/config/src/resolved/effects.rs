@@ -5,7 +5,7 @@
 //! effect in a running server.
 use super::tests::{SYSTEM, configure, main_and};
 use super::*;
-use crate::config::{Context, DAEMON_OPTIONS, DIRECTIVES, DirConfig, Settings, Theme};
+use crate::{Context, DAEMON_OPTIONS, DIRECTIVES, DirConfig, Settings, Theme};
 use drover_session::choice::Mpm;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -120,14 +120,14 @@ fn given(lines: &[&str]) -> String {
     let mpm = Mpm { threaded: true, forked: true, max_daemons: 16 };
     let kept = config.session.directory.as_deref().unwrap_or(b"/var/lib");
     let kept = std::str::from_utf8(kept).unwrap();
-    let sessions = crate::session::plan::plan(&[&config], mpm, Path::new(kept)).unwrap();
+    let sessions = crate::sessions::plan(&[&config], mpm, Path::new(kept)).unwrap();
     format!("{specs:?}{groups:?}{server:?}{request:?}{sessions:?}")
 }
 
 #[test]
 fn every_directive_changes_what_somebody_is_given_or_says_that_it_has_no_effect() {
-    let silent = |row: &&crate::config::Directive| row.notice.is_none() && row.theme != Theme::Later;
-    let names: Vec<&str> = DIRECTIVES.iter().filter(silent).map(crate::config::Directive::title).collect();
+    let silent = |row: &&crate::Directive| row.notice.is_none() && row.theme != Theme::Later;
+    let names: Vec<&str> = DIRECTIVES.iter().filter(silent).map(crate::Directive::title).collect();
     let samples: Vec<&str> = DIRECTIVE_SAMPLES.iter().map(|(name, _)| *name).collect();
     assert_eq!(samples, names, "one sample for each directive that has an effect, in the order of the table");
     let without = given(&BASE);

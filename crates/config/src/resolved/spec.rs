@@ -2,9 +2,9 @@
 //!
 //! Responsible for: every option of a group, and every setting of its server for Python, with its default. Must never: look
 //! anything up, which is `system`'s. Called by: `resolved`.
-use super::system::{Problem, System, directories, identity, interpreter, may_start, who};
+use super::system::{Problem, System, credentials, directories, identity, interpreter, may_start};
 use super::{Server, behind_root};
-use crate::config::{AliasPattern, Expr, GroupChoice, GroupOptions, HashSeed, ScriptAlias, ServerConfig};
+use crate::{AliasPattern, Expr, GroupChoice, GroupOptions, HashSeed, ScriptAlias, ServerConfig};
 use drover_wire::control::{GroupSpec, Preload, Script, WorkerOptions};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(super) fn specify(
     directories(name, o, system)?;
     let identity = identity(name, o, system)?;
     let python = interpreter(name, o, config.python_home.as_ref(), system)?;
-    may_start(name, o, &python, &who(identity.as_ref(), system), system)?;
+    may_start(name, o, &python, &credentials(identity.as_ref(), system), system)?;
     let options_for = |application_group: &[u8]| worker_options(name, implicit, o, config, application_group);
     let worker = options_for(b"");
     let mut scoped: Vec<Vec<u8>> = config.scopes.iter().filter_map(|s| s.scope.application_group.clone()).collect();

@@ -5,7 +5,7 @@
 //! that is in `set`. Read by `httpd::commands` and `docs`.
 
 use super::directive::{Contexts, Directive, Theme};
-use super::error::Problem;
+use super::error::ConfigErrorKind;
 use super::scalar;
 use super::session;
 use super::set;
@@ -468,7 +468,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"Check passwords with a script",
         doc: "A script whose `check_password` or `get_realm_hash` Apache asks about a user.",
         set: |_, _| {
-            Err(Problem::NotAvailable {
+            Err(ConfigErrorKind::NotAvailable {
                 lacking: "passwords cannot be checked by a Python script",
                 advice: "Use another AuthBasicProvider (file, dbd, ldap), or let the application check passwords and set WSGIPassAuthorization On",
             })
@@ -484,7 +484,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"Find the groups of a user with a script",
         doc: "A script whose `groups_for_user` Apache asks for `Require wsgi-group`.",
         set: |_, _| {
-            Err(Problem::NotAvailable {
+            Err(ConfigErrorKind::NotAvailable {
                 lacking: "groups of users cannot be found by a Python script",
                 advice: "Use Require group, dbd-group or ldap-group, or let the application decide",
             })
@@ -500,7 +500,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"Allow or deny hosts with a script",
         doc: "A script whose `allow_access` Apache asks about a client.",
         set: |_, _| {
-            Err(Problem::NotAvailable {
+            Err(ConfigErrorKind::NotAvailable {
                 lacking: "access cannot be decided by a Python script",
                 advice: "Use Require ip, host or expr, or let the application decide",
             })
@@ -516,7 +516,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"Choose groups with a script",
         doc: "A script that chooses the process group, application group and callable of a request.",
         set: |_, _| {
-            Err(Problem::NotAvailable {
+            Err(ConfigErrorKind::NotAvailable {
                 lacking: "groups cannot be chosen by a Python script",
                 advice: "Set a variable with SetEnvIf or RewriteRule and write WSGIProcessGroup %{ENV:variable}",
             })
@@ -532,7 +532,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"Define a handler by a script",
         doc: "A script that answers requests for files of the handler *name*.",
         set: |_, _| {
-            Err(Problem::NotAvailable {
+            Err(ConfigErrorKind::NotAvailable {
                 lacking: "handlers cannot be defined by a Python script",
                 advice: "Use WSGIScriptAliasMatch, and let the application read PATH_INFO",
             })

@@ -8,21 +8,20 @@
 //! * `doubled`: applications that have more processes than they need.
 //! * `doubts`: what can be started with and is not right all the same.
 mod doubled;
-mod doubts;
 mod spec;
 mod system;
+mod warnings;
 
-use crate::config::{GroupOptions, IMPLICIT_GROUP, MaxWaiting, ServerConfig};
-use crate::messages::Code;
+use crate::{GroupOptions, IMPLICIT_GROUP, MaxWaiting, ServerConfig};
 pub use doubled::doubled;
-pub use doubts::{Added, doubt, missing, unreadable};
 use drover_wire::control::GroupSpec;
 use spec::{group_of, specify};
 use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
-pub use system::{Problem, System, check};
+pub use system::{Access, Account, Credentials, FirstTime, Problem, System, check};
 use system::{find_group, find_user};
+pub use warnings::{Added, group_warning, missing, unreadable};
 
 /// What a request must know of its group. Times in nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,11 +66,11 @@ fn behind_root<'p>(root: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
 }
 
 /// Every group by its name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Resolved {
     groups: HashMap<Vec<u8>, Group>,
     implicit_name: Vec<u8>,
-    implicit_said: Option<drover_sys::shared::Flag>,
+    implicit_used: FirstTime,
     max_waiting: Option<MaxWaiting>,
     ignores_case: bool,
 }
@@ -83,17 +82,6 @@ pub enum GroupError {
     Unknown(Vec<u8>),
     /// Defined in another virtual host.
     Elsewhere(Vec<u8>, Vec<u8>),
-}
-
-impl GroupError {
-    /// The code of its log line.
-    #[must_use]
-    pub const fn code(&self) -> Code {
-        match self {
-            Self::Unknown(_) => Code::UnknownGroup,
-            Self::Elsewhere(..) => Code::GroupElsewhere,
-        }
-    }
 }
 
 impl fmt::Display for GroupError {
@@ -146,7 +134,7 @@ impl Resolved {
     /// True for the first request of the server that runs in the implicit group.
     #[must_use]
     pub fn first_implicit(&self) -> bool {
-        self.implicit_said.as_ref().is_some_and(drover_sys::shared::Flag::set)
+        self.implicit_used.is_first()
     }
 }
 
@@ -173,7 +161,7 @@ pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved,
     let mut resolved = Resolved {
         groups: HashMap::new(),
         implicit_name,
-        implicit_said: drover_sys::shared::Flag::new().ok(),
+        implicit_used: system.first_time(),
         max_waiting: servers.first().and_then(|s| s.config.max_waiting),
         ignores_case: servers.first().is_some_and(|s| s.config.case_sensitivity == Some(false)),
     };

@@ -2,19 +2,67 @@
 //!
 //! Responsible for: what is not there being refused with the directive that names it, and with what to do. Must never: ask the system but through
 //! [`System`]. Called by: `resolved`, and `httpd::commands` for each group as it is read.
-use crate::config::group::{GroupSpec as GroupName, UserSpec};
-use crate::config::{DaemonGroup, GroupOptions};
-use drover_sys::reach::{Barrier, Need, Who};
-use drover_sys::users::User;
+use crate::group::{GroupRef, UserRef};
+use crate::{DaemonGroup, GroupOptions};
 use drover_wire::control::Identity;
 use std::fmt;
+
+/// A user of the system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Number.
+    pub uid: u32,
+    /// Number of the primary group.
+    pub gid: u32,
+    /// Name; empty when the number has none.
+    pub name: Vec<u8>,
+    /// Home directory.
+    pub home: Vec<u8>,
+}
+
+/// The numbers by which the kernel checks what a process may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// How a process uses a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads a file, or passes through a directory.
+    Use,
+    /// Runs a program.
+    Run,
+}
+
+/// A flag that all processes of one server share: true at the first call, false from then on.
+pub struct FirstTime(pub Box<dyn Fn() -> bool + Send + Sync>);
+
+impl FirstTime {
+    /// Whether this is the first call.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for FirstTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FirstTime")
+    }
+}
 
 /// What is asked of the system.
 pub trait System {
     /// A user by name.
-    fn user_by_name(&self, name: &[u8]) -> Option<User>;
+    fn user_by_name(&self, name: &[u8]) -> Option<Account>;
     /// A user by number.
-    fn user_by_id(&self, uid: u32) -> Option<User>;
+    fn user_by_id(&self, uid: u32) -> Option<Account>;
     /// A group's number.
     fn group_by_name(&self, name: &[u8]) -> Option<u32>;
     /// Whether a path is an executable file.
@@ -34,12 +82,14 @@ pub trait System {
     fn httpd_identity(&self) -> Option<(u32, u32)>;
     /// Supplementary groups that the system has for a user.
     fn groups_of(&self, user: &[u8], gid: u32) -> Vec<u32>;
-    /// Who the calling process is.
-    fn own(&self) -> Who;
+    /// Credentials the calling process is.
+    fn own(&self) -> Credentials;
     /// What keeps a user from a path, as far as can be seen.
-    fn barrier(&self, who: &Who, path: &[u8], need: Need) -> Option<Barrier>;
+    fn barrier(&self, who: &Credentials, path: &[u8], access: Access) -> Option<String>;
     /// The version of a Python interpreter, where the name of its file tells.
     fn python_version(&self, path: &[u8]) -> Option<(u32, u32)>;
+    /// A new flag.
+    fn first_time(&self) -> FirstTime;
 }
 
 /// What cannot work, of which directive; the caller knows where that stands.
@@ -99,35 +149,35 @@ pub(super) fn directories(name: &[u8], o: &GroupOptions, system: &dyn System) ->
     Ok(())
 }
 
-/// Who a group's processes are.
-pub(super) fn who(identity: Option<&Identity>, system: &dyn System) -> Who {
+/// Credentials a group's processes are.
+pub(super) fn credentials(identity: Option<&Identity>, system: &dyn System) -> Credentials {
     let Some(i) = identity else { return system.own() };
     let groups = i.supplementary.clone().unwrap_or_else(|| match i.user.as_slice() {
         b"" => Vec::new(),
         user => system.groups_of(user, i.gid),
     });
-    Who { uid: i.uid, gid: i.gid, groups }
+    Credentials { uid: i.uid, gid: i.gid, groups }
 }
 
 /// Refuses a group whose processes certainly cannot start: their user may not enter `home=` or run the interpreter, or the
 /// interpreter is too old. Not looked at: a group with chroot=, whose paths begin elsewhere.
-pub(super) fn may_start(name: &[u8], o: &GroupOptions, python: &[u8], who: &Who, system: &dyn System) -> Result<(), Problem> {
+pub(super) fn may_start(name: &[u8], o: &GroupOptions, python: &[u8], who: &Credentials, system: &dyn System) -> Result<(), Problem> {
     if o.chroot.is_some() || system.is_running() {
         return Ok(());
     }
-    let closed = |option: &str, path: &[u8], need| match system.barrier(who, path, need) {
+    let closed = |option: &str, path: &[u8], access| match system.barrier(who, path, access) {
         Some(barrier) => Err(Problem::group(name, format!("{option}{}: {barrier}", path.escape_ascii()))),
         None => Ok(()),
     };
     if let Some(home) = &o.home {
-        closed("home=", home, Need::Use)?;
+        closed("home=", home, Access::Use)?;
     }
     let option = match (&o.python, &o.python_home) {
         (Some(_), _) => "python=",
         (None, Some(_)) => "the interpreter of python-home=, ",
         _ => "the interpreter ",
     };
-    closed(option, python, Need::Run)?;
+    closed(option, python, Access::Run)?;
     match system.python_version(python).filter(|version| *version < OLDEST_PYTHON) {
         Some((major, minor)) => Err(Problem::group(
             name,
@@ -140,21 +190,21 @@ pub(super) fn may_start(name: &[u8], o: &GroupOptions, python: &[u8], who: &Who,
 /// The oldest Python that the worker's extension is built for (`abi3-py39`).
 const OLDEST_PYTHON: (u32, u32) = (3, 9);
 
-pub(super) fn find_user(spec: &UserSpec, option: &str, group: &[u8], system: &dyn System) -> Result<User, Problem> {
+pub(super) fn find_user(spec: &UserRef, option: &str, group: &[u8], system: &dyn System) -> Result<Account, Problem> {
     match spec {
-        UserSpec::Name(name) => system
+        UserRef::Name(name) => system
             .user_by_name(name)
             .ok_or_else(|| Problem::group(group, format!("{option}={}: there is no such user", name.escape_ascii()))),
-        UserSpec::Id(uid) => {
-            Ok(system.user_by_id(*uid).unwrap_or_else(|| User { uid: *uid, gid: u32::MAX, name: Vec::new(), home: Vec::new() }))
+        UserRef::Id(uid) => {
+            Ok(system.user_by_id(*uid).unwrap_or_else(|| Account { uid: *uid, gid: u32::MAX, name: Vec::new(), home: Vec::new() }))
         }
     }
 }
 
-pub(super) fn find_group(spec: &GroupName, option: &str, group: &[u8], system: &dyn System) -> Result<u32, Problem> {
+pub(super) fn find_group(spec: &GroupRef, option: &str, group: &[u8], system: &dyn System) -> Result<u32, Problem> {
     match spec {
-        GroupName::Id(gid) => Ok(*gid),
-        GroupName::Name(name) => system
+        GroupRef::Id(gid) => Ok(*gid),
+        GroupRef::Name(name) => system
             .group_by_name(name)
             .ok_or_else(|| Problem::group(group, format!("{option}={}: there is no such group", name.escape_ascii()))),
     }

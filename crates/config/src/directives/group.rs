@@ -4,7 +4,7 @@
 //! never look a user, a group or a path up: that is the business of whoever starts the processes. Filled by `options`, read by
 //! `httpd::lifecycle`, which hands it to the supervisor.
 
-use super::error::Problem;
+use super::error::ConfigErrorKind;
 use super::scalar::Parsed;
 use drover_wire::control::Reload;
 use std::borrow::Cow;
@@ -15,14 +15,14 @@ pub const IMPLICIT_GROUP: &[u8] = b"default";
 
 /// `user=name` or `user=#uid`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UserSpec {
+pub enum UserRef {
     Name(Vec<u8>),
     Id(u32),
 }
 
 /// `group=name` or `group=#gid`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GroupSpec {
+pub enum GroupRef {
     Name(Vec<u8>),
     Id(u32),
 }
@@ -36,10 +36,10 @@ pub struct DaemonGroup {
 /// Where an option is an `Option`, `None` is "off" or "as the server has it"; times of 0 in the configuration are `None` unless the field says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupOptions {
-    pub user: Option<UserSpec>,
-    pub group: Option<GroupSpec>,
+    pub user: Option<UserRef>,
+    pub group: Option<GroupRef>,
     /// `None`: the groups the system has for the user. `Some`: the primary group and these, possibly none, and no others.
-    pub supplementary_groups: Option<Vec<GroupSpec>>,
+    pub supplementary_groups: Option<Vec<GroupRef>>,
     /// The most there are.
     pub processes: u32,
     /// The fewest, of `processes=MIN-MAX`; `None`: the number is fixed.
@@ -87,8 +87,8 @@ pub struct GroupOptions {
     pub response_buffer_size: u64,
     /// Request bodies up to this size are read whole before a process is given the request.
     pub request_buffer_size: u64,
-    pub script_user: Option<UserSpec>,
-    pub script_group: Option<GroupSpec>,
+    pub script_user: Option<UserRef>,
+    pub script_group: Option<GroupRef>,
     pub cpu_time_limit: Option<Duration>,
     pub cpu_priority: i32,
     pub memory_limit: Option<u64>,
@@ -156,8 +156,8 @@ impl Default for GroupOptions {
 }
 
 /// Group names are unique in the whole server, virtual hosts included. `defined` are the names so far.
-pub fn check_unique(name: &[u8], defined: &[Vec<u8>]) -> Result<(), Problem> {
-    if defined.iter().any(|other| other == name) { Err(Problem::DuplicateGroup(name.to_vec())) } else { Ok(()) }
+pub fn check_unique(name: &[u8], defined: &[Vec<u8>]) -> Result<(), ConfigErrorKind> {
+    if defined.iter().any(|other| other == name) { Err(ConfigErrorKind::DuplicateGroup(name.to_vec())) } else { Ok(()) }
 }
 
 /// `N`, or `MIN-MAX` with MIN from 0 on. Returns MIN (if it is a range) and MAX.
@@ -203,25 +203,25 @@ fn name_or_id<T>(value: &[u8], name: fn(Vec<u8>) -> T, id: fn(u32) -> T, expecte
 }
 
 /// The user that processes run as; root is refused, by name and by number here and once more by whoever looks the name up.
-pub fn run_as(value: &[u8]) -> Parsed<UserSpec> {
+pub fn run_as(value: &[u8]) -> Parsed<UserRef> {
     const EXPECTED: &str = "the name of a user or #uid, and not root: a web application must not run as root";
     match user(value)? {
-        UserSpec::Id(0) => Err(Cow::Borrowed(EXPECTED)),
-        UserSpec::Name(name) if name == b"root" => Err(Cow::Borrowed(EXPECTED)),
+        UserRef::Id(0) => Err(Cow::Borrowed(EXPECTED)),
+        UserRef::Name(name) if name == b"root" => Err(Cow::Borrowed(EXPECTED)),
         other => Ok(other),
     }
 }
 
-pub fn user(value: &[u8]) -> Parsed<UserSpec> {
-    name_or_id(value, UserSpec::Name, UserSpec::Id, "the name of a user or #uid")
+pub fn user(value: &[u8]) -> Parsed<UserRef> {
+    name_or_id(value, UserRef::Name, UserRef::Id, "the name of a user or #uid")
 }
 
-pub fn group(value: &[u8]) -> Parsed<GroupSpec> {
-    name_or_id(value, GroupSpec::Name, GroupSpec::Id, "the name of a group or #gid")
+pub fn group(value: &[u8]) -> Parsed<GroupRef> {
+    name_or_id(value, GroupRef::Name, GroupRef::Id, "the name of a group or #gid")
 }
 
 /// Groups separated by commas; the empty list is a list.
-pub fn groups(value: &[u8]) -> Parsed<Vec<GroupSpec>> {
+pub fn groups(value: &[u8]) -> Parsed<Vec<GroupRef>> {
     if value.is_empty() {
         return Ok(Vec::new());
     }
@@ -234,13 +234,13 @@ mod tests {
 
     #[test]
     fn users_and_groups() {
-        assert_eq!(run_as(b"www-data"), Ok(UserSpec::Name(b"www-data".to_vec())));
-        assert_eq!(run_as(b"#33"), Ok(UserSpec::Id(33)));
+        assert_eq!(run_as(b"www-data"), Ok(UserRef::Name(b"www-data".to_vec())));
+        assert_eq!(run_as(b"#33"), Ok(UserRef::Id(33)));
         for bad in ["", "root", "#0", "#00", "#", "#-1", "#x", "#4294967295", "#99999999999"] {
             assert!(run_as(bad.as_bytes()).is_err(), "{bad}");
         }
-        assert_eq!(user(b"root"), Ok(UserSpec::Name(b"root".to_vec())), "a script may belong to root");
-        assert_eq!(groups(b"a,#5"), Ok(vec![GroupSpec::Name(b"a".to_vec()), GroupSpec::Id(5)]));
+        assert_eq!(user(b"root"), Ok(UserRef::Name(b"root".to_vec())), "a script may belong to root");
+        assert_eq!(groups(b"a,#5"), Ok(vec![GroupRef::Name(b"a".to_vec()), GroupRef::Id(5)]));
         assert_eq!(groups(b""), Ok(vec![]));
         assert!(groups(b"a,,b").is_err() && groups(b",").is_err());
     }

@@ -1,4 +1,4 @@
-//! Words of a configuration line, cut exactly as httpd cuts them.
+//! Arguments of a configuration line, cut exactly as httpd cuts them.
 //!
 //! Responsible for `ap_getword_conf` (server/util.c) and for the `name=value` words that mod_wsgi's directives take; every directive reaches
 //! us as one raw argument string, so nothing else in the module splits text. Must never fail on any bytes: what is odd to httpd (a quote
@@ -13,11 +13,11 @@ pub type NameValue = (Vec<u8>, Vec<u8>);
 
 /// The words of one raw argument string.
 #[derive(Debug, Clone)]
-pub struct Words<'a> {
+pub struct Arguments<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Words<'a> {
+impl<'a> Arguments<'a> {
     pub fn new(raw: &'a [u8]) -> Self {
         Self { rest: skip_space(raw) }
     }
@@ -25,16 +25,6 @@ impl<'a> Words<'a> {
     /// True when nothing but white space is left.
     pub fn at_end(&self) -> bool {
         self.rest.is_empty()
-    }
-
-    /// The next word, or `None` at the end of the line. A pair of quotes is a word, an empty one.
-    pub fn word(&mut self) -> Option<Vec<u8>> {
-        if self.at_end() {
-            return None;
-        }
-        let (word, rest) = getword_conf(self.rest);
-        self.rest = rest;
-        Some(word)
     }
 
     /// The next `name=value`, or `None` at the end of the line.
@@ -57,6 +47,20 @@ impl<'a> Words<'a> {
         let (value, rest) = getword_conf(tail);
         self.rest = rest;
         Some(Ok((name.to_vec(), value)))
+    }
+}
+
+impl Iterator for Arguments<'_> {
+    type Item = Vec<u8>;
+
+    /// The next argument, or `None` at the end of the line. A pair of quotes is an empty argument.
+    fn next(&mut self) -> Option<Vec<u8>> {
+        if self.at_end() {
+            return None;
+        }
+        let (argument, rest) = getword_conf(self.rest);
+        self.rest = rest;
+        Some(argument)
     }
 }
 
@@ -147,8 +151,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn words(line: &str) -> Vec<String> {
-        let mut words = Words::new(line.as_bytes());
-        std::iter::from_fn(|| words.word()).map(|w| String::from_utf8(w).unwrap()).collect()
+        let mut args = Arguments::new(line.as_bytes());
+        args.by_ref().map(|w| String::from_utf8(w).unwrap()).collect()
     }
 
     #[test]
@@ -200,9 +204,9 @@ mod tests {
     #[test]
     fn options_take_quoted_values() {
         let line = br#" display-name='%{GROUP}' python-path="/a b:/c" threads= 5 home="" x=a=b empty="#;
-        let mut words = Words::new(line);
+        let mut args = Arguments::new(line);
         let mut found = Vec::new();
-        while let Some(option) = words.option() {
+        while let Some(option) = args.option() {
             let (name, value) = option.unwrap();
             found.push(format!("{}→{}", String::from_utf8(name).unwrap(), String::from_utf8(value).unwrap()));
         }
@@ -212,8 +216,8 @@ mod tests {
     #[test]
     fn words_without_a_name_are_not_options() {
         for line in ["threads", "=5", "threads =5", "'threads=5'=", "\"a b\""] {
-            let mut words = Words::new(line.as_bytes());
-            let first = words.option().unwrap();
+            let mut args = Arguments::new(line.as_bytes());
+            let first = args.option().unwrap();
             if line.starts_with("'threads") {
                 assert_eq!(first.unwrap().0, b"'threads", "quotes have no meaning in a name");
             } else {
@@ -237,20 +241,20 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics_and_always_ends(line in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut words = Words::new(&line);
+            let mut args = Arguments::new(&line);
             let mut count = 0;
-            while words.word().is_some() { count += 1; prop_assert!(count <= line.len()); }
-            let mut words = Words::new(&line);
+            while args.next().is_some() { count += 1; prop_assert!(count <= line.len()); }
+            let mut args = Arguments::new(&line);
             let mut count = 0;
-            while words.option().is_some() { count += 1; prop_assert!(count <= line.len()); }
+            while args.option().is_some() { count += 1; prop_assert!(count <= line.len()); }
         }
 
         #[test]
         fn quoting_is_undone(list in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 0..6), single in any::<bool>()) {
             let quote = if single { b'\'' } else { b'"' };
             let line = list.iter().map(|w| quoted(w, quote)).collect::<Vec<_>>().join(&b' ');
-            let mut words = Words::new(&line);
-            let back: Vec<_> = std::iter::from_fn(|| words.word()).collect();
+            let mut args = Arguments::new(&line);
+            let back: Vec<_> = args.by_ref().collect();
             prop_assert_eq!(back, list);
         }
     }

@@ -5,12 +5,15 @@
 // A test may stop at whatever it did not expect.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use mod_drover::config::{DAEMON_OPTIONS, DIRECTIVES, Directive, Theme, docs};
+use drover_config::{DAEMON_OPTIONS, DIRECTIVES, Directive, Theme, docs};
 use std::path::Path;
+
+/// The top of the source tree.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 #[track_caller]
 fn fresh(name: &str, wanted: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    let path = Path::new(ROOT).join(name);
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, wanted).expect("write generated file");
     }
@@ -30,7 +33,7 @@ fn drover_conf_is_fresh() {
 
 /// The examples that people copy: Markdown's blocks, the commented configuration, the example's head.
 fn examples() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(ROOT);
     let read = |name: &str| std::fs::read_to_string(root.join(name)).expect("file");
     let mut found = Vec::new();
     let pages =
@@ -162,7 +165,7 @@ fn all_seen(rows: &[&str], seen: &[(&str, &str)]) {
     assert_eq!(named, rows, "each row with an effect has a test that sees it, in the order of the table");
     for (name, place) in seen {
         let (file, test) = place.split_once(' ').expect("a file and a test");
-        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file)).expect(file);
+        let text = std::fs::read_to_string(Path::new(ROOT).join("tests").join(file)).expect(file);
         let defined = text.split("_test!(").skip(1).any(|rest| rest.trim_start().starts_with(&format!("{test},")));
         assert!(defined, "{name}: there is no test {test} in tests/{file}");
         assert!(text.contains(name), "{name} does not occur in tests/{file}");

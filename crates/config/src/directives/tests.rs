@@ -2,7 +2,7 @@
 
 use super::session::{Scope, Sync};
 use super::*;
-use crate::config::error::Accepted;
+use crate::error::Accepted;
 use drover_session::Asked;
 use drover_wire::control::Reload;
 use drover_wire::session::Serializer;
@@ -319,8 +319,8 @@ fn daemon_options_for_identity() {
         "user=www-data group=#33 supplementary-groups=a,#5 umask=0027 chroot=/jail home='/a b' lang=en_US.UTF-8 locale=C.UTF-8 display-name=%{GROUP}",
     );
     let o = o.unwrap();
-    assert_eq!((o.user, o.group), (Some(UserSpec::Name(b"www-data".to_vec())), Some(GroupSpec::Id(33))));
-    assert_eq!(o.supplementary_groups, Some(vec![GroupSpec::Name(b"a".to_vec()), GroupSpec::Id(5)]));
+    assert_eq!((o.user, o.group), (Some(UserRef::Name(b"www-data".to_vec())), Some(GroupRef::Id(33))));
+    assert_eq!(o.supplementary_groups, Some(vec![GroupRef::Name(b"a".to_vec()), GroupRef::Id(5)]));
     assert_eq!((o.umask, o.chroot.as_deref(), o.home.as_deref()), (Some(0o27), Some(b"/jail".as_slice()), Some(b"/a b".as_slice())));
     assert_eq!((o.lang.as_deref(), o.locale.as_deref()), (Some(b"en_US.UTF-8".as_slice()), Some(b"C.UTF-8".as_slice())));
     assert_eq!(o.display_name.as_deref(), Some(b"%{GROUP}".as_slice()));
@@ -412,10 +412,10 @@ fn daemon_options_for_limits() {
     let o = o.unwrap();
     assert_eq!((o.response_buffer_size, o.request_buffer_size, o.cpu_priority), (65536, 0, -5));
     assert_eq!(options("request-buffer-size=5000000").unwrap().request_buffer_size, 5_000_000);
-    assert_eq!((o.script_user, o.cpu_time_limit), (Some(UserSpec::Name(b"root".to_vec())), Some(Duration::from_secs(9))));
+    assert_eq!((o.script_user, o.cpu_time_limit), (Some(UserRef::Name(b"root".to_vec())), Some(Duration::from_secs(9))));
     assert_eq!((o.memory_limit, o.virtual_memory_limit, o.memory_soft), (Some(1), Some(5_000_000_000), Some(7)));
     assert_eq!((o.dumpable, options("dumpable=On").unwrap().dumpable), (false, true));
-    assert_eq!(options("script-group=#7").unwrap().script_group, Some(GroupSpec::Id(7)));
+    assert_eq!(options("script-group=#7").unwrap().script_group, Some(GroupRef::Id(7)));
     let o = options("header-buffer-size=0 response-buffer-size=0 memory-limit=0").unwrap();
     assert_eq!((o.response_buffer_size, o.memory_limit), (8 << 20, None));
     for bad in [
@@ -798,7 +798,7 @@ fn errors_of_lists_of_options_say_where_to_look() {
     let error = ConfigError {
         directive: "WSGIDaemonProcess",
         synopsis: "",
-        problem: Problem::UnknownOption { option: b"x".to_vec(), nearest: None, accepted: Accepted::These(&["a"]) },
+        kind: ConfigErrorKind::UnknownOption { option: b"x".to_vec(), nearest: None, accepted: Accepted::These(&["a"]) },
     };
     assert_eq!(error.to_string(), "WSGIDaemonProcess: unknown option 'x'; accepted are a");
 }

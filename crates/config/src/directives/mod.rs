@@ -5,12 +5,13 @@
 //! values out. Called by `httpd::commands` (the directives), `httpd::lifecycle` (the groups) and `handler` (the settings of one request).
 //!
 //! In reading order:
-//! `words` cuts a line into words, `scalar` reads one value, `expr` the names that depend on the request; `alias`, `group`, `proxy` and
+//! `words` cuts a line into args, `scalar` reads one value, `expr` the names that depend on the request; `alias`, `group`, `proxy` and
 //! `value` are the results; `target` says where a directive writes; `set` writes; `options` (rows made of `take`) and `table` (of `directive`)
 //! are the two tables that all of it (parsing, contexts, defaults, documentation) hangs on; `resolve` answers one request; `docs` prints the
 //! tables.
 
 pub mod alias;
+pub mod arguments;
 pub mod directive;
 pub mod docs;
 pub mod error;
@@ -27,16 +28,15 @@ pub mod table;
 pub mod take;
 pub mod target;
 pub mod value;
-pub mod words;
 
 #[cfg(test)]
 mod tests;
 
 pub use alias::{AliasPattern, ImportScript, ScriptAlias, match_prefix, prefix_filename};
 pub use directive::{Contexts, Directive, Theme};
-pub use error::{ConfigError, Problem};
+pub use error::{ConfigError, ConfigErrorKind};
 pub use expr::{Expr, GroupChoice, RequestNames};
-pub use group::{DaemonGroup, GroupOptions, GroupSpec, IMPLICIT_GROUP, UserSpec, check_unique};
+pub use group::{DaemonGroup, GroupOptions, GroupRef, IMPLICIT_GROUP, UserRef, check_unique};
 pub use options::{DAEMON_OPTIONS, DaemonOption};
 pub use proxy::{Network, PROXY_HEADERS, ProxyCategory, ProxyHeader, ProxyMeaning};
 pub use resolve::Settings;

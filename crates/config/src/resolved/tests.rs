@@ -1,8 +1,6 @@
 //! Tests of `resolved`: configurations made by the directives themselves, a system made up.
 use super::*;
-use crate::config::{Context, DirConfig, Target, directive};
-use drover_sys::reach::{Barrier, Need, Who};
-use drover_sys::users::User;
+use crate::{Context, DirConfig, Target, directive};
 
 pub(super) struct Made {
     pub(super) root: bool,
@@ -13,11 +11,11 @@ pub(super) struct Made {
 pub(super) const SYSTEM: Made = Made { root: true, running: false, files: vec![] };
 
 impl System for Made {
-    fn user_by_name(&self, name: &[u8]) -> Option<User> {
-        (name == b"shop").then(|| User { uid: 1001, gid: 1001, name: name.to_vec(), home: b"/home/shop".to_vec() })
+    fn user_by_name(&self, name: &[u8]) -> Option<Account> {
+        (name == b"shop").then(|| Account { uid: 1001, gid: 1001, name: name.to_vec(), home: b"/home/shop".to_vec() })
     }
-    fn user_by_id(&self, uid: u32) -> Option<User> {
-        (uid == 33).then(|| User { uid, gid: 33, name: b"www-data".to_vec(), home: b"/var/www".to_vec() })
+    fn user_by_id(&self, uid: u32) -> Option<Account> {
+        (uid == 33).then(|| Account { uid, gid: 33, name: b"www-data".to_vec(), home: b"/var/www".to_vec() })
     }
     fn group_by_name(&self, name: &[u8]) -> Option<u32> {
         (name == b"staff").then_some(50)
@@ -43,16 +41,20 @@ impl System for Made {
     fn groups_of(&self, _: &[u8], gid: u32) -> Vec<u32> {
         vec![gid, 7]
     }
-    fn own(&self) -> Who {
-        Who { uid: 1000, gid: 1000, groups: vec![] }
+    fn own(&self) -> Credentials {
+        Credentials { uid: 1000, gid: 1000, groups: vec![] }
     }
-    fn barrier(&self, who: &Who, path: &[u8], _: Need) -> Option<Barrier> {
+    fn barrier(&self, who: &Credentials, path: &[u8], _: Access) -> Option<String> {
         let refused = path.starts_with(b"/closed") && !who.groups.contains(&50);
-        refused.then(|| Barrier::new("/closed", &who.uid.to_string()))
+        refused.then(|| format!("user {} may not enter the directory /closed (mode 0700, owner root, group 0)", who.uid))
     }
     fn python_version(&self, path: &[u8]) -> Option<(u32, u32)> {
         let (major, minor) = std::str::from_utf8(path).ok()?.rsplit_once("/python")?.1.split_once('.')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
+    }
+    fn first_time(&self) -> FirstTime {
+        let used = std::sync::atomic::AtomicBool::new(false);
+        FirstTime(Box::new(move || !used.swap(true, std::sync::atomic::Ordering::Relaxed)))
     }
     fn httpd_identity(&self) -> Option<(u32, u32)> {
         self.root.then_some((33, 33))
@@ -99,8 +101,11 @@ fn a_virtual_hosts_group_is_its_own() {
     let main = ServerConfig::default();
     let (resolved, specs) = resolve(&main_and(&main, std::slice::from_ref(&vhost)), &SYSTEM).unwrap();
     assert!(resolved.group_for(b"shop.example", b"shop").is_ok());
-    assert_eq!(resolved.group_for(b"main.example", b"shop").unwrap_err().code(), Code::GroupElsewhere);
-    assert_eq!(resolved.group_for(b"shop.example", b"nope").unwrap_err().code(), Code::UnknownGroup);
+    assert_eq!(
+        resolved.group_for(b"main.example", b"shop").unwrap_err(),
+        GroupError::Elsewhere(b"shop".to_vec(), b"shop.example".to_vec())
+    );
+    assert_eq!(resolved.group_for(b"shop.example", b"nope").unwrap_err(), GroupError::Unknown(b"nope".to_vec()));
     let group = spec(&specs, b"shop");
     let who = group.identity.as_ref().unwrap();
     assert_eq!((who.uid, who.gid, &who.user[..], &who.home[..]), (1001, 50, &b"shop"[..], &b"/home/shop"[..]));
@@ -289,7 +294,8 @@ fn groups_that_are_named_in_vain_are_said() {
     let vhost = configure(Context::VirtualHost, &["WSGIDaemonProcess shop threads=1"]);
     let main = configure(Context::Server, &["WSGIDaemonProcess wide threads=1"]);
     let (resolved, _) = resolve(&main_and(&main, &[vhost]), &SYSTEM).unwrap();
-    let doubt = |server: Option<&str>, name: &str| super::doubt(&resolved, server.map(str::as_bytes), name.as_bytes()).unwrap_or_default();
+    let doubt =
+        |server: Option<&str>, name: &str| super::group_warning(&resolved, server.map(str::as_bytes), name.as_bytes()).unwrap_or_default();
     for (server, name) in [(None, "wide"), (None, "shop"), (Some("shop.example"), "shop"), (Some("x"), "wide"), (None, "default")] {
         assert_eq!(doubt(server, name), "", "{server:?} {name}");
     }

@@ -1,9 +1,9 @@
 //! How the value of a WSGIDaemonProcess option is read, and into which field.
 //!
-//! Responsible for: each kind of value being read in one way, with what would have been accepted said in words. Must never: know a single option.
+//! Responsible for: each kind of value being read in one way, with what would have been accepted said in args. Must never: know a single option.
 //! Called by: `set::daemon_process`, `error` and `docs`; `options` has the rows.
 
-use super::group::{self, GroupOptions, GroupSpec, UserSpec};
+use super::group::{self, GroupOptions, GroupRef, UserRef};
 use super::scalar::{self, MAX_BYTES, MAX_SECONDS, Parsed, range};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -37,9 +37,9 @@ pub enum Take {
     Path(fn(&mut GroupOptions, Vec<u8>)),
     User {
         root: bool,
-        put: fn(&mut GroupOptions, UserSpec),
+        put: fn(&mut GroupOptions, UserRef),
     },
-    Group(fn(&mut GroupOptions, GroupSpec)),
+    Group(fn(&mut GroupOptions, GroupRef)),
     /// What none of the above can read; the text is the range for the documentation.
     Own {
         range: &'static str,
@@ -81,7 +81,7 @@ impl Take {
         if says_it { expected } else { format!("{expected}, in {unit}").into() }
     }
 
-    /// The accepted values in words.
+    /// The accepted values in args.
     pub fn range(&self) -> String {
         match self {
             Self::Number { min, max, .. } if *max == COUNT => format!("a whole number, at least {min}"),
