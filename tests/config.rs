@@ -64,7 +64,7 @@ event_test!(wrong_lines_are_refused_with_file_and_line, |site| {
 
 /// Lines that are accepted, as by mod_wsgi, and what `httpd -t` says of them, with the line.
 const DOUBTED: &[(&str, &str)] = &[
-    ("WSGIProcessGroup apps", "DROVER0014: WSGIProcessGroup: no WSGIDaemonProcess defines the group 'apps', did you mean 'app'?"),
+    ("WSGIProcessGroup apps", "DROVER0014: WSGIProcessGroup: no WSGIDaemonProcess defines the group 'apps'; did you mean 'app'?"),
     (
         "<Directory /tmp>\nWSGIProcessGroup nosuch\n</Directory>",
         "DROVER0014: WSGIProcessGroup: no WSGIDaemonProcess defines the group 'nosuch'",
@@ -75,14 +75,14 @@ const DOUBTED: &[(&str, &str)] = &[
         "<VirtualHost *:1>\nServerName a\nWSGIDaemonProcess of-a\n</VirtualHost>\n<VirtualHost *:1>\nServerName b\nWSGIProcessGroup of-a\n</VirtualHost>",
         "DROVER0014: WSGIProcessGroup: the group 'of-a' is defined in the virtual host a and can be used by",
     ),
-    ("WSGIDaemonProcess x python-path=@dir@/nope", "DROVER0014: WSGIDaemonProcess x: python-path=@dir@/nope: it is not there"),
+    ("WSGIDaemonProcess x python-path=@dir@/nope", "DROVER0014: WSGIDaemonProcess x: python-path=@dir@/nope: not found"),
     ("DroverControlSocket @dir@/nope/x.sock", "DROVER0014: DroverControlSocket @dir@/nope/x.sock: there is no directory @dir@/nope"),
-    ("WSGIScriptAlias /x @dir@/nope.wsgi", "DROVER0014: the script @dir@/nope.wsgi is not there"),
+    ("WSGIScriptAlias /x @dir@/nope.wsgi", "DROVER0014: script @dir@/nope.wsgi: not found"),
     ("WSGIScriptAlias /x nope.wsgi", "DROVER0003: WSGIScriptAlias: 'nope.wsgi' is not an absolute path"),
-    ("WSGIApplicationGroup %{GLOBL}", "DROVER0003: WSGIApplicationGroup: '%{GLOBL}' is taken as it stands, did you mean %{GLOBAL}?"),
+    ("WSGIApplicationGroup %{GLOBL}", "DROVER0003: WSGIApplicationGroup: '%{GLOBL}' is used literally; did you mean %{GLOBAL}?"),
     ("WSGIDaemonProcess x home='@dir@", "DROVER0003: WSGIDaemonProcess: a quote is not closed"),
-    ("WSGITrustedProxyHeaders", "DROVER0003: WSGITrustedProxyHeaders: names no header"),
-    ("WSGIDaemonProcess x processes=2 processes=3", "DROVER0003: WSGIDaemonProcess: processes= stands there more than once"),
+    ("WSGITrustedProxyHeaders", "DROVER0003: WSGITrustedProxyHeaders: no header is named"),
+    ("WSGIDaemonProcess x processes=2 processes=3", "DROVER0003: WSGIDaemonProcess: processes= is given more than once"),
 ];
 
 event_test!(what_will_not_work_is_told_with_file_and_line, |site| {
@@ -98,7 +98,7 @@ event_test!(what_will_not_work_is_told_with_file_and_line, |site| {
     assert!(!site.accepted().contains("DROVER"), "nothing is said of a sound configuration");
     // No group needs it: what needs it is refused.
     let own = site.bare().config("WSGIDaemonProcess own python=/usr/bin/python3\nWSGIPythonHome @dir@/nope");
-    assert!(own.accepted().contains(&own.fill("DROVER0014: WSGIPythonHome @dir@/nope: there is no @dir@/nope/bin/python3")));
+    assert!(own.accepted().contains(&own.fill("DROVER0014: WSGIPythonHome @dir@/nope: @dir@/nope/bin/python3 not found")));
 });
 
 event_test!(what_will_not_work_is_told_in_the_log_at_graceful, |site| {

@@ -20,7 +20,7 @@ const TOLD: &[(&str, Option<(&str, usize)>)] = &[
          <Directory @apps@>\nWSGIApplicationGroup %{GLOBAL}\n</Directory>",
         None,
     ),
-    ("WSGIApplicationGroup GLOBAL", Some(("DROVER0003: WSGIApplicationGroup: 'GLOBAL' is taken as it stands, did you mean %{GLOBAL}?", 0))),
+    ("WSGIApplicationGroup GLOBAL", Some(("DROVER0003: WSGIApplicationGroup: 'GLOBAL' is used literally; did you mean %{GLOBAL}?", 0))),
     ("WSGIDaemonProcess processes=6", Some(("DROVER0003: WSGIDaemonProcess: 'processes=6' is taken as the name of the group", 0))),
     ("WSGIScriptAlias /x/ @apps@/hello.wsgi", Some(("DROVER0003: WSGIScriptAlias: the URL path ends with a slash", 0))),
     ("WSGIScriptAlias /x @apps@", Some(("DROVER0014: the script @apps@ is a directory", 0))),

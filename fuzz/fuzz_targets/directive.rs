@@ -65,8 +65,8 @@ fuzz_target!(|input: (u8, u8, Vec<(u8, &[u8])>)| {
         assert!(directive(row.name.to_bytes()).is_some_and(|found| std::ptr::eq(found, row)));
         let before = (server.clone(), dir.clone());
         let defined = [b"other".to_vec()];
-        let (scope, named_groups) = (scope.as_ref(), &mut Vec::new());
-        let mut target = Target { server: &mut server, dir: &mut dir, context, scope, defined_groups: &defined, named_groups };
+        let scope = scope.as_ref();
+        let mut target = Target { server: &mut server, dir: &mut dir, context, scope, defined_groups: &defined };
         if let Err(refusal) = row.apply(&mut target, raw) {
             assert!(!refusal.to_string().is_empty());
             assert_eq!((&server.dir, &dir), (&before.0.dir, &before.1), "a refused directive wrote something: {refusal}");

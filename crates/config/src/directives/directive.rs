@@ -4,9 +4,10 @@
 //! directive. Called by: `httpd::commands`; `table` has the rows, `docs` prints them.
 
 use super::arguments::ends_in_quote;
+use super::effect::Effect;
 use super::error::{ConfigError, ConfigErrorKind};
 use super::set::Outcome;
-use super::target::{Context, Effect, Target};
+use super::target::{Context, Target};
 use std::borrow::Cow;
 use std::ffi::CStr;
 
@@ -120,18 +121,18 @@ impl Directive {
         name.strip_prefix('<').unwrap_or(name)
     }
 
-    /// Reads the directive into the target, which is left alone if it is refused.
+    /// Reads the directive into the target. An error leaves the target as it was.
     pub fn apply(&self, target: &mut Target<'_>, raw: &[u8]) -> Result<Effect, ConfigError> {
-        let outcome = self.check_place(target).and_then(|()| (self.set)(target, raw)).map(|effect| match ends_in_quote(raw) {
-            true => effect.and(OPEN_QUOTE.into()),
-            false => effect,
-        });
-        match (outcome, self.notice) {
-            (Ok(Effect::Applied), Some(notice)) => Ok(Effect::Notice(Cow::Owned(format!("{} has no effect: {notice}", self.title())))),
-            (Ok(Effect::Notice(text)), _) => Ok(Effect::Notice(Cow::Owned(format!("{}: {text}", self.title())))),
-            (Ok(Effect::Applied), None) => Ok(Effect::Applied),
-            (Err(kind), _) => Err(ConfigError { directive: self.title(), synopsis: self.synopsis, kind }),
-        }
+        let title = self.title();
+        let effect = self.check_place(target).and_then(|()| (self.set)(target, raw));
+        let effect = effect.map_err(|kind| ConfigError { directive: title, synopsis: self.synopsis, kind })?;
+        let effect = if ends_in_quote(raw) { effect.and(OPEN_QUOTE.into()) } else { effect };
+        let notice = match (&effect.notice, self.notice) {
+            (Some(text), _) => Some(format!("{title}: {text}")),
+            (None, Some(why)) => Some(format!("{title} has no effect: {why}")),
+            (None, None) => None,
+        };
+        Ok(Effect { notice: notice.map(Cow::Owned), ..effect })
     }
 
     fn check_place(&self, target: &Target<'_>) -> Result<(), ConfigErrorKind> {

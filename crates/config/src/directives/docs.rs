@@ -4,9 +4,10 @@
 //! row, but for the few sentences around them. Called by the tests that keep the two files up to date.
 
 use super::directive::{Directive, Theme};
+use super::effect::Effect;
 use super::options::{DAEMON_OPTIONS, DaemonOption};
 use super::table::DIRECTIVES;
-use super::target::{Context, Effect, Target};
+use super::target::{Context, Target};
 use super::value::{DirConfig, ServerConfig};
 
 const INTRODUCTION: &str = "\
@@ -134,8 +135,7 @@ fn example(row: &Directive) -> Vec<String> {
 fn tried(row: &Directive, arguments: &str) -> Result<Effect, String> {
     let (mut server, mut dir) = (ServerConfig::default(), DirConfig::default());
     let context = if row.contexts.allow(Context::Server) { Context::Server } else { Context::Directory };
-    let mut target =
-        Target { server: &mut server, dir: &mut dir, context, scope: None, defined_groups: &[], named_groups: &mut Vec::new() };
+    let mut target = Target { server: &mut server, dir: &mut dir, context, scope: None, defined_groups: &[] };
     row.apply(&mut target, arguments.as_bytes()).map_err(|error| error.to_string())
 }
 

@@ -4,7 +4,6 @@
 //! offending bytes and never print them raw (control characters are escaped). httpd puts file and line in front. Made by `set`, `options` and
 //! `table`, shown by `httpd::commands`.
 
-use super::options::DAEMON_OPTIONS;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -23,8 +22,8 @@ pub enum ConfigErrorKind {
     Arguments(&'static str),
     /// A value that its option, or the directive itself (`option` empty), does not accept.
     Value { option: &'static str, value: Vec<u8>, expected: Cow<'static, str> },
-    /// A word that should have been `name=value`.
-    NotAnOption { word: Vec<u8>, accepted: Accepted },
+    /// An argument that should have been `name=value`.
+    NotAnOption { argument: Vec<u8>, accepted: Accepted },
     /// An option nobody knows.
     UnknownOption { option: Vec<u8>, nearest: Option<&'static str>, accepted: Accepted },
     /// An option that must be there.
@@ -43,12 +42,12 @@ pub enum ConfigErrorKind {
     NotAvailable { lacking: &'static str, advice: &'static str },
 }
 
-/// The accepted options.
+/// The options that a directive accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Accepted {
-    These(&'static [&'static str]),
-    /// Those of WSGIDaemonProcess that have an effect: many, so they are left out where a guess does.
-    OfDaemons,
+pub struct Accepted {
+    pub names: Vec<&'static str>,
+    /// There are so many that a message leaves them out when it suggests one of them.
+    pub is_long: bool,
 }
 
 impl ConfigErrorKind {
@@ -77,50 +76,52 @@ impl fmt::Display for Shown<'_> {
 
 impl fmt::Display for Accepted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::These(names) => write!(f, "accepted are {}", names.join(", ")),
-            Self::OfDaemons => {
-                let names: Vec<&str> = DAEMON_OPTIONS.iter().filter(|row| row.notice.is_none()).map(|row| row.name).collect();
-                write!(f, "accepted are {}", names.join(", "))
-            }
-        }
+        write!(f, "accepted options: {}", self.names.join(", "))
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.directive;
+        let syntax = self.synopsis;
         match &self.kind {
-            ConfigErrorKind::Arguments(count) => write!(f, "{name} {count}: {name} {}", self.synopsis),
-            ConfigErrorKind::Value { option: "", value, expected } => write!(f, "{name}: '{}': expected {expected}", Shown(value)),
-            ConfigErrorKind::Value { option, value, expected } => write!(f, "{name}: {option}='{}': expected {expected}", Shown(value)),
-            ConfigErrorKind::NotAnOption { word, accepted } => {
-                write!(f, "{name}: '{}': expected an option of the form name=value; {accepted}", Shown(word))
+            ConfigErrorKind::Arguments(count) => write!(f, "{name} {count}; syntax: {name} {syntax}"),
+            ConfigErrorKind::Value { option: "", value, expected } => {
+                write!(f, "{name}: invalid value '{}': expected {expected}", Shown(value))
+            }
+            ConfigErrorKind::Value { option, value, expected } => {
+                write!(f, "{name}: invalid value {option}='{}': expected {expected}", Shown(value))
+            }
+            ConfigErrorKind::NotAnOption { argument, accepted } => {
+                write!(f, "{name}: '{}': expected an option of the form name=value; {accepted}", Shown(argument))
             }
             ConfigErrorKind::UnknownOption { option, nearest, accepted } => {
                 write!(f, "{name}: unknown option '{}'", Shown(option))?;
-                match (nearest, accepted) {
-                    (Some(nearest), Accepted::OfDaemons) => write!(f, ", did you mean '{nearest}'?"),
-                    (Some(nearest), _) => write!(f, ", did you mean '{nearest}'? {accepted}"),
+                if let Some(nearest) = nearest {
+                    write!(f, "; did you mean '{nearest}'?")?;
+                }
+                match (nearest, accepted.is_long) {
+                    (Some(_), true) => Ok(()),
+                    (Some(_), false) => write!(f, " ({accepted})"),
                     (None, _) => write!(f, "; {accepted}"),
                 }
             }
-            ConfigErrorKind::MissingOption(option) => write!(f, "{name}: the option {option}= is required: {name} {}", self.synopsis),
+            ConfigErrorKind::MissingOption(option) => write!(f, "{name}: the option {option}= is required; syntax: {name} {syntax}"),
             ConfigErrorKind::Exclusive(one, other) => write!(f, "{name}: only one of {one}= and {other}= may be given"),
-            ConfigErrorKind::Repeated(option) => write!(f, "{name}: {option}= given more than once"),
+            ConfigErrorKind::Repeated(option) => write!(f, "{name}: {option}= is given more than once"),
             ConfigErrorKind::Misplaced(rule) => write!(f, "{name} {rule}"),
             ConfigErrorKind::DuplicateGroup(group) => write!(
                 f,
-                "{name}: the name '{}' duplicates a previous WSGI daemon definition; names are unique in the whole server, also across virtual hosts",
+                "{name}: the group '{}' is already defined; names of groups are unique in the whole server, across virtual hosts too",
                 Shown(group)
             ),
             ConfigErrorKind::UndefinedGroup { name: group, nearest, defined } => {
-                write!(f, "{name}: process group '{}' is not yet configured", Shown(group))?;
+                write!(f, "{name}: the group '{}' is not defined above this line", Shown(group))?;
                 match nearest {
-                    Some(nearest) => write!(f, ", did you mean '{}'?", Shown(nearest))?,
+                    Some(nearest) => write!(f, "; did you mean '{}'?", Shown(nearest))?,
                     None => f.write_str(".")?,
                 }
-                write!(f, " A script that is loaded in advance needs its WSGIDaemonProcess above this line; defined above: ")?;
+                write!(f, " A script that is loaded at start needs its WSGIDaemonProcess first. Groups defined above: ")?;
                 f.write_str(if defined.is_empty() { "none" } else { "" })?;
                 defined.iter().enumerate().try_for_each(|(n, group)| write!(f, "{}{}", if n > 0 { ", " } else { "" }, Shown(group)))
             }
@@ -143,19 +144,20 @@ mod tests {
     fn messages_name_what_is_accepted() {
         assert_eq!(
             shown(ConfigErrorKind::option("threads", b"abc", "a whole number from 0 to 65533")),
-            "WSGIDaemonProcess: threads='abc': expected a whole number from 0 to 65533"
+            "WSGIDaemonProcess: invalid value threads='abc': expected a whole number from 0 to 65533"
         );
         assert_eq!(
             shown(ConfigErrorKind::Arguments("requires a name")),
-            "WSGIDaemonProcess requires a name: WSGIDaemonProcess name [option=value ...]"
+            "WSGIDaemonProcess requires a name; syntax: WSGIDaemonProcess name [option=value ...]"
         );
-        let unknown = |nearest| ConfigErrorKind::UnknownOption { option: b"thread".to_vec(), nearest, accepted: Accepted::OfDaemons };
-        assert_eq!(shown(unknown(Some("threads"))), "WSGIDaemonProcess: unknown option 'thread', did you mean 'threads'?");
-        let all = shown(unknown(None));
-        assert!(all.starts_with("WSGIDaemonProcess: unknown option 'thread'; accepted are user, group, "), "{all}");
-        assert!(all.contains(", threads, ") && !all.contains("connect-timeout"), "{all}");
-        let unknown = ConfigErrorKind::UnknownOption { option: b"zzz".to_vec(), nearest: None, accepted: Accepted::These(&["a", "b"]) };
-        assert_eq!(shown(unknown), "WSGIDaemonProcess: unknown option 'zzz'; accepted are a, b");
+        let unknown = |nearest, is_long| {
+            let accepted = Accepted { names: vec!["a", "threads"], is_long };
+            shown(ConfigErrorKind::UnknownOption { option: b"thread".to_vec(), nearest, accepted })
+        };
+        let prefix = "WSGIDaemonProcess: unknown option 'thread'";
+        assert_eq!(unknown(Some("threads"), true), format!("{prefix}; did you mean 'threads'?"));
+        assert_eq!(unknown(Some("threads"), false), format!("{prefix}; did you mean 'threads'? (accepted options: a, threads)"));
+        assert_eq!(unknown(None, true), format!("{prefix}; accepted options: a, threads"));
     }
 
     #[test]

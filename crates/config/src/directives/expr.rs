@@ -74,28 +74,28 @@ impl Expr {
         }
     }
 
-    /// What to say of a text that looks like a name of ours and is none.
-    pub fn slip(&self) -> Option<String> {
+    /// A warning about a literal name that looks like an expression.
+    pub fn likely_typo(&self) -> Option<String> {
         const KNOWN: [&str; 4] = ["%{GLOBAL}", "%{RESOURCE}", "%{SERVER}", "%{HOST}"];
         let Self::Literal(text) = self else { return None };
         if !text.windows(2).any(|pair| pair == b"%{") {
             return None;
         }
         let advice = match nearest(text, KNOWN) {
-            Some::<&str>(near) => format!(", did you mean {near}?"),
-            None => format!("; known are {} and %{{ENV:name}}, as the whole of a name", KNOWN.join(", ")),
+            Some::<&str>(near) => format!("; did you mean {near}?"),
+            None => format!("; an expression is {} or %{{ENV:name}}, and is the whole name", KNOWN.join(", ")),
         };
-        Some(format!("'{}' is taken as it stands{advice}", Shown(text)))
+        Some(format!("'{}' is used literally{advice}", Shown(text)))
     }
 
-    /// The same for the name of a process group or application group, which may also lack its `%{` and `}`.
-    pub fn slip_of_group(&self) -> Option<String> {
+    /// The same for the name of a process group or application group, which may also lack `%{` and `}`.
+    pub fn likely_group_typo(&self) -> Option<String> {
         const NAMES: [&str; 4] = ["GLOBAL", "RESOURCE", "SERVER", "HOST"];
         let Self::Literal(text) = self else { return None };
         let bare: Vec<u8> = text.iter().copied().filter(|b| !matches!(b, b'%' | b'$' | b'{' | b'}')).collect();
         match NAMES.iter().find(|name| bare.eq_ignore_ascii_case(name.as_bytes())) {
-            Some(name) => Some(format!("'{}' is taken as it stands, did you mean %{{{name}}}?", Shown(text))),
-            None => self.slip(),
+            Some(name) => Some(format!("'{}' is used literally; did you mean %{{{name}}}?", Shown(text))),
+            None => self.likely_typo(),
         }
     }
 

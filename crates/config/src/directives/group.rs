@@ -4,7 +4,6 @@
 //! never look a user, a group or a path up: that is the business of whoever starts the processes. Filled by `options`, read by
 //! `httpd::lifecycle`, which hands it to the supervisor.
 
-use super::error::ConfigErrorKind;
 use super::scalar::Parsed;
 use drover_wire::control::Reload;
 use std::borrow::Cow;
@@ -153,11 +152,6 @@ impl Default for GroupOptions {
             max_application_groups: 32,
         }
     }
-}
-
-/// Group names are unique in the whole server, virtual hosts included. `defined` are the names so far.
-pub fn check_unique(name: &[u8], defined: &[Vec<u8>]) -> Result<(), ConfigErrorKind> {
-    if defined.iter().any(|other| other == name) { Err(ConfigErrorKind::DuplicateGroup(name.to_vec())) } else { Ok(()) }
 }
 
 /// `N`, or `MIN-MAX` with MIN from 0 on. Returns MIN (if it is a range) and MAX.

@@ -14,6 +14,7 @@ pub mod alias;
 pub mod arguments;
 pub mod directive;
 pub mod docs;
+mod effect;
 pub mod error;
 pub mod expr;
 pub mod group;
@@ -34,15 +35,16 @@ mod tests;
 
 pub use alias::{AliasPattern, ImportScript, ScriptAlias, match_prefix, prefix_filename};
 pub use directive::{Contexts, Directive, Theme};
+pub use effect::{Added, Effect};
 pub use error::{ConfigError, ConfigErrorKind};
 pub use expr::{Expr, GroupChoice, RequestNames};
-pub use group::{DaemonGroup, GroupOptions, GroupRef, IMPLICIT_GROUP, UserRef, check_unique};
+pub use group::{DaemonGroup, GroupOptions, GroupRef, IMPLICIT_GROUP, UserRef};
 pub use options::{DAEMON_OPTIONS, DaemonOption};
 pub use proxy::{Network, PROXY_HEADERS, ProxyCategory, ProxyHeader, ProxyMeaning};
 pub use resolve::Settings;
 pub use session::{CookieOptions, SessionOptions};
 pub use table::{DIRECTIVES, directive};
-pub use target::{Context, Effect, Target};
+pub use target::{Context, Target};
 pub use value::{
     ControlSocket, DirConfig, HashSeed, InterpreterOptions, InterpreterScope, MapHead, MaxWaiting, ScopedOptions, ServerConfig,
 };

@@ -5,15 +5,16 @@
 
 use super::alias::{AliasPattern, ImportScript, ScriptAlias};
 use super::arguments::Arguments;
-use super::error::{Accepted, ConfigErrorKind};
+use super::effect::{Added, Effect};
+use super::error::{Accepted, ConfigErrorKind, Shown};
 use super::expr::{Expr, GroupChoice};
-use super::group::{DaemonGroup, GroupOptions, check_unique};
+use super::group::{DaemonGroup, GroupOptions};
 use super::options::DAEMON_OPTIONS;
 use super::proxy::{Network, PROXY_HEADERS, proxy_header};
 use super::scalar::{self, Parsed};
 use super::session::{self, COOKIE_OPTIONS, CookieOptions};
 use super::suggest::nearest;
-use super::target::{Effect, Target};
+use super::target::Target;
 use super::value::{ControlSocket, HashSeed, InterpreterScope, MapHead, MaxWaiting, ScopedOptions};
 use std::borrow::Cow;
 
@@ -28,19 +29,19 @@ pub fn one(raw: &[u8]) -> Result<Vec<u8>, ConfigErrorKind> {
     }
 }
 
-/// The one argument, read by `parse`.
+/// The one argument, parsed.
 fn one_as<T>(raw: &[u8], parse: impl FnOnce(&[u8]) -> Parsed<T>) -> Result<T, ConfigErrorKind> {
     let word = one(raw)?;
     parse(&word).map_err(|expected| ConfigErrorKind::value(&word, expected))
 }
 
-/// Reads the one argument and puts it away.
+/// Parses the one argument and stores it.
 pub fn put<T>(raw: &[u8], parse: impl FnOnce(&[u8]) -> Parsed<T>, put: impl FnOnce(T)) -> Outcome {
     put(one_as(raw, parse)?);
-    Ok(Effect::Applied)
+    Ok(Effect::default())
 }
 
-/// A directive of one word that is checked by `parse` and changes nothing.
+/// A directive of one argument that is checked and has no effect.
 pub fn checked<T>(raw: &[u8], parse: impl FnOnce(&[u8]) -> Parsed<T>) -> Outcome {
     put(raw, parse, |_| {})
 }
@@ -79,7 +80,7 @@ pub fn session_cookie(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     }
     session::cookie_sense(&cookie).map_err(|expected| ConfigErrorKind::value(raw, expected))?;
     target.server.session.cookie = Some(cookie);
-    Ok(Effect::Applied)
+    Ok(Effect::default())
 }
 
 pub fn retry(word: &[u8]) -> Parsed<bool> {
@@ -93,25 +94,31 @@ pub fn retry(word: &[u8]) -> Parsed<bool> {
 /// The one argument as a name that may depend on the request.
 pub fn put_expr(raw: &[u8], put: impl FnOnce(Expr)) -> Outcome {
     let expr = Expr::parse(&one(raw)?);
-    let said = expr.slip().map(Cow::Owned).into_iter().collect();
+    let notices = expr.likely_typo().map(Cow::Owned).into_iter().collect();
     put(expr);
-    Ok(Effect::of(said))
+    Ok(Effect::with_notices(notices))
 }
 
 /// The one argument as the name of a group that may depend on the request.
 pub fn put_group(raw: &[u8], put: impl FnOnce(Expr)) -> Outcome {
     let expr = Expr::parse(&one(raw)?);
-    let said = expr.slip_of_group().map(Cow::Owned).into_iter().collect();
+    let notices = expr.likely_group_typo().map(Cow::Owned).into_iter().collect();
     put(expr);
-    Ok(Effect::of(said))
+    Ok(Effect::with_notices(notices))
 }
 
 pub fn process_group(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let mut expr = None;
     let effect = put_group(raw, |v| expr = Some(v))?;
-    target.named_groups.extend(expr.as_ref().and_then(Expr::fixed).filter(|name| !name.is_empty()).map(<[u8]>::to_vec));
+    let effect = effect.naming(&expr);
     target.settings().process_group = expr;
     Ok(effect)
+}
+
+pub fn python_home(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
+    let home = one_as(raw, scalar::absolute_path)?;
+    target.server.python_home = Some(home.clone());
+    Ok(Effect { added: Added { python_home: Some(home), ..Added::default() }, ..Effect::default() })
 }
 
 pub fn map_head(word: &[u8]) -> Parsed<MapHead> {
@@ -179,37 +186,39 @@ pub fn script_alias(target: &mut Target<'_>, raw: &[u8], regex: bool) -> Outcome
         check_defined(&import.process_group, target.defined_groups)?;
         target.server.imports.push(import);
     }
-    let groups = [&alias.process_group, &alias.application_group].into_iter().flatten().filter_map(Expr::slip_of_group);
-    let mut said: Vec<Cow<'static, str>> = groups.chain(alias.callable_object.as_ref().and_then(Expr::slip)).map(Cow::Owned).collect();
-    said.extend(slashes(&alias).map(Cow::Borrowed));
+    let groups = [&alias.process_group, &alias.application_group].into_iter().flatten().filter_map(Expr::likely_group_typo);
+    let mut notices: Vec<Cow<'static, str>> =
+        groups.chain(alias.callable_object.as_ref().and_then(Expr::likely_typo)).map(Cow::Owned).collect();
+    notices.extend(slashes(&alias).map(Cow::Borrowed));
     if never_matches {
-        said.push(Cow::Borrowed("the URL path does not begin with '/', so this alias matches no request"));
+        notices.push(Cow::Borrowed("the URL path does not begin with '/', so this alias matches no request"));
     }
     if !alias.target.starts_with(b"/") && !alias.target.starts_with(b"$") {
-        said.push(Cow::Owned(format!("'{}' is not an absolute path, so no request finds the script", super::error::Shown(&alias.target))));
+        notices.push(Cow::Owned(format!("'{}' is not an absolute path, so no request finds the script", Shown(&alias.target))));
     }
-    target.named_groups.extend(alias.process_group.as_ref().and_then(Expr::fixed).filter(|name| !name.is_empty()).map(<[u8]>::to_vec));
+    let mut effect = Effect::with_notices(notices).naming(&alias.process_group);
+    effect.added.alias = Some(alias.clone());
     target.server.aliases.push(alias);
-    Ok(Effect::of(said))
+    Ok(effect)
 }
 
-/// What follows from one of URL path and path ending with a slash, and the other not.
+/// A warning when only one of the two paths ends with a slash.
 fn slashes(alias: &ScriptAlias) -> Option<&'static str> {
     let AliasPattern::Prefix(location) = &alias.pattern else { return None };
     match (location.ends_with(b"/"), alias.target.ends_with(b"/")) {
         _ if location == b"/" => None,
         (true, false) => Some(
-            "the URL path ends with a slash and the path does not, so the rest of a URL is appended to the path without a slash: \
+            "the URL path ends with a slash and the file path does not, so the rest of a URL is appended without a slash: \
              end both with a slash (a directory of scripts) or neither (one script)",
         ),
         (false, true) => Some(
-            "the path ends with a slash and the URL path does not: end both with a slash (a directory of scripts) or neither (one script)",
+            "the file path ends with a slash and the URL path does not: end both with a slash (a directory of scripts) or neither (one script)",
         ),
         _ => None,
     }
 }
 
-/// The script of an alias can be loaded in advance when it, its process group and its application group are the same for all requests.
+/// The script to load at start: an alias has one when script, process group and application group are the same for all requests.
 fn preload(alias: &ScriptAlias) -> Option<ImportScript> {
     let process_group = alias.process_group.as_ref()?.fixed()?;
     let application_group = alias.application_group.as_ref()?.fixed()?;
@@ -227,10 +236,10 @@ pub fn import_script(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     const OPTIONS: &[&str] = &["process-group", "application-group"];
     let mut args = Arguments::new(raw);
     let script = args.next().filter(|word| !word.is_empty()).ok_or(ConfigErrorKind::Arguments("requires the path of a script"))?;
-    let (mut process_group, mut application_group, mut said) = (None, None, Vec::new());
+    let (mut process_group, mut application_group, mut notices) = (None, None, Vec::new());
     while let Some((name, value)) = option(&mut args, OPTIONS)? {
         let value = name_expr(name, &value)?;
-        said.extend(value.slip_of_group().map(Cow::Owned));
+        notices.extend(value.likely_group_typo().map(Cow::Owned));
         if name == "process-group" { process_group = Some(value) } else { application_group = Some(value) }
     }
     let application_group = application_group.ok_or(ConfigErrorKind::MissingOption("application-group"))?;
@@ -240,13 +249,15 @@ pub fn import_script(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     };
     check_defined(&process_group, target.defined_groups)?;
     let Some(application_group) = application_group.fixed() else {
-        return Ok(Effect::Notice(Cow::Borrowed(
-            "application-group depends on the request, so the script cannot be loaded in advance; requests are served all the same",
-        )));
+        return Ok(Effect::default()
+            .and(Cow::Borrowed("application-group= depends on the request, so the script is loaded by the first request, not at start")));
     };
     let application_group = application_group.to_vec();
-    target.server.imports.push(ImportScript { script, process_group, application_group, from_alias: false });
-    Ok(Effect::of(said))
+    let import = ImportScript { script, process_group, application_group, from_alias: false };
+    let mut effect = Effect::with_notices(notices);
+    effect.added.import = Some(import.clone());
+    target.server.imports.push(import);
+    Ok(effect)
 }
 
 pub fn daemon_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
@@ -255,24 +266,21 @@ pub fn daemon_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let mut group = GroupOptions::default();
     let mut notices: Vec<Cow<'static, str>> = Vec::new();
     if let Some(option) = option_in_place_of_name(&name) {
-        let text = format!(
-            "'{}' is taken as the name of the group; the name comes first, as in: WSGIDaemonProcess name {option}=…",
-            super::error::Shown(&name)
-        );
+        let text = format!("'{}' is read as the name of the group; write the name first: WSGIDaemonProcess name {option}=…", Shown(&name));
         notices.push(text.into());
     }
     let mut given: Vec<&'static str> = Vec::new();
     while let Some(found) = args.option() {
-        let (name, value) = found.map_err(|error| ConfigErrorKind::NotAnOption { word: error.0, accepted: Accepted::OfDaemons })?;
+        let (name, value) = found.map_err(|error| ConfigErrorKind::NotAnOption { argument: error.0, accepted: daemon_options() })?;
         let Some(row) = DAEMON_OPTIONS.iter().find(|row| row.name.as_bytes() == name) else {
             let nearest = nearest(&name, DAEMON_OPTIONS.iter().map(|row| row.name));
-            return Err(ConfigErrorKind::UnknownOption { option: name, nearest, accepted: Accepted::OfDaemons });
+            return Err(ConfigErrorKind::UnknownOption { option: name, nearest, accepted: daemon_options() });
         };
         let in_unit = |expected| row.take.in_unit(expected, row.unit);
         row.take.read(&mut group, &value).map_err(|expected| ConfigErrorKind::option(row.name, &value, in_unit(expected)))?;
         notices.extend(row.notice.map(Cow::Borrowed));
         if given.contains(&row.name) {
-            notices.push(format!("{}= stands there more than once, the last one counts", row.name).into());
+            notices.push(format!("{}= is given more than once; the last value is used", row.name).into());
         }
         given.push(row.name);
     }
@@ -280,28 +288,30 @@ pub fn daemon_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     if group.script_user.is_some() && group.script_group.is_some() {
         return Err(ConfigErrorKind::Exclusive("script-user", "script-group"));
     }
-    check_unique(&name, target.defined_groups)?;
-    target.server.groups.push(DaemonGroup { name, options: group });
-    Ok(Effect::of(notices))
+    if target.defined_groups.contains(&name) {
+        return Err(ConfigErrorKind::DuplicateGroup(name));
+    }
+    let group = DaemonGroup { name, options: group };
+    let mut effect = Effect::with_notices(notices);
+    effect.added.group = Some(group.clone());
+    target.server.groups.push(group);
+    Ok(effect)
 }
 
-/// The option that a group's name looks like.
+/// The option that was probably meant, when the name of a group looks like one.
 fn option_in_place_of_name(name: &[u8]) -> Option<&'static str> {
     let (before, _) = name.split_at_checked(name.iter().position(|b| *b == b'=')?)?;
     let known = || DAEMON_OPTIONS.iter().map(|row| row.name);
     known().find(|option| option.as_bytes() == before).or_else(|| nearest(before, known()))
 }
 
-/// Options that do nothing beside or without another one.
+/// Options that have no effect because of another one, or for want of one.
 fn without_effect(group: &GroupOptions, given: &[&str]) -> impl Iterator<Item = &'static str> {
     let rules = [
-        (
-            group.interrupt_timeout.is_some() && group.request_timeout.is_none(),
-            "interrupt-timeout= has no effect without request-timeout=, after which it counts",
-        ),
+        (group.interrupt_timeout.is_some() && group.request_timeout.is_none(), "interrupt-timeout= has no effect without request-timeout="),
         (
             group.queue_depth.is_some() && given.contains(&"listen-backlog"),
-            "listen-backlog= has no effect beside queue-depth=, which refuses what it would let wait outside",
+            "listen-backlog= has no effect with queue-depth=, which refuses the requests that would wait outside the queue",
         ),
     ];
     rules.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text)
@@ -310,33 +320,31 @@ fn without_effect(group: &GroupOptions, given: &[&str]) -> impl Iterator<Item = 
 pub fn restrict_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let mut args = Arguments::new(raw);
     let names: Vec<Expr> = args.by_ref().map(|name| Expr::parse(&name)).collect();
-    let said = names.iter().filter_map(Expr::slip_of_group).map(Cow::Owned).collect();
-    target.named_groups.extend(names.iter().filter_map(Expr::fixed).filter(|name| !name.is_empty()).map(<[u8]>::to_vec));
+    let effect = Effect::with_notices(names.iter().filter_map(Expr::likely_group_typo).map(Cow::Owned).collect()).naming(&names);
     let sources = names.into_iter().map(|name| if name == Expr::Global { Vec::new() } else { name.source() });
     target.settings().restrict_process = Some(sources.collect());
-    Ok(Effect::of(said))
+    Ok(effect)
 }
 
-/// Directives of one place add up.
+/// Several of these directives in one place add up.
 pub fn trusted_proxy_headers(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let mut args = Arguments::new(raw);
-    let mut notice = args.at_end().then(|| "names no header, so none is trusted here".to_owned());
+    let mut notice = args.at_end().then(|| "no header is named, so none is trusted here".to_owned());
     let headers = target.settings().trusted_proxy_headers.get_or_insert_default();
     while let Some(word) = args.next() {
         match proxy_header(&word) {
             Some(header) => headers.push(header),
             None => {
                 let known: Vec<&str> = PROXY_HEADERS.iter().map(|known| known.name).collect();
-                let text =
-                    format!("'{}' is left out, the headers that can be trusted are {}", super::error::Shown(&word), known.join(", "));
+                let text = format!("'{}' is not a known header and is ignored; known headers: {}", Shown(&word), known.join(", "));
                 notice.get_or_insert(text);
             }
         }
     }
-    Ok(notice.map_or(Effect::Applied, |text| Effect::Notice(Cow::Owned(text))))
+    Ok(Effect::with_notices(notice.into_iter().map(Cow::Owned).collect()))
 }
 
-/// Directives of one place add up.
+/// Several of these directives in one place add up.
 pub fn trusted_proxies(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let mut args = Arguments::new(raw);
     let mut networks = Vec::new();
@@ -344,14 +352,14 @@ pub fn trusted_proxies(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
         networks.push(Network::parse(&word).map_err(|expected| ConfigErrorKind::value(&word, expected))?);
     }
     target.settings().trusted_proxies.get_or_insert_default().append(&mut networks);
-    Ok(Effect::Applied)
+    Ok(Effect::default())
 }
 
 /// `<WSGIInterpreterOptions …>`: opens a block. The raw arguments end with the bracket of the tag.
 pub fn interpreter_options(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let scope = InterpreterScope::parse(raw)?;
     target.server.scopes.push(ScopedOptions { scope, ..ScopedOptions::default() });
-    Ok(Effect::Applied)
+    Ok(Effect::default())
 }
 
 impl InterpreterScope {
@@ -359,7 +367,7 @@ impl InterpreterScope {
     pub fn parse(raw: &[u8]) -> Result<Self, ConfigErrorKind> {
         const OPTIONS: &[&str] = &["process-group", "application-group"];
         let Some(bracket) = raw.iter().rposition(|&b| b == b'>') else {
-            return Err(ConfigErrorKind::Arguments("is a section and misses its closing '>'"));
+            return Err(ConfigErrorKind::Arguments("is a section and lacks its closing '>'"));
         };
         let mut args = Arguments::new(raw.get(..bracket).unwrap_or_default());
         let mut scope = Self::default();
@@ -387,7 +395,7 @@ pub fn telemetry_service(raw: &[u8]) -> Outcome {
         const EXPECTED: &str = "a number of seconds, at least 0.5";
         scalar::fractional_seconds(&value, 0.5, EXPECTED).map_err(|expected| ConfigErrorKind::option(name, &value, expected))?;
     }
-    if args.at_end() { Ok(Effect::Applied) } else { Err(ConfigErrorKind::Arguments("takes one or two arguments")) }
+    if args.at_end() { Ok(Effect::default()) } else { Err(ConfigErrorKind::Arguments("takes one or two arguments")) }
 }
 
 pub fn slow_requests(raw: &[u8]) -> Outcome {
@@ -407,27 +415,36 @@ pub fn telemetry_options(raw: &[u8]) -> Outcome {
             return Err(ConfigErrorKind::value(&word, EXPECTED));
         }
     }
-    if signs.is_none() { Err(ConfigErrorKind::Arguments("requires at least one flag")) } else { Ok(Effect::Applied) }
+    if signs.is_none() { Err(ConfigErrorKind::Arguments("requires at least one flag")) } else { Ok(Effect::default()) }
 }
 
-/// The next option, which must be one of a few; the name comes back as the table has it.
+/// The next option, which must be one of `accepted`.
 fn option(args: &mut Arguments<'_>, accepted: &'static [&'static str]) -> Result<Option<(&'static str, Vec<u8>)>, ConfigErrorKind> {
     let Some(found) = args.option() else { return Ok(None) };
-    let (name, value) = found.map_err(|error| ConfigErrorKind::NotAnOption { word: error.0, accepted: Accepted::These(accepted) })?;
+    let (name, value) = found.map_err(|error| ConfigErrorKind::NotAnOption { argument: error.0, accepted: among(accepted) })?;
     match accepted.iter().find(|known| known.as_bytes() == name) {
         Some(known) => Ok(Some((known, value))),
         None => {
             let nearest = nearest(&name, accepted.iter().copied());
-            Err(ConfigErrorKind::UnknownOption { option: name, nearest, accepted: Accepted::These(accepted) })
+            Err(ConfigErrorKind::UnknownOption { option: name, nearest, accepted: among(accepted) })
         }
     }
+}
+
+/// The options of WSGIDaemonProcess that have an effect.
+fn daemon_options() -> Accepted {
+    Accepted { names: DAEMON_OPTIONS.iter().filter(|row| row.notice.is_none()).map(|row| row.name).collect(), is_long: true }
+}
+
+fn among(names: &[&'static str]) -> Accepted {
+    Accepted { names: names.to_vec(), is_long: false }
 }
 
 fn name_expr(option: &'static str, value: &[u8]) -> Result<Expr, ConfigErrorKind> {
     if value.is_empty() { Err(ConfigErrorKind::option(option, value, "a name")) } else { Ok(Expr::parse(value)) }
 }
 
-/// A script can be loaded in advance only into a group that is defined above it.
+/// A script can be loaded at start only into a group that is defined above it.
 fn check_defined(group: &GroupChoice, defined: &[Vec<u8>]) -> Result<(), ConfigErrorKind> {
     match group {
         GroupChoice::Named(name) if !defined.contains(name) => {

@@ -5,11 +5,11 @@
 //! that is in `set`. Read by `httpd::commands` and `docs`.
 
 use super::directive::{Contexts, Directive, Theme};
+use super::effect::Effect;
 use super::error::ConfigErrorKind;
 use super::scalar;
 use super::session;
 use super::set;
-use super::target::Effect;
 
 /// The directive of that name, in any case of letters as httpd has it.
 pub fn directive(name: &[u8]) -> Option<&'static Directive> {
@@ -30,7 +30,7 @@ const ROW: Directive = Directive {
     difference: "",
     notice: None,
     test: "",
-    set: |_, _| Ok(Effect::Applied),
+    set: |_, _| Ok(Effect::default()),
 };
 
 pub static DIRECTIVES: &[Directive] = &[
@@ -176,7 +176,7 @@ pub static DIRECTIVES: &[Directive] = &[
         summary: c"Virtual environment or Python installation of groups that have none of their own",
         doc: "For every group without `python-home` and `python`, the implicit one included. An absolute path.",
         difference: "May be of any Python version from 3.9 on.",
-        set: |t, raw| set::put(raw, scalar::absolute_path, |v| t.server.python_home = Some(v)),
+        set: |t, raw| set::python_home(t, raw),
         test: "python_settings",
         ..ROW
     },

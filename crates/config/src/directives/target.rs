@@ -4,7 +4,6 @@
 //! Must never be kept: a target lives for one directive. Built by `httpd::commands` from the `cmd_parms` httpd hands it, used by `set`.
 
 use super::value::{DirConfig, InterpreterOptions, InterpreterScope, ScopedOptions, ServerConfig};
-use std::borrow::Cow;
 
 /// The place of a directive. Everything httpd treats as a directory (`<Location>`, `<Files>`, `<If>`…) is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,31 +14,7 @@ pub enum Context {
     Htaccess,
 }
 
-/// What came of a directive that was accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    Applied,
-    /// Accepted, and something should be said in the log, once: why it changes nothing here.
-    Notice(Cow<'static, str>),
-}
-
-impl Effect {
-    /// The same, with one more thing to say.
-    #[must_use]
-    pub fn and(self, more: Cow<'static, str>) -> Self {
-        match self {
-            Self::Applied => Self::Notice(more),
-            Self::Notice(text) => Self::Notice(Cow::Owned(format!("{text}. {more}"))),
-        }
-    }
-
-    /// With all of these to say, if any.
-    #[must_use]
-    pub fn of(said: Vec<Cow<'static, str>>) -> Self {
-        said.into_iter().fold(Self::Applied, Self::and)
-    }
-}
-
+/// What a directive may read and write.
 pub struct Target<'a> {
     pub server: &'a mut ServerConfig,
     pub dir: &'a mut DirConfig,
@@ -48,9 +23,6 @@ pub struct Target<'a> {
     pub scope: Option<&'a InterpreterScope>,
     /// The names of all groups defined above, in all servers.
     pub defined_groups: &'a [Vec<u8>],
-    /// Takes the names of groups that the directive says and that are the same for all requests: whether there are such groups is known only when
-    /// the whole configuration has been read.
-    pub named_groups: &'a mut Vec<Vec<u8>>,
 }
 
 impl Target<'_> {

@@ -7,6 +7,7 @@ use drover_session::Asked;
 use drover_wire::control::Reload;
 use drover_wire::session::Serializer;
 use proptest::prelude::*;
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -20,22 +21,29 @@ struct Reader {
 }
 
 impl Reader {
-    fn read_in(&mut self, context: Context, scope: Option<&InterpreterScope>, line: &str) -> Result<Effect, String> {
+    /// The notice of an accepted line, or the error.
+    fn read_in(&mut self, context: Context, scope: Option<&InterpreterScope>, line: &str) -> Result<Option<String>, String> {
         let (name, arguments) = line.split_once(' ').unwrap_or((line, ""));
         let row = directive(name.as_bytes()).unwrap_or_else(|| panic!("no directive {name}"));
-        let (defined_groups, named_groups) = (self.groups.as_slice(), &mut self.named);
-        let mut target = Target { server: &mut self.server, dir: &mut self.dir, context, scope, defined_groups, named_groups };
-        let outcome = row.apply(&mut target, arguments.as_bytes());
-        self.groups = self.server.groups.iter().map(|group| group.name.clone()).collect();
-        outcome.map_err(|error| error.to_string())
+        let before = self.server.clone();
+        let mut target = Target { server: &mut self.server, dir: &mut self.dir, context, scope, defined_groups: &self.groups };
+        let effect = row.apply(&mut target, arguments.as_bytes()).map_err(|error| error.to_string())?;
+        let (added, now) = (effect.added, &self.server);
+        assert_eq!(added.group.as_ref(), now.groups.get(before.groups.len()), "{line}");
+        assert_eq!(added.alias.as_ref(), now.aliases.get(before.aliases.len()), "{line}");
+        assert_eq!(added.import.as_ref(), now.imports.get(before.imports.len()).filter(|import| !import.from_alias), "{line}");
+        assert_eq!(added.python_home.as_ref(), now.python_home.as_ref().filter(|home| before.python_home.as_ref() != Some(home)), "{line}");
+        self.groups = now.groups.iter().map(|group| group.name.clone()).collect();
+        self.named.extend(added.named_groups);
+        Ok(effect.notice.map(Cow::into_owned))
     }
 
-    fn read(&mut self, line: &str) -> Result<Effect, String> {
+    fn read(&mut self, line: &str) -> Result<Option<String>, String> {
         self.read_in(Context::Server, None, line)
     }
 
     fn applied(&mut self, line: &str) {
-        assert_eq!(self.read(line), Ok(Effect::Applied), "{line}");
+        assert_eq!(self.read(line), Ok(None), "{line}");
     }
 
     /// Refused with a message that holds all of the words, and without a trace in the configuration.
@@ -49,9 +57,9 @@ impl Reader {
     }
 }
 
-fn notice(effect: Result<Effect, String>) -> String {
+fn notice(effect: Result<Option<String>, String>) -> String {
     match effect {
-        Ok(Effect::Notice(text)) => text.into_owned(),
+        Ok(Some(text)) => text,
         other => panic!("no notice: {other:?}"),
     }
 }
@@ -126,13 +134,13 @@ fn the_options_of_mod_wsgi_are_all_there() {
 fn slips_that_mod_wsgi_accepts_are_told() {
     let table = [
         ("WSGIDaemonProcess g interrupt-timeout=5", "interrupt-timeout= has no effect without request-timeout="),
-        ("WSGIDaemonProcess g queue-depth=5 listen-backlog=7", "listen-backlog= has no effect beside queue-depth="),
-        ("WSGIDaemonProcess g processes=2 threads=1 processes=3", "processes= stands there more than once, the last one counts"),
+        ("WSGIDaemonProcess g queue-depth=5 listen-backlog=7", "listen-backlog= has no effect with queue-depth="),
+        ("WSGIDaemonProcess g processes=2 threads=1 processes=3", "processes= is given more than once; the last value is used"),
         ("WSGIDaemonProcess g home='/srv threads=2", "a quote is not closed"),
         ("WSGIScriptAlias '/a /srv/a.wsgi", "requires at least two"),
         ("WSGIScriptAlias / '/srv/a.wsgi", "a quote is not closed"),
-        ("WSGITrustedProxyHeaders", "names no header"),
-        ("WSGIScriptAlias /g /g.wsgi process-group=later-%{X} application-group=g", "'later-%{X}' is taken as it stands"),
+        ("WSGITrustedProxyHeaders", "no header is named"),
+        ("WSGIScriptAlias /g /g.wsgi process-group=later-%{X} application-group=g", "'later-%{X}' is used literally"),
         (
             "WSGIDaemonProcess g memory-limit=512MB",
             "memory-limit='512MB': expected bytes from 0: a whole number, perhaps with K, M or G behind it",
@@ -141,18 +149,17 @@ fn slips_that_mod_wsgi_accepts_are_told() {
             "WSGIDaemonProcess g request-timeout=1m",
             "request-timeout='1m': expected seconds from 0 to 2147483647: a whole number, perhaps with s, min, h or d behind it",
         ),
-        ("WSGIDaemonProcess g zzzzzzzz=1", "unknown option 'zzzzzzzz'; accepted are user, group,"),
-        ("WSGIProcessGroup %{GLOBL}", "'%{GLOBL}' is taken as it stands, did you mean %{GLOBAL}?"),
-        ("WSGIApplicationGroup %{ENVIRON:x}", "'%{ENVIRON:x}' is taken as it stands; known are %{GLOBAL}"),
-        ("WSGICallableObject %{RESOURC}", "'%{RESOURC}' is taken as it stands"),
+        ("WSGIDaemonProcess g zzzzzzzz=1", "unknown option 'zzzzzzzz'; accepted options: user, group,"),
+        ("WSGIProcessGroup %{GLOBL}", "'%{GLOBL}' is used literally; did you mean %{GLOBAL}?"),
+        ("WSGIApplicationGroup %{ENVIRON:x}", "'%{ENVIRON:x}' is used literally; an expression is %{GLOBAL}"),
+        ("WSGICallableObject %{RESOURC}", "'%{RESOURC}' is used literally"),
         ("WSGIScriptAlias / /srv/a.wsgi application-group=%{HOSTS}", "did you mean %{HOST}?"),
         ("WSGIScriptAlias / srv/a.wsgi", "'srv/a.wsgi' is not an absolute path"),
         ("WSGIRestrictProcess a %{GLOBL}", "did you mean %{GLOBAL}?"),
     ];
     for (line, part) in table {
         let said = match Reader::default().read(line) {
-            Ok(Effect::Notice(text)) => text.into_owned(),
-            Ok(Effect::Applied) => String::new(),
+            Ok(text) => text.unwrap_or_default(),
             Err(text) => text,
         };
         assert!(said.contains(part), "{line}: {said:?}");
@@ -246,11 +253,14 @@ fn script_aliases() {
 #[test]
 fn scripts_with_fixed_groups_are_loaded_in_advance() {
     let mut reader = Reader::default();
-    reader.refused("WSGIScriptAlias / /x process-group=site application-group=%{GLOBAL}", &["'site' is not yet configured", "above"]);
+    reader.refused(
+        "WSGIScriptAlias / /x process-group=site application-group=%{GLOBAL}",
+        &["'site' is not defined above this line", "first"],
+    );
     reader.applied("WSGIDaemonProcess site");
     reader.refused(
         "WSGIScriptAlias / /x process-group=sites application-group=a",
-        &["did you mean 'site'? A script", "above this line; defined above: site"],
+        &["did you mean 'site'? A script", "not defined above this line; did you mean 'site'? A script that is loaded at start needs its WSGIDaemonProcess first. Groups defined above: site"],
     );
     reader.applied("WSGIScriptAlias /a /a.wsgi process-group=site application-group=%{GLOBAL}");
     reader.applied("WSGIScriptAlias /b /b.wsgi process-group=%{GLOBAL} application-group=b");
@@ -290,24 +300,26 @@ fn import_scripts() {
     reader.refused("WSGIImportScript", &["requires the path of a script"]);
     reader.refused("WSGIImportScript /x.py application-group=a", &["process-group= is required"]);
     reader.refused("WSGIImportScript /x.py process-group=site", &["application-group= is required"]);
-    reader.refused("WSGIImportScript /x.py process-group=none application-group=a", &["'none' is not yet configured"]);
-    reader.refused("WSGIImportScript /x.py process-group=%{ENV:x} application-group=a", &["not yet configured"]);
-    reader
-        .refused("WSGIImportScript /x.py process-group=site application-group=a threads=1", &["unknown option 'threads'", "accepted are"]);
+    reader.refused("WSGIImportScript /x.py process-group=none application-group=a", &["'none' is not defined above this line"]);
+    reader.refused("WSGIImportScript /x.py process-group=%{ENV:x} application-group=a", &["not defined above this line"]);
+    reader.refused(
+        "WSGIImportScript /x.py process-group=site application-group=a threads=1",
+        &["unknown option 'threads'", "accepted options"],
+    );
 }
 
 #[test]
 fn daemon_groups() {
     let mut reader = Reader::default();
     reader.applied("WSGIDaemonProcess site threads=2");
-    assert_eq!(reader.read_in(Context::VirtualHost, None, "WSGIDaemonProcess 'the other'"), Ok(Effect::Applied));
+    assert_eq!(reader.read_in(Context::VirtualHost, None, "WSGIDaemonProcess 'the other'"), Ok(None));
     let [site, other] = reader.server.groups.as_slice() else { panic!("two groups") };
     assert_eq!((site.name.as_slice(), site.options.threads), (b"site".as_slice(), 2));
     assert_eq!(other.name, b"the other");
     reader.refused("WSGIDaemonProcess", &["requires the name of the group"]);
-    reader.refused("WSGIDaemonProcess site", &["'site' duplicates a previous WSGI daemon definition"]);
+    reader.refused("WSGIDaemonProcess site", &["'site' is already defined"]);
     reader.refused("WSGIDaemonProcess x thread=5", &["unknown option 'thread'", "did you mean 'threads'?"]);
-    reader.refused("WSGIDaemonProcess x bananas=5", &["unknown option 'bananas'; accepted are user"]);
+    reader.refused("WSGIDaemonProcess x bananas=5", &["unknown option 'bananas'; accepted options: user"]);
     reader.refused("WSGIDaemonProcess x threads", &["'threads': expected an option of the form name=value"]);
     reader.refused("WSGIDaemonProcess x threads=abc", &["threads='abc': expected a whole number from 0 to 65533"]);
     reader.refused("WSGIDaemonProcess x script-user=a script-group=b", &["only one of script-user= and script-group="]);
@@ -580,20 +592,20 @@ fn names_that_depend_on_the_request() {
 #[test]
 fn what_looks_like_a_slip_of_the_pen_is_said() {
     let table = [
-        ("WSGIApplicationGroup GLOBAL", "'GLOBAL' is taken as it stands, did you mean %{GLOBAL}?"),
+        ("WSGIApplicationGroup GLOBAL", "'GLOBAL' is used literally; did you mean %{GLOBAL}?"),
         ("WSGIApplicationGroup %GLOBAL", "did you mean %{GLOBAL}?"),
         ("WSGIApplicationGroup ${global}", "did you mean %{GLOBAL}?"),
         ("WSGIApplicationGroup {RESOURCE}", "did you mean %{RESOURCE}?"),
         ("WSGIProcessGroup SERVER", "did you mean %{SERVER}?"),
         ("WSGIRestrictProcess a GLOBAL", "did you mean %{GLOBAL}?"),
         ("WSGIScriptAlias /x /x application-group=GLOBAL", "did you mean %{GLOBAL}?"),
-        ("WSGIScriptAlias /x/ /srv/x", "the URL path ends with a slash and the path does not"),
-        ("WSGIScriptAlias /x /srv/x/", "the path ends with a slash and the URL path does not"),
+        ("WSGIScriptAlias /x/ /srv/x", "the URL path ends with a slash and the file path does not"),
+        ("WSGIScriptAlias /x /srv/x/", "the file path ends with a slash and the URL path does not"),
         (
             "WSGIDaemonProcess processes=6",
-            "'processes=6' is taken as the name of the group; the name comes first, as in: WSGIDaemonProcess name processes=",
+            "'processes=6' is read as the name of the group; write the name first: WSGIDaemonProcess name processes=",
         ),
-        ("WSGIDaemonProcess proceses=6", "as in: WSGIDaemonProcess name processes="),
+        ("WSGIDaemonProcess proceses=6", "write the name first: WSGIDaemonProcess name processes="),
     ];
     for (line, part) in table {
         let said = notice(Reader::default().read(line));
@@ -668,7 +680,7 @@ fn lists() {
     reader.applied("WSGITrustedProxyHeaders x-forwarded-for X-Forwarded-Proto");
     reader.applied("WSGITrustedProxyHeaders X_Script_Name");
     let said = notice(reader.read("WSGITrustedProxyHeaders X-Forwarded-Prefix"));
-    assert!(said.contains("'X-Forwarded-Prefix' is left out") && said.contains("X-Forwarded-Script-Name"), "{said}");
+    assert!(said.contains("'X-Forwarded-Prefix' is not a known header") && said.contains("X-Forwarded-Script-Name"), "{said}");
     let names: Vec<_> = reader.server.dir.trusted_proxy_headers.iter().flatten().map(|header| header.name).collect();
     assert_eq!(names, ["X-Forwarded-For", "X-Forwarded-Proto", "X-Script-Name"]);
     reader.applied("WSGITrustedProxies 127.0.0.1 10.0.0.0/8");
@@ -718,7 +730,7 @@ fn interpreter_options_are_scoped() {
     for line in
         ["WSGIRestrictStdin Off", "WSGIRestrictStdout On", "WSGIRestrictSignal Off", "WSGIPythonPath /exact", "WSGISwitchInterval 1"]
     {
-        assert_eq!(reader.read_in(Context::Server, Some(&scope), line), Ok(Effect::Applied), "{line}");
+        assert_eq!(reader.read_in(Context::Server, Some(&scope), line), Ok(None), "{line}");
     }
     for line in ["WSGIPerInterpreterGIL On", "WSGIFreeThreading On"] {
         assert!(notice(reader.read_in(Context::Server, Some(&scope), line)).contains("has no effect"));
@@ -739,7 +751,7 @@ fn interpreter_options_are_scoped() {
     assert_eq!(layers.concat(), [b"/any".to_vec()]);
 
     reader.refused("<WSGIInterpreterOptions process-group=a", &["closing '>'"]);
-    reader.refused("<WSGIInterpreterOptions process-group=a process-group=b>", &["process-group= given more than once"]);
+    reader.refused("<WSGIInterpreterOptions process-group=a process-group=b>", &["process-group= is given more than once"]);
     reader.refused("<WSGIInterpreterOptions group=a>", &["unknown option 'group'", "process-group, application-group"]);
     reader.refused("<WSGIInterpreterOptions a>", &["name=value"]);
 }
@@ -798,9 +810,13 @@ fn errors_of_lists_of_options_say_where_to_look() {
     let error = ConfigError {
         directive: "WSGIDaemonProcess",
         synopsis: "",
-        kind: ConfigErrorKind::UnknownOption { option: b"x".to_vec(), nearest: None, accepted: Accepted::These(&["a"]) },
+        kind: ConfigErrorKind::UnknownOption {
+            option: b"x".to_vec(),
+            nearest: None,
+            accepted: Accepted { names: vec!["a"], is_long: false },
+        },
     };
-    assert_eq!(error.to_string(), "WSGIDaemonProcess: unknown option 'x'; accepted are a");
+    assert_eq!(error.to_string(), "WSGIDaemonProcess: unknown option 'x'; accepted options: a");
 }
 
 /// Lines of a configuration without preloading, which would need other lines above them.
@@ -873,9 +889,8 @@ proptest! {
         for row in DIRECTIVES {
             for arguments in [raw.as_slice(), text.as_bytes()] {
                 let mut reader = Reader::default();
-                let (context, scope, named_groups) = (Context::Server, None, &mut reader.named);
-                let mut target =
-                    Target { server: &mut reader.server, dir: &mut reader.dir, context, scope, defined_groups: &[], named_groups };
+                let (server, dir) = (&mut reader.server, &mut reader.dir);
+                let mut target = Target { server, dir, context: Context::Server, scope: None, defined_groups: &[] };
                 if let Err(error) = row.apply(&mut target, arguments) {
                     prop_assert!(error.to_string().starts_with(row.title()));
                     prop_assert_eq!(&reader.server, &ServerConfig::default());

@@ -21,7 +21,7 @@ use std::fmt;
 use std::time::Duration;
 pub use system::{Access, Account, Credentials, FirstTime, Problem, System, check};
 use system::{find_group, find_user};
-pub use warnings::{Added, group_warning, missing, unreadable};
+pub use warnings::{group_warning, missing, unreadable};
 
 /// What a request must know of its group. Times in nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]

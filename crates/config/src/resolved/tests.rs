@@ -65,8 +65,7 @@ pub(super) fn configure(context: Context, lines: &[&str]) -> ServerConfig {
     let (mut server, mut dir, mut names) = (ServerConfig::default(), DirConfig::default(), Vec::new());
     for line in lines {
         let (name, arguments) = line.split_once(' ').unwrap();
-        let mut target =
-            Target { server: &mut server, dir: &mut dir, context, scope: None, defined_groups: &names, named_groups: &mut Vec::new() };
+        let mut target = Target { server: &mut server, dir: &mut dir, context, scope: None, defined_groups: &names };
         directive(name.as_bytes()).unwrap().apply(&mut target, arguments.as_bytes()).unwrap();
         names = server.groups.iter().map(|g| g.name.clone()).collect();
     }
@@ -234,10 +233,10 @@ fn scripts_and_search_paths_that_cannot_be_read_are_said_with_their_directive() 
     let by = |uid: u32| format!("user {uid} may not enter the directory /closed (mode 0700, owner root, group 0)");
     let want = [
         format!("WSGIDaemonProcess a: python-path=/closed/lib: {}", by(1001)),
-        format!("WSGIScriptAlias /a: the script /closed/a.wsgi: {}", by(1001)),
-        format!("WSGIImportScript /closed/i.py: the script /closed/i.py: {}", by(1001)),
+        format!("WSGIScriptAlias /a: script /closed/a.wsgi: {}", by(1001)),
+        format!("WSGIImportScript /closed/i.py: script /closed/i.py: {}", by(1001)),
         format!("WSGIPythonPath /closed/global: /closed/global: {}", by(33)),
-        format!("WSGIScriptAlias /c: the script /closed/c.wsgi: {}", by(33)),
+        format!("WSGIScriptAlias /c: script /closed/c.wsgi: {}", by(33)),
     ];
     assert_eq!(said, want);
 }
@@ -279,12 +278,20 @@ fn what_is_named_and_not_there_is_said() {
         "WSGIImportScript /none/i.py process-group=a application-group=i",
         "WSGIPythonHome /none",
     ];
-    let config = configure(Context::Server, &lines);
-    let added =
-        Added { groups: &config.groups, aliases: &config.aliases, imports: &config.imports, python_home: config.python_home.as_ref() };
-    let said = missing(&added, &SYSTEM);
-    let want =
-        ["python-path=/none/lib: it is not there", "the script /none/a.wsgi", "the script /none/i.py", "WSGIPythonHome /none: there is no"];
+    let (mut server, mut dir) = (ServerConfig::default(), DirConfig::default());
+    let mut said = Vec::new();
+    for line in lines {
+        let (name, arguments) = line.split_once(' ').unwrap();
+        let defined_groups = &[b"a".to_vec()][..usize::from(!server.groups.is_empty())];
+        let mut target = Target { server: &mut server, dir: &mut dir, context: Context::Server, scope: None, defined_groups };
+        said.extend(missing(&directive(name.as_bytes()).unwrap().apply(&mut target, arguments.as_bytes()).unwrap().added, &SYSTEM));
+    }
+    let want = [
+        "python-path=/none/lib: not found",
+        "script /none/a.wsgi: not found",
+        "script /none/i.py: not found",
+        "WSGIPythonHome /none: /none/bin/python3 not",
+    ];
     assert_eq!(said.len(), want.len(), "{said:?}");
     assert!(said.iter().zip(want).all(|(said, want)| said.contains(want)), "{said:?}");
 }
@@ -299,7 +306,7 @@ fn groups_that_are_named_in_vain_are_said() {
     for (server, name) in [(None, "wide"), (None, "shop"), (Some("shop.example"), "shop"), (Some("x"), "wide"), (None, "default")] {
         assert_eq!(doubt(server, name), "", "{server:?} {name}");
     }
-    assert_eq!(doubt(None, "shp"), "no WSGIDaemonProcess defines the group 'shp', did you mean 'shop'?");
+    assert_eq!(doubt(None, "shp"), "no WSGIDaemonProcess defines the group 'shp'; did you mean 'shop'?");
     assert_eq!(doubt(Some("x"), "nothing"), "no WSGIDaemonProcess defines the group 'nothing'");
     assert!(doubt(Some("x"), "shop").contains("is defined in the virtual host shop.example"));
 }

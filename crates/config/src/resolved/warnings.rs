@@ -6,62 +6,52 @@ use super::spec::group_of;
 use super::system::{Access, Problem, credentials};
 use super::{GroupError, Resolved, Server, System};
 use crate::suggest::nearest;
-use crate::{AliasPattern, DaemonGroup, GroupChoice, ImportScript, ScriptAlias};
+use crate::{Added, AliasPattern, GroupChoice, ScriptAlias};
 use drover_wire::control::GroupSpec;
 
-/// What a directive has just added.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Added<'a> {
-    /// WSGIDaemonProcess.
-    pub groups: &'a [DaemonGroup],
-    /// WSGIScriptAlias.
-    pub aliases: &'a [ScriptAlias],
-    /// WSGIImportScript.
-    pub imports: &'a [ImportScript],
-    /// WSGIPythonHome.
-    pub python_home: Option<&'a Vec<u8>>,
-}
-
-/// What of that is not there, though a server can start without it, as with mod_wsgi.
-pub fn missing(added: &Added<'_>, system: &dyn System) -> Vec<String> {
-    let mut said = Vec::new();
-    for group in added.groups {
+/// What a directive names and the system lacks. A server can start without it, as with mod_wsgi.
+pub fn missing(added: &Added, system: &dyn System) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(group) = &added.group {
         let root = group.options.chroot.as_deref().unwrap_or_default();
         let gone = group.options.python_path.iter().filter(|path| system.is_missing(&[root, path.as_slice()].concat()));
-        said.extend(gone.map(|path| format!("WSGIDaemonProcess {}: python-path={}: it is not there", shown(&group.name), shown(path))));
+        warnings.extend(gone.map(|path| format!("WSGIDaemonProcess {}: python-path={}: not found", shown(&group.name), shown(path))));
     }
-    let fixed = |alias: &&ScriptAlias| matches!(alias.pattern, AliasPattern::Prefix(_)) || !alias.target.contains(&b'$');
-    let of_aliases = added.aliases.iter().filter(fixed).map(|alias| &alias.target);
-    let scripts = of_aliases.chain(added.imports.iter().filter(|import| !import.from_alias).map(|import| &import.script));
-    said.extend(
-        scripts
-            .filter(|path| path.starts_with(b"/") && system.is_missing(path))
-            .map(|path| format!("the script {} is not there", shown(path))),
-    );
-    // Else it is taken for a script, which cannot be read.
-    let directory = |alias: &&ScriptAlias| !alias.target.ends_with(b"/") && system.is_directory(&alias.target);
-    said.extend(added.aliases.iter().filter(fixed).filter(directory).map(|alias| {
-        format!("the script {} is a directory: for a directory of scripts end the URL path and the path with a slash", shown(&alias.target))
-    }));
-    let no_python =
-        |home: &&Vec<u8>| [b"/bin/python3".as_slice(), b"/bin/python"].iter().all(|tail| !system.is_executable(&[home, *tail].concat()));
-    said.extend(added.python_home.filter(no_python).map(|home| {
-        format!("WSGIPythonHome {0}: there is no {0}/bin/python3, so groups without python-home= and python= cannot start", shown(home))
-    }));
-    said
+    let varies = |alias: &ScriptAlias| matches!(alias.pattern, AliasPattern::Regex(_)) && alias.target.contains(&b'$');
+    let alias = added.alias.as_ref().filter(|alias| !varies(alias)).map(|alias| &alias.target);
+    for path in alias.into_iter().chain(added.import.as_ref().map(|import| &import.script)) {
+        if path.starts_with(b"/") && system.is_missing(path) {
+            warnings.push(format!("script {}: not found", shown(path)));
+        }
+    }
+    // Without the slashes the directory would be read as a script.
+    if let Some(path) = alias.filter(|path| !path.ends_with(b"/") && system.is_directory(path)) {
+        warnings.push(format!("script {}: is a directory; to map a directory of scripts, end both paths with a slash", shown(path)));
+    }
+    let has_python =
+        |home: &Vec<u8>| [b"/bin/python3".as_slice(), b"/bin/python"].iter().any(|tail| system.is_executable(&[home, *tail].concat()));
+    if let Some(home) = added.python_home.as_ref().filter(|home| !has_python(home)) {
+        warnings.push(format!(
+            "WSGIPythonHome {0}: {0}/bin/python3 not found, so groups without python-home= and python= cannot start",
+            shown(home)
+        ));
+    }
+    warnings
 }
 
-/// What is wrong with a group that a directive of the host `server_name` (`None`: outside of all) names for all requests; `None`: nothing.
+/// A warning about a group that a directive names for all requests but that its requests cannot use.
+///
+/// `server_name` is the virtual host of the directive; `None`: outside of all virtual hosts.
 #[must_use]
 pub fn group_warning(resolved: &Resolved, server_name: Option<&[u8]>, name: &[u8]) -> Option<String> {
     match (resolved.group_for(server_name.unwrap_or_default(), name), server_name) {
-        // What stands outside of all virtual hosts is inherited by the one that may use the group.
+        // A directive outside of all virtual hosts is inherited by the one that may use the group.
         (Ok(_), _) | (Err(GroupError::Elsewhere(..)), None) => None,
         (Err(error @ GroupError::Elsewhere(..)), _) => Some(error.to_string()),
         (Err(error), _) => {
             let mut names: Vec<&Vec<u8>> = resolved.groups.keys().collect();
             names.sort();
-            let guess = nearest(name, names).map(|near: &Vec<u8>| format!(", did you mean '{}'?", shown(near)));
+            let guess = nearest(name, names).map(|near: &Vec<u8>| format!("; did you mean '{}'?", shown(near)));
             Some(format!("{error}{}", guess.unwrap_or_default()))
         }
     }
@@ -70,13 +60,13 @@ pub fn group_warning(resolved: &Resolved, server_name: Option<&[u8]>, name: &[u8
 /// Scripts and directories of `python-path=` that the user of their group may not read. The group can start without them.
 #[must_use]
 pub fn unreadable(servers: &[Server<'_>], specs: &[GroupSpec], implicit_name: &[u8], system: &dyn System) -> Vec<Problem> {
-    let mut said = Vec::new();
+    let mut problems = Vec::new();
     // With chroot= paths begin elsewhere.
     for spec in specs.iter().filter(|spec| spec.chroot.is_none()) {
         let who = credentials(spec.identity.as_ref(), system);
         let mut look = |directive, argument: &[u8], option: &str, path: &[u8]| {
             if let Some(barrier) = system.barrier(&who, path, Access::Use) {
-                said.push(Problem::new(directive, argument, format!("{option}{}: {barrier}", shown(path))));
+                problems.push(Problem::new(directive, argument, format!("{option}{}: {barrier}", shown(path))));
             }
         };
         let is_implicit = spec.name == implicit_name;
@@ -92,7 +82,7 @@ pub fn unreadable(servers: &[Server<'_>], specs: &[GroupSpec], implicit_name: &[
                     Some(expr) => expr.fixed().is_some_and(|name| name == spec.name || (name.is_empty() && is_implicit)),
                 };
                 if runs_here {
-                    look("WSGIScriptAlias", location, "the script ", &alias.target);
+                    look("WSGIScriptAlias", location, "script ", &alias.target);
                 }
             }
             for import in server.config.imports.iter().filter(|import| !import.from_alias) {
@@ -101,14 +91,14 @@ pub fn unreadable(servers: &[Server<'_>], specs: &[GroupSpec], implicit_name: &[
                     GroupChoice::Named(name) => *name == spec.name,
                 };
                 if runs_here {
-                    look("WSGIImportScript", &import.script, "the script ", &import.script);
+                    look("WSGIImportScript", &import.script, "script ", &import.script);
                 }
             }
         }
     }
     // A virtual host has the aliases of the main server too.
     let mut known: Vec<Problem> = Vec::new();
-    said.into_iter().for_each(|problem| {
+    problems.into_iter().for_each(|problem| {
         if !known.contains(&problem) {
             known.push(problem);
         }
