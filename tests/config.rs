@@ -16,11 +16,11 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("WSGIDaemonProcess x python=@dir@/no-python", &["no-python"]),
     ("WSGIDaemonProcess x python-home=@dir@/no-venv", &["no-venv"]),
     ("WSGIDaemonProcess", &["WSGIDaemonProcess"]),
-    ("WSGIDaemonProcess app", &["app", "duplicates"]),
+    ("WSGIDaemonProcess app", &["app", "already defined"]),
     ("WSGIScriptAlias /only-one", &["WSGIScriptAlias"]),
     (
         "WSGIDaemonProcess bare threads=1\nWSGIPythonHome @dir@/no-home",
-        &["DROVER0012: WSGIPythonHome @dir@/no-home: there is no @dir@/no-home/bin/python3"],
+        &["DROVER0012: WSGIPythonHome @dir@/no-home: @dir@/no-home/bin/python3 not found"],
     ),
     ("DroverSession memory", &["DROVER0013: DroverSession memory"]),
     ("WSGIScriptAlias / /x.wsgi proces-group=app", &["proces-group", "process-group"]),
@@ -73,7 +73,7 @@ const DOUBTED: &[(&str, &str)] = &[
     ("WSGIScriptAlias /x @apps@/hello.wsgi process-group=nosuch", "DROVER0014: WSGIScriptAlias: no WSGIDaemonProcess defines the group"),
     (
         "<VirtualHost *:1>\nServerName a\nWSGIDaemonProcess of-a\n</VirtualHost>\n<VirtualHost *:1>\nServerName b\nWSGIProcessGroup of-a\n</VirtualHost>",
-        "DROVER0014: WSGIProcessGroup: the group 'of-a' is defined in the virtual host a and can be used by",
+        "DROVER0014: WSGIProcessGroup: the group 'of-a' is defined in the virtual host a, and only hosts with",
     ),
     ("WSGIDaemonProcess x python-path=@dir@/nope", "DROVER0014: WSGIDaemonProcess x: python-path=@dir@/nope: not found"),
     ("DroverControlSocket @dir@/nope/x.sock", "DROVER0014: DroverControlSocket @dir@/nope/x.sock: there is no directory @dir@/nope"),

@@ -1,7 +1,7 @@
-//! The tables as text for people.
+//! The tables as documentation.
 //!
-//! Responsible for docs/directives.md and apache-conf/drover.conf, which are generated and never edited. Must never say anything that is not in a
-//! row, but for the few sentences around them. Called by the tests that keep the two files up to date.
+//! Responsible for: docs/directives.md and apache-conf/drover.conf, which are generated and never edited. Must never: say
+//! anything about a directive that is not in its row. Called by: `tests/generated.rs`, which keeps the files up to date.
 
 use super::directive::{Directive, Theme};
 use super::effect::Effect;
@@ -15,20 +15,21 @@ const INTRODUCTION: &str = "\
 
 <!-- Generated from crates/config/src/directives/table.rs and options.rs. Do not edit. -->
 
-All directives of mod_wsgi 4.9, 5.0 and 6, with the same names and the same meaning unless something else is said below under *Differs*.
-An option is written `name=value`, in quotes where the value holds white space: `home='/srv/my site'` or `home=\"/srv/my site\"`.
-A size is a number of bytes, or a number with `K`, `M` or `G` behind it (`512M`). A time is a number of seconds, or a number with `s`, `min`, `h` or `d`
-behind it (`30s`, `5min`), in any case of letters.
-A wrong value or an unknown option is reported by `apachectl -t`. What is accepted without effect is logged once, with the reason.
+mod_drover has all directives of mod_wsgi 4.9, 5.0 and 6, with the same names and the same meaning. *Differs* names the exceptions.
+
+- An option is written `name=value`. Quote a value that contains white space: `home='/srv/my site'` or `home=\"/srv/my site\"`.
+- A size is a number of bytes, or a number followed by `K`, `M` or `G` (`512M`).
+- A time is a number of seconds, or a number followed by `s`, `min`, `h` or `d` (`30s`, `5min`). The case of letters is ignored.
+- `apachectl -t` reports invalid values and unknown options. A directive or option without effect is logged once, with the reason.
 
 ";
 
 const CONFIGURATION: &str = "\
 # Configuration of mod_drover. Generated from the module's table of directives;
-# docs/directives.md explains each at length. The values below are the defaults,
-# or where there is none, the arguments.
+# docs/directives.md describes each of them. The values below are the defaults, or
+# the syntax of the arguments if there is no default.
 #
-# What most sites need, in their <VirtualHost>:
+# What most sites need, inside their <VirtualHost>:
 #
 #   WSGIDaemonProcess example python-home=/srv/example/venv home=/srv/example
 #   WSGIScriptAlias / /srv/example/app.wsgi process-group=example application-group=%{GLOBAL}
@@ -110,18 +111,18 @@ fn push_item(section: &mut String, title: &str, text: &str) {
     }
 }
 
-/// A default that is a value is shown as one, a phrase as a phrase.
+/// A default as Markdown: a value as code, a phrase as text.
 fn as_code(default: &str) -> String {
-    let phrase = default.contains(' ') || default.contains('\'') || matches!(default, "none" | "everybody");
+    let phrase = default.contains(' ') || default.contains('\'') || default == "none";
     if phrase { default.to_owned() } else { format!("`{default}`") }
 }
 
-/// What the administrator is told who tries a directive that is not available.
+/// The error of a directive that is not available.
 fn refusal(row: &Directive) -> String {
     tried(row, "").err().unwrap_or_default()
 }
 
-/// The lines of the commented file: with the default if that is something one could write, else with the arguments.
+/// The lines of the commented file: with the default if it is a valid argument, else with the syntax.
 fn example(row: &Directive) -> Vec<String> {
     let name = row.title();
     if row.container {
@@ -131,7 +132,7 @@ fn example(row: &Directive) -> Vec<String> {
     vec![format!("{name} {}", if writable { row.default } else { row.synopsis })]
 }
 
-/// What a row says to these arguments at the first place where it may stand.
+/// Applies a row with these arguments in the first context that allows it.
 fn tried(row: &Directive, arguments: &str) -> Result<Effect, String> {
     let (mut server, mut dir) = (ServerConfig::default(), DirConfig::default());
     let context = if row.contexts.allow(Context::Server) { Context::Server } else { Context::Directory };

@@ -1,8 +1,8 @@
-//! One value of the configuration: a switch, a number, a time, a path.
+//! Parsers for one value of the configuration: a switch, a number, a time, a path.
 //!
-//! Responsible for what a single value may look like; every function answers with the value or with the words that follow "expected" in the
-//! error. Must never accept the beginning of a value and drop the rest (mod_wsgi reads numbers with atoi, where `5x` is 5 and `x` is 0). Called
-//! by `set` and `options`.
+//! Responsible for: the syntax of single values. Each function returns the value, or the text that follows "expected" in the
+//! error. Must never: accept the beginning of a value and drop the rest, as mod_wsgi does with atoi (`5x` is 5, `x` is 0).
+//! Called by: `set` and `options`.
 
 use drover_wire::units;
 use std::borrow::Cow;
@@ -13,10 +13,10 @@ pub const MAX_SECONDS: u32 = i32::MAX as u32;
 /// The largest size.
 pub const MAX_BYTES: u64 = i64::MAX as u64;
 
-/// A value, or what would have been accepted ("a whole number from 0 to 10").
+/// A value, or a description of the accepted values ("a whole number from 0 to 10").
 pub type Parsed<T> = Result<T, Cow<'static, str>>;
 
-/// `On` or `Off`, in any case of letters.
+/// `On` or `Off`; the case of letters is ignored.
 pub fn flag(value: &[u8]) -> Parsed<bool> {
     if value.eq_ignore_ascii_case(b"on") {
         Ok(true)
@@ -27,7 +27,7 @@ pub fn flag(value: &[u8]) -> Parsed<bool> {
     }
 }
 
-/// The words for a range of whole numbers, shared by the error and the documentation.
+/// Describes a range of whole numbers, for errors and the documentation.
 pub fn range(min: i64, max: i64) -> String {
     format!("a whole number from {min} to {max}")
 }
@@ -45,26 +45,26 @@ pub fn whole(value: &[u8], min: i64, max: i64) -> Parsed<i64> {
     }
 }
 
-/// Seconds, also written with a unit. A time that fits in 32 bits with a sign, as everything that waits takes one.
+/// Seconds, with an optional unit.
 pub fn seconds(value: &[u8], min: u32, max: u32) -> Parsed<u32> {
     let expected = || Cow::Owned(seconds_range(min, max));
     units::seconds(value).and_then(|n| u32::try_from(n).ok()).filter(|n| (min..=max).contains(n)).ok_or_else(expected)
 }
 
-/// The words for [`seconds`].
+/// Describes the values that [`seconds`] accepts.
 pub fn seconds_range(min: u32, max: u32) -> String {
-    format!("seconds from {min} to {max}: a whole number, perhaps with s, min, h or d behind it")
+    format!("seconds from {min} to {max}: a whole number with an optional s, min, h or d")
 }
 
-/// Bytes, also written with a unit.
+/// Bytes, with an optional unit.
 pub fn bytes(value: &[u8], min: u64, max: u64) -> Parsed<u64> {
     units::bytes(value).filter(|n| (min..=max).contains(n)).ok_or_else(|| Cow::Owned(bytes_range(min, max)))
 }
 
-/// The words for [`bytes`].
+/// Describes the values that [`bytes`] accepts.
 pub fn bytes_range(min: u64, max: u64) -> String {
     let up_to = if max == MAX_BYTES { String::new() } else { format!(" to {max}") };
-    format!("bytes from {min}{up_to}: a whole number, perhaps with K, M or G behind it")
+    format!("bytes from {min}{up_to}: a whole number with an optional K, M or G")
 }
 
 /// The permission bits of a umask, in octal.
@@ -94,17 +94,17 @@ pub fn fractional_seconds(value: &[u8], min: f64, expected: &'static str) -> Par
         .ok_or(Cow::Borrowed(expected))
 }
 
-/// What `sys.setswitchinterval()` accepts and can tell from zero.
+/// An argument that `sys.setswitchinterval()` accepts and does not round to zero.
 pub fn switch_interval(value: &[u8]) -> Parsed<Duration> {
     fractional_seconds(value, 1e-6, "a positive number of seconds, such as 0.005 or 5ms")
 }
 
-/// A path that does not depend on where httpd happened to be started.
+/// A path that does not depend on the working directory of httpd.
 pub fn absolute_path(value: &[u8]) -> Parsed<Vec<u8>> {
     if value.starts_with(b"/") { Ok(value.to_vec()) } else { Err(Cow::Borrowed("an absolute path")) }
 }
 
-/// A list of directories separated by colons; empty ones are left out, for to Python they would mean the current directory.
+/// A list of directories separated by colons. Empty entries are dropped, as Python would read them as the current directory.
 pub fn path_list(value: &[u8]) -> Vec<Vec<u8>> {
     value.split(|&b| b == b':').filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect()
 }

@@ -143,11 +143,11 @@ fn slips_that_mod_wsgi_accepts_are_told() {
         ("WSGIScriptAlias /g /g.wsgi process-group=later-%{X} application-group=g", "'later-%{X}' is used literally"),
         (
             "WSGIDaemonProcess g memory-limit=512MB",
-            "memory-limit='512MB': expected bytes from 0: a whole number, perhaps with K, M or G behind it",
+            "memory-limit='512MB': expected bytes from 0: a whole number with an optional K, M or G",
         ),
         (
             "WSGIDaemonProcess g request-timeout=1m",
-            "request-timeout='1m': expected seconds from 0 to 2147483647: a whole number, perhaps with s, min, h or d behind it",
+            "request-timeout='1m': expected seconds from 0 to 2147483647: a whole number with an optional s, min, h or d",
         ),
         ("WSGIDaemonProcess g zzzzzzzz=1", "unknown option 'zzzzzzzz'; accepted options: user, group,"),
         ("WSGIProcessGroup %{GLOBL}", "'%{GLOBL}' is used literally; did you mean %{GLOBAL}?"),

@@ -1,7 +1,7 @@
-//! Applications that have processes twice, because `%{RESOURCE}` names them.
+//! Applications that have more processes than they need, because their application group is `%{RESOURCE}`.
 //!
-//! Responsible for: the administrator being told where `application-group=%{GLOBAL}` saves processes. Must never: refuse anything, or guess what
-//! a section decides that depends on the request (`<Directory>`, `<Location>`). Called by: `httpd::lifecycle`.
+//! Responsible for: warning where `application-group=%{GLOBAL}` saves processes. Must never: refuse anything, or guess
+//! what a section decides by the request (`<Directory>`, `<Location>`). Called by: `httpd::lifecycle`.
 use super::Server;
 use super::spec::group_of;
 use super::system::Problem;
@@ -12,13 +12,13 @@ fn group<'a>(alias: &'a ScriptAlias, server: &'a Server<'_>) -> Option<&'a [u8]>
     group_of(alias, server).map_or(Some(b"".as_slice()), Expr::fixed)
 }
 
-/// Whether the application group of an alias is `%{RESOURCE}`, as nothing else is said.
+/// Whether the application group of an alias is `%{RESOURCE}`, written or by default.
 fn by_resource(alias: &ScriptAlias, server: &Server<'_>) -> bool {
     let expr = alias.application_group.as_ref().or(server.config.dir.application_group.as_ref());
     matches!(expr, None | Some(Expr::Resource))
 }
 
-/// What has more processes than it needs, of which directive.
+/// The directives whose applications have more processes than they need.
 #[must_use]
 pub fn doubled(servers: &[Server<'_>]) -> Vec<Problem> {
     let all = || servers.iter().flat_map(|server| server.config.aliases.iter().map(move |alias| (alias, server)));
@@ -33,8 +33,8 @@ pub fn doubled(servers: &[Server<'_>]) -> Vec<Problem> {
         if let Some((alias, _)) = elsewhere {
             let loaded = if import.application_group.is_empty() { b"%{GLOBAL}".as_slice() } else { &import.application_group };
             let what = format!(
-                "the script is loaded into the application group {}, and {} runs it in %{{RESOURCE}}, which has other processes: give \
-                 WSGIScriptAlias application-group={0} too",
+                "the script is loaded into the application group {}, but {} runs it in %{{RESOURCE}}, which has other processes; add \
+                 application-group={0} to that WSGIScriptAlias",
                 loaded.escape_ascii(),
                 title(alias)
             );
@@ -51,8 +51,8 @@ pub fn doubled(servers: &[Server<'_>]) -> Vec<Problem> {
             };
             if here.all(one_script) {
                 let what = format!(
-                    "the only script of the group '{}' runs in the application group %{{RESOURCE}}: it is not loaded before the first \
-                     request, and each virtual host, port and URL path has processes of its own; add application-group=%{{GLOBAL}}",
+                    "the only script of the group '{}' runs in the application group %{{RESOURCE}}: it is loaded by the first request, \
+                     and each virtual host, port and URL path has its own processes; add application-group=%{{GLOBAL}}",
                     defined.name.escape_ascii()
                 );
                 said.push(Problem::new("WSGIScriptAlias", location(first), what));
@@ -87,8 +87,8 @@ mod tests {
 
     #[test]
     fn what_runs_in_resource_alone_is_said_once() {
-        let only = "WSGIScriptAlias /x: the only script of the group 'a' runs in the application group %{RESOURCE}: it is not loaded";
-        let import = "WSGIImportScript /srv/x: the script is loaded into the application group %{GLOBAL}, and WSGIScriptAlias /x runs it";
+        let only = "WSGIScriptAlias /x: the only script of the group 'a' runs in the application group %{RESOURCE}: it is loaded";
+        let import = "WSGIImportScript /srv/x: the script is loaded into the application group %{GLOBAL}, but WSGIScriptAlias /x runs it";
         let table: &[(&[&str], &[&str])] = &[
             (&["WSGIScriptAlias /x /srv/x process-group=a"], &[only]),
             (&["WSGIProcessGroup a", "WSGIScriptAlias /x /srv/x"], &[only]),

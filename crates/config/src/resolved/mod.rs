@@ -1,12 +1,13 @@
 //! The configuration as a running server uses it: every default applied, every name looked up.
 //!
-//! Responsible for: which groups there are, and what each request must know of its own. Must never: touch httpd or the system (users and files
-//! are looked up by the [`System`] it is given). Called by: `httpd::lifecycle`, when httpd has read its configuration; `handler`.
+//! Responsible for: which groups exist, what droverd runs for each, and what each request must know of its group. Must
+//! never: touch httpd or the system, which it asks through the [`System`] it is given. Called by: `httpd::lifecycle`, when
+//! httpd has read its configuration; `handler`.
 //!
-//! * `system`: what a configuration names, looked up: users, directories, the interpreter.
-//! * `spec`: what droverd is told of each group.
+//! * `system`: looks up users, directories and the interpreter.
+//! * `spec`: the specification of a group for droverd.
 //! * `doubled`: applications that have more processes than they need.
-//! * `doubts`: what can be started with and is not right all the same.
+//! * `warnings`: what a server can start with, but what will fail at run time.
 mod doubled;
 mod spec;
 mod system;
@@ -23,44 +24,44 @@ pub use system::{Access, Account, Credentials, FirstTime, Problem, System, check
 use system::{find_group, find_user};
 pub use warnings::{group_warning, missing, unreadable};
 
-/// What a request must know of its group. Times in nanoseconds.
+/// What a request must know of its group. Times are in nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// Defined in a virtual host: only hosts with this ServerName may use it.
+    /// For a group that is defined in a virtual host: only hosts with this ServerName may use it.
     pub only_for: Option<Vec<u8>>,
-    /// Longest wait for a process to take the request.
+    /// Longest wait for a worker to take the request.
     pub queue_timeout_ns: Option<u64>,
-    /// Longest run.
+    /// Longest run time.
     pub request_timeout_ns: Option<u64>,
-    /// Longest silence; `None`: the server's Timeout.
+    /// Longest time without a byte from the worker; `None`: the server's `Timeout`.
     pub socket_timeout_ns: Option<u64>,
-    /// Owner that the script's file must have.
+    /// Required owner of the script's file.
     pub script_uid: Option<u32>,
-    /// Group that the script's file must have.
+    /// Required group of the script's file.
     pub script_gid: Option<u32>,
-    /// chroot=, where it has an effect.
+    /// `chroot=`, where it has an effect.
     pub root: Option<Vec<u8>>,
-    /// Requests that the group's processes run at once, when all of them are up.
+    /// Requests that the group's workers can run at once.
     pub capacity: u64,
-    /// More waiting requests than this are refused; `None`: they wait.
+    /// Waiting requests beyond this number are refused; `None`: they wait.
     pub queue_depth: Option<u64>,
-    /// More waiting requests than this wait outside of the queue.
+    /// Waiting requests beyond this number wait outside the queue.
     pub listen_backlog: u64,
-    /// Bytes of an answer that are taken over from the process while the client is slow.
+    /// Bytes of a response that httpd buffers while the client is slow.
     pub answer_buffer: usize,
     /// Request bodies up to this length are read before the request is put on the queue.
     pub body_buffer: u64,
 }
 
 impl Group {
-    /// A script's path as the group's processes see it; `None` when it lies outside of their root.
+    /// A script's path as the group's workers see it; `None` if it is outside their root.
     #[must_use]
     pub fn inside<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
         self.root.as_deref().map_or(Some(path), |root| behind_root(root, path))
     }
 }
 
-/// What of a path is behind a root directory: as in mod_wsgi, configurations name scripts as httpd sees them.
+/// A path relative to a root directory. Configurations name scripts as httpd sees them, as in mod_wsgi.
 fn behind_root<'p>(root: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
     path.strip_prefix(root.strip_suffix(b"/").unwrap_or(root)).filter(|rest| rest.starts_with(b"/"))
 }
@@ -75,12 +76,12 @@ pub struct Resolved {
     ignores_case: bool,
 }
 
-/// Why a request cannot have the group it names.
+/// Why a request cannot use the group that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupError {
     /// No such group.
     Unknown(Vec<u8>),
-    /// Defined in another virtual host.
+    /// The group is defined in a virtual host with another ServerName: the group and that name.
     Elsewhere(Vec<u8>, Vec<u8>),
 }
 
@@ -90,7 +91,7 @@ impl fmt::Display for GroupError {
             Self::Unknown(name) => write!(f, "no WSGIDaemonProcess defines the group '{}'", name.escape_ascii()),
             Self::Elsewhere(name, host) => write!(
                 f,
-                "the group '{}' is defined in the virtual host {} and can be used by hosts of that ServerName only",
+                "the group '{}' is defined in the virtual host {}, and only hosts with that ServerName can use it",
                 name.escape_ascii(),
                 host.escape_ascii()
             ),
@@ -114,19 +115,19 @@ impl Resolved {
         &self.implicit_name
     }
 
-    /// WSGICaseSensitivity: whether two paths that differ in the case of letters are two.
+    /// WSGICaseSensitivity: whether the case of letters distinguishes paths.
     #[must_use]
     pub const fn is_case_sensitive(&self) -> bool {
         !self.ignores_case
     }
 
-    /// DroverMaxWaiting for a group of this capacity, where httpd has `slots` threads in all; `None`: no limit.
+    /// DroverMaxWaiting for a group of this capacity, where httpd has `slots` threads in total; `None`: no limit.
     #[must_use]
     pub fn most_of_a_group(&self, capacity: u64, slots: u64) -> Option<u64> {
         match self.max_waiting {
             Some(MaxWaiting::Off) => None,
             Some(MaxWaiting::Requests(n)) => Some(n.into()),
-            // The implicit group is there in any case; a site of one group of its own has nobody to protect.
+            // A server with one defined group has no other group to protect. The implicit group always exists.
             None => (self.groups.keys().filter(|name| **name != self.implicit_name).count() > 1).then(|| capacity.max(slots / 4 * 3)),
         }
     }
@@ -138,7 +139,7 @@ impl Resolved {
     }
 }
 
-/// One server (the main one or a virtual host) with its configuration, merged by httpd.
+/// The main server or a virtual host, with its merged configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Server<'a> {
     /// Its configuration.
@@ -147,7 +148,7 @@ pub struct Server<'a> {
     pub name: &'a [u8],
     /// Whether it is a virtual host.
     pub is_virtual: bool,
-    /// Which error log it has.
+    /// The index of its error log.
     pub log: u16,
     /// Its LogLevel.
     pub log_level: u8,
@@ -155,7 +156,7 @@ pub struct Server<'a> {
 
 /// Resolves every server's groups. The first server is the main one.
 pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved, Vec<GroupSpec>), Problem> {
-    // A server-wide group called `default` takes the implicit one's place; a virtual host's own must not.
+    // A server-wide group named `default` replaces the implicit one; a virtual host's group of that name does not.
     let is_taken = |wide: bool| servers.iter().any(|s| s.is_virtual != wide && s.config.groups.iter().any(|g| g.name == IMPLICIT_GROUP));
     let implicit_name = if is_taken(false) { b"%{GLOBAL}".to_vec() } else { IMPLICIT_GROUP.to_vec() };
     let mut resolved = Resolved {
@@ -178,7 +179,7 @@ pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved,
         match specify(main, &name, true, &options, servers, system) {
             Ok(spec) => specs.push(spec),
             Err(problem) if servers.iter().any(|s| s.config.aliases.iter().any(|a| group_of(a, s).is_none())) => return Err(problem),
-            // Nobody has asked for this group; it must not keep a server from starting whose groups are all explicit.
+            // No alias uses the implicit group, so it must not keep the server from starting.
             Err(_) => {}
         }
         resolved.groups.insert(name, limits(main, &options, system)?);
@@ -194,7 +195,7 @@ fn limits(server: &Server<'_>, o: &GroupOptions, system: &dyn System) -> Result<
     Ok(Group {
         only_for: server.is_virtual.then(|| server.name.to_vec()),
         queue_timeout_ns: ns(o.queue_timeout),
-        // The worker's own 504 comes first: it has interrupt-timeout to make it.
+        // The worker sends its own 504 first, within interrupt-timeout.
         request_timeout_ns: ns(o.request_timeout.map(|t| t + o.interrupt_timeout.unwrap_or_default())),
         socket_timeout_ns: ns(o.response_socket_timeout.or(o.socket_timeout)),
         script_uid: o.script_user.as_ref().map(|u| find_user(u, "script-user", b"", system).map(|u| u.uid)).transpose()?,

@@ -1,14 +1,14 @@
-//! What droverd is told of a group.
+//! The specification of a group for droverd.
 //!
-//! Responsible for: every option of a group, and every setting of its server for Python, with its default. Must never: look
-//! anything up, which is `system`'s. Called by: `resolved`.
+//! Responsible for: every option of a group, and every Python setting of its server, with its default. Must never: look
+//! anything up; `system` does that. Called by: `resolved`.
 use super::system::{Problem, System, credentials, directories, identity, interpreter, may_start};
 use super::{Server, behind_root};
 use crate::{AliasPattern, Expr, GroupChoice, GroupOptions, HashSeed, ScriptAlias, ServerConfig};
 use drover_wire::control::{GroupSpec, Preload, Script, WorkerOptions};
 use std::time::Duration;
 
-/// See the head of this file. `implicit`: it is the group for scripts that name none.
+/// Makes the specification. `implicit`: the group for scripts that name none.
 pub(super) fn specify(
     server: &Server<'_>,
     name: &[u8],
@@ -61,7 +61,7 @@ pub(super) fn specify(
     })
 }
 
-/// The environment of the group's processes, as far as the configuration says something of it.
+/// Environment variables of the group's workers that the configuration sets.
 fn environment(o: &GroupOptions, config: &ServerConfig) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut all = Vec::new();
     let mut set = |key: &str, value: Option<&[u8]>| {
@@ -107,7 +107,7 @@ fn worker_options(name: &[u8], implicit: bool, o: &GroupOptions, config: &Server
     };
     let (interpreter, layers) = config.interpreter_options(name, application_group, &base);
     WorkerOptions {
-        // The last layer ends up first in sys.path; within a layer the order is as written.
+        // The last layer comes first in sys.path. Within a layer the order is as written.
         python_path: layers.into_iter().rev().flatten().collect(),
         display_name: o.display_name.as_ref().map(|d| if d == b"%{GROUP}" { [b"(wsgi:", name, b")"].concat() } else { d.clone() }),
         stack_size: o.stack_size,
@@ -125,13 +125,12 @@ fn worker_options(name: &[u8], implicit: bool, o: &GroupOptions, config: &Server
     }
 }
 
-/// The group that an alias names, or its server for it.
+/// The process group of an alias: its own option, else the server's.
 pub(super) fn group_of<'a>(alias: &'a ScriptAlias, server: &'a Server<'_>) -> Option<&'a Expr> {
     alias.process_group.as_ref().or(server.config.dir.process_group.as_ref())
 }
 
-/// Scripts of a group that can be loaded at start: those the configuration says to import, and those whose alias leaves no
-/// doubt where they run.
+/// The scripts that a group loads at start: imported ones, and those whose alias fixes where they run.
 fn preloads(name: &[u8], implicit: bool, servers: &[Server<'_>], root: Option<&[u8]>) -> Vec<Preload> {
     let mut all: Vec<Preload> = Vec::new();
     let mut add = |application_group: &[u8], path: &[u8], callable: &[u8]| {

@@ -1,7 +1,7 @@
-//! What a configuration names in the system, looked up: users and groups, directories, the interpreter.
+//! Looks up what a configuration names in the system: users and groups, directories, the interpreter.
 //!
-//! Responsible for: what is not there being refused with the directive that names it, and with what to do. Must never: ask the system but through
-//! [`System`]. Called by: `resolved`, and `httpd::commands` for each group as it is read.
+//! Responsible for: refusing what does not exist, with the directive that names it and what to do. Must never: ask the
+//! system other than through [`System`]. Called by: `resolved`, and `httpd::commands` for each group that it reads.
 use crate::group::{GroupRef, UserRef};
 use crate::{DaemonGroup, GroupOptions};
 use drover_wire::control::Identity;
@@ -57,7 +57,7 @@ impl fmt::Debug for FirstTime {
     }
 }
 
-/// What is asked of the system.
+/// What the configuration asks the system.
 pub trait System {
     /// A user by name.
     fn user_by_name(&self, name: &[u8]) -> Option<Account>;
@@ -69,42 +69,42 @@ pub trait System {
     fn is_executable(&self, path: &[u8]) -> bool;
     /// Whether a path is a directory.
     fn is_directory(&self, path: &[u8]) -> bool;
-    /// The server runs and reads its configuration again. A directory or an interpreter that has gone meanwhile must not end it: the old
-    /// processes go on serving, and droverd says why no new ones can be started.
+    /// Whether the server runs already and reads its configuration again. A directory or an interpreter that was removed
+    /// since must not end it: the old workers continue to serve, and droverd logs why no new ones can start.
     fn is_running(&self) -> bool;
-    /// Whether nothing is there, for certain.
+    /// Whether the path certainly does not exist.
     fn is_missing(&self, path: &[u8]) -> bool;
-    /// Processors.
+    /// The number of processors.
     fn cores(&self) -> u32;
-    /// PATH of httpd.
+    /// The directories of httpd's `PATH`.
     fn path(&self) -> Vec<Vec<u8>>;
-    /// httpd's own User and Group; `None`: httpd does not run as root.
+    /// httpd's own `User` and `Group`; `None`: httpd does not run as root.
     fn httpd_identity(&self) -> Option<(u32, u32)>;
-    /// Supplementary groups that the system has for a user.
+    /// The supplementary groups that the system assigns to a user.
     fn groups_of(&self, user: &[u8], gid: u32) -> Vec<u32>;
-    /// Credentials the calling process is.
+    /// The credentials of the calling process.
     fn own(&self) -> Credentials;
-    /// What keeps a user from a path, as far as can be seen.
+    /// What denies a user access to a path, as far as the modes of files show.
     fn barrier(&self, who: &Credentials, path: &[u8], access: Access) -> Option<String>;
-    /// The version of a Python interpreter, where the name of its file tells.
+    /// The version of a Python interpreter, if the name of its file shows it.
     fn python_version(&self, path: &[u8]) -> Option<(u32, u32)>;
     /// A new flag.
     fn first_time(&self) -> FirstTime;
 }
 
-/// What cannot work, of which directive; the caller knows where that stands.
+/// A directive that cannot work. The caller adds its file and line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The directive.
     pub directive: &'static str,
     /// Its first argument.
     pub argument: Vec<u8>,
-    /// What is wrong, and what to do.
+    /// What is wrong and what to do.
     pub what: String,
 }
 
 impl Problem {
-    /// Of a directive and its first argument.
+    /// A problem of a directive, which its first argument identifies.
     #[must_use]
     pub fn new(directive: &'static str, argument: &[u8], what: String) -> Self {
         Self { directive, argument: argument.to_vec(), what }
@@ -121,12 +121,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Whether what a group names exists: users, directories, the interpreter it names itself.
+/// Checks that what a group names exists: users, directories, and its own interpreter.
 pub fn check(group: &DaemonGroup, system: &dyn System) -> Result<(), Problem> {
     let o = &group.options;
     let who = identity(&group.name, o, system)?;
     if o.user.is_some() && who.is_some_and(|i| i.uid == 0) {
-        return Err(Problem::group(&group.name, "user=: a group cannot run as root".into()));
+        return Err(Problem::group(&group.name, "user=: a group must not run as root".into()));
     }
     directories(&group.name, o, system)?;
     if o.python.is_some() || o.python_home.is_some() {
@@ -149,7 +149,7 @@ pub(super) fn directories(name: &[u8], o: &GroupOptions, system: &dyn System) ->
     Ok(())
 }
 
-/// Credentials a group's processes are.
+/// The credentials of a group's workers.
 pub(super) fn credentials(identity: Option<&Identity>, system: &dyn System) -> Credentials {
     let Some(i) = identity else { return system.own() };
     let groups = i.supplementary.clone().unwrap_or_else(|| match i.user.as_slice() {
@@ -159,8 +159,8 @@ pub(super) fn credentials(identity: Option<&Identity>, system: &dyn System) -> C
     Credentials { uid: i.uid, gid: i.gid, groups }
 }
 
-/// Refuses a group whose processes certainly cannot start: their user may not enter `home=` or run the interpreter, or the
-/// interpreter is too old. Not looked at: a group with chroot=, whose paths begin elsewhere.
+/// Refuses a group whose workers certainly cannot start: their user may not enter `home=` or run the interpreter, or the
+/// interpreter is too old. A group with `chroot=` is not checked, as its paths start at another root.
 pub(super) fn may_start(name: &[u8], o: &GroupOptions, python: &[u8], who: &Credentials, system: &dyn System) -> Result<(), Problem> {
     if o.chroot.is_some() || system.is_running() {
         return Ok(());
@@ -192,9 +192,9 @@ const OLDEST_PYTHON: (u32, u32) = (3, 9);
 
 pub(super) fn find_user(spec: &UserRef, option: &str, group: &[u8], system: &dyn System) -> Result<Account, Problem> {
     match spec {
-        UserRef::Name(name) => system
-            .user_by_name(name)
-            .ok_or_else(|| Problem::group(group, format!("{option}={}: there is no such user", name.escape_ascii()))),
+        UserRef::Name(name) => {
+            system.user_by_name(name).ok_or_else(|| Problem::group(group, format!("{option}={}: no such user", name.escape_ascii())))
+        }
         UserRef::Id(uid) => {
             Ok(system.user_by_id(*uid).unwrap_or_else(|| Account { uid: *uid, gid: u32::MAX, name: Vec::new(), home: Vec::new() }))
         }
@@ -204,13 +204,13 @@ pub(super) fn find_user(spec: &UserRef, option: &str, group: &[u8], system: &dyn
 pub(super) fn find_group(spec: &GroupRef, option: &str, group: &[u8], system: &dyn System) -> Result<u32, Problem> {
     match spec {
         GroupRef::Id(gid) => Ok(*gid),
-        GroupRef::Name(name) => system
-            .group_by_name(name)
-            .ok_or_else(|| Problem::group(group, format!("{option}={}: there is no such group", name.escape_ascii()))),
+        GroupRef::Name(name) => {
+            system.group_by_name(name).ok_or_else(|| Problem::group(group, format!("{option}={}: no such group", name.escape_ascii())))
+        }
     }
 }
 
-/// `user=` alone keeps httpd's Group, as in mod_wsgi.
+/// The user and groups of the workers. `user=` alone keeps httpd's `Group`, as in mod_wsgi.
 pub(super) fn identity(name: &[u8], o: &GroupOptions, system: &dyn System) -> Result<Option<Identity>, Problem> {
     let user = o.user.as_ref().map(|u| find_user(u, "user", name, system)).transpose()?;
     let gid = o.group.as_ref().map(|g| find_group(g, "group", name, system)).transpose()?;
@@ -246,8 +246,8 @@ pub(super) fn interpreter(name: &[u8], o: &GroupOptions, server_home: Option<&Ve
         let usual = candidates.first().filter(|_| system.is_running()).cloned();
         return candidates.into_iter().find(|c| system.is_executable(&within(c))).or(usual).ok_or_else(|| {
             const ADVICE: &str =
-                "name a virtual environment or a Python installation, or use python= of WSGIDaemonProcess for an executable";
-            let missing = format!("there is no {}/bin/python3", home.escape_ascii());
+                "set it to a virtual environment or a Python installation, or name an executable with python= of WSGIDaemonProcess";
+            let missing = format!("{}/bin/python3 not found", home.escape_ascii());
             if o.python_home.is_some() {
                 bad(format!("python-home={}: {missing}; {ADVICE}", home.escape_ascii()))
             } else {
@@ -260,6 +260,6 @@ pub(super) fn interpreter(name: &[u8], o: &GroupOptions, server_home: Option<&Ve
     let usual = b"/usr/bin/python3".to_vec();
     let found = std::iter::once(usual.clone()).chain(from_path).find(|c| system.is_executable(&within(c)));
     found.or_else(|| system.is_running().then_some(usual)).ok_or_else(|| {
-        bad("no python3 is installed in /usr/bin or on httpd's PATH; install one, or name it with python= or python-home=".into())
+        bad("python3 not found in /usr/bin or on httpd's PATH; install it, or name another one with python= or python-home=".into())
     })
 }

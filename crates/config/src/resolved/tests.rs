@@ -1,4 +1,6 @@
-//! Tests of `resolved`: configurations made by the directives themselves, a system made up.
+//! Tests of `resolved`: configurations that the directives make, on a fake system.
+//!
+//! Responsible for: the specifications, the problems and the warnings that follow from a configuration. Called by: cargo.
 use super::*;
 use crate::{Context, DirConfig, Target, directive};
 
@@ -140,7 +142,7 @@ fn the_interpreter_is_the_environments_own() {
         ("python-home=/venv", Ok("/venv/bin/python")),
         ("python=/opt/py/bin/python3.13", Ok("/opt/py/bin/python3.13")),
         ("threads=1", Ok("/usr/bin/python3")),
-        ("python-home=/none", Err("there is no /none/bin/python3")),
+        ("python-home=/none", Err("/none/bin/python3 not found")),
         ("python=/none", Err("not an executable")),
     ];
     let system = Made { files: vec!["/opt/py/bin/python3.13"], ..SYSTEM };

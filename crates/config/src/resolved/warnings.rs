@@ -1,7 +1,7 @@
-//! What a server can start with, as with mod_wsgi, and what is not right all the same.
+//! Warnings: what a server can start with, as with mod_wsgi, but what will fail at run time.
 //!
-//! Responsible for: the administrator being told at start, not by the first request. Must never: refuse anything. Called by: `httpd::commands`
-//! for each directive, `httpd::lifecycle` for the whole.
+//! Responsible for: warning the administrator at start instead of at the first request. Must never: refuse anything. Called
+//! by: `httpd::commands` for each directive, `httpd::lifecycle` for the whole configuration.
 use super::spec::group_of;
 use super::system::{Access, Problem, credentials};
 use super::{GroupError, Resolved, Server, System};
@@ -57,11 +57,11 @@ pub fn group_warning(resolved: &Resolved, server_name: Option<&[u8]>, name: &[u8
     }
 }
 
-/// Scripts and directories of `python-path=` that the user of their group may not read. The group can start without them.
+/// Scripts and directories of `python-path=` that the user of their group may not read. The group starts without them.
 #[must_use]
 pub fn unreadable(servers: &[Server<'_>], specs: &[GroupSpec], implicit_name: &[u8], system: &dyn System) -> Vec<Problem> {
     let mut problems = Vec::new();
-    // With chroot= paths begin elsewhere.
+    // With chroot= the paths start at another root.
     for spec in specs.iter().filter(|spec| spec.chroot.is_none()) {
         let who = credentials(spec.identity.as_ref(), system);
         let mut look = |directive, argument: &[u8], option: &str, path: &[u8]| {
@@ -96,7 +96,7 @@ pub fn unreadable(servers: &[Server<'_>], specs: &[GroupSpec], implicit_name: &[
             }
         }
     }
-    // A virtual host has the aliases of the main server too.
+    // A virtual host inherits the aliases of the main server.
     let mut known: Vec<Problem> = Vec::new();
     problems.into_iter().for_each(|problem| {
         if !known.contains(&problem) {
