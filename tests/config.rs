@@ -80,7 +80,7 @@ const DOUBTED: &[(&str, &str)] = &[
     ("WSGIScriptAlias /x @dir@/nope.wsgi", "DROVER0014: script @dir@/nope.wsgi: not found"),
     ("WSGIScriptAlias /x nope.wsgi", "DROVER0003: WSGIScriptAlias: 'nope.wsgi' is not an absolute path"),
     ("WSGIApplicationGroup %{GLOBL}", "DROVER0003: WSGIApplicationGroup: '%{GLOBL}' is used literally; did you mean %{GLOBAL}?"),
-    ("WSGIDaemonProcess x home='@dir@", "DROVER0003: WSGIDaemonProcess: a quote is not closed"),
+    ("WSGIDaemonProcess x home='@dir@", "DROVER0003: WSGIDaemonProcess: the closing quote is missing"),
     ("WSGITrustedProxyHeaders", "DROVER0003: WSGITrustedProxyHeaders: no header is named"),
     ("WSGIDaemonProcess x processes=2 processes=3", "DROVER0003: WSGIDaemonProcess: processes= is given more than once"),
 ];

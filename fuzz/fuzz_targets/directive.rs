@@ -1,4 +1,5 @@
-//! Every directive with any arguments, in every place: no panic, a refusal changes nothing, and what was accepted can be merged and resolved.
+//! Every directive with any arguments, in every place: no panic, a refusal changes nothing, and
+//! what was accepted can be merged and resolved.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use drover_config::resolved::{Access, Account, Credentials, FirstTime, Server, System, resolve};

@@ -1,4 +1,5 @@
-//! Headers of proxies and the networks they are compared with: no panic, and nothing but an entry of the header is taken for the client.
+//! Headers of proxies and the networks they are compared with: no panic, and nothing but an entry
+//! of the header is taken for the client.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use drover_config::proxy::{proxy_header, trusted};

@@ -1,4 +1,5 @@
-//! What a client's URL and variables are matched with: prefixes of aliases, the script's name, `%{…}` names.
+//! What a client's URL and variables are matched with: prefixes of aliases, the script's name,
+//! `%{…}` names.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use drover_config::expr::{application_group, callable_object, fold_slashes, process_group, script_name};

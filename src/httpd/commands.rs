@@ -1,7 +1,9 @@
-//! The directive table as httpd's command_rec array, and the configurations that directives write into.
+//! The directive table as httpd's command_rec array, and the configurations that directives write
+//! into.
 //!
-//! Responsible for: one trampoline from C to `config::Directive::apply`; creating, merging and freeing configurations. Must
-//! never: know a single directive. Called by: httpd while it reads its configuration (and .htaccess files, on any thread).
+//! Responsible for: one trampoline from C to `config::Directive::apply`; creating, merging and
+//! freeing configurations. Must never: know a single directive. Called by: httpd while it reads its
+//! configuration (and .htaccess files, on any thread).
 use super::guard::guard;
 use super::{beside, ffi, log};
 use crate::config::arguments::Arguments;
@@ -29,12 +31,14 @@ pub struct ServerSlot {
 /// Allocates a value that is dropped when the pool is cleared.
 fn in_pool<T>(pool: *mut ffi::apr_pool_t, value: T) -> *mut T {
     unsafe extern "C" fn free<T>(data: *mut c_void) -> ffi::apr_status_t {
-        // SAFETY: registered below with a pointer from Box::into_raw of this very type; APR runs a cleanup once.
+        // SAFETY: registered below with a pointer from Box::into_raw of this very type; APR runs a
+        // cleanup once.
         guard((), || drop(unsafe { Box::from_raw(data.cast::<T>()) }));
         ffi::APR_SUCCESS
     }
     let raw = Box::into_raw(Box::new(value));
-    // SAFETY: the pool is the one httpd handed to the calling hook; the cleanup frees exactly this box.
+    // SAFETY: the pool is the one httpd handed to the calling hook; the cleanup frees exactly this
+    // box.
     unsafe { ffi::apr_pool_cleanup_register(pool, raw.cast(), Some(free::<T>), Some(ffi::apr_pool_cleanup_null)) };
     raw
 }
@@ -69,12 +73,14 @@ pub(super) unsafe extern "C" fn merge_dir(pool: *mut ffi::apr_pool_t, base: *mut
     })
 }
 
-/// The array that the module record points to. It holds names and function pointers only, no configuration.
+/// The array that the module record points to. It holds names and function pointers only, no
+/// configuration.
 pub(super) struct Commands(UnsafeCell<[ffi::command_rec; MAX_COMMANDS]>);
 
 const MAX_COMMANDS: usize = 96;
 
-// SAFETY: written only by `commands()`, from the single-threaded loading of the module, before httpd reads it.
+// SAFETY: written only by `commands()`, from the single-threaded loading of the module, before
+// httpd reads it.
 unsafe impl Sync for Commands {}
 
 const END: ffi::command_rec = ffi::command_rec {
@@ -145,7 +151,8 @@ unsafe fn group_names<'a>(pool: *mut ffi::apr_pool_t) -> &'a mut Vec<Vec<u8>> {
 /// `pool` must be the live configuration's, and each key must be used with one type.
 unsafe fn on_pool<'a, T>(pool: *mut ffi::apr_pool_t, key: &'static CStr) -> &'a mut Vec<T> {
     let mut found: *mut c_void = ptr::null_mut();
-    // SAFETY: the configuration pass is single-threaded (main.c); the value under the key is always the Vec stored here.
+    // SAFETY: the configuration pass is single-threaded (main.c); the value under the key is always
+    // the Vec stored here.
     unsafe {
         ffi::apr_pool_userdata_get(&raw mut found, key.as_ptr(), pool);
         if found.is_null() {
@@ -192,7 +199,8 @@ unsafe fn source_locations<'a>(pool: *mut ffi::apr_pool_t) -> &'a mut Vec<Source
     unsafe { on_pool(pool, SOURCE_LOCATIONS) }
 }
 
-/// ` (file:line)` of the directive that a problem is about, else of the last directive of that name; empty if there is none.
+/// ` (file:line)` of the directive that a problem is about, else of the last directive of that
+/// name; empty if there is none.
 ///
 /// # Safety
 /// `pool` must be the live configuration's.
@@ -204,7 +212,8 @@ pub(super) unsafe fn place_of(pool: *mut ffi::apr_pool_t, problem: &resolved::Pr
     exact.or_else(|| all.iter().rfind(named)).map(|place| place.at.clone()).unwrap_or_default()
 }
 
-/// Whether a section such as `<Directory>` chooses groups, so that the aliases alone do not tell where scripts run.
+/// Whether a section such as `<Directory>` chooses groups, so that the aliases alone do not tell
+/// where scripts run.
 ///
 /// # Safety
 /// `pool` must be the live configuration's.
@@ -215,13 +224,15 @@ pub(super) unsafe fn sections_choose_groups(pool: *mut ffi::apr_pool_t) -> bool 
 
 unsafe extern "C" fn trampoline(cmd: *mut ffi::cmd_parms, dir: *mut c_void, args: *const c_char) -> *const c_char {
     guard(c"internal error; see the error log".as_ptr(), || {
-        // SAFETY: httpd gives a live cmd_parms whose cmd is one of ours, our own dir config, and the rest of the line.
+        // SAFETY: httpd gives a live cmd_parms whose cmd is one of ours, our own dir config, and
+        // the rest of the line.
         unsafe { run(cmd, dir.cast(), CStr::from_ptr(args).to_bytes()) }
     })
 }
 
 unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *const c_char {
-    // SAFETY: as for the trampoline. The server's slot was made by create_server; its pointer is read here, not kept.
+    // SAFETY: as for the trampoline. The server's slot was made by create_server; its pointer is
+    // read here, not kept.
     unsafe {
         let directive = &*(*(*cmd).cmd).cmd_data.cast::<Directive>();
         let slot: *mut ServerSlot = slot_of((*cmd).server);
@@ -261,7 +272,8 @@ unsafe fn context_of(cmd: *mut ffi::cmd_parms) -> Context {
     }
 }
 
-/// Applies a directive of a .htaccess file. This runs in a request's thread, so it touches nothing of the server.
+/// Applies a directive of a .htaccess file. This runs in a request's thread, so it touches nothing
+/// of the server.
 unsafe fn apply_htaccess(directive: &Directive, dir: *mut DirConfig, args: &[u8]) -> Result<Effect, ConfigError> {
     let mut unused = ServerConfig::default();
     // SAFETY: as for the trampoline.
@@ -269,7 +281,8 @@ unsafe fn apply_htaccess(directive: &Directive, dir: *mut DirConfig, args: &[u8]
     directive.apply(&mut Target { server: &mut unused, dir, context: Context::Htaccess, scope: None, defined_groups: &[] }, args)
 }
 
-/// Applies a directive of httpd's own configuration, and records its source location and the groups that it names.
+/// Applies a directive of httpd's own configuration, and records its source location and the groups
+/// that it names.
 unsafe fn apply(
     cmd: *mut ffi::cmd_parms,
     directive: &'static Directive,
@@ -294,7 +307,8 @@ unsafe fn apply(
     }
 }
 
-/// Checks what a directive has added against the system. An error here carries the file and line of the directive.
+/// Checks what a directive has added against the system. An error here carries the file and line of
+/// the directive.
 unsafe fn check(cmd: *mut ffi::cmd_parms, directive: &Directive, added: &Added) -> Result<(), String> {
     if let Some(group) = &added.group {
         resolved::check(group, &super::system::Host).map_err(|problem| problem.to_string())?;
@@ -315,7 +329,8 @@ unsafe fn check(cmd: *mut ffi::cmd_parms, directive: &Directive, added: &Added) 
 
 /// Reads the directives inside `<WSGIInterpreterOptions …>`.
 unsafe fn walk(cmd: *mut ffi::cmd_parms, slot: *mut ServerSlot, args: &[u8]) -> *const c_char {
-    // SAFETY: as for the trampoline; ap_walk_config calls back into it for each directive inside, on the same thread.
+    // SAFETY: as for the trampoline; ap_walk_config calls back into it for each directive inside,
+    // on the same thread.
     unsafe {
         match InterpreterScope::parse(args) {
             Ok(scope) => (*slot).scope = Some(scope),
@@ -346,7 +361,8 @@ unsafe fn at(cmd: *mut ffi::cmd_parms) -> String {
     }
 }
 
-/// Whether httpd reads its configuration for the first time: at `apachectl -t`, and at start, where it reads it twice.
+/// Whether httpd reads its configuration for the first time: at `apachectl -t`, and at start, where
+/// it reads it twice.
 pub(super) fn first_pass() -> bool {
     // SAFETY: asks for a number (http_main.h).
     unsafe { ffi::ap_state_query(ffi::AP_SQ_MAIN_STATE) == ffi::AP_SQ_MS_CREATE_PRE_CONFIG }

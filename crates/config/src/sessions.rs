@@ -1,6 +1,7 @@
-//! Which stores a configuration needs, and what holds in each server.
+//! The session stores that a configuration needs, and the session settings of each server.
 //!
-//! Responsible for: the engine of each server by the MPM's answers, every default applied. Pure. Called by: `httpd::lifecycle`.
+//! Responsible for: the engine of each server, by the properties of the MPM, and every default.
+//! Must never: open a store. Called by: `httpd::sessions`, `session`.
 use crate::session::{CookieOptions, Scope, Sync};
 use crate::{ServerConfig, SessionOptions};
 use drover_session::choice::Mpm;
@@ -8,23 +9,23 @@ use drover_session::{Asked, Choice, Kept, Limits, Refused, choose};
 use drover_wire::session::Serializer;
 use std::path::{Path, PathBuf};
 
-/// One store.
+/// A session store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorePlan {
     /// The engine.
     pub kept: Kept,
-    /// Its directory; with a socache the one of its locks.
+    /// Its directory; with a socache, the directory of its locks.
     pub directory: PathBuf,
-    /// What it may take.
+    /// Its limits.
     pub limits: Limits,
-    /// Seconds between two times that it is written through.
+    /// Seconds between two syncs to the disk.
     pub sync_s: u32,
 }
 
-/// What holds for the requests of one server.
+/// The session settings for the requests of one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Which of [`Plan::stores`].
+    /// Index in [`Plan::stores`].
     pub store: usize,
     /// DroverSessionTimeout.
     pub timeout_s: u32,
@@ -42,31 +43,33 @@ pub struct Settings {
     pub engine: String,
 }
 
-/// All of it.
+/// The stores and settings of all servers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// The stores, each once.
+    /// Each store once.
     pub stores: Vec<StorePlan>,
-    /// For each server in the order given; `None`: sessions are off.
+    /// For each server, in the given order; `None`: sessions are off.
     pub servers: Vec<Option<Settings>>,
-    /// Lines for the log: what was chosen, and why.
+    /// Lines for the log: which engine was chosen, and why.
     pub said: Vec<String>,
-    /// Some server says where its sessions are to be kept; else they are only there in case an application asks.
+    /// A server configures where sessions are stored. Otherwise stores exist only in case an
+    /// application asks.
     pub wanted: bool,
-    /// Some server has a DroverSession directive, other than the one for the directory, which `drover serve` has always.
+    /// A server has a DroverSession directive other than DroverSessionDirectory, which `drover
+    /// serve` always sets.
     pub configured: bool,
 }
 
-/// The most that the wire and an engine may carry, whatever a server allows.
+/// The largest session that the wire and an engine can carry, whatever a server allows.
 const DATA: u64 = drover_wire::session::MAX_DATA as u64;
 
-/// Where sessions in memory go when they must, if others are kept on the disk.
+/// Directory of the memory engine, if another store is on the disk.
 pub const MEMORY: &str = "memory";
 
-/// What the names of our cookies begin with.
+/// Prefix of the names of our cookies.
 const COOKIE: &str = "drover_session";
 
-/// Makes the plan. `directory`: DroverSessionDirectory or its default.
+/// Plans the stores. `directory` is DroverSessionDirectory or its default.
 pub fn plan(servers: &[&ServerConfig], mpm: Mpm, directory: &Path) -> Result<Plan, Refused> {
     let choices =
         servers.iter().map(|s| choose(s.session.asked.as_ref().unwrap_or(&Asked::Auto), mpm)).collect::<Result<Vec<Choice>, _>>()?;
@@ -104,7 +107,7 @@ fn said(choice: &Choice, store: &StorePlan) -> String {
 fn store_plan(kept: &Kept, base: &SessionOptions, directory: &Path, disk_too: bool) -> StorePlan {
     let directory = match kept {
         Kept::Socache(provider, _) => directory.join(format!("socache-{provider}")),
-        // Memory goes to the disk when it must; two engines cannot have one directory.
+        // Memory can spill to the disk, and two engines cannot share a directory.
         Kept::Memory if disk_too => directory.join(MEMORY),
         _ => directory.to_owned(),
     };
@@ -136,7 +139,7 @@ fn settings(options: &SessionOptions, store: usize, kept: &Kept) -> Settings {
 }
 
 impl Settings {
-    /// The name of a request's cookie.
+    /// The cookie name of a request.
     #[must_use]
     pub fn cookie_of(&self, group: &[u8]) -> String {
         if let Some(name) = &self.cookie.name {
@@ -151,13 +154,13 @@ impl Settings {
         let mut name = format!("{COOKIE}_");
         name.extend(of.iter().map(|b| if plain(b) { char::from(*b) } else { '_' }));
         if !of.iter().all(plain) {
-            // Names that differ stay different.
+            // Different scopes get different names.
             name.push_str(&drover_session::id::log_name(of));
         }
         name
     }
 
-    /// The scope of a request: what it is asked for by its group, its host's name.
+    /// The scope of a request, from its group and the name of its host.
     #[must_use]
     pub fn scope_of(&self, group: &[u8], host: &[u8]) -> Vec<u8> {
         match &self.scope {

@@ -1,7 +1,8 @@
 //! Files that are generated from the table of directives, and what the table promises.
 //!
-//! Responsible for: noticing when docs/directives.md or apache-conf/drover.conf is older than the table. `UPDATE=1 cargo test --test generated`
-//! writes them. Links no httpd: only pure functions of the module are used. Called by: `make check`, `make test`.
+//! Responsible for: noticing when docs/directives.md or apache-conf/drover.conf is older than the
+//! table. `UPDATE=1 cargo test --test generated` writes them. Links no httpd. Called by: `make
+//! check`, `make test`.
 // A test may stop at whatever it did not expect.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -31,7 +32,8 @@ fn drover_conf_is_fresh() {
     fresh("apache-conf/drover.conf", &docs::apache_conf());
 }
 
-/// The examples that people copy: Markdown's blocks, the commented configuration, the example's head.
+/// The examples that people copy: Markdown's blocks, the commented configuration, the example's
+/// head.
 fn examples() -> Vec<(String, String)> {
     let root = Path::new(ROOT);
     let read = |name: &str| std::fs::read_to_string(root.join(name)).expect("file");
@@ -158,7 +160,8 @@ const OPTIONS_SEEN: &[(&str, &str)] = &[
     ("dumpable", "isolation.rs a_dumpable_group_is_open_to_its_user"),
 ];
 
-/// Every row of the tables is in the list, and the test that the list names exists and names the row.
+/// Every row of the tables is in the list, and the test that the list names exists and names the
+/// row.
 #[track_caller]
 fn all_seen(rows: &[&str], seen: &[(&str, &str)]) {
     let named: Vec<&str> = seen.iter().map(|(name, _)| *name).collect();

@@ -1,11 +1,12 @@
-//! Which script answers which URL, and which scripts are loaded in advance.
+//! Aliases: which script serves which URL, and which scripts are loaded at start.
 //!
-//! Responsible for the matching of a URL prefix (the rules of mod_alias, which mod_wsgi shares) and for the file name that follows from it.
-//! Must never compile or run a regular expression: patterns are kept as written, httpd's own engine runs them. Called by `httpd::lifecycle`
-//! (compiles patterns) and by the translate_name hook.
+//! Responsible for: matching a URL prefix by the rules of mod_alias, which mod_wsgi shares, and the
+//! file name that follows. Must never: compile or run a regular expression; httpd's own engine
+//! does. Called by: `httpd::lifecycle`, which compiles the patterns, and the translate_name hook.
 
 use super::expr::{Expr, GroupChoice};
 
+/// The URLs of an alias.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AliasPattern {
     /// WSGIScriptAlias.
@@ -14,11 +15,13 @@ pub enum AliasPattern {
     Regex(Vec<u8>),
 }
 
-/// One WSGIScriptAlias or WSGIScriptAliasMatch. Its options win over the directives of the same meaning.
+/// One WSGIScriptAlias or WSGIScriptAliasMatch. Its options override the directives of the same
+/// meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptAlias {
     pub pattern: AliasPattern,
-    /// The script, or a directory of scripts when it ends with a slash; may hold `$1` when the pattern is a regular expression.
+    /// The script, or a directory of scripts if it ends with a slash. With a regular expression it
+    /// may contain `$1`.
     pub target: Vec<u8>,
     pub process_group: Option<Expr>,
     pub application_group: Option<Expr>,
@@ -26,7 +29,7 @@ pub struct ScriptAlias {
     pub pass_authorization: Option<bool>,
 }
 
-/// A script that a process loads before it takes requests.
+/// A script that a worker loads before it takes requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportScript {
     pub script: Vec<u8>,
@@ -37,10 +40,11 @@ pub struct ImportScript {
     pub from_alias: bool,
 }
 
-/// How many bytes of the URI an alias matches, or `None`.
+/// The number of bytes of the URI that an alias matches, or `None`.
 ///
-/// A run of slashes in the alias matches any run in the URI, at least one; all other bytes match themselves; the match ends with a slash or at
-/// the end of a segment. The count may be larger than the alias is long, because doubled slashes are part of it. Never `Some(0)`.
+/// A run of slashes in the alias matches any run of at least one slash in the URI. Every other byte
+/// matches itself. The match ends with a slash or at the end of a segment. It may be longer than
+/// the alias, as it includes doubled slashes. Never `Some(0)`.
 pub fn match_prefix(uri: &[u8], alias: &[u8]) -> Option<usize> {
     let mut left = uri;
     let mut want = alias;
@@ -65,10 +69,11 @@ fn skip_slashes(mut path: &[u8]) -> &[u8] {
     path
 }
 
-/// The file name for a URI of which `matched` bytes matched; PATH_INFO is still behind it and httpd's directory walk cuts it off.
+/// The file name for a URI of which `matched` bytes matched. It still ends with PATH_INFO, which
+/// httpd's directory walk removes.
 ///
-/// `location` is the alias, or for a regular expression the part of the URI that matched; `target` has its `$1` filled in already. An alias for `/`
-/// takes nothing away from the URI.
+/// `location` is the alias, or the part of the URI that a regular expression matched. `$1` in
+/// `target` is already replaced. An alias for `/` removes nothing from the URI.
 pub fn prefix_filename(target: &[u8], location: &[u8], uri: &[u8], matched: usize) -> Vec<u8> {
     let behind = if location == b"/" { uri } else { uri.get(matched..).unwrap_or_default() };
     [target, behind].concat()

@@ -1,17 +1,18 @@
-//! Arguments of a configuration line, cut exactly as httpd cuts them.
+//! The arguments of a directive, split exactly as httpd splits them.
 //!
-//! Responsible for `ap_getword_conf` (server/util.c) and for the `name=value` words that mod_wsgi's directives take; every directive reaches
-//! us as one raw argument string, so nothing else in the module splits text. Must never fail on any bytes: what is odd to httpd (a quote
-//! that is not closed) is taken here as httpd takes it. Called by `set`.
+//! Responsible for: `ap_getword_conf` (server/util.c) and the `name=value` options of mod_wsgi's
+//! directives. Every directive arrives as one raw string, so nothing else in the module splits
+//! text. Must never: fail on any bytes; a missing closing quote means what it means to httpd.
+//! Called by: `set`, `httpd`.
 
-/// A word of the form `name=value` was expected and something else found.
+/// An argument that is not of the form `name=value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotAnOption(pub Vec<u8>);
 
 /// The name and the value of an option.
 pub type NameValue = (Vec<u8>, Vec<u8>);
 
-/// The words of one raw argument string.
+/// The arguments in one raw string.
 #[derive(Debug, Clone)]
 pub struct Arguments<'a> {
     rest: &'a [u8],
@@ -22,15 +23,15 @@ impl<'a> Arguments<'a> {
         Self { rest: skip_space(raw) }
     }
 
-    /// True when nothing but white space is left.
+    /// Whether only white space is left.
     pub fn at_end(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// The next `name=value`, or `None` at the end of the line.
     ///
-    /// The name reaches to the first `=` and takes no quotes; the value is a word, so it may be quoted (`home='/a b'`) and, as in mod_wsgi, may be
-    /// separated from the `=` by white space. The name may not be empty.
+    /// The name ends at the first `=` and may not be quoted or empty. The value may be quoted
+    /// (`home='/a b'`) and, as in mod_wsgi, separated from the `=` by white space.
     pub fn option(&mut self) -> Option<Result<NameValue, NotAnOption>> {
         if self.at_end() {
             return None;
@@ -39,9 +40,9 @@ impl<'a> Arguments<'a> {
         let (name, tail) = match end.and_then(|at| self.rest.split_at_checked(at)) {
             Some((name, [b'=', tail @ ..])) if !name.is_empty() => (name, tail),
             _ => {
-                let (word, rest) = getword_conf(self.rest);
+                let (argument, rest) = getword_conf(self.rest);
                 self.rest = rest;
-                return Some(Err(NotAnOption(word)));
+                return Some(Err(NotAnOption(argument)));
             }
         };
         let (value, rest) = getword_conf(tail);
@@ -64,11 +65,11 @@ impl Iterator for Arguments<'_> {
     }
 }
 
-/// Whether a quote is open at the end of the arguments: to httpd the rest of the line is one word then.
+/// Whether a closing quote is missing. httpd then reads the rest of the line as one argument.
 pub fn ends_in_quote(raw: &[u8]) -> bool {
     let mut rest = skip_space(raw);
     while !rest.is_empty() {
-        // The quote of an option's value stands behind the `=`.
+        // The value of an option begins after the `=`.
         let value = match rest {
             [b'"' | b'\'', ..] => rest,
             _ => match rest.iter().position(|&b| b == b'=' || is_space(b)).and_then(|at| rest.split_at_checked(at)) {
@@ -85,19 +86,21 @@ pub fn ends_in_quote(raw: &[u8]) -> bool {
     false
 }
 
-/// One word and what follows it, white space skipped on both sides; the empty word at the end of the line.
+/// One argument and what follows it, without the white space around it; empty at the end of the
+/// line.
 ///
-/// A word that starts with `"` or `'` reaches to the same quote; inside, a backslash hides that quote and itself. Any other word reaches to
-/// white space, and there a doubled backslash is one.
+/// An argument that starts with `"` or `'` ends at the same quote; inside, a backslash escapes that
+/// quote and itself. Any other argument ends at white space, and a doubled backslash in it is one
+/// backslash.
 pub fn getword_conf(line: &[u8]) -> (Vec<u8>, &[u8]) {
-    let (word, rest, _) = cut(line);
-    (word, rest)
+    let (argument, rest, _) = cut(line);
+    (argument, rest)
 }
 
-/// The same, and whether the word's quote was not closed.
+/// The same, and whether the closing quote is missing.
 fn cut(line: &[u8]) -> (Vec<u8>, &[u8], bool) {
     let mut rest = skip_space(line);
-    let mut word = Vec::new();
+    let mut argument = Vec::new();
     let mut is_open = false;
     let quote = match rest {
         [quote @ (b'"' | b'\''), tail @ ..] => {
@@ -113,7 +116,7 @@ fn cut(line: &[u8]) -> (Vec<u8>, &[u8], bool) {
                 break;
             }
             [b'\\', escaped, tail @ ..] if *escaped == b'\\' || Some(*escaped) == quote => {
-                word.push(*escaped);
+                argument.push(*escaped);
                 rest = tail;
             }
             [byte, tail @ ..] if Some(*byte) == quote => {
@@ -122,15 +125,15 @@ fn cut(line: &[u8]) -> (Vec<u8>, &[u8], bool) {
             }
             [byte, ..] if quote.is_none() && is_space(*byte) => break,
             [byte, tail @ ..] => {
-                word.push(*byte);
+                argument.push(*byte);
                 rest = tail;
             }
         }
     }
-    (word, skip_space(rest), is_open)
+    (argument, skip_space(rest), is_open)
 }
 
-/// `apr_isspace` in the C locale; unlike Rust's `is_ascii_whitespace` it knows the vertical tab.
+/// `apr_isspace` in the C locale. Unlike `is_ascii_whitespace`, it includes the vertical tab.
 fn is_space(byte: u8) -> bool {
     byte == b'\x0b' || byte.is_ascii_whitespace()
 }
@@ -150,7 +153,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn words(line: &str) -> Vec<String> {
+    fn arguments(line: &str) -> Vec<String> {
         let mut args = Arguments::new(line.as_bytes());
         args.by_ref().map(|w| String::from_utf8(w).unwrap()).collect()
     }
@@ -174,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_cut_as_httpd_cuts_them() {
+    fn arguments_are_split_as_httpd_splits_them() {
         let table: &[(&str, &[&str])] = &[
             ("", &[]),
             ("  \t ", &[]),
@@ -197,7 +200,7 @@ mod tests {
             ("'", &[""]),
         ];
         for (line, want) in table {
-            assert_eq!(words(line), *want, "{line}");
+            assert_eq!(arguments(line), *want, "{line}");
         }
     }
 
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn words_without_a_name_are_not_options() {
+    fn arguments_without_a_name_are_not_options() {
         for line in ["threads", "=5", "threads =5", "'threads=5'=", "\"a b\""] {
             let mut args = Arguments::new(line.as_bytes());
             let first = args.option().unwrap();
@@ -226,9 +229,9 @@ mod tests {
         }
     }
 
-    fn quoted(word: &[u8], quote: u8) -> Vec<u8> {
+    fn quoted(argument: &[u8], quote: u8) -> Vec<u8> {
         let mut out = vec![quote];
-        for &byte in word {
+        for &byte in argument {
             if byte == quote || byte == b'\\' {
                 out.push(b'\\');
             }

@@ -1,7 +1,8 @@
-//! A directive: what a row of the table says of it, where it may stand, and how it is applied.
+//! A directive: the row of the table, the contexts that allow it, and how it is applied.
 //!
-//! Responsible for: a directive outside of its place being refused, with where it belongs; what has no effect being said. Must never: know a single
-//! directive. Called by: `httpd::commands`; `table` has the rows, `docs` prints them.
+//! Responsible for: refusing a directive in a wrong context, with the right one; the notice of a
+//! directive without effect. Must never: know a single directive. Called by: `httpd::commands`;
+//! `table` has the rows, `docs` prints them.
 
 use super::arguments::ends_in_quote;
 use super::effect::Effect;
@@ -11,27 +12,28 @@ use super::target::{Context, Target};
 use std::borrow::Cow;
 use std::ffi::CStr;
 
+/// One row of the table of directives.
 pub struct Directive {
-    /// As httpd registers it: a container has its opening bracket.
+    /// As httpd registers it: the name of a container begins with `<`.
     pub name: &'static CStr,
     pub theme: Theme,
     pub contexts: Contexts,
     /// `<Name …>` with directives inside.
     pub container: bool,
-    /// May stand inside `<WSGIInterpreterOptions>`.
+    /// Allowed inside `<WSGIInterpreterOptions>`.
     pub scopable: bool,
-    /// The arguments.
+    /// The syntax of the arguments.
     pub synopsis: &'static str,
     pub default: &'static str,
     /// One line, for `httpd -L` and the commented configuration file.
     pub summary: &'static CStr,
     /// For the administrator, in Markdown.
     pub doc: &'static str,
-    /// In what it differs from mod_wsgi; empty if in nothing.
+    /// How it differs from mod_wsgi; empty if it does not.
     pub difference: &'static str,
-    /// Accepted for mod_wsgi's sake, and this is why it changes nothing.
+    /// For a directive that is accepted for compatibility only: why it has no effect.
     pub notice: Option<&'static str>,
-    /// The test that covers it.
+    /// The unit test that covers it.
     pub test: &'static str,
     pub(super) set: fn(&mut Target<'_>, &[u8]) -> Outcome,
 }
@@ -78,16 +80,16 @@ impl Theme {
     }
 }
 
-/// Where a directive may stand.
+/// The contexts that allow a directive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contexts {
-    /// Outside of all sections. httpd's RSRC_CONF, and an error inside `<VirtualHost>`.
+    /// Outside all sections. httpd's RSRC_CONF, and an error inside `<VirtualHost>`.
     GlobalOnly,
     /// Server and virtual host. httpd's RSRC_CONF.
     Server,
-    /// The same and directories. httpd's RSRC_CONF | ACCESS_CONF.
+    /// Those of `Server`, and directories. httpd's RSRC_CONF | ACCESS_CONF.
     Directory,
-    /// The same and .htaccess files, with AllowOverride FileInfo. httpd's OR_FILEINFO.
+    /// Those of `Directory`, and .htaccess files with AllowOverride FileInfo. httpd's OR_FILEINFO.
     FileInfo,
     /// Directories, and .htaccess files with AllowOverride AuthConfig. httpd's OR_AUTHCFG.
     AuthConfig,
@@ -138,7 +140,7 @@ impl Directive {
     fn check_place(&self, target: &Target<'_>) -> Result<(), ConfigErrorKind> {
         if target.scope.is_some() && !self.scopable {
             return Err(ConfigErrorKind::Misplaced(
-                "cannot occur within <WSGIInterpreterOptions> section: put it outside, it cannot be narrowed",
+                "cannot occur within <WSGIInterpreterOptions> section; move it outside, as it cannot be limited to some interpreters",
             ));
         }
         if self.contexts.allow(target.context) {
@@ -147,12 +149,12 @@ impl Directive {
         Err(ConfigErrorKind::Misplaced(match (self.contexts, target.context) {
             (Contexts::AuthConfig, _) => "must occur within <Directory>, <Location> or <Files> section or a .htaccess file",
             (Contexts::GlobalOnly, Context::VirtualHost) => {
-                "cannot occur within <VirtualHost> section: put it outside, it is for the whole server"
+                "cannot occur within <VirtualHost> section; move it outside, as it applies to the whole server"
             }
-            (_, Context::Htaccess) => "cannot occur within a .htaccess file: put it into the server's configuration",
-            _ => "cannot occur within <Directory/Location/Files> section: put it outside, into the server or virtual host",
+            (_, Context::Htaccess) => "cannot occur within a .htaccess file; move it to the server configuration",
+            _ => "cannot occur within <Directory/Location/Files> section; move it to the server or virtual host",
         }))
     }
 }
 
-const OPEN_QUOTE: &str = "a quote is not closed, so all that follows it is one word";
+const OPEN_QUOTE: &str = "the closing quote is missing, so the rest of the line is one argument";

@@ -1,7 +1,8 @@
 //! The tables as documentation.
 //!
-//! Responsible for: docs/directives.md and apache-conf/drover.conf, which are generated and never edited. Must never: say
-//! anything about a directive that is not in its row. Called by: `tests/generated.rs`, which keeps the files up to date.
+//! Responsible for: docs/directives.md and apache-conf/drover.conf, which are generated and never
+//! edited. Must never: say anything about a directive that is not in its row. Called by:
+//! `tests/generated.rs`, which keeps the files up to date.
 
 use super::directive::{Directive, Theme};
 use super::effect::Effect;
@@ -122,7 +123,8 @@ fn refusal(row: &Directive) -> String {
     tried(row, "").err().unwrap_or_default()
 }
 
-/// The lines of the commented file: with the default if it is a valid argument, else with the syntax.
+/// The lines of the commented file: with the default if it is a valid argument, else with the
+/// syntax.
 fn example(row: &Directive) -> Vec<String> {
     let name = row.title();
     if row.container {

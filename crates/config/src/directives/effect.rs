@@ -1,7 +1,7 @@
 //! What an accepted directive did.
 //!
-//! Responsible for: the caller knowing what a directive added and what to log, without comparing configurations. Must never: write anything.
-//! Made by `set`, read by `httpd::commands`.
+//! Responsible for: the caller knowing what a directive added and what to log, without comparing
+//! configurations. Must never: write anything. Made by `set`, read by `httpd::commands`.
 
 use super::alias::{ImportScript, ScriptAlias};
 use super::expr::Expr;
@@ -28,7 +28,8 @@ pub struct Added {
     pub import: Option<ImportScript>,
     /// WSGIPythonHome.
     pub python_home: Option<Vec<u8>>,
-    /// Process groups that it names for all requests. Whether they exist is known when the whole configuration has been read.
+    /// Process groups that it names for all requests. Whether they exist is known when the whole
+    /// configuration has been read.
     pub named_groups: Vec<Vec<u8>>,
 }
 

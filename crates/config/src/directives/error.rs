@@ -1,8 +1,9 @@
-//! What can be wrong with a line of configuration, told to the administrator.
+//! Errors of configuration lines, for the administrator.
 //!
-//! Responsible for the wording of every configuration error: what was found, what would have been accepted, what to do. Must never lose the
-//! offending bytes and never print them raw (control characters are escaped). httpd puts file and line in front. Made by `set`, `options` and
-//! `table`, shown by `httpd::commands`.
+//! Responsible for: the text of every configuration error: what was found, what is accepted, what
+//! to do. Must never: lose the offending bytes, or print control characters. httpd adds file and
+//! line. Called by: `set`, `options` and `table`, which make the errors; `httpd::commands`, which
+//! reports them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,11 +12,12 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     pub directive: &'static str,
-    /// The arguments the directive takes, for the message about their number.
+    /// The syntax of the arguments.
     pub synopsis: &'static str,
     pub kind: ConfigErrorKind,
 }
 
+/// What is wrong with a directive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigErrorKind {
     /// Too many or too few arguments: "takes one argument".
@@ -24,21 +26,21 @@ pub enum ConfigErrorKind {
     Value { option: &'static str, value: Vec<u8>, expected: Cow<'static, str> },
     /// An argument that should have been `name=value`.
     NotAnOption { argument: Vec<u8>, accepted: Accepted },
-    /// An option nobody knows.
+    /// An unknown option.
     UnknownOption { option: Vec<u8>, nearest: Option<&'static str>, accepted: Accepted },
-    /// An option that must be there.
+    /// A required option is missing.
     MissingOption(&'static str),
     /// Two options that exclude each other.
     Exclusive(&'static str, &'static str),
-    /// The option of the opening tag stands there twice.
+    /// An option is given twice.
     Repeated(&'static str),
-    /// Not allowed at this place: "cannot occur within …", as httpd words it, and what to do.
+    /// Not allowed in this context: "cannot occur within …", as httpd says, and what to do.
     Misplaced(&'static str),
-    /// The name of a daemon group is taken.
+    /// A daemon group of that name exists.
     DuplicateGroup(Vec<u8>),
-    /// A group that has to be defined above is not.
+    /// A group that must be defined before this line.
     UndefinedGroup { name: Vec<u8>, nearest: Option<Vec<u8>>, defined: Vec<Vec<u8>> },
-    /// A directive of mod_wsgi that this version does not have.
+    /// A directive of mod_wsgi that this version does not support.
     NotAvailable { lacking: &'static str, advice: &'static str },
 }
 

@@ -1,12 +1,16 @@
-//! Names that may depend on the request: `%{GLOBAL}`, `%{RESOURCE}`, `%{SERVER}`, `%{HOST}`, `%{ENV:name}`.
+//! Names that may depend on the request: `%{GLOBAL}`, `%{RESOURCE}`, `%{SERVER}`, `%{HOST}`,
+//! `%{ENV:name}`.
 //!
-//! Responsible for the meaning of a process group, application group or callable name as mod_wsgi gives it (wsgi_config.c). Must never ask the
-//! request for anything it does not need, nor keep anything between requests. Parsed by `set`, evaluated by `handler` for each request.
+//! Responsible for: the meaning that mod_wsgi gives to the name of a process group, application
+//! group or callable (wsgi_config.c). Must never: ask the request for anything it does not need, or
+//! keep anything between requests. Called by: `set`, which parses expressions; `handler`, which
+//! evaluates them for each request.
 
 use super::error::Shown;
 use super::suggest::nearest;
 
-/// A name as configured. Only a text that is a `%{…}` from beginning to end is expanded; everything else is taken literally.
+/// A name as configured. It is expanded only if the whole text is one `%{…}`; any other text is
+/// literal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expr {
     Literal(Vec<u8>),
@@ -17,24 +21,28 @@ pub enum Expr {
     Env(Vec<u8>),
 }
 
-/// What an expression may ask about the request.
+/// What an expression may ask of the request.
 pub trait RequestNames {
     /// ServerName of the virtual host.
     fn server_name(&self) -> &[u8];
-    /// The host the client asked for; `None` or empty when it did not say.
+    /// The host that the client requested; `None` or empty if it sent none.
     fn host_name(&self) -> Option<&[u8]>;
-    /// The port as `ap_get_server_port` gives it, but not one of the client's choice.
+    /// The port of the server, as `ap_get_server_port` returns it, but never one that the client
+    /// chose.
     fn port(&self) -> u16;
-    /// The SCRIPT_NAME that names a group: as [`script_name`] makes it, in lower case with `WSGICaseSensitivity Off`.
+    /// SCRIPT_NAME for the name of a group, as [`script_name`] returns it; in lower case with
+    /// `WSGICaseSensitivity Off`.
     fn script_name(&self) -> Vec<u8>;
-    /// A variable: from the request's notes, else its subprocess environment, else the process environment.
+    /// A variable: from the request's notes, else its subprocess environment, else the process
+    /// environment.
     fn env(&self, name: &[u8]) -> Option<Vec<u8>>;
 }
 
-/// Which daemon group a request goes to.
+/// The daemon group of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum GroupChoice {
-    /// None was named (`%{GLOBAL}` or nothing): embedded mode in mod_wsgi, the group that needs no definition here.
+    /// `%{GLOBAL}` or no group: the implicit group, which needs no definition. In mod_wsgi this is
+    /// embedded mode.
     Implicit,
     Named(Vec<u8>),
 }
@@ -45,7 +53,7 @@ impl GroupChoice {
     }
 }
 
-/// What a script's callable is called when nobody says otherwise.
+/// The default name of a script's callable.
 pub const DEFAULT_CALLABLE: &[u8] = b"application";
 
 impl Expr {
@@ -88,7 +96,8 @@ impl Expr {
         Some(format!("'{}' is used literally{advice}", Shown(text)))
     }
 
-    /// The same for the name of a process group or application group, which may also lack `%{` and `}`.
+    /// The same for the name of a process group or application group, which may also lack `%{` and
+    /// `}`.
     pub fn likely_group_typo(&self) -> Option<String> {
         const NAMES: [&str; 4] = ["GLOBAL", "RESOURCE", "SERVER", "HOST"];
         let Self::Literal(text) = self else { return None };
@@ -99,7 +108,7 @@ impl Expr {
         }
     }
 
-    /// The value if it is the same for every request; the global group is the empty name.
+    /// The value if it is the same for every request. The global group is the empty name.
     pub fn fixed(&self) -> Option<&[u8]> {
         match self {
             Self::Global => Some(b""),
@@ -108,10 +117,11 @@ impl Expr {
         }
     }
 
-    /// The name of a process group or application group for this request; the global one is the empty name.
+    /// The name of a process group or application group for this request. The global group is the
+    /// empty name.
     ///
-    /// The value of a variable may itself be one of the expressions, but not another variable. A variable that is not set leaves the text of the
-    /// expression, which then is the name of a group that does not exist.
+    /// The value of a variable may itself be an expression, but not another variable. An unset
+    /// variable gives the text of the expression, which is the name of a group that does not exist.
     pub fn evaluate(&self, names: &dyn RequestNames) -> Vec<u8> {
         match self {
             Self::Literal(text) => text.clone(),
@@ -133,17 +143,18 @@ impl Expr {
     }
 }
 
-/// The process group of a request; nothing configured is the implicit group.
+/// The process group of a request; by default the implicit group.
 pub fn process_group(expr: Option<&Expr>, names: &dyn RequestNames) -> GroupChoice {
     expr.map_or(GroupChoice::Implicit, |expr| GroupChoice::from_name(&expr.evaluate(names)))
 }
 
-/// The application group of a request; nothing configured is `%{RESOURCE}`.
+/// The application group of a request; by default `%{RESOURCE}`.
 pub fn application_group(expr: Option<&Expr>, names: &dyn RequestNames) -> Vec<u8> {
     expr.unwrap_or(&Expr::Resource).evaluate(names)
 }
 
-/// The name of the callable. Only `%{ENV:name}` is expanded here, and whatever else begins with `%` is the default name, as in mod_wsgi.
+/// The name of the callable. As in mod_wsgi, only `%{ENV:name}` is expanded, and any other text
+/// that begins with `%` gives the default.
 pub fn callable_object(expr: Option<&Expr>, names: &dyn RequestNames) -> Vec<u8> {
     match expr {
         Some(Expr::Literal(name)) if !name.starts_with(b"%") => name.clone(),
@@ -152,7 +163,8 @@ pub fn callable_object(expr: Option<&Expr>, names: &dyn RequestNames) -> Vec<u8>
     }
 }
 
-/// `host` or `host:port`; both default ports are left out whatever the scheme, so that one site has one name under http and https.
+/// `host` or `host:port`. Both default ports are omitted, so that a site has one name under http
+/// and https.
 fn with_port(host: &[u8], port: u16) -> Vec<u8> {
     match port {
         80 | 443 => host.to_vec(),
@@ -160,12 +172,13 @@ fn with_port(host: &[u8], port: u16) -> Vec<u8> {
     }
 }
 
-/// SCRIPT_NAME: the first `end` bytes of the URI (those before PATH_INFO), each run of slashes as one.
+/// SCRIPT_NAME: the first `end` bytes of the URI (those before PATH_INFO), with each run of slashes
+/// as one slash.
 pub fn script_name(uri: &[u8], end: usize) -> Vec<u8> {
     fold_slashes(uri.get(..end).unwrap_or(uri))
 }
 
-/// A path with each run of slashes as one.
+/// A path with each run of slashes as one slash.
 pub fn fold_slashes(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     for &byte in path {

@@ -1,15 +1,16 @@
 //! A group of daemon processes as WSGIDaemonProcess describes it.
 //!
-//! Responsible for the typed options and their defaults, which are mod_wsgi's (wsgi_daemon.c), and for names being unique. Must
-//! never look a user, a group or a path up: that is the business of whoever starts the processes. Filled by `options`, read by
-//! `httpd::lifecycle`, which hands it to the supervisor.
+//! Responsible for: the typed options and their defaults, which are those of mod_wsgi
+//! (wsgi_daemon.c). Must never: look up a user, a group or a path; `resolved` does. Called by:
+//! `options`, which fills it, and `resolved`.
 
 use super::scalar::Parsed;
 use drover_wire::control::Reload;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// The name of the group that runs what no WSGIProcessGroup claims; one that is defined under this name for the whole server takes its place.
+/// The name of the implicit group, which runs scripts without a process group. A server-wide group
+/// of this name replaces it.
 pub const IMPLICIT_GROUP: &[u8] = b"default";
 
 /// `user=name` or `user=#uid`.
@@ -26,29 +27,32 @@ pub enum GroupRef {
     Id(u32),
 }
 
+/// One WSGIDaemonProcess.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DaemonGroup {
     pub name: Vec<u8>,
     pub options: GroupOptions,
 }
 
-/// Where an option is an `Option`, `None` is "off" or "as the server has it"; times of 0 in the configuration are `None` unless the field says otherwise.
+/// The options of a group. `None` means off, or the value of the server. A time of 0 in the
+/// configuration is `None` unless the field says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupOptions {
     pub user: Option<UserRef>,
     pub group: Option<GroupRef>,
-    /// `None`: the groups the system has for the user. `Some`: the primary group and these, possibly none, and no others.
+    /// `None`: the groups that the system assigns to the user. `Some`: exactly these, besides the
+    /// primary group.
     pub supplementary_groups: Option<Vec<GroupRef>>,
-    /// The most there are.
+    /// The maximum.
     pub processes: u32,
-    /// The fewest, of `processes=MIN-MAX`; `None`: the number is fixed.
+    /// MIN of `processes=MIN-MAX`; `None`: the number is fixed.
     pub least_processes: Option<u32>,
     pub reload: Reload,
-    /// Workers are forked from a process that has imported the application.
+    /// Workers are forked from a fork server that has imported the application.
     pub preload: bool,
-    /// Writing `processes=`, even `processes=1`, makes wsgi.multiprocess true.
+    /// `processes=` is given, which makes wsgi.multiprocess true, even as `processes=1`.
     pub processes_given: bool,
-    /// 0: no request threads, for a process that only runs its WSGIImportScript.
+    /// 0: no request threads; the process only runs its WSGIImportScript.
     pub threads: u32,
     pub umask: Option<u32>,
     pub chroot: Option<Vec<u8>>,
@@ -80,23 +84,23 @@ pub struct GroupOptions {
     pub response_socket_timeout: Option<Duration>,
     pub queue_timeout: Option<Duration>,
     pub listen_backlog: u32,
-    /// More waiting requests than this are refused at once.
+    /// Waiting requests beyond this number are refused at once.
     pub queue_depth: Option<u32>,
     pub display_name: Option<Vec<u8>>,
     pub response_buffer_size: u64,
-    /// Request bodies up to this size are read whole before a process is given the request.
+    /// Request bodies up to this size are read completely before the request is queued.
     pub request_buffer_size: u64,
     pub script_user: Option<UserRef>,
     pub script_group: Option<GroupRef>,
     pub cpu_time_limit: Option<Duration>,
     pub cpu_priority: i32,
     pub memory_limit: Option<u64>,
-    /// A process above this is replaced when its requests are done.
+    /// A worker above this is replaced when its requests are done.
     pub memory_soft: Option<u64>,
     pub virtual_memory_limit: Option<u64>,
-    /// The processes may be traced by others of their user, and may leave core dumps.
+    /// Other processes of the same user may trace the workers, and a crash may leave a core dump.
     pub dumpable: bool,
-    /// How many application groups may have processes of their own in this group.
+    /// How many application groups may have processes in this group.
     pub max_application_groups: u32,
 }
 
@@ -154,7 +158,7 @@ impl Default for GroupOptions {
     }
 }
 
-/// `N`, or `MIN-MAX` with MIN from 0 on. Returns MIN (if it is a range) and MAX.
+/// `N`, or `MIN-MAX` with MIN from 0. Returns MIN, if it is a range, and MAX.
 pub fn processes(value: &[u8]) -> Parsed<(Option<u32>, u32)> {
     const MOST: u32 = 65535;
     let number = |digits: &[u8], min: u32| {
@@ -170,7 +174,7 @@ pub fn processes(value: &[u8]) -> Parsed<(Option<u32>, u32)> {
     parsed.ok_or(Cow::Borrowed(PROCESSES))
 }
 
-/// What `processes=` takes.
+/// Describes the values of `processes=`.
 pub const PROCESSES: &str = "a number from 1 to 65535, or MIN-MAX such as 0-8 or 2-10";
 
 /// `overlap` or `rolling`.
@@ -185,7 +189,7 @@ pub fn reload(value: &[u8]) -> Parsed<Reload> {
 /// `name` or `#number`.
 fn name_or_id<T>(value: &[u8], name: fn(Vec<u8>) -> T, id: fn(u32) -> T, expected: &'static str) -> Parsed<T> {
     let parsed = match value.strip_prefix(b"#") {
-        // The last number is -1, which to the system calls means "leave as it is".
+        // The largest number is -1, which means "unchanged" to the system calls.
         Some(digits) if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
             str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).filter(|&number| number != u32::MAX).map(id)
         }
@@ -196,9 +200,10 @@ fn name_or_id<T>(value: &[u8], name: fn(Vec<u8>) -> T, id: fn(u32) -> T, expecte
     parsed.ok_or(Cow::Borrowed(expected))
 }
 
-/// The user that processes run as; root is refused, by name and by number here and once more by whoever looks the name up.
+/// The user that workers run as. root is refused by name and by number, and again when the name is
+/// looked up.
 pub fn run_as(value: &[u8]) -> Parsed<UserRef> {
-    const EXPECTED: &str = "the name of a user or #uid, and not root: a web application must not run as root";
+    const EXPECTED: &str = "the name of a user or #uid, but not root: a web application must not run as root";
     match user(value)? {
         UserRef::Id(0) => Err(Cow::Borrowed(EXPECTED)),
         UserRef::Name(name) if name == b"root" => Err(Cow::Borrowed(EXPECTED)),
@@ -206,15 +211,17 @@ pub fn run_as(value: &[u8]) -> Parsed<UserRef> {
     }
 }
 
+/// Any user.
 pub fn user(value: &[u8]) -> Parsed<UserRef> {
     name_or_id(value, UserRef::Name, UserRef::Id, "the name of a user or #uid")
 }
 
+/// Any group.
 pub fn group(value: &[u8]) -> Parsed<GroupRef> {
     name_or_id(value, GroupRef::Name, GroupRef::Id, "the name of a group or #gid")
 }
 
-/// Groups separated by commas; the empty list is a list.
+/// Groups separated by commas. The list may be empty.
 pub fn groups(value: &[u8]) -> Parsed<Vec<GroupRef>> {
     if value.is_empty() {
         return Ok(Vec::new());

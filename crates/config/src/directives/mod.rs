@@ -1,14 +1,19 @@
 //! The configuration language: from the bytes of a directive to typed, merged settings.
 //!
-//! Responsible for everything an administrator can write in httpd.conf for this module: how it is read, where it may stand, what it defaults
-//! to, what the documentation says about it. Never does I/O, never looks up a user, a file or a clock, and knows no httpd type: bytes in,
-//! values out. Called by `httpd::commands` (the directives), `httpd::lifecycle` (the groups) and `handler` (the settings of one request).
+//! Responsible for: everything that an administrator can write in httpd.conf for this module: its
+//! syntax, contexts, defaults and documentation. Must never: do I/O, look up a user, a file or a
+//! clock, or name a type of httpd. Called by: `httpd::commands` (the directives), `resolved` (the
+//! groups) and `handler` (the settings of one request).
 //!
 //! In reading order:
-//! `words` cuts a line into args, `scalar` reads one value, `expr` the names that depend on the request; `alias`, `group`, `proxy` and
-//! `value` are the results; `target` says where a directive writes; `set` writes; `options` (rows made of `take`) and `table` (of `directive`)
-//! are the two tables that all of it (parsing, contexts, defaults, documentation) hangs on; `resolve` answers one request; `docs` prints the
-//! tables.
+//! * `arguments` splits a line, `scalar` reads one value, `expr` the names that depend on the
+//!   request;
+//! * `alias`, `group`, `proxy`, `session` and `value` are the results, `target` says where a
+//!   directive writes, `effect` what it did;
+//! * `set` reads each directive, `take` each kind of option;
+//! * `table` (rows of `directive`) and `options` are the two tables;
+//! * `resolve` gives the settings of one request, `docs` prints the tables, `error` and `suggest`
+//!   report mistakes.
 
 pub mod alias;
 pub mod arguments;

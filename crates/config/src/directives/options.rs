@@ -1,8 +1,9 @@
 //! The options of WSGIDaemonProcess, one row each.
 //!
-//! Responsible for: the single table from which the options are parsed, checked and documented. A row has the name, how the
-//! value is read and where it is stored, the unit, the default and the documentation. Must never: hold a rule outside a row.
-//! Called by: `set::daemon_process` and `docs`.
+//! Responsible for: the single table from which the options are parsed, checked and documented. A
+//! row has the name, how the value is read and where it is stored, the unit, the default and the
+//! documentation. Must never: hold a rule outside a row. Called by: `set::daemon_process` and
+//! `docs`.
 
 use super::group;
 use super::scalar;

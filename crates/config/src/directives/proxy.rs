@@ -1,14 +1,16 @@
-//! Which proxies are trusted, and with which headers.
+//! Trusted proxies and their header fields.
 //!
-//! Responsible for the table of the fifteen headers that WSGITrustedProxyHeaders knows and for networks written as WSGITrustedProxies takes them.
-//! Must never resolve a name. Parsed by `set`, asked by `handler::environ` for each request that came with such headers.
+//! Responsible for: the table of the fifteen header fields that WSGITrustedProxyHeaders accepts,
+//! the networks of WSGITrustedProxies, and the client in X-Forwarded-For. Must never: resolve a
+//! name. Called by: `set`, and `handler::proxy` for each request with such header fields.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::scalar::Parsed;
 
-/// Headers of one category are synonyms: the last trusted one that came wins, all others of the category are removed from the environment.
+/// Header fields of one category are synonyms. The last trusted field of a request is used; the
+/// others are removed from the environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProxyCategory {
     Client,
@@ -19,12 +21,12 @@ pub enum ProxyCategory {
     Scheme,
 }
 
-/// What a trusted header changes.
+/// What a trusted header field changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyMeaning {
-    /// A list of addresses from which REMOTE_ADDR is chosen.
+    /// A list of addresses that contains REMOTE_ADDR.
     ForwardedFor,
-    /// REMOTE_ADDR as it stands.
+    /// REMOTE_ADDR itself.
     RemoteAddr,
     /// HTTP_HOST.
     HttpHost,
@@ -34,12 +36,13 @@ pub enum ProxyMeaning {
     ServerPort,
     /// SCRIPT_NAME and mod_wsgi.mount_point.
     ScriptName,
-    /// The scheme, as a word: http or https.
+    /// The scheme: http or https.
     SchemeWord,
-    /// Whether the scheme is https: On, true, 1 or Off, false, 0.
+    /// Whether the scheme is https: On, true, 1, or Off, false, 0.
     SchemeFlag,
 }
 
+/// A header field that a proxy may set.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ProxyHeader {
     pub name: &'static str,
@@ -71,13 +74,14 @@ pub static PROXY_HEADERS: &[ProxyHeader] = &[
     header("X-HTTPS", "HTTP_X_HTTPS", ProxyCategory::Scheme, ProxyMeaning::SchemeFlag),
 ];
 
-/// The known header of that name; letters in any case, and `_` (or any other sign) for `-`, as their names in the environment have it.
+/// The known header field of that name. Case is ignored, and `_` or any other sign may replace `-`,
+/// as in the environment.
 pub fn proxy_header(name: &[u8]) -> Option<&'static ProxyHeader> {
     let fold = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_uppercase() } else { b'_' };
     PROXY_HEADERS.iter().find(|known| known.name.as_bytes().iter().map(fold).eq(name.iter().map(fold)))
 }
 
-/// An address, or a network of addresses. The bits of the base outside the mask are zero.
+/// An address or a network. The bits of the base outside the mask are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
     V4 { base: u32, mask: u32 },
@@ -85,7 +89,8 @@ pub enum Network {
 }
 
 impl Network {
-    /// `10.1.2.3`, `10.0.0.0/8`, `10.0.0.0/255.0.0.0`, `10.1.` (the first bytes of an address), `fd00::1`, `fd00::/8`.
+    /// `10.1.2.3`, `10.0.0.0/8`, `10.0.0.0/255.0.0.0`, `10.1.` (the first bytes of an address),
+    /// `fd00::1`, `fd00::/8`.
     pub fn parse(text: &[u8]) -> Parsed<Self> {
         const EXPECTED: &str = "an IP address or a network such as 10.0.0.0/8 or fd00::/8";
         str::from_utf8(text).ok().and_then(Self::from_text).ok_or(Cow::Borrowed(EXPECTED))
@@ -119,7 +124,8 @@ impl Network {
         }
     }
 
-    /// IPv4 addresses that arrive in IPv6 clothes are compared with IPv4 networks too; an IPv6 network never holds a plain IPv4 address.
+    /// Whether the network contains the address. An IPv4-mapped IPv6 address is compared with IPv4
+    /// networks too; an IPv6 network never contains a plain IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self, address, address.to_canonical()) {
             (Self::V4 { base, mask }, _, IpAddr::V4(address)) => address.to_bits() & mask == *base,
@@ -136,7 +142,8 @@ fn prefix_length(text: &str, max: u32) -> Option<u32> {
     text.parse().ok().filter(|bits| *bits <= max)
 }
 
-/// The old way to write a network: one to three bytes of an IPv4 address, with or without a dot behind.
+/// The old notation of a network: one to three bytes of an IPv4 address, with an optional trailing
+/// dot.
 fn leading_bytes(text: &str) -> Option<Network> {
     let (mut base, mut mask) = (0u32, 0u32);
     let mut shift = 32u32;
@@ -148,15 +155,16 @@ fn leading_bytes(text: &str) -> Option<Network> {
     Some(Network::V4 { base, mask })
 }
 
-/// True if any of the networks holds the address.
+/// Whether any of the networks contains the address.
 pub fn trusted(networks: &[Network], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(address))
 }
 
-/// The client's address out of X-Forwarded-For, and what remains of the header when it is cut.
+/// The client's address in X-Forwarded-For, and the rest of the field if it is cut.
 ///
-/// Without a list of proxies: the first entry, the header as it was. With one: walking from the right, the entry before the
-/// leftmost trusted one of the unbroken run of trusted proxies; the header keeps what begins there (mod_wsgi's meaning).
+/// Without a list of proxies: the first entry, the header as it was. With one: walking from the
+/// right, the entry before the leftmost trusted one of the unbroken run of trusted proxies; the
+/// header keeps what begins there (mod_wsgi's meaning).
 pub fn forwarded_for(value: &[u8], proxies: Option<&[Network]>) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     let items: Vec<&[u8]> = value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|i| !i.is_empty()).collect();
     let Some(proxies) = proxies else {

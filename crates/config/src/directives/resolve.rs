@@ -1,21 +1,22 @@
-//! The settings of one request: its directory over its server, with the defaults where neither says anything.
+//! The settings of one request: those of its directory, else of its server, else the defaults.
 //!
-//! Responsible for the default of every per-directory setting, and for nothing that needs the request itself. Must never allocate: it runs for
-//! every request. Called by `handler`.
+//! Responsible for: the default of every per-directory setting. Must never: need the request
+//! itself, or allocate, as it runs for every request. Called by: `handler`.
 
 use super::expr::Expr;
 use super::proxy::{Network, ProxyHeader};
 use super::value::{DirConfig, MapHead};
 
+/// The settings of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings<'a> {
-    /// Nothing configured: see `expr::process_group`.
+    /// `None`: see `expr::process_group`.
     pub process_group: Option<&'a Expr>,
-    /// Nothing configured: see `expr::application_group`.
+    /// `None`: see `expr::application_group`.
     pub application_group: Option<&'a Expr>,
-    /// Nothing configured: see `expr::callable_object`.
+    /// `None`: see `expr::callable_object`.
     pub callable_object: Option<&'a Expr>,
-    /// `None`: all process groups may be chosen.
+    /// `None`: all process groups are allowed.
     pub restrict_process: Option<&'a [Vec<u8>]>,
     pub pass_authorization: bool,
     pub script_reloading: bool,
@@ -24,9 +25,9 @@ pub struct Settings<'a> {
     pub map_head_to_get: MapHead,
     pub ignore_activity: bool,
     pub trusted_proxy_headers: &'a [&'static ProxyHeader],
-    /// `None`: everybody is trusted. An empty list trusts nobody.
+    /// `None`: every client is trusted. An empty list trusts none.
     pub trusted_proxies: Option<&'a [Network]>,
-    /// A request that changes nothing runs once more when its process died before it answered.
+    /// A request that changes nothing is retried once if its worker dies before it responds.
     pub retry: bool,
 }
 
@@ -49,7 +50,8 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// WSGIRestrictProcess: whether a process group may be used here; the empty name is the implicit group.
+    /// WSGIRestrictProcess: whether a process group is allowed here. The empty name is the implicit
+    /// group.
     pub fn allows_process_group(&self, name: &[u8]) -> bool {
         self.restrict_process.is_none_or(|names| names.iter().any(|allowed| allowed == name))
     }

@@ -1,8 +1,8 @@
 //! Parsers for one value of the configuration: a switch, a number, a time, a path.
 //!
-//! Responsible for: the syntax of single values. Each function returns the value, or the text that follows "expected" in the
-//! error. Must never: accept the beginning of a value and drop the rest, as mod_wsgi does with atoi (`5x` is 5, `x` is 0).
-//! Called by: `set` and `options`.
+//! Responsible for: the syntax of single values. Each function returns the value, or the text that
+//! follows "expected" in the error. Must never: accept the beginning of a value and drop the rest,
+//! as mod_wsgi does with atoi (`5x` is 5, `x` is 0). Called by: `set` and `options`.
 
 use drover_wire::units;
 use std::borrow::Cow;
@@ -76,7 +76,8 @@ pub fn umask(value: &[u8]) -> Parsed<u32> {
     }
 }
 
-/// A positive number of seconds with a fraction, as `sys.setswitchinterval()` takes it; `ms` and `s` may stand behind it.
+/// A positive number of seconds with a fraction, as `sys.setswitchinterval()` takes it; `ms` and
+/// `s` may stand behind it.
 pub fn fractional_seconds(value: &[u8], min: f64, expected: &'static str) -> Parsed<Duration> {
     let (value, unit) = match value {
         [number @ .., b'm' | b'M', b's' | b'S'] => (number, 1e-3),
@@ -104,7 +105,8 @@ pub fn absolute_path(value: &[u8]) -> Parsed<Vec<u8>> {
     if value.starts_with(b"/") { Ok(value.to_vec()) } else { Err(Cow::Borrowed("an absolute path")) }
 }
 
-/// A list of directories separated by colons. Empty entries are dropped, as Python would read them as the current directory.
+/// A list of directories separated by colons. Empty entries are dropped, as Python would read them
+/// as the current directory.
 pub fn path_list(value: &[u8]) -> Vec<Vec<u8>> {
     value.split(|&b| b == b':').filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect()
 }

@@ -1,35 +1,36 @@
-//! The DroverSession directives: what each one's arguments mean, and how a virtual host's lie over the main server's.
+//! The DroverSession directives: their arguments, and how a virtual host overrides the main server.
 //!
-//! Must never: choose an engine (`sessions` does, when the MPM is known). Called by: `table`'s rows, `value`.
+//! Responsible for: the values of these directives. Must never: choose an engine (`sessions` does,
+//! when the MPM is known). Called by: `table`'s rows, `value`.
 use super::scalar::{self, MAX_SECONDS, Parsed};
 use drover_session::Asked;
 use drover_wire::session::{MAX_DATA, Serializer};
 use std::borrow::Cow;
 
-/// Whose sessions are kept together.
+/// Which applications share sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// Each daemon process group has its own.
     Group,
     /// Each virtual host has its own.
     Vhost,
-    /// All that say this name share them.
+    /// All servers with this name share them.
     Named(Vec<u8>),
 }
 
-/// How far a store may lag behind.
+/// How often a store is synced to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sync {
-    /// Each change is on the disk before it is answered.
+    /// Each change waits for the disk.
     Always,
-    /// As often as this, seconds.
+    /// The interval in seconds.
     Seconds(u32),
 }
 
 /// Whether the cookie is for encrypted connections only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secure {
-    /// When the request came by one.
+    /// If the request came over TLS.
     Auto,
     On,
     Off,
@@ -45,14 +46,14 @@ pub enum SameSite {
 /// DroverSessionCookie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CookieOptions {
-    /// `None`: by the scope, so that two scopes of one host do not take each other's cookie.
+    /// `None`: derived from the scope, so that two scopes of one host do not conflict.
     pub name: Option<String>,
     pub path: String,
     pub domain: Option<String>,
     pub secure: Secure,
     pub http_only: bool,
     pub same_site: SameSite,
-    /// Seconds; `None`: until the browser is closed.
+    /// Seconds; `None`: until the browser closes.
     pub max_age: Option<u32>,
 }
 
@@ -62,7 +63,7 @@ impl Default for CookieOptions {
     }
 }
 
-/// What one server says of sessions; `None`: nothing.
+/// The session settings of one server. `None`: not configured.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SessionOptions {
     pub asked: Option<Asked>,
@@ -79,7 +80,7 @@ pub struct SessionOptions {
 }
 
 impl SessionOptions {
-    /// A virtual host's over the main server's.
+    /// The settings of a virtual host, else those of the main server.
     #[must_use]
     pub fn merge(base: &Self, vhost: &Self) -> Self {
         let (b, v) = (base.clone(), vhost.clone());
@@ -129,7 +130,7 @@ pub fn sync(word: &[u8]) -> Parsed<Sync> {
     scalar::seconds(word, 1, 3600).map(Sync::Seconds).map_err(|expected| Cow::Owned(format!("always, or {expected}")))
 }
 
-/// Seconds without an upper bound of their own.
+/// Seconds with the general upper limit.
 pub fn seconds(word: &[u8], min: u32) -> Parsed<u32> {
     scalar::seconds(word, min, MAX_SECONDS)
 }
@@ -191,17 +192,17 @@ pub fn cookie_option(cookie: &mut CookieOptions, name: &str, value: &[u8]) -> Pa
     Ok(())
 }
 
-/// What browsers would drop without a word (RFC 6265bis §4.1.3, §5.7).
-pub fn cookie_sense(cookie: &CookieOptions) -> Result<(), &'static str> {
+/// Refuses cookies that browsers drop silently (RFC 6265bis §4.1.3, §5.7).
+pub fn check_cookie(cookie: &CookieOptions) -> Result<(), &'static str> {
     let lower = cookie.name.as_deref().unwrap_or_default().to_ascii_lowercase();
     if lower.starts_with("__secure-") && cookie.secure == Secure::Off {
-        return Err("secure=On, as the name begins with __Secure-");
+        return Err("secure=On, because the name begins with __Secure-");
     }
     if lower.starts_with("__host-") && (cookie.secure == Secure::Off || cookie.domain.is_some() || cookie.path != "/") {
-        return Err("secure=On, path=/ and no domain=, as the name begins with __Host-");
+        return Err("secure=On, path=/ and no domain=, because the name begins with __Host-");
     }
     if cookie.same_site == SameSite::None && cookie.secure == Secure::Off {
-        return Err("secure=On, as samesite=None without it is refused by browsers");
+        return Err("secure=On, because browsers refuse samesite=None without it");
     }
     Ok(())
 }

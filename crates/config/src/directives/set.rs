@@ -1,7 +1,8 @@
-//! What each directive does with its arguments.
+//! Reads the arguments of each directive.
 //!
-//! Responsible for reading the arguments of a directive into the target. Must never decide whether the directive may stand where it stands
-//! (`table` does that first) and must leave the target alone when it fails. Named only in the rows of `table`.
+//! Responsible for: writing the values of a directive into the target. Must never: decide whether
+//! the context allows the directive (`directive` does that first), or change the target when it
+//! fails. Called by: the rows of `table`.
 
 use super::alias::{AliasPattern, ImportScript, ScriptAlias};
 use super::arguments::Arguments;
@@ -78,7 +79,7 @@ pub fn session_cookie(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     if !given {
         return Err(ConfigErrorKind::Arguments("requires at least one option"));
     }
-    session::cookie_sense(&cookie).map_err(|expected| ConfigErrorKind::value(raw, expected))?;
+    session::check_cookie(&cookie).map_err(|expected| ConfigErrorKind::value(raw, expected))?;
     target.server.session.cookie = Some(cookie);
     Ok(Effect::default())
 }
@@ -218,7 +219,8 @@ fn slashes(alias: &ScriptAlias) -> Option<&'static str> {
     }
 }
 
-/// The script to load at start: an alias has one when script, process group and application group are the same for all requests.
+/// The script to load at start: an alias has one when script, process group and application group
+/// are the same for all requests.
 fn preload(alias: &ScriptAlias) -> Option<ImportScript> {
     let process_group = alias.process_group.as_ref()?.fixed()?;
     let application_group = alias.application_group.as_ref()?.fixed()?;

@@ -1,12 +1,13 @@
-//! "Did you mean": the valid name nearest to a wrong one.
+//! "Did you mean": the valid name that is nearest to a wrong one.
 //!
-//! Responsible for a guess that is either helpful or absent. Must never decide anything: the wrong name stays an error. Called where an option
-//! or a group name is refused.
+//! Responsible for: a suggestion only if the wrong name looks like a typo. Must never: accept the
+//! wrong name. Called by: every part that refuses the name of an option, a group or a provider.
 
-/// Longer names are not compared: no directive or option comes near.
+/// Longer names are not compared. All names of directives and options are shorter.
 const MAX_COMPARED_BYTES: usize = 64;
 
-/// The nearest of `names` to `wrong`, if it looks like a typo: at most a third of its letters changed, at least one allowed, and not all.
+/// The nearest of `names` to `wrong`, if `wrong` looks like a typo: at most a third of the letters
+/// (at least one) differ, and not all.
 ///
 /// Letter case is ignored, and `_` equals `-`.
 pub fn nearest<'n, T: AsRef<[u8]> + ?Sized>(wrong: &[u8], names: impl IntoIterator<Item = &'n T>) -> Option<&'n T> {

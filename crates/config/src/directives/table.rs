@@ -1,8 +1,9 @@
 //! Every directive, one row each.
 //!
-//! Responsible for: the single table from which directives are registered with httpd, parsed, checked for their context and
-//! documented. A directive exists only as a row, and the tests refuse a row without documentation or test. Must never: hold
-//! code longer than a line; that is in `set`. Called by: `httpd::commands` and `docs`.
+//! Responsible for: the single table from which directives are registered with httpd, parsed,
+//! checked for their context and documented. A directive exists only as a row, and the tests refuse
+//! a row without documentation or test. Must never: hold code longer than a line; that is in `set`.
+//! Called by: `httpd::commands` and `docs`.
 
 use super::directive::{Contexts, Directive, Theme};
 use super::effect::Effect;

@@ -1,7 +1,8 @@
 //! How the value of a WSGIDaemonProcess option is read, and into which field.
 //!
-//! Responsible for: each kind of value being read in one way, with what would have been accepted said in args. Must never: know a single option.
-//! Called by: `set::daemon_process`, `error` and `docs`; `options` has the rows.
+//! Responsible for: one way to read each kind of value, and the description of its range. Must
+//! never: know a single option. Called by: `set::daemon_process` and `docs`; `options` has the
+//! rows.
 
 use super::group::{self, GroupOptions, GroupRef, UserRef};
 use super::scalar::{self, MAX_BYTES, MAX_SECONDS, Parsed, range};
@@ -22,16 +23,16 @@ pub enum Take {
         max: i64,
         put: fn(&mut GroupOptions, i32),
     },
-    /// Whole seconds, or a number with s, min, h or d behind it.
+    /// Whole seconds, or a number with s, min, h or d.
     Seconds(fn(&mut GroupOptions, Duration)),
-    /// 0 for the default, or bytes of at least `min`; K, M or G may stand behind the number.
+    /// 0 for the default, or at least `min` bytes, with an optional K, M or G.
     Size {
         min: u64,
         put: fn(&mut GroupOptions, u64),
     },
     /// On or Off.
     Flag(fn(&mut GroupOptions, bool)),
-    /// Any text, also none.
+    /// Any text; may be empty.
     Text(fn(&mut GroupOptions, Vec<u8>)),
     /// An absolute path.
     Path(fn(&mut GroupOptions, Vec<u8>)),
@@ -40,18 +41,18 @@ pub enum Take {
         put: fn(&mut GroupOptions, UserRef),
     },
     Group(fn(&mut GroupOptions, GroupRef)),
-    /// What none of the above can read; the text is the range for the documentation.
+    /// Any other value. `range` describes it.
     Own {
         range: &'static str,
         read: fn(&mut GroupOptions, &[u8]) -> Parsed<()>,
     },
 }
 
-/// The largest number of things.
+/// The largest count.
 pub(super) const COUNT: i64 = i32::MAX as i64;
 
 impl Take {
-    /// Reads the value into the options, or says what it would have accepted.
+    /// Reads the value into the options, or returns the accepted values.
     pub fn read(&self, options: &mut GroupOptions, value: &[u8]) -> Parsed<()> {
         match self {
             Self::Number { min, max, put } => put(options, number(value, *min, *max)?),
@@ -75,13 +76,13 @@ impl Take {
         Ok(())
     }
 
-    /// Accepted values with their unit, where the words do not begin with it.
+    /// The accepted values with their unit, unless the description has it already.
     pub fn in_unit(&self, expected: Cow<'static, str>, unit: &str) -> Cow<'static, str> {
         let says_it = unit.is_empty() || matches!(self, Self::Seconds(_) | Self::Size { .. });
         if says_it { expected } else { format!("{expected}, in {unit}").into() }
     }
 
-    /// The accepted values in args.
+    /// Describes the accepted values.
     pub fn range(&self) -> String {
         match self {
             Self::Number { min, max, .. } if *max == COUNT => format!("a whole number, at least {min}"),

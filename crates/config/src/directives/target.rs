@@ -1,11 +1,13 @@
-//! Where a directive stands and what it may write.
+//! The context of a directive and what it may write.
 //!
-//! Responsible for the rule that decides between the server's settings and the directory's, and for the blocks of `<WSGIInterpreterOptions>`.
-//! Must never be kept: a target lives for one directive. Built by `httpd::commands` from the `cmd_parms` httpd hands it, used by `set`.
+//! Responsible for: the choice between the settings of the server and of the directory, and the
+//! blocks of `<WSGIInterpreterOptions>`. Must never: outlive one directive. Called by:
+//! `httpd::commands`, which builds it from httpd's `cmd_parms`, and `set`.
 
 use super::value::{DirConfig, InterpreterOptions, InterpreterScope, ScopedOptions, ServerConfig};
 
-/// The place of a directive. Everything httpd treats as a directory (`<Location>`, `<Files>`, `<If>`…) is one.
+/// The context of a directive. Everything that httpd treats as a directory (`<Location>`,
+/// `<Files>`, `<If>`…) is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Context {
     Server,
@@ -21,12 +23,12 @@ pub struct Target<'a> {
     pub context: Context,
     /// The block of `<WSGIInterpreterOptions>` around the directive.
     pub scope: Option<&'a InterpreterScope>,
-    /// The names of all groups defined above, in all servers.
+    /// The names of all groups that were defined before, in all servers.
     pub defined_groups: &'a [Vec<u8>],
 }
 
 impl Target<'_> {
-    /// The settings that exist per server and per directory, at the place of the directive.
+    /// The per-directory settings in the context of the directive.
     pub fn settings(&mut self) -> &mut DirConfig {
         match self.context {
             Context::Server | Context::VirtualHost => &mut self.server.dir,
@@ -34,7 +36,7 @@ impl Target<'_> {
         }
     }
 
-    /// The settings that a block narrows: those of the block around the directive, or of the server.
+    /// The interpreter settings: those of the block around the directive, else of the server.
     pub fn interpreter(&mut self) -> &mut InterpreterOptions {
         let Some(scope) = self.scope else { return &mut self.server.interpreter };
         let at = self.server.scopes.iter().rposition(|block| &block.scope == scope).unwrap_or_else(|| {

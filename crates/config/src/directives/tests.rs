@@ -1,4 +1,6 @@
-//! The tables, row by row: what each directive and option accepts, refuses and leaves behind.
+//! The tables, row by row: what each directive and option accepts, refuses and sets.
+//!
+//! Responsible for: each row being read as documented. Called by: cargo.
 
 use super::session::{Scope, Sync};
 use super::*;
@@ -46,14 +48,15 @@ impl Reader {
         assert_eq!(self.read(line), Ok(None), "{line}");
     }
 
-    /// Refused with a message that holds all of the words, and without a trace in the configuration.
+    /// Refused with a message that contains all of the words, and without a change of the
+    /// configuration.
     fn refused(&mut self, line: &str, words: &[&str]) {
         let before = (self.server.clone(), self.dir.clone());
         let message = self.read(line).expect_err(line);
         for word in words {
             assert!(message.contains(word), "{line}: {message:?} does not say {word:?}");
         }
-        assert!(before == (self.server.clone(), self.dir.clone()), "{line} left a trace");
+        assert!(before == (self.server.clone(), self.dir.clone()), "{line} changed the configuration");
     }
 }
 
@@ -131,14 +134,14 @@ fn the_options_of_mod_wsgi_are_all_there() {
 }
 
 #[test]
-fn slips_that_mod_wsgi_accepts_are_told() {
+fn mistakes_that_mod_wsgi_accepts_are_reported() {
     let table = [
         ("WSGIDaemonProcess g interrupt-timeout=5", "interrupt-timeout= has no effect without request-timeout="),
         ("WSGIDaemonProcess g queue-depth=5 listen-backlog=7", "listen-backlog= has no effect with queue-depth="),
         ("WSGIDaemonProcess g processes=2 threads=1 processes=3", "processes= is given more than once; the last value is used"),
-        ("WSGIDaemonProcess g home='/srv threads=2", "a quote is not closed"),
+        ("WSGIDaemonProcess g home='/srv threads=2", "the closing quote is missing"),
         ("WSGIScriptAlias '/a /srv/a.wsgi", "requires at least two"),
-        ("WSGIScriptAlias / '/srv/a.wsgi", "a quote is not closed"),
+        ("WSGIScriptAlias / '/srv/a.wsgi", "the closing quote is missing"),
         ("WSGITrustedProxyHeaders", "no header is named"),
         ("WSGIScriptAlias /g /g.wsgi process-group=later-%{X} application-group=g", "'later-%{X}' is used literally"),
         (
@@ -590,7 +593,7 @@ fn names_that_depend_on_the_request() {
 }
 
 #[test]
-fn what_looks_like_a_slip_of_the_pen_is_said() {
+fn likely_typos_are_reported() {
     let table = [
         ("WSGIApplicationGroup GLOBAL", "'GLOBAL' is used literally; did you mean %{GLOBAL}?"),
         ("WSGIApplicationGroup %GLOBAL", "did you mean %{GLOBAL}?"),
@@ -902,7 +905,8 @@ proptest! {
 
 #[test]
 fn every_size_and_time_may_have_a_unit() {
-    // Each row of the options, and each directive that says of itself that it takes seconds or bytes.
+    // Each row of the options, and each directive that says of itself that it takes seconds or
+    // bytes.
     for row in DAEMON_OPTIONS.iter().filter(|row| matches!(row.unit, "seconds" | "bytes")) {
         let value = if row.unit == "seconds" { "1s" } else { "1M" };
         let mut reader = Reader::default();

@@ -1,8 +1,9 @@
-//! The settings of one server and of one directory, and how an inner one is laid over an outer one.
+//! The settings of one server and of one directory, and how an inner one overrides an outer one.
 //!
-//! Responsible for the two structs that httpd keeps for us per `server_rec` and per directory. Everything that can be set can also be unset, so
-//! that merging loses nothing; merging reads both sides and writes neither, because httpd goes on using them. Must never apply a default: that
-//! is `resolve`'s business. Created, merged and owned through `httpd::commands`.
+//! Responsible for: the two structs that httpd keeps for us per `server_rec` and per directory.
+//! Each setting can be unset, so merging loses nothing. Merging changes neither side, because httpd
+//! continues to use both. Must never: apply a default; `resolve` does. Called by:
+//! `httpd::commands`, which creates, merges and owns them.
 
 use super::alias::{ImportScript, ScriptAlias};
 use super::expr::Expr;
@@ -16,7 +17,7 @@ use std::time::Duration;
 pub enum MapHead {
     On,
     Off,
-    /// Map when an output filter has to see the body.
+    /// Map if an output filter needs the body.
     Auto,
 }
 
@@ -31,7 +32,7 @@ pub enum HashSeed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlSocket {
     Off,
-    /// Perhaps relative to the runtime directory.
+    /// A relative path is below the runtime directory.
     Path(Vec<u8>),
 }
 
@@ -45,13 +46,13 @@ pub enum MaxWaiting {
 /// Everything written at server level or inside one `<VirtualHost>`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServerConfig {
-    /// First match wins; a virtual host's own come before those of the main server.
+    /// The first match wins. Those of a virtual host come before those of the main server.
     pub aliases: Vec<ScriptAlias>,
-    /// Groups defined in this server; never inherited.
+    /// Groups that this server defines; not inherited.
     pub groups: Vec<DaemonGroup>,
-    /// Scripts loaded in advance, asked for in this server; never inherited.
+    /// Scripts that this server loads at start; not inherited.
     pub imports: Vec<ImportScript>,
-    /// WSGIPythonHome: prefix or virtual environment of every group that has none of its own.
+    /// WSGIPythonHome.
     pub python_home: Option<Vec<u8>>,
     pub python_eggs: Option<Vec<u8>>,
     pub optimize: Option<u8>,
@@ -62,18 +63,19 @@ pub struct ServerConfig {
     pub control_socket: Option<ControlSocket>,
     pub max_waiting: Option<MaxWaiting>,
     pub session: SessionOptions,
-    /// The settings that `<WSGIInterpreterOptions>` can narrow, as they stand outside of any such block.
+    /// The settings that `<WSGIInterpreterOptions>` can limit, outside all such blocks.
     pub interpreter: InterpreterOptions,
     /// The blocks, in the order of the configuration.
     pub scopes: Vec<ScopedOptions>,
-    /// What stands at server level but may also stand in a directory.
+    /// The per-directory settings at server level.
     pub dir: DirConfig,
 }
 
-/// What may stand inside `<WSGIInterpreterOptions>`.
+/// The settings that are allowed inside `<WSGIInterpreterOptions>`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InterpreterOptions {
-    /// WSGIPythonPath. Outside of a block it is for the implicit group only, which stands for mod_wsgi's embedded mode.
+    /// WSGIPythonPath. Outside a block it applies only to the implicit group, which replaces
+    /// mod_wsgi's embedded mode.
     pub python_path: Option<Vec<Vec<u8>>>,
     pub switch_interval: Option<Duration>,
     pub restrict_stdin: Option<bool>,
@@ -81,7 +83,8 @@ pub struct InterpreterOptions {
     pub restrict_signal: Option<bool>,
 }
 
-/// Which interpreters a block is for. `None` is any; the empty name is the implicit process group or the global application group.
+/// The interpreters of a block. `None` is any; the empty name is the implicit process group or the
+/// global application group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InterpreterScope {
     pub process_group: Option<Vec<u8>>,
@@ -94,13 +97,13 @@ pub struct ScopedOptions {
     pub options: InterpreterOptions,
 }
 
-/// Everything that may be written in a directory, location or .htaccess file.
+/// The settings of a directory, location or .htaccess file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DirConfig {
     pub process_group: Option<Expr>,
     pub application_group: Option<Expr>,
     pub callable_object: Option<Expr>,
-    /// Process groups that may be chosen through `%{ENV:…}`; the empty name is `%{GLOBAL}`.
+    /// Process groups that may be selected; the empty name is `%{GLOBAL}`.
     pub restrict_process: Option<Vec<Vec<u8>>>,
     pub pass_authorization: Option<bool>,
     pub script_reloading: Option<bool>,
@@ -114,13 +117,13 @@ pub struct DirConfig {
     pub retry: Option<bool>,
 }
 
-/// The inner value if there is one, else the outer.
+/// The inner value if set, else the outer.
 fn over<T: Clone>(base: &Option<T>, inner: &Option<T>) -> Option<T> {
     inner.as_ref().or(base.as_ref()).cloned()
 }
 
 impl ServerConfig {
-    /// The settings of a virtual host: its own over those of the main server.
+    /// The settings of a virtual host: its own, else those of the main server.
     pub fn merge(base: &Self, vhost: &Self) -> Self {
         Self {
             aliases: [vhost.aliases.as_slice(), &base.aliases].concat(),
@@ -142,10 +145,12 @@ impl ServerConfig {
         }
     }
 
-    /// What holds for one interpreter: the blocks that match it laid over each other, the more exact and the later one on top.
+    /// The settings of one interpreter. Of the blocks that match it, the more exact one overrides,
+    /// then the later one.
     ///
-    /// Search paths add up instead: `base_path` first (a daemon group's python-path, or WSGIPythonPath for the implicit group), then each matching
-    /// block's, to be put in front of `sys.path` in this order, so that the last ends up first.
+    /// Search paths are combined instead: `base_path` first (`python-path` of a group, or
+    /// WSGIPythonPath for the implicit group), then those of each matching block. They are added at
+    /// the front of `sys.path` in this order, so the last comes first.
     pub fn interpreter_options(
         &self,
         process_group: &[u8],
@@ -193,7 +198,7 @@ impl InterpreterOptions {
 }
 
 impl DirConfig {
-    /// The settings of an inner directory over those of the outer one.
+    /// The settings of an inner directory, else those of the outer one.
     pub fn merge(base: &Self, inner: &Self) -> Self {
         Self {
             process_group: over(&base.process_group, &inner.process_group),

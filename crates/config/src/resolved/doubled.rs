@@ -1,13 +1,16 @@
-//! Applications that have more processes than they need, because their application group is `%{RESOURCE}`.
+//! Applications that have more processes than they need, because their application group is
+//! `%{RESOURCE}`.
 //!
-//! Responsible for: warning where `application-group=%{GLOBAL}` saves processes. Must never: refuse anything, or guess
-//! what a section decides by the request (`<Directory>`, `<Location>`). Called by: `httpd::lifecycle`.
+//! Responsible for: warning where `application-group=%{GLOBAL}` saves processes. Must never: refuse
+//! anything, or guess what a section decides by the request (`<Directory>`, `<Location>`). Called
+//! by: `httpd::lifecycle`.
 use super::Server;
 use super::spec::group_of;
 use super::system::Problem;
 use crate::{AliasPattern, Expr, GroupChoice, ScriptAlias};
 
-/// The process group of an alias, where it is the same for all requests; the empty name is the implicit group.
+/// The process group of an alias, where it is the same for all requests; the empty name is the
+/// implicit group.
 fn group<'a>(alias: &'a ScriptAlias, server: &'a Server<'_>) -> Option<&'a [u8]> {
     group_of(alias, server).map_or(Some(b"".as_slice()), Expr::fixed)
 }

@@ -1,8 +1,8 @@
 //! The configuration as a running server uses it: every default applied, every name looked up.
 //!
-//! Responsible for: which groups exist, what droverd runs for each, and what each request must know of its group. Must
-//! never: touch httpd or the system, which it asks through the [`System`] it is given. Called by: `httpd::lifecycle`, when
-//! httpd has read its configuration; `handler`.
+//! Responsible for: which groups exist, what droverd runs for each, and what each request must know
+//! of its group. Must never: touch httpd or the system, which it asks through the [`System`] it is
+//! given. Called by: `httpd::lifecycle`, when httpd has read its configuration; `handler`.
 //!
 //! * `system`: looks up users, directories and the interpreter.
 //! * `spec`: the specification of a group for droverd.
@@ -61,7 +61,8 @@ impl Group {
     }
 }
 
-/// A path relative to a root directory. Configurations name scripts as httpd sees them, as in mod_wsgi.
+/// A path relative to a root directory. Configurations name scripts as httpd sees them, as in
+/// mod_wsgi.
 fn behind_root<'p>(root: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
     path.strip_prefix(root.strip_suffix(b"/").unwrap_or(root)).filter(|rest| rest.starts_with(b"/"))
 }
@@ -121,13 +122,15 @@ impl Resolved {
         !self.ignores_case
     }
 
-    /// DroverMaxWaiting for a group of this capacity, where httpd has `slots` threads in total; `None`: no limit.
+    /// DroverMaxWaiting for a group of this capacity, where httpd has `slots` threads in total;
+    /// `None`: no limit.
     #[must_use]
     pub fn most_of_a_group(&self, capacity: u64, slots: u64) -> Option<u64> {
         match self.max_waiting {
             Some(MaxWaiting::Off) => None,
             Some(MaxWaiting::Requests(n)) => Some(n.into()),
-            // A server with one defined group has no other group to protect. The implicit group always exists.
+            // A server with one defined group has no other group to protect. The implicit group
+            // always exists.
             None => (self.groups.keys().filter(|name| **name != self.implicit_name).count() > 1).then(|| capacity.max(slots / 4 * 3)),
         }
     }
@@ -156,7 +159,8 @@ pub struct Server<'a> {
 
 /// Resolves every server's groups. The first server is the main one.
 pub fn resolve(servers: &[Server<'_>], system: &dyn System) -> Result<(Resolved, Vec<GroupSpec>), Problem> {
-    // A server-wide group named `default` replaces the implicit one; a virtual host's group of that name does not.
+    // A server-wide group named `default` replaces the implicit one; a virtual host's group of that
+    // name does not.
     let is_taken = |wide: bool| servers.iter().any(|s| s.is_virtual != wide && s.config.groups.iter().any(|g| g.name == IMPLICIT_GROUP));
     let implicit_name = if is_taken(false) { b"%{GLOBAL}".to_vec() } else { IMPLICIT_GROUP.to_vec() };
     let mut resolved = Resolved {
@@ -209,7 +213,5 @@ fn limits(server: &Server<'_>, o: &GroupOptions, system: &dyn System) -> Result<
     })
 }
 
-#[cfg(test)]
-mod effects;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! The specification of a group for droverd.
 //!
-//! Responsible for: every option of a group, and every Python setting of its server, with its default. Must never: look
-//! anything up; `system` does that. Called by: `resolved`.
+//! Responsible for: every option of a group, and every Python setting of its server, with its
+//! default. Must never: look anything up; `system` does that. Called by: `resolved`.
 use super::system::{Problem, System, credentials, directories, identity, interpreter, may_start};
 use super::{Server, behind_root};
 use crate::{AliasPattern, Expr, GroupChoice, GroupOptions, HashSeed, ScriptAlias, ServerConfig};
@@ -130,7 +130,8 @@ pub(super) fn group_of<'a>(alias: &'a ScriptAlias, server: &'a Server<'_>) -> Op
     alias.process_group.as_ref().or(server.config.dir.process_group.as_ref())
 }
 
-/// The scripts that a group loads at start: imported ones, and those whose alias fixes where they run.
+/// The scripts that a group loads at start: imported ones, and those whose alias fixes where they
+/// run.
 fn preloads(name: &[u8], implicit: bool, servers: &[Server<'_>], root: Option<&[u8]>) -> Vec<Preload> {
     let mut all: Vec<Preload> = Vec::new();
     let mut add = |application_group: &[u8], path: &[u8], callable: &[u8]| {

@@ -1,7 +1,9 @@
-//! Looks up what a configuration names in the system: users and groups, directories, the interpreter.
+//! Looks up what a configuration names in the system: users and groups, directories, the
+//! interpreter.
 //!
-//! Responsible for: refusing what does not exist, with the directive that names it and what to do. Must never: ask the
-//! system other than through [`System`]. Called by: `resolved`, and `httpd::commands` for each group that it reads.
+//! Responsible for: refusing what does not exist, with the directive that names it and what to do.
+//! Must never: ask the system other than through [`System`]. Called by: `resolved`, and
+//! `httpd::commands` for each group that it reads.
 use crate::group::{GroupRef, UserRef};
 use crate::{DaemonGroup, GroupOptions};
 use drover_wire::control::Identity;
@@ -69,8 +71,9 @@ pub trait System {
     fn is_executable(&self, path: &[u8]) -> bool;
     /// Whether a path is a directory.
     fn is_directory(&self, path: &[u8]) -> bool;
-    /// Whether the server runs already and reads its configuration again. A directory or an interpreter that was removed
-    /// since must not end it: the old workers continue to serve, and droverd logs why no new ones can start.
+    /// Whether the server runs already and reads its configuration again. A directory or an
+    /// interpreter that was removed since must not end it: the old workers continue to serve, and
+    /// droverd logs why no new ones can start.
     fn is_running(&self) -> bool;
     /// Whether the path certainly does not exist.
     fn is_missing(&self, path: &[u8]) -> bool;
@@ -159,8 +162,9 @@ pub(super) fn credentials(identity: Option<&Identity>, system: &dyn System) -> C
     Credentials { uid: i.uid, gid: i.gid, groups }
 }
 
-/// Refuses a group whose workers certainly cannot start: their user may not enter `home=` or run the interpreter, or the
-/// interpreter is too old. A group with `chroot=` is not checked, as its paths start at another root.
+/// Refuses a group whose workers certainly cannot start: their user may not enter `home=` or run
+/// the interpreter, or the interpreter is too old. A group with `chroot=` is not checked, as its
+/// paths start at another root.
 pub(super) fn may_start(name: &[u8], o: &GroupOptions, python: &[u8], who: &Credentials, system: &dyn System) -> Result<(), Problem> {
     if o.chroot.is_some() || system.is_running() {
         return Ok(());

@@ -1,7 +1,8 @@
 //! Warnings: what a server can start with, as with mod_wsgi, but what will fail at run time.
 //!
-//! Responsible for: warning the administrator at start instead of at the first request. Must never: refuse anything. Called
-//! by: `httpd::commands` for each directive, `httpd::lifecycle` for the whole configuration.
+//! Responsible for: warning the administrator at start instead of at the first request. Must never:
+//! refuse anything. Called by: `httpd::commands` for each directive, `httpd::lifecycle` for the
+//! whole configuration.
 use super::spec::group_of;
 use super::system::{Access, Problem, credentials};
 use super::{GroupError, Resolved, Server, System};
@@ -39,7 +40,8 @@ pub fn missing(added: &Added, system: &dyn System) -> Vec<String> {
     warnings
 }
 
-/// A warning about a group that a directive names for all requests but that its requests cannot use.
+/// A warning about a group that a directive names for all requests but that its requests cannot
+/// use.
 ///
 /// `server_name` is the virtual host of the directive; `None`: outside of all virtual hosts.
 #[must_use]
@@ -57,7 +59,8 @@ pub fn group_warning(resolved: &Resolved, server_name: Option<&[u8]>, name: &[u8
     }
 }
 
-/// Scripts and directories of `python-path=` that the user of their group may not read. The group starts without them.
+/// Scripts and directories of `python-path=` that the user of their group may not read. The group
+/// starts without them.
 #[must_use]
 pub fn unreadable(servers: &[Server<'_>], specs: &[GroupSpec], implicit_name: &[u8], system: &dyn System) -> Vec<Problem> {
     let mut problems = Vec::new();
