@@ -1,4 +1,4 @@
-//! Frames on the way back, in both directions: no panic, no endless loop, nothing beyond what was
+//! Frames on a reply socket, in both directions: no panic, no endless loop, nothing beyond what was
 //! given, and the same frames however the stream is cut.
 #![no_main]
 use drover_wire::frame::{Deframer, Event, HEADER};

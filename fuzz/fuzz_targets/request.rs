@@ -22,7 +22,7 @@ fuzz_target!(|input: (bool, u16, u16, &[u8], &[u8])| {
     if raw {
         return read(body);
     }
-    // The prefix is right, so that what stands behind it is reached; it may promise more or fewer
+    // The prefix is valid, so that the rest is reached; it may promise more or fewer
     // pairs than there are.
     let (env_len, body_len) = (environment.len() as u32, body.len() as u32);
     let prefix = Prefix { flags, pairs, env_len, body_len, ..Prefix::default() };

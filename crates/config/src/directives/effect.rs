@@ -17,7 +17,7 @@ pub struct Effect {
     pub added: Added,
 }
 
-/// What a directive added to the configuration of its server, as it stands there.
+/// What a directive added to the configuration of its server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Added {
     /// WSGIDaemonProcess.

@@ -25,15 +25,15 @@ pub type Outcome = Result<Effect, ConfigErrorKind>;
 pub fn one(raw: &[u8]) -> Result<Vec<u8>, ConfigErrorKind> {
     let mut args = Arguments::new(raw);
     match args.next() {
-        Some(word) if !word.is_empty() && args.at_end() => Ok(word),
+        Some(argument) if !argument.is_empty() && args.at_end() => Ok(argument),
         _ => Err(ConfigErrorKind::Arguments("takes one argument")),
     }
 }
 
 /// The one argument, parsed.
 fn one_as<T>(raw: &[u8], parse: impl FnOnce(&[u8]) -> Parsed<T>) -> Result<T, ConfigErrorKind> {
-    let word = one(raw)?;
-    parse(&word).map_err(|expected| ConfigErrorKind::value(&word, expected))
+    let argument = one(raw)?;
+    parse(&argument).map_err(|expected| ConfigErrorKind::value(&argument, expected))
 }
 
 /// Parses the one argument and stores it.
@@ -47,24 +47,24 @@ pub fn checked<T>(raw: &[u8], parse: impl FnOnce(&[u8]) -> Parsed<T>) -> Outcome
     put(raw, parse, |_| {})
 }
 
-pub fn any(word: &[u8]) -> Parsed<Vec<u8>> {
-    Ok(word.to_vec())
+pub fn any(argument: &[u8]) -> Parsed<Vec<u8>> {
+    Ok(argument.to_vec())
 }
 
-pub fn control_socket(word: &[u8]) -> Parsed<ControlSocket> {
-    match word {
+pub fn control_socket(argument: &[u8]) -> Parsed<ControlSocket> {
+    match argument {
         b"" => Err("a path, or off".into()),
-        word if word.eq_ignore_ascii_case(b"off") => Ok(ControlSocket::Off),
+        argument if argument.eq_ignore_ascii_case(b"off") => Ok(ControlSocket::Off),
         path => Ok(ControlSocket::Path(path.to_vec())),
     }
 }
 
-pub fn max_waiting(word: &[u8]) -> Parsed<MaxWaiting> {
-    if word.eq_ignore_ascii_case(b"off") {
+pub fn max_waiting(argument: &[u8]) -> Parsed<MaxWaiting> {
+    if argument.eq_ignore_ascii_case(b"off") {
         return Ok(MaxWaiting::Off);
     }
     let expected = || Cow::Borrowed("off, or a whole number of at least 1");
-    scalar::whole(word, 1, i64::from(i32::MAX)).ok().and_then(|n| u32::try_from(n).ok()).map(MaxWaiting::Requests).ok_or_else(expected)
+    scalar::whole(argument, 1, i64::from(i32::MAX)).ok().and_then(|n| u32::try_from(n).ok()).map(MaxWaiting::Requests).ok_or_else(expected)
 }
 
 /// DroverSessionCookie.
@@ -84,10 +84,10 @@ pub fn session_cookie(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     Ok(Effect::default())
 }
 
-pub fn retry(word: &[u8]) -> Parsed<bool> {
-    match word {
-        word if word.eq_ignore_ascii_case(b"idempotent") => Ok(true),
-        word if word.eq_ignore_ascii_case(b"off") => Ok(false),
+pub fn retry(argument: &[u8]) -> Parsed<bool> {
+    match argument {
+        argument if argument.eq_ignore_ascii_case(b"idempotent") => Ok(true),
+        argument if argument.eq_ignore_ascii_case(b"off") => Ok(false),
         _ => Err(Cow::Borrowed("idempotent or off")),
     }
 }
@@ -122,27 +122,27 @@ pub fn python_home(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     Ok(Effect { added: Added { python_home: Some(home), ..Added::default() }, ..Effect::default() })
 }
 
-pub fn map_head(word: &[u8]) -> Parsed<MapHead> {
-    if word.eq_ignore_ascii_case(b"auto") {
+pub fn map_head(argument: &[u8]) -> Parsed<MapHead> {
+    if argument.eq_ignore_ascii_case(b"auto") {
         return Ok(MapHead::Auto);
     }
-    match scalar::flag(word) {
+    match scalar::flag(argument) {
         Ok(true) => Ok(MapHead::On),
         Ok(false) => Ok(MapHead::Off),
         Err(_) => Err(Cow::Borrowed("On, Off or Auto")),
     }
 }
 
-pub fn hash_seed(word: &[u8]) -> Parsed<HashSeed> {
-    if word == b"random" {
+pub fn hash_seed(argument: &[u8]) -> Parsed<HashSeed> {
+    if argument == b"random" {
         return Ok(HashSeed::Random);
     }
     let expected = || Cow::Borrowed("random or a whole number from 0 to 4294967295");
-    scalar::whole(word, 0, i64::from(u32::MAX)).ok().and_then(|seed| u32::try_from(seed).ok()).map(HashSeed::Fixed).ok_or_else(expected)
+    scalar::whole(argument, 0, i64::from(u32::MAX)).ok().and_then(|seed| u32::try_from(seed).ok()).map(HashSeed::Fixed).ok_or_else(expected)
 }
 
-pub fn optimize(word: &[u8]) -> Parsed<u8> {
-    match word {
+pub fn optimize(argument: &[u8]) -> Parsed<u8> {
+    match argument {
         b"0" => Ok(0),
         b"1" => Ok(1),
         b"2" => Ok(2),
@@ -150,9 +150,9 @@ pub fn optimize(word: &[u8]) -> Parsed<u8> {
     }
 }
 
-pub fn accept_mutex(word: &[u8]) -> Parsed<()> {
+pub fn accept_mutex(argument: &[u8]) -> Parsed<()> {
     const KNOWN: [&str; 6] = ["default", "flock", "fcntl", "sysvsem", "posixsem", "pthread"];
-    if KNOWN.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes())) {
+    if KNOWN.iter().any(|known| argument.eq_ignore_ascii_case(known.as_bytes())) {
         Ok(())
     } else {
         Err(Cow::Borrowed("Default, flock, fcntl, sysvsem, posixsem or pthread"))
@@ -164,8 +164,8 @@ pub fn script_alias(target: &mut Target<'_>, raw: &[u8], regex: bool) -> Outcome
     const OPTIONS: &[&str] = &["process-group", "application-group", "callable-object", "pass-authorization"];
     const TWO: ConfigErrorKind = ConfigErrorKind::Arguments("requires at least two arguments");
     let mut args = Arguments::new(raw);
-    let location = args.next().filter(|word| !word.is_empty()).ok_or(TWO)?;
-    let script = args.next().filter(|word| !word.is_empty()).ok_or(TWO)?;
+    let location = args.next().filter(|argument| !argument.is_empty()).ok_or(TWO)?;
+    let script = args.next().filter(|argument| !argument.is_empty()).ok_or(TWO)?;
     let never_matches = !regex && !location.starts_with(b"/");
     let mut alias = ScriptAlias {
         pattern: if regex { AliasPattern::Regex(location) } else { AliasPattern::Prefix(location) },
@@ -237,7 +237,7 @@ fn preload(alias: &ScriptAlias) -> Option<ImportScript> {
 pub fn import_script(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     const OPTIONS: &[&str] = &["process-group", "application-group"];
     let mut args = Arguments::new(raw);
-    let script = args.next().filter(|word| !word.is_empty()).ok_or(ConfigErrorKind::Arguments("requires the path of a script"))?;
+    let script = args.next().filter(|argument| !argument.is_empty()).ok_or(ConfigErrorKind::Arguments("requires the path of a script"))?;
     let (mut process_group, mut application_group, mut notices) = (None, None, Vec::new());
     while let Some((name, value)) = option(&mut args, OPTIONS)? {
         let value = name_expr(name, &value)?;
@@ -264,7 +264,7 @@ pub fn import_script(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
 
 pub fn daemon_process(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let mut args = Arguments::new(raw);
-    let name = args.next().filter(|word| !word.is_empty()).ok_or(ConfigErrorKind::Arguments("requires the name of the group"))?;
+    let name = args.next().filter(|argument| !argument.is_empty()).ok_or(ConfigErrorKind::Arguments("requires the name of the group"))?;
     let mut group = GroupOptions::default();
     let mut notices: Vec<Cow<'static, str>> = Vec::new();
     if let Some(option) = option_in_place_of_name(&name) {
@@ -333,12 +333,12 @@ pub fn trusted_proxy_headers(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let mut args = Arguments::new(raw);
     let mut notice = args.at_end().then(|| "no header is named, so none is trusted here".to_owned());
     let headers = target.settings().trusted_proxy_headers.get_or_insert_default();
-    while let Some(word) = args.next() {
-        match proxy_header(&word) {
+    for argument in args.by_ref() {
+        match proxy_header(&argument) {
             Some(header) => headers.push(header),
             None => {
                 let known: Vec<&str> = PROXY_HEADERS.iter().map(|known| known.name).collect();
-                let text = format!("'{}' is not a known header and is ignored; known headers: {}", Shown(&word), known.join(", "));
+                let text = format!("'{}' is not a known header and is ignored; known headers: {}", Shown(&argument), known.join(", "));
                 notice.get_or_insert(text);
             }
         }
@@ -350,8 +350,8 @@ pub fn trusted_proxy_headers(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
 pub fn trusted_proxies(target: &mut Target<'_>, raw: &[u8]) -> Outcome {
     let mut args = Arguments::new(raw);
     let mut networks = Vec::new();
-    while let Some(word) = args.next() {
-        networks.push(Network::parse(&word).map_err(|expected| ConfigErrorKind::value(&word, expected))?);
+    for argument in args.by_ref() {
+        networks.push(Network::parse(&argument).map_err(|expected| ConfigErrorKind::value(&argument, expected))?);
     }
     target.settings().trusted_proxies.get_or_insert_default().append(&mut networks);
     Ok(Effect::default())
@@ -401,20 +401,20 @@ pub fn telemetry_service(raw: &[u8]) -> Outcome {
 }
 
 pub fn slow_requests(raw: &[u8]) -> Outcome {
-    checked(raw, |word| scalar::fractional_seconds(word, 0.0, "a number of seconds"))
+    checked(raw, |argument| scalar::fractional_seconds(argument, 0.0, "a number of seconds"))
 }
 
 pub fn telemetry_options(raw: &[u8]) -> Outcome {
     const EXPECTED: &str = "None, All or CaptureUserAgent; a + or - in front on all flags of the line or on none";
     let mut args = Arguments::new(raw);
     let mut signs = None;
-    while let Some(word) = args.next() {
-        let bare = word.strip_prefix(b"+").or(word.strip_prefix(b"-"));
-        let flag = bare.unwrap_or(&word);
+    for argument in args.by_ref() {
+        let bare = argument.strip_prefix(b"+").or(argument.strip_prefix(b"-"));
+        let flag = bare.unwrap_or(&argument);
         let whole_set = flag.eq_ignore_ascii_case(b"None") || flag.eq_ignore_ascii_case(b"All");
         let known = flag.eq_ignore_ascii_case(b"CaptureUserAgent") || (whole_set && bare.is_none());
         if !known || *signs.get_or_insert(bare.is_some()) != bare.is_some() {
-            return Err(ConfigErrorKind::value(&word, EXPECTED));
+            return Err(ConfigErrorKind::value(&argument, EXPECTED));
         }
     }
     if signs.is_none() { Err(ConfigErrorKind::Arguments("requires at least one flag")) } else { Ok(Effect::default()) }
@@ -446,7 +446,7 @@ fn name_expr(option: &'static str, value: &[u8]) -> Result<Expr, ConfigErrorKind
     if value.is_empty() { Err(ConfigErrorKind::option(option, value, "a name")) } else { Ok(Expr::parse(value)) }
 }
 
-/// A script can be loaded at start only into a group that is defined above it.
+/// A script can be loaded at start only into a group that is defined before it.
 fn check_defined(group: &GroupChoice, defined: &[Vec<u8>]) -> Result<(), ConfigErrorKind> {
     match group {
         GroupChoice::Named(name) if !defined.contains(name) => {
