@@ -5,7 +5,7 @@
 use super::system::{Problem, System, credentials, directories, identity, interpreter, may_start};
 use super::{Server, behind_root};
 use crate::{AliasPattern, Expr, GroupChoice, GroupOptions, HashSeed, ScriptAlias, ServerConfig};
-use drover_wire::control::{GroupSpec, Preload, Script, WorkerOptions};
+use drover_wire::control::{GroupSpec, Preload, Program, Script, WorkerOptions};
 use std::time::Duration;
 
 /// Makes the specification. `implicit`: the group for scripts that name none.
@@ -41,8 +41,7 @@ pub(super) fn specify(
         chroot: o.chroot.clone(),
         home: o.home.clone(),
         environment: environment(o, config),
-        python,
-        python_arguments: python_arguments(config),
+        program: Program::Python { interpreter: python, arguments: python_arguments(config) },
         cpu_priority: (o.cpu_priority != 0).then_some(o.cpu_priority),
         application_options: scoped.into_iter().map(|a| (a.clone(), options_for(&a))).collect(),
         worker,

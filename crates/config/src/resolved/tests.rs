@@ -153,7 +153,7 @@ fn the_interpreter_is_the_environments_own() {
     for (option, want) in table {
         let main = configure(Context::Server, &[&format!("WSGIDaemonProcess a {option}")]);
         match (resolve(&main_and(&main, &[]), &system), want) {
-            (Ok((_, specs)), Ok(python)) => assert_eq!(spec(&specs, b"a").python, python.as_bytes()),
+            (Ok((_, specs)), Ok(python)) => assert_eq!(spec(&specs, b"a").program.executable(), python.as_bytes()),
             (Err(problem), Err(part)) => assert!(problem.to_string().contains(part), "{problem}"),
             (got, _) => panic!("{option}: {got:?}"),
         }
@@ -270,7 +270,7 @@ fn what_is_gone_while_the_server_runs_does_not_end_it() {
         let config = configure(Context::Server, &[&format!("WSGIDaemonProcess shop {line}")]);
         assert!(resolve(&main_and(&config, &[]), &SYSTEM).is_err(), "{line}");
         let (_, specs) = resolve(&main_and(&config, &[]), &Made { running: true, ..SYSTEM }).unwrap();
-        assert!(line != "python-home=/gone" || spec(&specs, b"shop").python == b"/gone/bin/python3");
+        assert!(line != "python-home=/gone" || spec(&specs, b"shop").program.executable() == b"/gone/bin/python3");
     }
 }
 
