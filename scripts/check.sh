@@ -63,7 +63,7 @@ say "message codes (docs/messages.md)"
 sh scripts/messages.sh | cmp -s - docs/messages.md || { say "docs/messages.md is stale: sh scripts/messages.sh >docs/messages.md"; fail=1; }
 
 say "generated files"
-$cargo test -q -p mod_drover --test generated || fail=1
+$cargo test -q -p drover-config --test generated || fail=1
 
 [ "$fail" = 0 ] || { say "failed"; exit 1; }
 say "ok"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints docs/messages.md from the codes in the sources: `/// text` above `Name = number…;`.
+# messages.sh: prints docs/messages.md from the codes in the sources (`/// text` before `Name = number…;`).
 set -eu
 cd "$(dirname "$0")/.."
 echo "# Messages by code"

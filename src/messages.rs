@@ -2,6 +2,7 @@
 //!
 //! Responsible for: each code standing in one place with what the administrator should do. Must never: change a code's
 //! meaning. Called by: everything that logs; `docs/messages.md` carries the same table.
+use crate::resolved::GroupError;
 use std::fmt;
 
 macro_rules! codes {
@@ -145,6 +146,15 @@ codes! {
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DROVER{:04}", *self as u16)
+    }
+}
+
+impl From<&GroupError> for Code {
+    fn from(error: &GroupError) -> Self {
+        match error {
+            GroupError::Unknown(_) => Self::UnknownGroup,
+            GroupError::Elsewhere(..) => Self::GroupElsewhere,
+        }
     }
 }
 

@@ -16,11 +16,11 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("WSGIDaemonProcess x python=@dir@/no-python", &["no-python"]),
     ("WSGIDaemonProcess x python-home=@dir@/no-venv", &["no-venv"]),
     ("WSGIDaemonProcess", &["WSGIDaemonProcess"]),
-    ("WSGIDaemonProcess app", &["app", "duplicates"]),
+    ("WSGIDaemonProcess app", &["app", "already defined"]),
     ("WSGIScriptAlias /only-one", &["WSGIScriptAlias"]),
     (
         "WSGIDaemonProcess bare threads=1\nWSGIPythonHome @dir@/no-home",
-        &["DROVER0012: WSGIPythonHome @dir@/no-home: there is no @dir@/no-home/bin/python3"],
+        &["DROVER0012: WSGIPythonHome @dir@/no-home: @dir@/no-home/bin/python3 not found"],
     ),
     ("DroverSession memory", &["DROVER0013: DroverSession memory"]),
     ("WSGIScriptAlias / /x.wsgi proces-group=app", &["proces-group", "process-group"]),
@@ -64,7 +64,7 @@ event_test!(wrong_lines_are_refused_with_file_and_line, |site| {
 
 /// Lines that are accepted, as by mod_wsgi, and what `httpd -t` says of them, with the line.
 const DOUBTED: &[(&str, &str)] = &[
-    ("WSGIProcessGroup apps", "DROVER0014: WSGIProcessGroup: no WSGIDaemonProcess defines the group 'apps', did you mean 'app'?"),
+    ("WSGIProcessGroup apps", "DROVER0014: WSGIProcessGroup: no WSGIDaemonProcess defines the group 'apps'; did you mean 'app'?"),
     (
         "<Directory /tmp>\nWSGIProcessGroup nosuch\n</Directory>",
         "DROVER0014: WSGIProcessGroup: no WSGIDaemonProcess defines the group 'nosuch'",
@@ -73,16 +73,16 @@ const DOUBTED: &[(&str, &str)] = &[
     ("WSGIScriptAlias /x @apps@/hello.wsgi process-group=nosuch", "DROVER0014: WSGIScriptAlias: no WSGIDaemonProcess defines the group"),
     (
         "<VirtualHost *:1>\nServerName a\nWSGIDaemonProcess of-a\n</VirtualHost>\n<VirtualHost *:1>\nServerName b\nWSGIProcessGroup of-a\n</VirtualHost>",
-        "DROVER0014: WSGIProcessGroup: the group 'of-a' is defined in the virtual host a and can be used by",
+        "DROVER0014: WSGIProcessGroup: the group 'of-a' is defined in the virtual host a, and only hosts with",
     ),
-    ("WSGIDaemonProcess x python-path=@dir@/nope", "DROVER0014: WSGIDaemonProcess x: python-path=@dir@/nope: it is not there"),
+    ("WSGIDaemonProcess x python-path=@dir@/nope", "DROVER0014: WSGIDaemonProcess x: python-path=@dir@/nope: not found"),
     ("DroverControlSocket @dir@/nope/x.sock", "DROVER0014: DroverControlSocket @dir@/nope/x.sock: there is no directory @dir@/nope"),
-    ("WSGIScriptAlias /x @dir@/nope.wsgi", "DROVER0014: the script @dir@/nope.wsgi is not there"),
+    ("WSGIScriptAlias /x @dir@/nope.wsgi", "DROVER0014: script @dir@/nope.wsgi: not found"),
     ("WSGIScriptAlias /x nope.wsgi", "DROVER0003: WSGIScriptAlias: 'nope.wsgi' is not an absolute path"),
-    ("WSGIApplicationGroup %{GLOBL}", "DROVER0003: WSGIApplicationGroup: '%{GLOBL}' is taken as it stands, did you mean %{GLOBAL}?"),
-    ("WSGIDaemonProcess x home='@dir@", "DROVER0003: WSGIDaemonProcess: a quote is not closed"),
-    ("WSGITrustedProxyHeaders", "DROVER0003: WSGITrustedProxyHeaders: names no header"),
-    ("WSGIDaemonProcess x processes=2 processes=3", "DROVER0003: WSGIDaemonProcess: processes= stands there more than once"),
+    ("WSGIApplicationGroup %{GLOBL}", "DROVER0003: WSGIApplicationGroup: '%{GLOBL}' is used literally; did you mean %{GLOBAL}?"),
+    ("WSGIDaemonProcess x home='@dir@", "DROVER0003: WSGIDaemonProcess: the closing quote is missing"),
+    ("WSGITrustedProxyHeaders", "DROVER0003: WSGITrustedProxyHeaders: no header is named"),
+    ("WSGIDaemonProcess x processes=2 processes=3", "DROVER0003: WSGIDaemonProcess: processes= is given more than once"),
 ];
 
 event_test!(what_will_not_work_is_told_with_file_and_line, |site| {
@@ -98,7 +98,7 @@ event_test!(what_will_not_work_is_told_with_file_and_line, |site| {
     assert!(!site.accepted().contains("DROVER"), "nothing is said of a sound configuration");
     // No group needs it: what needs it is refused.
     let own = site.bare().config("WSGIDaemonProcess own python=/usr/bin/python3\nWSGIPythonHome @dir@/nope");
-    assert!(own.accepted().contains(&own.fill("DROVER0014: WSGIPythonHome @dir@/nope: there is no @dir@/nope/bin/python3")));
+    assert!(own.accepted().contains(&own.fill("DROVER0014: WSGIPythonHome @dir@/nope: @dir@/nope/bin/python3 not found")));
 });
 
 event_test!(what_will_not_work_is_told_in_the_log_at_graceful, |site| {

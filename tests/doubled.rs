@@ -1,6 +1,6 @@
-//! Applications that have more processes than they need, and names that are most likely slips, as `httpd -t` tells of them.
+//! Applications that have more processes than they need, and likely typos, as `httpd -t` reports them.
 //!
-//! Responsible for: the notice naming the line and what to write. Called by: `main.rs`.
+//! Responsible for: the notice that names the line and what to write. Called by: `main.rs`.
 use crate::harness::Site;
 
 /// Lines, and the notice for one of them (counted from the first); `None`: nothing is said.
@@ -20,10 +20,10 @@ const TOLD: &[(&str, Option<(&str, usize)>)] = &[
          <Directory @apps@>\nWSGIApplicationGroup %{GLOBAL}\n</Directory>",
         None,
     ),
-    ("WSGIApplicationGroup GLOBAL", Some(("DROVER0003: WSGIApplicationGroup: 'GLOBAL' is taken as it stands, did you mean %{GLOBAL}?", 0))),
-    ("WSGIDaemonProcess processes=6", Some(("DROVER0003: WSGIDaemonProcess: 'processes=6' is taken as the name of the group", 0))),
+    ("WSGIApplicationGroup GLOBAL", Some(("DROVER0003: WSGIApplicationGroup: 'GLOBAL' is used literally; did you mean %{GLOBAL}?", 0))),
+    ("WSGIDaemonProcess processes=6", Some(("DROVER0003: WSGIDaemonProcess: 'processes=6' is read as the name of the group", 0))),
     ("WSGIScriptAlias /x/ @apps@/hello.wsgi", Some(("DROVER0003: WSGIScriptAlias: the URL path ends with a slash", 0))),
-    ("WSGIScriptAlias /x @apps@", Some(("DROVER0014: the script @apps@ is a directory", 0))),
+    ("WSGIScriptAlias /x @apps@", Some(("DROVER0014: script @apps@: is a directory", 0))),
 ];
 
 event_test!(what_has_processes_twice_is_told_with_file_and_line, |site| {

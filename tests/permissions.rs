@@ -43,7 +43,7 @@ event_test!(what_the_groups_user_may_not_use_is_told_by_the_check, |site| {
     );
     let (said, line) = (site.accepted(), site.text().lines().count());
     for (told, line) in
-        [("WSGIDaemonProcess x: python-path=@dir@/closed/lib: ", line - 1), ("WSGIScriptAlias /x: the script @dir@/closed/a.wsgi: ", line)]
+        [("WSGIDaemonProcess x: python-path=@dir@/closed/lib: ", line - 1), ("WSGIScriptAlias /x: script @dir@/closed/a.wsgi: ", line)]
     {
         let told = site.fill(&format!("DROVER0014: {told}{BARRIER} (@dir@/httpd.conf:{line})"));
         assert!(said.contains(&told), "no {told:?} in {said}");

@@ -1,4 +1,5 @@
-//! Control messages: no panic, no allocation by an unchecked length, and what was read is written as the same value again.
+//! Control messages: no panic, no allocation by an unchecked length, and what was read is written
+//! as the same value again.
 #![no_main]
 use drover_wire::control::{Configuration, FromWorker, OpenQueue, OpenReply, ToSupervisor, ToWorker, decode, encode};
 use libfuzzer_sys::fuzz_target;
@@ -12,7 +13,8 @@ fn round<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fm
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (which, body) = input;
-    // The fixed beginning is not what there is to find out: it is put in front, and taken away again for one value of `which`.
+    // The fixed beginning is not what there is to find out: it is put in front, and taken away
+    // again for one value of `which`.
     let mut message = b"DRVC".to_vec();
     message.extend_from_slice(&drover_wire::PROTOCOL.to_ne_bytes());
     message.extend_from_slice(body);

@@ -1,19 +1,18 @@
-//! Every directive with any arguments, in every place: no panic, a refusal changes nothing, and what was accepted can be merged and resolved.
+//! Every directive with any arguments, in every place: no panic, a refusal changes nothing, and
+//! what was accepted can be merged and resolved.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use drover_sys::reach::{Barrier, Need, Who};
-use drover_sys::users::User;
-use mod_drover::resolved::{Server, System, resolve};
-use mod_drover::config::{Context, DIRECTIVES, DirConfig, InterpreterScope, ServerConfig, Settings, Target, directive};
+use drover_config::resolved::{Access, Account, Credentials, FirstTime, Server, System, resolve};
+use drover_config::{Context, DIRECTIVES, DirConfig, InterpreterScope, ServerConfig, Settings, Target, directive};
 
 /// A system that has everything but users.
 struct Nothing;
 
 impl System for Nothing {
-    fn user_by_name(&self, _: &[u8]) -> Option<User> {
+    fn user_by_name(&self, _: &[u8]) -> Option<Account> {
         None
     }
-    fn user_by_id(&self, _: u32) -> Option<User> {
+    fn user_by_id(&self, _: u32) -> Option<Account> {
         None
     }
     fn group_by_name(&self, _: &[u8]) -> Option<u32> {
@@ -40,14 +39,17 @@ impl System for Nothing {
     fn groups_of(&self, _: &[u8], _: u32) -> Vec<u32> {
         Vec::new()
     }
-    fn own(&self) -> Who {
-        Who { uid: 0, gid: 0, groups: Vec::new() }
+    fn own(&self) -> Credentials {
+        Credentials { uid: 0, gid: 0, groups: Vec::new() }
     }
-    fn barrier(&self, _: &Who, _: &[u8], _: Need) -> Option<Barrier> {
+    fn barrier(&self, _: &Credentials, _: &[u8], _: Access) -> Option<String> {
         None
     }
     fn python_version(&self, _: &[u8]) -> Option<(u32, u32)> {
         None
+    }
+    fn first_time(&self) -> FirstTime {
+        FirstTime(Box::new(|| false))
     }
     fn httpd_identity(&self) -> Option<(u32, u32)> {
         None
@@ -64,8 +66,8 @@ fuzz_target!(|input: (u8, u8, Vec<(u8, &[u8])>)| {
         assert!(directive(row.name.to_bytes()).is_some_and(|found| std::ptr::eq(found, row)));
         let before = (server.clone(), dir.clone());
         let defined = [b"other".to_vec()];
-        let (scope, named_groups) = (scope.as_ref(), &mut Vec::new());
-        let mut target = Target { server: &mut server, dir: &mut dir, context, scope, defined_groups: &defined, named_groups };
+        let scope = scope.as_ref();
+        let mut target = Target { server: &mut server, dir: &mut dir, context, scope, defined_groups: &defined };
         if let Err(refusal) = row.apply(&mut target, raw) {
             assert!(!refusal.to_string().is_empty());
             assert_eq!((&server.dir, &dir), (&before.0.dir, &before.1), "a refused directive wrote something: {refusal}");

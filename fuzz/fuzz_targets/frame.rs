@@ -1,10 +1,11 @@
-//! Frames on the way back, in both directions: no panic, no endless loop, nothing beyond what was given, and the same frames however the
-//! stream is cut.
+//! Frames on a reply socket, in both directions: no panic, no endless loop, nothing beyond what was
+//! given, and the same frames however the stream is cut.
 #![no_main]
 use drover_wire::frame::{Deframer, Event, HEADER};
 use libfuzzer_sys::fuzz_target;
 
-/// Everything the stream holds, the pieces of a body joined; what is left of the bytes; whether it ended in an error.
+/// Everything the stream holds, the pieces of a body joined; what is left of the bytes; whether it
+/// ended in an error.
 fn read(number: u32, bytes: &[u8], step: usize) -> (Vec<(Vec<u8>, bool)>, usize, bool) {
     let (mut deframer, mut out, mut begin, mut end) = (Deframer::new(number), Vec::<(Vec<u8>, bool)>::new(), 0, 0);
     loop {

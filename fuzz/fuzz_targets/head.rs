@@ -1,4 +1,5 @@
-//! The head of an answer, as httpd gets it from a worker: what is accepted can never split a response.
+//! The head of an answer, as httpd gets it from a worker: what is accepted can never split a
+//! response.
 #![no_main]
 use drover_wire::head::{Head, begin, field};
 use libfuzzer_sys::fuzz_target;

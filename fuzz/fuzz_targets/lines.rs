@@ -1,4 +1,5 @@
-//! What a worker writes to its standard output: no line grows without bound, none is lost, and none holds what a terminal would obey.
+//! What a worker writes to its standard output: no line grows without bound, none is lost, and none
+//! holds what a terminal would obey.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 

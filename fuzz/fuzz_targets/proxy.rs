@@ -1,9 +1,10 @@
-//! Headers of proxies and the networks they are compared with: no panic, and nothing but an entry of the header is taken for the client.
+//! Headers of proxies and the networks they are compared with: no panic, and nothing but an entry
+//! of the header is taken for the client.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use mod_drover::config::proxy::{proxy_header, trusted};
-use mod_drover::config::{Network, PROXY_HEADERS};
-use mod_drover::handler::proxy::forwarded_for;
+use drover_config::proxy::{proxy_header, trusted};
+use drover_config::{Network, PROXY_HEADERS};
+use drover_config::proxy::forwarded_for;
 
 fuzz_target!(|input: (Vec<&[u8]>, &[u8])| {
     let (networks, value) = input;

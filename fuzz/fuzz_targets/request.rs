@@ -1,4 +1,5 @@
-//! Requests, as a worker and droverd read them from a queue: no panic, no pair outside of the message.
+//! Requests, as a worker and droverd read them from a queue: no panic, no pair outside of the
+//! message.
 #![no_main]
 use drover_wire::request::{PREFIX, Payload, Prefix, mark_resent};
 use libfuzzer_sys::fuzz_target;
@@ -21,7 +22,8 @@ fuzz_target!(|input: (bool, u16, u16, &[u8], &[u8])| {
     if raw {
         return read(body);
     }
-    // The prefix is right, so that what stands behind it is reached; it may promise more or fewer pairs than there are.
+    // The prefix is valid, so that the rest is reached; it may promise more or fewer
+    // pairs than there are.
     let (env_len, body_len) = (environment.len() as u32, body.len() as u32);
     let prefix = Prefix { flags, pairs, env_len, body_len, ..Prefix::default() };
     read(&[&prefix.encode(), environment, body].concat());

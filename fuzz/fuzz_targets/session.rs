@@ -1,5 +1,5 @@
-//! Session operations as httpd gets them from a worker, and answers as the worker gets them: whatever is understood can be written again and
-//! is then the same, and stays within its limits.
+//! Session operations as httpd gets them from a worker, and answers as the worker gets them:
+//! whatever is understood can be written again and is then the same, and stays within its limits.
 #![no_main]
 use drover_wire::session::{MAX_KEY, MAX_SESSION, Opened, Request, decode_bool, decode_key};
 use libfuzzer_sys::fuzz_target;

@@ -1,8 +1,9 @@
-//! What a client's URL and variables are matched with: prefixes of aliases, the script's name, `%{…}` names.
+//! What a client's URL and variables are matched with: prefixes of aliases, the script's name,
+//! `%{…}` names.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use mod_drover::config::expr::{application_group, callable_object, fold_slashes, process_group, script_name};
-use mod_drover::config::{Expr, RequestNames, match_prefix, prefix_filename};
+use drover_config::expr::{application_group, callable_object, fold_slashes, process_group, script_name};
+use drover_config::{Expr, RequestNames, match_prefix, prefix_filename};
 
 struct Names<'a> {
     host: &'a [u8],

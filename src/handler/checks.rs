@@ -67,7 +67,7 @@ pub fn permit<'g, 'r>(
             let text = format!("group '{}' is not allowed here by WSGIRestrictProcess", name.escape_ascii());
             return no(500, Code::GroupRestricted, &text);
         }
-        Err(e) => return no(500, e.code(), &e.to_string()),
+        Err(e) => return no(500, (&e).into(), &e.to_string()),
     };
     if let Some(text) = wrong_owner(r, group) {
         return no(403, Code::ScriptOwner, &text);

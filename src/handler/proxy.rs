@@ -1,7 +1,7 @@
 //! What headers of trusted proxies change in the environment (WSGITrustedProxyHeaders, WSGITrustedProxies).
 //!
 //! Responsible for: untrusted synonyms of a trusted header never reaching the application. Called by: `environ`.
-use crate::config::proxy::{PROXY_HEADERS, ProxyCategory, ProxyHeader, ProxyMeaning, trusted};
+use crate::config::proxy::{PROXY_HEADERS, ProxyCategory, ProxyHeader, ProxyMeaning, forwarded_for, trusted};
 use crate::config::{Network, Settings};
 use crate::httpd::Request;
 use crate::httpd::request::c_string;
@@ -66,43 +66,5 @@ fn scheme(r: &mut Request<'_>, value: &[u8], yes: &[&str], no: &[&str]) {
         r.set_env(c"HTTPS", b"1");
     } else if is(no) {
         r.unset_env(c"HTTPS");
-    }
-}
-
-/// The client's address out of X-Forwarded-For, and what remains of the header when it is cut.
-///
-/// Without a list of proxies: the first entry, the header as it was. With one: walking from the right, the entry before the
-/// leftmost trusted one of the unbroken run of trusted proxies; the header keeps what begins there (mod_wsgi's meaning).
-pub fn forwarded_for(value: &[u8], proxies: Option<&[Network]>) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
-    let items: Vec<&[u8]> = value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|i| !i.is_empty()).collect();
-    let Some(proxies) = proxies else {
-        return (items.first().map(|i| i.to_vec()), None);
-    };
-    let run = items.iter().rev().take_while(|i| address(Some(i)).is_some_and(|a| trusted(proxies, a))).count();
-    let first = items.len().saturating_sub(run).saturating_sub(1);
-    let rest = items.get(first..).unwrap_or_default();
-    (rest.first().map(|i| i.to_vec()), (!rest.is_empty()).then(|| rest.join(&b", "[..])))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_client_is_before_the_trusted_run() {
-        let networks = [Network::parse(b"10.0.0.0/8").unwrap()];
-        let table = [
-            ("1.1.1.1", "1.1.1.1", "1.1.1.1"),
-            ("1.1.1.1, 10.0.0.1", "1.1.1.1", "1.1.1.1, 10.0.0.1"),
-            ("9.9.9.9, 1.1.1.1,10.0.0.2 , 10.0.0.1", "1.1.1.1", "1.1.1.1, 10.0.0.2, 10.0.0.1"),
-            ("10.0.0.3, 10.0.0.1", "10.0.0.3", "10.0.0.3, 10.0.0.1"),
-            ("6.6.6.6, 10.0.0.1, 2.2.2.2", "2.2.2.2", "2.2.2.2"),
-        ];
-        for (value, client, rest) in table {
-            let got = forwarded_for(value.as_bytes(), Some(&networks));
-            assert_eq!(got, (Some(client.into()), Some(rest.into())), "{value}");
-        }
-        assert_eq!(forwarded_for(b" , 3.3.3.3, 4.4.4.4", None), (Some(b"3.3.3.3".to_vec()), None));
-        assert_eq!(forwarded_for(b", ,", Some(&networks)), (None, None));
     }
 }

@@ -4,7 +4,7 @@
 //! LoadModule too), and mod_wsgi compiled into httpd. Must never: load anything; mod_so does. When mod_wsgi's line stands before ours, httpd skips
 //! ours before any code of it runs. Called by: httpd while it reads its configuration; `lifecycle`.
 use super::{commands, ffi, parent};
-use crate::config::words::Words;
+use crate::config::arguments::Arguments;
 use std::ffi::{CStr, CString, OsStr, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 
@@ -22,8 +22,8 @@ unsafe extern "C" fn load_module(cmd: *mut ffi::cmd_parms, _: *mut c_void, args:
     super::guard::guard(c"internal error; see the error log".as_ptr(), || {
         // SAFETY: httpd gives a live cmd_parms and the rest of the line.
         let (pool, args) = unsafe { ((*cmd).pool, CStr::from_ptr(args).to_bytes()) };
-        let mut words = Words::new(args);
-        let (Some(name), Some(file)) = (words.word(), words.word()) else { return std::ptr::null() };
+        let mut args = Arguments::new(args);
+        let (Some(name), Some(file)) = (args.next(), args.next()) else { return std::ptr::null() };
         let Some(ours) = parent::library().filter(|_| name == b"wsgi_module") else { return std::ptr::null() };
         let Ok(file) = CString::new(file) else { return std::ptr::null() };
         // SAFETY: a path made absolute on the pool of the configuration, or null.

@@ -1,40 +1,44 @@
-//! The directive table as httpd's command_rec array, and the configurations that directives write into.
+//! The directive table as httpd's command_rec array, and the configurations that directives write
+//! into.
 //!
-//! Responsible for: one trampoline from C to `config::Directive::apply`; creating, merging and freeing configurations. Must
-//! never: know a single directive. Called by: httpd while it reads its configuration (and .htaccess files, on any thread).
+//! Responsible for: one trampoline from C to `config::Directive::apply`; creating, merging and
+//! freeing configurations. Must never: know a single directive. Called by: httpd while it reads its
+//! configuration (and .htaccess files, on any thread).
 use super::guard::guard;
 use super::{beside, ffi, log};
-use crate::config::words::Words;
+use crate::config::arguments::Arguments;
 use crate::config::{
-    AliasPattern, ConfigError, Context, Contexts, DIRECTIVES, DirConfig, Directive, Effect, InterpreterScope, ServerConfig, Target,
+    Added, AliasPattern, ConfigError, Context, Contexts, DIRECTIVES, DirConfig, Directive, Effect, InterpreterScope, ServerConfig, Target,
 };
 use crate::messages::Code;
-use crate::resolved::{self, Added};
+use crate::resolved;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
 
-/// What hangs on a server_rec.
+/// Our data of a server_rec.
 pub struct ServerSlot {
     /// Its configuration.
     pub config: ServerConfig,
-    /// Compiled patterns, at the places of `config.aliases`; null for a prefix. Filled in post_config.
+    /// The compiled pattern of each of `config.aliases`; null for a prefix. Filled in post_config.
     pub patterns: Vec<*mut ffi::ap_regex_t>,
-    /// What holds for sessions. Filled in post_config; `None`: they are off.
+    /// The settings of sessions. Filled in post_config; `None`: sessions are off.
     pub session: Option<crate::session::Settings>,
-    /// The block of `<WSGIInterpreterOptions>` that is being read.
+    /// The current block of `<WSGIInterpreterOptions>`.
     scope: Option<InterpreterScope>,
 }
 
-/// Puts a value under a pool's care: it is dropped when the pool is cleared.
+/// Allocates a value that is dropped when the pool is cleared.
 fn in_pool<T>(pool: *mut ffi::apr_pool_t, value: T) -> *mut T {
     unsafe extern "C" fn free<T>(data: *mut c_void) -> ffi::apr_status_t {
-        // SAFETY: registered below with a pointer from Box::into_raw of this very type; APR runs a cleanup once.
+        // SAFETY: registered below with a pointer from Box::into_raw of this very type; APR runs a
+        // cleanup once.
         guard((), || drop(unsafe { Box::from_raw(data.cast::<T>()) }));
         ffi::APR_SUCCESS
     }
     let raw = Box::into_raw(Box::new(value));
-    // SAFETY: the pool is the one httpd handed to the calling hook; the cleanup frees exactly this box.
+    // SAFETY: the pool is the one httpd handed to the calling hook; the cleanup frees exactly this
+    // box.
     unsafe { ffi::apr_pool_cleanup_register(pool, raw.cast(), Some(free::<T>), Some(ffi::apr_pool_cleanup_null)) };
     raw
 }
@@ -69,12 +73,14 @@ pub(super) unsafe extern "C" fn merge_dir(pool: *mut ffi::apr_pool_t, base: *mut
     })
 }
 
-/// The array that the module record points to. Filled once; it holds names and function pointers only, no configuration.
+/// The array that the module record points to. It holds names and function pointers only, no
+/// configuration.
 pub(super) struct Commands(UnsafeCell<[ffi::command_rec; MAX_COMMANDS]>);
 
 const MAX_COMMANDS: usize = 96;
 
-// SAFETY: written only by `commands()`, from the single-threaded loading of the module, before httpd reads it.
+// SAFETY: written only by `commands()`, from the single-threaded loading of the module, before
+// httpd reads it.
 unsafe impl Sync for Commands {}
 
 const END: ffi::command_rec = ffi::command_rec {
@@ -100,7 +106,7 @@ impl Commands {
         let mut all = [END; MAX_COMMANDS];
         let mut i = 0;
         while i < DIRECTIVES.len() {
-            // One place stays for the terminating entry; more rows than places would not compile.
+            // One entry stays free for the terminator. Too many rows fail to compile.
             assert!(i < MAX_COMMANDS - 1);
             #[allow(clippy::indexing_slicing)] // evaluated by the compiler
             {
@@ -116,7 +122,7 @@ impl Commands {
             }
             i += 1;
         }
-        #[allow(clippy::indexing_slicing)] // as above: one more, and the terminating entry behind it
+        #[allow(clippy::indexing_slicing)] // evaluated by the compiler
         {
             assert!(i < MAX_COMMANDS - 1);
             all[i] = beside::LOAD_MODULE;
@@ -139,10 +145,14 @@ unsafe fn group_names<'a>(pool: *mut ffi::apr_pool_t) -> &'a mut Vec<Vec<u8>> {
     unsafe { on_pool(pool, GROUP_NAMES) }
 }
 
-/// A list that lives as long as the configuration. Safe when nothing of another type is stored under the key.
+/// A list that lives as long as the configuration.
+///
+/// # Safety
+/// `pool` must be the live configuration's, and each key must be used with one type.
 unsafe fn on_pool<'a, T>(pool: *mut ffi::apr_pool_t, key: &'static CStr) -> &'a mut Vec<T> {
     let mut found: *mut c_void = ptr::null_mut();
-    // SAFETY: the configuration pass is single-threaded (main.c); the value under the key is always the Vec stored here.
+    // SAFETY: the configuration pass is single-threaded (main.c); the value under the key is always
+    // the Vec stored here.
     unsafe {
         ffi::apr_pool_userdata_get(&raw mut found, key.as_ptr(), pool);
         if found.is_null() {
@@ -153,42 +163,18 @@ unsafe fn on_pool<'a, T>(pool: *mut ffi::apr_pool_t, key: &'static CStr) -> &'a 
     }
 }
 
-/// A directive of the configuration, and where it stands.
-struct Place {
+/// A directive of the configuration with its file and line.
+struct SourceLocation {
     directive: &'static str,
     argument: Vec<u8>,
     at: String,
-    /// In a section such as `<Directory>`.
+    /// Inside a section such as `<Directory>`.
     in_section: bool,
 }
 
-const PLACES: &CStr = c"mod_drover:places";
+const SOURCE_LOCATIONS: &CStr = c"mod_drover:source_locations";
 
-/// How much there was before a directive.
-struct Counts {
-    groups: usize,
-    aliases: usize,
-    imports: usize,
-    python_home: Option<Vec<u8>>,
-}
-
-impl Counts {
-    fn of(config: &ServerConfig) -> Self {
-        let python_home = config.python_home.clone();
-        Self { groups: config.groups.len(), aliases: config.aliases.len(), imports: config.imports.len(), python_home }
-    }
-
-    fn added<'c>(&self, config: &'c ServerConfig) -> Added<'c> {
-        Added {
-            groups: config.groups.get(self.groups..).unwrap_or_default(),
-            aliases: config.aliases.get(self.aliases..).unwrap_or_default(),
-            imports: config.imports.get(self.imports..).unwrap_or_default(),
-            python_home: config.python_home.as_ref().filter(|home| self.python_home.as_ref() != Some(*home)),
-        }
-    }
-}
-
-/// A group that a directive names, and where.
+/// A group that a directive names, with the file and line of the directive.
 pub(super) struct Named {
     pub(super) server: *mut ffi::server_rec,
     pub(super) directive: &'static str,
@@ -207,59 +193,67 @@ pub(super) unsafe fn named_groups<'a>(pool: *mut ffi::apr_pool_t) -> &'a mut Vec
     unsafe { on_pool(pool, NAMED) }
 }
 
-/// Where the directives of this configuration stand.
-unsafe fn places<'a>(pool: *mut ffi::apr_pool_t) -> &'a mut Vec<Place> {
+/// The source locations of all directives of this configuration.
+unsafe fn source_locations<'a>(pool: *mut ffi::apr_pool_t) -> &'a mut Vec<SourceLocation> {
     // SAFETY: the caller's; nothing else is stored under this key.
-    unsafe { on_pool(pool, PLACES) }
+    unsafe { on_pool(pool, SOURCE_LOCATIONS) }
 }
 
-/// ` (file:line)` of the directive that a problem is about, or of the last of that name; nothing where it is not written.
+/// ` (file:line)` of the directive that a problem is about, else of the last directive of that
+/// name; empty if there is none.
 ///
 /// # Safety
 /// `pool` must be the live configuration's.
 pub(super) unsafe fn place_of(pool: *mut ffi::apr_pool_t, problem: &resolved::Problem) -> String {
     // SAFETY: the caller's promise.
-    let all = unsafe { places(pool) };
-    let named = |place: &&Place| place.directive == problem.directive;
+    let all = unsafe { source_locations(pool) };
+    let named = |place: &&SourceLocation| place.directive == problem.directive;
     let exact = all.iter().filter(named).find(|place| place.argument.eq_ignore_ascii_case(&problem.argument));
     exact.or_else(|| all.iter().rfind(named)).map(|place| place.at.clone()).unwrap_or_default()
 }
 
-/// Whether a section such as `<Directory>` chooses groups, so that what an alias says is not the whole of it.
+/// Whether a section such as `<Directory>` chooses groups, so that the aliases alone do not tell
+/// where scripts run.
 ///
 /// # Safety
 /// `pool` must be the live configuration's.
 pub(super) unsafe fn sections_choose_groups(pool: *mut ffi::apr_pool_t) -> bool {
     // SAFETY: the caller's promise.
-    unsafe { places(pool) }.iter().any(|p| p.in_section && matches!(p.directive, "WSGIProcessGroup" | "WSGIApplicationGroup"))
+    unsafe { source_locations(pool) }.iter().any(|p| p.in_section && matches!(p.directive, "WSGIProcessGroup" | "WSGIApplicationGroup"))
 }
 
 unsafe extern "C" fn trampoline(cmd: *mut ffi::cmd_parms, dir: *mut c_void, args: *const c_char) -> *const c_char {
     guard(c"internal error; see the error log".as_ptr(), || {
-        // SAFETY: httpd gives a live cmd_parms whose cmd is one of ours, our own dir config, and the rest of the line.
+        // SAFETY: httpd gives a live cmd_parms whose cmd is one of ours, our own dir config, and
+        // the rest of the line.
         unsafe { run(cmd, dir.cast(), CStr::from_ptr(args).to_bytes()) }
     })
 }
 
 unsafe fn run(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, args: &[u8]) -> *const c_char {
-    // SAFETY: as for the trampoline. The server's slot was made by create_server; its pointer is read here, not kept.
+    // SAFETY: as for the trampoline. The server's slot was made by create_server; its pointer is
+    // read here, not kept.
     unsafe {
         let directive = &*(*(*cmd).cmd).cmd_data.cast::<Directive>();
         let slot: *mut ServerSlot = slot_of((*cmd).server);
         let context = context_of(cmd);
-        let htaccess = context == Context::Htaccess;
-        let before = Counts::of(config(slot));
-        let result = if htaccess { apply_htaccess(directive, dir, args) } else { apply(cmd, directive, dir, slot, context, args) };
-        match result {
-            Ok(Effect::Notice(text)) => notice(cmd, Code::NoEffect, &text),
-            Ok(_) => {}
+        let is_htaccess = context == Context::Htaccess;
+        let result = if is_htaccess { apply_htaccess(directive, dir, args) } else { apply(cmd, directive, dir, slot, context, args) };
+        let effect = match result {
+            Ok(effect) => effect,
             Err(e) => return pooled((*cmd).pool, &e.to_string()),
+        };
+        if let Some(text) = &effect.notice {
+            notice(cmd, Code::NoEffect, text);
         }
-        if let Err(text) = look_at(cmd, directive, config(slot), &before, htaccess) {
+        if is_htaccess {
+            return ptr::null();
+        }
+        if let Err(text) = check(cmd, directive, &effect.added) {
             return pooled((*cmd).pool, &text);
         }
         if directive.container {
-            return walk(cmd, dir, slot, args);
+            return walk(cmd, slot, args);
         }
         ptr::null()
     }
@@ -278,18 +272,17 @@ unsafe fn context_of(cmd: *mut ffi::cmd_parms) -> Context {
     }
 }
 
-/// On a request's thread: nothing of the server may be touched.
+/// Applies a directive of a .htaccess file. This runs in a request's thread, so it touches nothing
+/// of the server.
 unsafe fn apply_htaccess(directive: &Directive, dir: *mut DirConfig, args: &[u8]) -> Result<Effect, ConfigError> {
-    let (mut nothing, mut named) = (ServerConfig::default(), Vec::new());
+    let mut unused = ServerConfig::default();
     // SAFETY: as for the trampoline.
     let dir = unsafe { &mut *dir };
-    let server = &mut nothing;
-    // Which groups there are is seen when the request comes.
-    let named_groups = &mut named;
-    directive.apply(&mut Target { server, dir, context: Context::Htaccess, scope: None, defined_groups: &[], named_groups }, args)
+    directive.apply(&mut Target { server: &mut unused, dir, context: Context::Htaccess, scope: None, defined_groups: &[] }, args)
 }
 
-/// While httpd reads its own configuration: where the directive stands and what it names is remembered.
+/// Applies a directive of httpd's own configuration, and records its source location and the groups
+/// that it names.
 unsafe fn apply(
     cmd: *mut ffi::cmd_parms,
     directive: &'static Directive,
@@ -301,50 +294,32 @@ unsafe fn apply(
     // SAFETY: as for the trampoline; the slot is the server's.
     unsafe {
         let (pool, server) = ((*cmd).pool, (*cmd).server);
-        let names = group_names(pool);
-        let known = config(slot).groups.len();
+        let defined = group_names(pool);
         let scope = (*slot).scope.clone();
-        let mut named = Vec::new();
-        let mut target = Target {
-            server: &mut (*slot).config,
-            dir: &mut *dir,
-            context,
-            scope: scope.as_ref(),
-            defined_groups: names,
-            named_groups: &mut named,
-        };
-        let result = directive.apply(&mut target, args);
-        names.extend(config(slot).groups.iter().skip(known).map(|g| g.name.clone()));
-        let directive = directive.title();
-        named_groups(pool).extend(named.into_iter().map(|name| Named { server, directive, name, at: at(cmd) }));
-        let argument = Words::new(args).word().unwrap_or_default();
-        places(pool).push(Place { directive, argument, at: at(cmd), in_section: context == Context::Directory });
-        result
+        let mut target = Target { server: &mut (*slot).config, dir: &mut *dir, context, scope: scope.as_ref(), defined_groups: defined };
+        let effect = directive.apply(&mut target, args)?;
+        let (directive, added) = (directive.title(), &effect.added);
+        defined.extend(added.group.iter().map(|group| group.name.clone()));
+        named_groups(pool).extend(added.named_groups.iter().map(|name| Named { server, directive, name: name.clone(), at: at(cmd) }));
+        let argument = Arguments::new(args).next().unwrap_or_default();
+        source_locations(pool).push(SourceLocation { directive, argument, at: at(cmd), in_section: context == Context::Directory });
+        Ok(effect)
     }
 }
 
-/// Whether what the directive has added can be used. Here, not later: the error then carries file and line.
-unsafe fn look_at(
-    cmd: *mut ffi::cmd_parms,
-    directive: &Directive,
-    config: &ServerConfig,
-    before: &Counts,
-    htaccess: bool,
-) -> Result<(), String> {
-    let added = before.added(config);
-    for group in added.groups {
+/// Checks what a directive has added against the system. An error here carries the file and line of
+/// the directive.
+unsafe fn check(cmd: *mut ffi::cmd_parms, directive: &Directive, added: &Added) -> Result<(), String> {
+    if let Some(group) = &added.group {
         resolved::check(group, &super::system::Host).map_err(|problem| problem.to_string())?;
     }
-    if htaccess {
-        return Ok(());
-    }
-    for text in resolved::missing(&added, &super::system::Host) {
+    for text in resolved::missing(added, &super::system::Host) {
         // SAFETY: as for the trampoline.
         unsafe { notice(cmd, Code::Doubtful, &text) };
     }
     // SAFETY: as for the trampoline.
     let pool = unsafe { &mut *(*cmd).pool };
-    if let Some(AliasPattern::Regex(pattern)) = config.aliases.last().map(|a| &a.pattern)
+    if let Some(AliasPattern::Regex(pattern)) = added.alias.as_ref().map(|alias| &alias.pattern)
         && super::regex(pool, pattern).is_none()
     {
         return Err(format!("{}: '{}' is not a valid regular expression", directive.title(), pattern.escape_ascii()));
@@ -353,14 +328,14 @@ unsafe fn look_at(
 }
 
 /// Reads the directives inside `<WSGIInterpreterOptions …>`.
-unsafe fn walk(cmd: *mut ffi::cmd_parms, dir: *mut DirConfig, slot: *mut ServerSlot, args: &[u8]) -> *const c_char {
-    // SAFETY: as for the trampoline; ap_walk_config calls back into it for each directive inside, on the same thread.
+unsafe fn walk(cmd: *mut ffi::cmd_parms, slot: *mut ServerSlot, args: &[u8]) -> *const c_char {
+    // SAFETY: as for the trampoline; ap_walk_config calls back into it for each directive inside,
+    // on the same thread.
     unsafe {
         match InterpreterScope::parse(args) {
             Ok(scope) => (*slot).scope = Some(scope),
             Err(_) => return pooled((*cmd).pool, "<WSGIInterpreterOptions>: invalid arguments"),
         }
-        let _ = dir;
         let error = ffi::ap_walk_config((*(*cmd).directive).first_child, cmd, (*cmd).context);
         (*slot).scope = None;
         error
@@ -373,7 +348,7 @@ pub(super) fn pooled(pool: *mut ffi::apr_pool_t, text: &str) -> *const c_char {
     unsafe { ffi::apr_pstrdup(pool, text.as_ptr()) }
 }
 
-/// ` (file:line)` of the directive that is being read.
+/// ` (file:line)` of the current directive.
 unsafe fn at(cmd: *mut ffi::cmd_parms) -> String {
     // SAFETY: httpd's file names are strings of the configuration's pool.
     unsafe {
@@ -386,25 +361,20 @@ unsafe fn at(cmd: *mut ffi::cmd_parms) -> String {
     }
 }
 
-/// Whether httpd reads its configuration for the first time: `apachectl -t`, or the start, which reads it once more then.
+/// Whether httpd reads its configuration for the first time: at `apachectl -t`, and at start, where
+/// it reads it twice.
 pub(super) fn first_pass() -> bool {
     // SAFETY: asks for a number (http_main.h).
     unsafe { ffi::ap_state_query(ffi::AP_SQ_MAIN_STATE) == ffi::AP_SQ_MS_CREATE_PRE_CONFIG }
 }
 
-/// Says a notice once a start: in the real pass, or when only the syntax is checked.
+/// Logs a notice, once at a start.
 unsafe fn notice(cmd: *mut ffi::cmd_parms, code: Code, text: &str) {
     if first_pass() {
         // SAFETY: the caller's.
         let place = unsafe { at(cmd) };
         log::startup(log::Level::Notice, code, &format!("{text}{place}"));
     }
-}
-
-/// The configuration in a slot, for reading.
-unsafe fn config<'a>(slot: *mut ServerSlot) -> &'a ServerConfig {
-    // SAFETY: the caller has a live slot and writes to it only when this reference is no longer used.
-    unsafe { &(*slot).config }
 }
 
 /// Our slot of a server.

@@ -157,7 +157,7 @@ unsafe fn doubts(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, groups: &
         let named = commands::named_groups(pconf).iter();
         let mut said: Vec<String> = named
             .filter_map(|named| {
-                let doubt = resolved::doubt(&groups.resolved, name_of(named.server), &named.name)?;
+                let doubt = resolved::group_warning(&groups.resolved, name_of(named.server), &named.name)?;
                 Some(format!("{}: {doubt}{}", named.directive, named.at))
             })
             .collect();

@@ -2,8 +2,9 @@
 //!
 //! Responsible for: answering from the machine and from httpd's own User and Group. Called by: `commands`, `lifecycle`.
 use super::ffi;
-use crate::resolved::System;
-use drover_sys::reach::{self, Barrier, Need, Who};
+use crate::resolved::{Access, Account, Credentials, FirstTime, System};
+use drover_sys::reach::{self, Need, Who};
+use drover_sys::shared::Flag;
 use drover_sys::spawn::supplementary_groups;
 use drover_sys::users::{self, User};
 use std::ffi::{CString, OsStr};
@@ -43,12 +44,16 @@ pub fn open_files() -> Option<u64> {
     (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
+fn account(user: User) -> Account {
+    Account { uid: user.uid, gid: user.gid, name: user.name, home: user.home }
+}
+
 impl System for Host {
-    fn user_by_name(&self, name: &[u8]) -> Option<User> {
-        users::user_by_name(name)
+    fn user_by_name(&self, name: &[u8]) -> Option<Account> {
+        users::user_by_name(name).map(account)
     }
-    fn user_by_id(&self, uid: u32) -> Option<User> {
-        users::user_by_id(uid)
+    fn user_by_id(&self, uid: u32) -> Option<Account> {
+        users::user_by_id(uid).map(account)
     }
     fn group_by_name(&self, name: &[u8]) -> Option<u32> {
         users::group_by_name(name)
@@ -76,11 +81,21 @@ impl System for Host {
     fn groups_of(&self, user: &[u8], gid: u32) -> Vec<u32> {
         CString::new(user).map(|user| supplementary_groups(&user, gid)).unwrap_or_default()
     }
-    fn own(&self) -> Who {
-        Who::own()
+    fn own(&self) -> Credentials {
+        let Who { uid, gid, groups } = Who::own();
+        Credentials { uid, gid, groups }
     }
-    fn barrier(&self, who: &Who, path: &[u8], need: Need) -> Option<Barrier> {
-        reach::barrier(who, Path::new(OsStr::from_bytes(path)), need)
+    fn barrier(&self, who: &Credentials, path: &[u8], access: Access) -> Option<String> {
+        let who = Who { uid: who.uid, gid: who.gid, groups: who.groups.clone() };
+        let need = match access {
+            Access::Use => Need::Use,
+            Access::Run => Need::Run,
+        };
+        reach::barrier(&who, Path::new(OsStr::from_bytes(path)), need).map(|barrier| barrier.to_string())
+    }
+    fn first_time(&self) -> FirstTime {
+        let flag = Flag::new().ok();
+        FirstTime(Box::new(move || flag.as_ref().is_some_and(Flag::set)))
     }
     fn python_version(&self, path: &[u8]) -> Option<(u32, u32)> {
         // `python3` is a symbolic link to `python3.11` nearly everywhere. httpd's parent starts no program to ask.

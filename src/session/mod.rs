@@ -12,12 +12,12 @@
 //! * [`cookie`]: reads and writes the cookie.
 pub mod answer;
 pub mod cookie;
-pub mod plan;
 pub mod predictor;
 mod registry;
 mod scopes;
 pub mod stores;
 
 pub use answer::{Answered, RequestSession};
+pub use drover_config::sessions as plan;
 pub use plan::{Plan, Settings, StorePlan};
 pub use stores::Stores;

@@ -1,7 +1,7 @@
 //! The choice of an engine from what the MPM reports.
 //!
 //! Responsible for: mod_python's rule (Session.py): memory if httpd is one process with threads, else disk. Pure. Called by:
-//! `src/session/plan.rs`, once the MPM can be queried.
+//! `drover_config::sessions`, once the MPM can be queried.
 use std::fmt;
 
 /// The configured value of DroverSession.

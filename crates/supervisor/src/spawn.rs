@@ -72,11 +72,11 @@ impl SpawnError {
             Step::Groups => format!("change to group {} (group=, supplementary-groups=)", user.2),
             Step::User => format!("change to user {} with id {} (user=)", user.0, user.1),
             Step::Directory => format!("change directory to {} (home=) as user {}", text(&spec.home), user.0),
-            Step::Exec => format!("run {} (python=, python-home=)", String::from_utf8_lossy(&spec.python)),
+            Step::Exec => format!("run {} (python=, python-home=)", String::from_utf8_lossy(spec.program.executable())),
         };
         let path = match failed.step {
             Step::Directory => spec.home.as_ref().map(|home| (home, Need::Use)),
-            Step::Exec => Some((&spec.python, Need::Run)),
+            Step::Exec => Some((spec.program.executable(), Need::Run)),
             _ => None,
         };
         // With chroot= paths begin elsewhere.
@@ -127,8 +127,8 @@ fn cstring(bytes: &[u8], option: &'static str) -> Result<CString, SpawnError> {
 }
 
 fn arguments(spec: &GroupSpec, boot: &[u8], descriptors: [(&str, i32); 3]) -> Vec<Bytes> {
-    let mut all = vec![spec.python.clone()];
-    all.extend(spec.python_arguments.iter().cloned());
+    let mut all = vec![spec.program.executable().clone()];
+    all.extend(spec.program.arguments().iter().cloned());
     all.push(boot.to_vec());
     all.extend(descriptors.into_iter().flat_map(|(name, fd)| [name.into(), fd.to_string().into_bytes()]));
     // The worker writes its display-name over these; a long one is given the room it lacks.
@@ -192,7 +192,7 @@ pub fn launch(
         (None, None) => Directory::Try(c".".to_owned()),
     };
     let command = Command {
-        program: cstring(&spec.python, "python=")?,
+        program: cstring(spec.program.executable(), "python=")?,
         arguments: arguments.iter().map(|a| cstring(a, "an argument of python")).collect::<Result<_, _>>()?,
         environment: environment.iter().map(pair).collect::<Result<_, _>>()?,
         credentials,
@@ -211,10 +211,11 @@ pub fn launch(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use drover_wire::control::Program;
 
     #[test]
     fn a_long_name_gets_room() {
-        let mut spec = GroupSpec { python: b"/p".to_vec(), ..GroupSpec::default() };
+        let mut spec = GroupSpec { program: Program::python(b"/p"), ..GroupSpec::default() };
         let arguments = |spec: &_| arguments(spec, b"/boot.py", [("--control", 8), ("--queue", 9), ("--tokens", 10)]);
         let plain = [&b"/p"[..], b"/boot.py", b"--control", b"8", b"--queue", b"9", b"--tokens", b"10"];
         assert_eq!(arguments(&spec), plain);
@@ -255,7 +256,8 @@ mod tests {
         let own = Who::own();
         let stranger = Identity { uid: own.uid.wrapping_add(77), gid: own.gid.wrapping_add(77), ..Identity::default() };
         let python = python.as_os_str().as_bytes().to_vec();
-        let spec = GroupSpec { home: Some(python.clone()), python, identity: Some(stranger), ..GroupSpec::default() };
+        let spec =
+            GroupSpec { home: Some(python.clone()), program: Program::python(python), identity: Some(stranger), ..GroupSpec::default() };
         for step in [Step::Directory, Step::Exec] {
             let said = SpawnError::from_step(Failed { step, errno: Errno::ACCESS }, &spec).to_string();
             let part = format!(

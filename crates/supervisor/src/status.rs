@@ -21,7 +21,7 @@ impl Supervisor {
             Group {
                 name: text(name),
                 user: spec.identity.as_ref().map(|i| text(&i.user)).unwrap_or_default(),
-                python: text(&spec.python),
+                python: text(spec.program.executable()),
                 least: spec.least_processes,
                 most: spec.processes,
                 threads: spec.threads,

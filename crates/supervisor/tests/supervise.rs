@@ -8,7 +8,7 @@ use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{clock, memfile};
 use drover_wire::VERSION;
 use drover_wire::control::{
-    Configuration, GroupSpec, Identity, OpenQueue, OpenReply, Preload, Script, Target, ToSupervisor, decode, encode,
+    Configuration, GroupSpec, Identity, OpenQueue, OpenReply, Preload, Program, Script, Target, ToSupervisor, decode, encode,
 };
 use drover_wire::frame::{Deframer, Event, Failure, Kind};
 use drover_wire::request::{Builder, Prefix};
@@ -187,7 +187,7 @@ fn group(name: &str) -> GroupSpec {
         processes: 1,
         least_processes: 1,
         threads: 1,
-        python: env!("CARGO_BIN_EXE_fake_worker").into(),
+        program: Program::python(env!("CARGO_BIN_EXE_fake_worker")),
         max_application_groups: 4,
         startup_timeout_ms: Some(30_000),
         graceful_timeout_ms: Some(30_000),
@@ -344,7 +344,7 @@ fn what_cannot_be_spawned_is_answered_and_explained() {
     let mut httpd = Httpd::new();
     let script = httpd.script("a.wsgi", "one", 1000);
     let mut spec = group("shop");
-    spec.python = b"/no/such/python".to_vec();
+    spec.program = Program::python(b"/no/such/python");
     let mut homeless = group("wiki");
     homeless.home = Some(b"/no/such/home".to_vec());
     httpd.configure(vec![spec.clone(), homeless]);
@@ -357,7 +357,7 @@ fn what_cannot_be_spawned_is_answered_and_explained() {
     let Answer::Failed(Failure::CannotStart, why) = request(&wiki, &script, "application", 1000).answer() else { panic!() };
     assert!(why.contains("/no/such/home (home=)"), "{why}");
     // A right configuration ends it at once, whatever the pause was.
-    spec.python = group("shop").python;
+    spec.program = group("shop").program;
     httpd.configure(vec![spec]);
     httpd.expect("DROVER0231");
     assert_eq!(request(&queue, &script, "application", 1000).served().0, "one");
@@ -650,7 +650,7 @@ fn the_last_words_of_a_process_that_could_not_start_are_told() {
     let mut spec = group("shop");
     let text =
         "#!/bin/sh\nfor n in 1 2 3 4 5 6 7 8 9; do echo line $n >&2; done\necho cause: none >&2\necho frame >&2\necho not this\nexit 3\n";
-    spec.python = program(&httpd, text);
+    spec.program = Program::python(program(&httpd, text));
     httpd.configure(vec![spec]);
     let queue = httpd.open("shop", "", &script).unwrap();
     let Answer::Failed(Failure::CannotStart, why) = request(&queue, &script, "application", 1000).answer() else { panic!() };
@@ -788,7 +788,7 @@ fn a_worker_is_who_its_group_says() {
     let python = httpd.directory.join("worker");
     std::fs::copy(env!("CARGO_BIN_EXE_fake_worker"), &python).unwrap();
     let mut spec = group("shop");
-    spec.python = python.to_str().unwrap().into();
+    spec.program = Program::python(python.to_str().unwrap());
     spec.identity = Some(Identity {
         uid: 65534,
         gid: 65534,

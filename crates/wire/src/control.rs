@@ -138,10 +138,8 @@ pub struct GroupSpec {
     /// Environment variables that are added to httpd's (LANG, LC_ALL, PYTHON_EGG_CACHE,
     /// PYTHONHASHSEED, …).
     pub environment: Vec<(Bytes, Bytes)>,
-    /// The interpreter executable.
-    pub python: Bytes,
-    /// Options of the interpreter (`-O`, `-B`, `-W…`).
-    pub python_arguments: Vec<Bytes>,
+    /// The program that serves the group's requests.
+    pub program: Program,
     /// Nice value.
     pub cpu_priority: Option<i32>,
     /// Settings for the worker itself.
@@ -173,6 +171,48 @@ pub struct GroupSpec {
     pub virtual_memory_limit: Option<u64>,
     /// A worker that has used this CPU time is replaced, seconds.
     pub cpu_time_limit_s: Option<u64>,
+}
+
+/// The program of a group's workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Program {
+    /// A Python interpreter, which runs the worker's extension.
+    Python {
+        /// The interpreter executable.
+        interpreter: Bytes,
+        /// Options for it (`-O`, `-B`, `-W…`).
+        arguments: Vec<Bytes>,
+    },
+}
+
+impl Program {
+    /// A Python interpreter without options.
+    #[must_use]
+    pub fn python(interpreter: impl Into<Bytes>) -> Self {
+        Self::Python { interpreter: interpreter.into(), arguments: Vec::new() }
+    }
+
+    /// The file to execute.
+    #[must_use]
+    pub fn executable(&self) -> &Bytes {
+        match self {
+            Self::Python { interpreter, .. } => interpreter,
+        }
+    }
+
+    /// The first arguments of the executable.
+    #[must_use]
+    pub fn arguments(&self) -> &[Bytes] {
+        match self {
+            Self::Python { arguments, .. } => arguments,
+        }
+    }
+}
+
+impl Default for Program {
+    fn default() -> Self {
+        Self::python(Bytes::new())
+    }
 }
 
 /// How a new generation replaces the old one.

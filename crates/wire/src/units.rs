@@ -1,8 +1,8 @@
 //! Sizes and times in the configuration and on the command line.
 //!
 //! Responsible for: one spelling everywhere. A plain number keeps its meaning (bytes, seconds).
-//! Must never: accept the start of a value and drop the rest, or round. Called by: the
-//! configuration and `drover`.
+//! Must never: accept the start of a value and drop the rest, or round. Called by: `drover-config`
+//! and `drover`.
 
 /// Bytes: a whole number, optionally with the unit K, M or G (powers of 1024).
 #[must_use]
