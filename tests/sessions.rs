@@ -317,7 +317,7 @@ engine_test!(what_other_applications_set_is_no_matter, |site| site, |httpd| {
 engine_test!(
     a_login_that_fails_afterwards_leaves_the_client_its_session,
     |site| site
-        .expect_log("DROVER0060: ValueError*(group 'app')")
+        .expect_log("DROVER0060: group 'app': ValueError")
         .allow_log("Traceback|  File |    |ValueError: after the login|DROVER0066"),
     |httpd| {
         let cookie = begin(httpd);

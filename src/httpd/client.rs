@@ -4,7 +4,7 @@
 //! pointer beyond the request. Called by: `handler`.
 use super::request::Request;
 use super::{ffi, log};
-use crate::handler::client::{BadHead, BodyError, BodyRead, Client, NotPassed, Pass};
+use crate::handler::request::{BadHead, BodyError, BodyRead, Client, NotPassed, Pass, RequestView};
 use drover_wire::head::{Head, is_hop_by_hop};
 use drover_wire::text::pieces;
 use std::ffi::c_int;
@@ -81,7 +81,8 @@ impl Client for Request<'_> {
     }
 
     fn is_head(&self) -> bool {
-        Request::is_head(self)
+        // SAFETY: the request is live.
+        unsafe { (*self.raw).header_only != 0 }
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
@@ -180,7 +181,7 @@ impl Client for Request<'_> {
             ffi::DROVER_PASSED => Ok(()),
             ffi::DROVER_ANSWERED => Err(NotPassed::Answered),
             ffi::DROVER_REFUSED => Err(NotPassed::Refused),
-            ffi::DROVER_SPOILT => Err(NotPassed::Spoilt),
+            ffi::DROVER_ABORTED_MIDWAY => Err(NotPassed::AbortedMidway),
             _ => Err(NotPassed::Gone),
         }
     }

@@ -3,7 +3,7 @@
 //! Responsible for: no panic ever crossing into httpd. Must never: hide one (it is logged as DROVER0001 by the hook).
 //! Called by: every `extern "C"` function of this folder.
 use super::log;
-use crate::messages::Code;
+use crate::messages::{Code, Level};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `f`; a panic becomes `fail`, that hook's way of saying "error".
@@ -17,7 +17,7 @@ pub fn install_panic_line() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         std::panic::set_hook(Box::new(|info| {
-            log::startup(log::Level::Crit, Code::Panic, &format!("internal error, please report it: {info}"));
+            log::startup(Level::Crit, Code::Panic, &format!("internal error, please report it: {info}"));
         }));
     });
 }

@@ -8,8 +8,8 @@ use super::system::{Host, descriptors_of_a_child, open_files, writable_by_others
 use super::{commands, ffi, log, parent, sessions};
 use crate::config::{AliasPattern, ControlSocket};
 use crate::dispatch::{Queues, Wake};
-use crate::handler::{Context, Gate};
-use crate::messages::Code;
+use crate::handler::{AdmissionCounters, Context};
+use crate::messages::{Code, Level};
 use crate::resolved::{self, Problem, Resolved, Server, System};
 use crate::session::{Plan, Settings, Stores};
 use drover_sys::shared::Flag;
@@ -105,7 +105,7 @@ unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<Gr
 pub unsafe fn check_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> c_int {
     if super::beside::is_linked_in() {
         let text = "mod_wsgi is compiled into this httpd, and mod_drover takes its place: remove the LoadModule line of mod_drover";
-        log::startup(log::Level::Crit, Code::BesideModWsgi, text);
+        log::startup(Level::Crit, Code::BesideModWsgi, text);
         return ffi::HTTP_INTERNAL_SERVER_ERROR;
     }
     // SAFETY: the caller's promise.
@@ -114,7 +114,7 @@ pub unsafe fn check_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec)
         Err((code, problem)) => {
             // SAFETY: the caller's promise.
             let at = unsafe { commands::place_of(pconf, &problem) };
-            log::startup(log::Level::Crit, code, &format!("{problem}{at}"));
+            log::startup(Level::Crit, code, &format!("{problem}{at}"));
             ffi::HTTP_INTERNAL_SERVER_ERROR
         }
     }
@@ -125,8 +125,8 @@ unsafe fn check(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Result<
     unsafe {
         let groups = resolve(s, &mut Vec::new()).map_err(|problem| (Code::Refused, problem))?;
         if commands::first_pass() {
-            doubts(pconf, s, &groups).iter().for_each(|text| log::startup(log::Level::Warn, Code::Doubtful, text));
-            doubled(pconf, &groups).iter().for_each(|text| log::startup(log::Level::Notice, Code::Doubled, text));
+            doubts(pconf, s, &groups).iter().for_each(|text| log::startup(Level::Warn, Code::Doubtful, text));
+            doubled(pconf, &groups).iter().for_each(|text| log::startup(Level::Notice, Code::Doubled, text));
         }
         // What a server that runs cannot have any more does not end it: post_config says so, and goes on.
         if Host.is_running() {
@@ -135,7 +135,7 @@ unsafe fn check(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Result<
         let doubt = sessions::check(pconf, &slots(s), &Mpm::query(), &Host).map_err(|problem| (Code::SessionsRefused, problem))?;
         if let Some(problem) = doubt.filter(|_| commands::first_pass()) {
             let text = format!("{problem}{}", commands::place_of(pconf, &problem));
-            log::startup(log::Level::Warn, Code::SessionsRefused, &text);
+            log::startup(Level::Warn, Code::SessionsRefused, &text);
         }
     }
     Ok(())
@@ -210,25 +210,25 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
     unsafe {
         compile_patterns(pconf, s);
         let mpm = Mpm::query();
-        log::server(s, log::Level::Notice, Code::Mpm, &format!("mod_drover {}: {mpm}", drover_wire::VERSION));
+        log::server(s, Level::Notice, Code::Mpm, &format!("mod_drover {}: {mpm}", drover_wire::VERSION));
         let needed = descriptors_of_a_child(u64::try_from(mpm.threads).unwrap_or(1));
         if let Some(limit) = open_files().filter(|limit| *limit < needed) {
             let text = format!(
                 "the limit of open files is {limit}, but a child of httpd with {} threads may need {needed}: raise LimitNOFILE= of httpd's systemd unit (or ulimit -n where httpd is started)",
                 mpm.threads
             );
-            log::server(s, log::Level::Warn, Code::FewDescriptors, &text);
+            log::server(s, Level::Warn, Code::FewDescriptors, &text);
         }
         let mut logs = Vec::new();
         let groups = match resolve(s, &mut logs) {
             Ok(done) => done,
             Err(problem) => return refuse(pconf, s, Code::Refused, &problem),
         };
-        doubts(pconf, s, &groups).iter().for_each(|text| log::server(s, log::Level::Warn, Code::Doubtful, text));
+        doubts(pconf, s, &groups).iter().for_each(|text| log::server(s, Level::Warn, Code::Doubtful, text));
         let Groups { resolved, specs: groups, .. } = groups;
         if libc::geteuid() != 0 && asks_for_identity(s) {
             let text = "httpd does not run as root: user=, group=, supplementary-groups= and chroot= of WSGIDaemonProcess have no effect, nor a cpu-priority= above httpd's own";
-            log::server(s, log::Level::Warn, Code::NotRoot, text);
+            log::server(s, Level::Warn, Code::NotRoot, text);
         }
         let (sessions, caches) = match sessions::prepare(pconf, s, &slots(s), &mpm, &Host) {
             Ok(done) => done,
@@ -252,7 +252,7 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             groups,
         };
         if let Err((code, text)) = parent::configure(s, &configuration, logs) {
-            log::server(s, log::Level::Crit, code, &text);
+            log::server(s, Level::Crit, code, &text);
             return ffi::HTTP_INTERNAL_SERVER_ERROR;
         }
     }
@@ -263,7 +263,7 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
 unsafe fn refuse(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, code: Code, problem: &Problem) -> c_int {
     // SAFETY: the caller's: the pool of the live configuration.
     let at = unsafe { commands::place_of(pconf, problem) };
-    log::server(s, log::Level::Crit, code, &format!("{problem}{at}"));
+    log::server(s, Level::Crit, code, &format!("{problem}{at}"));
     ffi::HTTP_INTERNAL_SERVER_ERROR
 }
 
@@ -349,7 +349,7 @@ pub unsafe fn child_init(pchild: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
     // SAFETY: looks for mod_ssl's function once all modules are loaded.
     unsafe { ffi::drover_find_optional() };
     let (Some(broker), Ok(wake)) = (parent::into_child(), Wake::new()) else {
-        log::server(s, log::Level::Crit, Code::SupervisorStart, "this child has no way to droverd; its requests will fail");
+        log::server(s, Level::Crit, Code::SupervisorStart, "this child has no way to droverd; its requests will fail");
         return;
     };
     // SAFETY: post_config has published it, and its pool lives as long as this child.
@@ -380,8 +380,16 @@ pub fn child_stopping(graceful: bool) {
 pub unsafe fn context<'c>(session: Option<&'c Settings>) -> Option<Context<'c>> {
     // SAFETY: both live as long as requests run: the one until its pool's cleanup, the other for ever.
     let (running, child) = unsafe { (RUNNING.load(Ordering::Acquire).as_ref()?, CHILD.load(Ordering::Acquire).as_ref()?) };
-    let gate = Gate { tally: running.tally.as_ref(), column: child.column, slots: running.slots };
+    let admission = AdmissionCounters { tally: running.tally.as_ref(), column: child.column, slots: running.slots };
     let session = session.and_then(|settings| Some((settings, running.sessions.stores.get(settings.store)?)));
     let unsaid = running.sessions_used.as_ref().map(|used| (used, running.sessions.said.as_slice()));
-    Some(Context { unsaid, resolved: &running.resolved, queues: &child.queues, wake: &child.wake, gate, session, stores: child.stores })
+    Some(Context {
+        unsaid,
+        resolved: &running.resolved,
+        queues: &child.queues,
+        wake: &child.wake,
+        admission,
+        session,
+        stores: child.stores,
+    })
 }

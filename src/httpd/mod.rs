@@ -23,7 +23,6 @@ mod socache;
 mod system;
 mod translate;
 
-pub use log::Level;
 pub use request::Request;
 
 use std::ffi::CString;

@@ -3,7 +3,7 @@
 //! Responsible for: the sockets outliving droverd and every generation, so that nothing queued is lost when it dies. Must
 //! never: start a thread, fork without exec, wait without a deadline. Called by: `lifecycle`, in the parent only.
 use super::{ffi, log};
-use crate::messages::Code;
+use crate::messages::{Code, Level};
 use drover_sys::{Errno, channel, memfile, signals};
 use drover_wire::control::{self, Configuration, ToSupervisor};
 use parking_lot::Mutex;
@@ -267,7 +267,7 @@ fn died(pid: i32, status: c_int) {
         format!("exited with status {}", libc::WEXITSTATUS(status))
     };
     let text = format!("droverd (pid {pid}) {how}; it is started again, and what is queued waits");
-    log::server(std::ptr::null_mut(), log::Level::Error, Code::SupervisorDied, &text);
+    log::server(std::ptr::null_mut(), Level::Error, Code::SupervisorDied, &text);
     if parent.quick_deaths <= QUICK_TRIES {
         again(parent);
     }
@@ -289,7 +289,7 @@ fn again(parent: &mut Parent) {
     if let Err(e) = start(parent).and_then(|()| send_configuration(parent).map_err(|e| e.to_string())) {
         parent.quick_deaths = parent.quick_deaths.saturating_add(1);
         parent.started = Instant::now();
-        log::server(std::ptr::null_mut(), log::Level::Error, Code::SupervisorStart, &e);
+        log::server(std::ptr::null_mut(), Level::Error, Code::SupervisorStart, &e);
     }
 }
 

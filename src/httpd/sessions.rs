@@ -7,7 +7,7 @@ use super::mpm::Mpm;
 use super::socache::{self, Cache, Socache};
 use super::{commands, ffi, log};
 use crate::config::ServerConfig;
-use crate::messages::Code;
+use crate::messages::{Code, Level};
 use crate::resolved::{Problem, System};
 use crate::session::stores::MakeEngine;
 use crate::session::{Plan, StorePlan, Stores, plan};
@@ -114,7 +114,7 @@ pub unsafe fn prepare(
         unsafe { (**slot).session = settings.clone() };
     }
     for text in planned.plan.said.iter().filter(|_| planned.plan.configured) {
-        log::server(s, log::Level::Notice, Code::Sessions, text);
+        log::server(s, Level::Notice, Code::Sessions, text);
     }
     ground.make_directories(&planned)?;
     let caches = ground.make_caches(&planned)?;
@@ -139,7 +139,7 @@ impl Ground<'_> {
         }
         // SAFETY: the configuration is live.
         let at = unsafe { commands::place_of(self.pconf, &problem) };
-        log::server(self.s, log::Level::Crit, Code::SessionsRefused, &format!("{problem}{at}. {instead}"));
+        log::server(self.s, Level::Crit, Code::SessionsRefused, &format!("{problem}{at}. {instead}"));
         Ok(())
     }
 
@@ -169,7 +169,7 @@ impl Ground<'_> {
                 // Nobody has asked for sessions: they are missed, if at all, at their first use.
                 Err(e) => {
                     let text = format!("{}. {WITHOUT}", planned.trouble(path, &e));
-                    log::server(self.s, log::Level::Warn, Code::SessionsRefused, &text);
+                    log::server(self.s, Level::Warn, Code::SessionsRefused, &text);
                 }
                 Ok(()) => {}
             }
@@ -238,14 +238,14 @@ pub unsafe fn in_child(
     let server = MainServer(s);
     let say = Box::leak(Box::new(move |text: &str| {
         let server = &server;
-        log::server(server.0, log::Level::Error, Code::SessionStore, text);
+        log::server(server.0, Level::Error, Code::SessionStore, text);
     }));
     let caches: Vec<_> = plan.stores.iter().map(|store| store.kept.clone()).zip(caches.iter().copied()).collect();
     let make: MakeEngine = Box::leak(Box::new(move |store: &StorePlan| engine(store, &caches)));
     let stores: &'static Stores = match Stores::new(&plan.stores, say, make) {
         Ok(stores) => Box::leak(Box::new(stores)),
         Err(e) => {
-            log::server(s, log::Level::Error, Code::SessionStore, &e.to_string());
+            log::server(s, Level::Error, Code::SessionStore, &e.to_string());
             return None;
         }
     };

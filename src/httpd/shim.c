@@ -172,7 +172,7 @@ int drover_pass(request_rec *r, apr_bucket_brigade *bb, int how)
         return DROVER_REFUSED;
     /* A filter that has failed may keep what tells the others that the answer is cut. */
     r->output_filters = r->proto_output_filters;
-    return DROVER_SPOILT;
+    return DROVER_ABORTED_MIDWAY;
 }
 
 /* Marks can outlive the request: mod_http2 deletes what it has taken when it likes. So the ledger is counted, and of no pool. */

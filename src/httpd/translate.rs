@@ -4,6 +4,7 @@
 use super::request::Request;
 use super::{commands, ffi};
 use crate::config::{AliasPattern, Expr, ScriptAlias, match_prefix, prefix_filename};
+use crate::handler::request::RequestView;
 use std::ffi::{CStr, CString};
 use std::ptr;
 

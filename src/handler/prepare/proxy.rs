@@ -1,14 +1,13 @@
-//! What headers of trusted proxies change in the environment (WSGITrustedProxyHeaders, WSGITrustedProxies).
+//! Applies the header fields of trusted proxies to the environment (WSGITrustedProxyHeaders, WSGITrustedProxies).
 //!
-//! Responsible for: untrusted synonyms of a trusted header never reaching the application. Called by: `environ`.
+//! Responsible for: removing untrusted synonyms of a trusted field. Must never: resolve a name. Called by: [`super::environ`].
 use crate::config::proxy::{PROXY_HEADERS, ProxyCategory, ProxyHeader, ProxyMeaning, trusted};
 use crate::config::{Network, Settings};
-use crate::httpd::Request;
-use crate::httpd::request::c_string;
+use crate::handler::request::{RequestView, c_string};
 use std::net::IpAddr;
 
-/// Applies the trusted headers. Returns whether one of them has settled the scheme.
-pub fn apply(r: &mut Request<'_>, settings: &Settings<'_>) -> bool {
+/// Applies the trusted fields. Returns whether one of them determined the scheme.
+pub fn apply<'r>(r: &mut impl RequestView<'r>, settings: &Settings<'_>) -> bool {
     if settings.trusted_proxy_headers.is_empty() {
         return false;
     }
@@ -36,7 +35,7 @@ fn address(text: Option<&[u8]>) -> Option<IpAddr> {
     str::from_utf8(text?).ok()?.trim().parse().ok()
 }
 
-fn apply_one(r: &mut Request<'_>, header: &ProxyHeader, value: &[u8], proxies: Option<&[Network]>) {
+fn apply_one<'r>(r: &mut impl RequestView<'r>, header: &ProxyHeader, value: &[u8], proxies: Option<&[Network]>) {
     match header.meaning {
         ProxyMeaning::ForwardedFor => {
             let (client, rest) = forwarded_for(value, proxies);
@@ -60,7 +59,7 @@ fn apply_one(r: &mut Request<'_>, header: &ProxyHeader, value: &[u8], proxies: O
     }
 }
 
-fn scheme(r: &mut Request<'_>, value: &[u8], yes: &[&str], no: &[&str]) {
+fn scheme<'r>(r: &mut impl RequestView<'r>, value: &[u8], yes: &[&str], no: &[&str]) {
     let is = |words: &[&str]| words.iter().any(|w| value.eq_ignore_ascii_case(w.as_bytes()));
     if is(yes) {
         r.set_env(c"HTTPS", b"1");
@@ -69,10 +68,10 @@ fn scheme(r: &mut Request<'_>, value: &[u8], yes: &[&str], no: &[&str]) {
     }
 }
 
-/// The client's address out of X-Forwarded-For, and what remains of the header when it is cut.
+/// The client's address in X-Forwarded-For, and the new value of the field if it changes.
 ///
-/// Without a list of proxies: the first entry, the header as it was. With one: walking from the right, the entry before the
-/// leftmost trusted one of the unbroken run of trusted proxies; the header keeps what begins there (mod_wsgi's meaning).
+/// Without a list of proxies, the first entry is the client and the field stays. With a list, the client is the entry before
+/// the run of trusted proxies at the right end, and the field starts with that entry (as in mod_wsgi).
 pub fn forwarded_for(value: &[u8], proxies: Option<&[Network]>) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     let items: Vec<&[u8]> = value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|i| !i.is_empty()).collect();
     let Some(proxies) = proxies else {
