@@ -76,7 +76,7 @@ const DOUBTED: &[(&str, &str)] = &[
         "DROVER0014: WSGIProcessGroup: the group 'of-a' is defined in the virtual host a and can be used by",
     ),
     ("WSGIDaemonProcess x python-path=@dir@/nope", "DROVER0014: WSGIDaemonProcess x: python-path=@dir@/nope: it is not there"),
-    ("DroverControlSocket @dir@/nope/x.sock", "DROVER0014: DroverControlSocket @dir@/nope/x.sock: there is no directory @dir@/nope"),
+    ("DroverControlSocket @dir@/nope/x.sock", "DROVER0014: DroverControlSocket @dir@/nope/x.sock: directory @dir@/nope not found"),
     ("WSGIScriptAlias /x @dir@/nope.wsgi", "DROVER0014: the script @dir@/nope.wsgi is not there"),
     ("WSGIScriptAlias /x nope.wsgi", "DROVER0003: WSGIScriptAlias: 'nope.wsgi' is not an absolute path"),
     ("WSGIApplicationGroup %{GLOBL}", "DROVER0003: WSGIApplicationGroup: '%{GLOBL}' is taken as it stands, did you mean %{GLOBAL}?"),

@@ -8,7 +8,7 @@ use crate::config::words::Words;
 use crate::config::{
     AliasPattern, ConfigError, Context, Contexts, DIRECTIVES, DirConfig, Directive, Effect, InterpreterScope, ServerConfig, Target,
 };
-use crate::messages::{Code, Level};
+use crate::messages::Code;
 use crate::resolved::{self, Added};
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -397,7 +397,7 @@ unsafe fn notice(cmd: *mut ffi::cmd_parms, code: Code, text: &str) {
     if first_pass() {
         // SAFETY: the caller's.
         let place = unsafe { at(cmd) };
-        log::startup(Level::Notice, code, &format!("{text}{place}"));
+        log::startup(log::Level::Notice, code, &format!("{text}{place}"));
     }
 }
 

@@ -3,7 +3,8 @@
 //! Responsible for: passing text as data, never as a format. Must never: decide what to log. Called by: `src/httpd/`, and
 //! `handler` through [`super::request::Request`].
 use super::ffi;
-use crate::messages::{Code, Level};
+use crate::messages::Code;
+pub use crate::messages::Level;
 use std::ffi::c_int;
 
 fn line(code: Code, text: &str) -> String {

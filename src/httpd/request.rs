@@ -1,7 +1,7 @@
-//! A safe view of one request.
+//! One request of httpd as the handler's [`RequestView`].
 //!
-//! Responsible for: every pointer of a request_rec being read as bytes, never as UTF-8, and never kept beyond the request.
-//! Must never: decide anything. Called by: `httpd::module` (which makes it), `handler` (which uses it), `client` (its body and answer).
+//! Responsible for: reading the pointers of a request_rec as bytes, never as UTF-8, and never keeping them beyond the request. Must
+//! never: decide anything. Called by: `httpd::module` (creates it), `handler` (uses it), `client` (its body and response).
 use super::{ffi, log};
 use crate::handler::request::{FileKind, RequestView};
 use crate::messages::{Code, Level};
@@ -9,17 +9,17 @@ use std::ffi::{CStr, c_char};
 use std::marker::PhantomData;
 use std::ptr;
 
-/// One request, borrowed from httpd for as long as its hook runs.
+/// One request, borrowed from httpd while its hook runs.
 #[derive(Debug)]
 pub struct Request<'r> {
     pub(super) raw: *mut ffi::request_rec,
     pub(super) input: *mut ffi::apr_bucket_brigade,
     pub(super) output: *mut ffi::apr_bucket_brigade,
-    /// Of an HTTP/2 response: what mod_http2 has taken of it. Null: that cannot be told.
+    /// How much mod_http2 has accepted of an HTTP/2 response; null when unknown.
     pub(super) ledger: *mut ffi::drover_ledger,
-    /// Bytes passed on so far, if they are counted.
+    /// Bytes passed on so far, if counted.
     pub(super) passed: usize,
-    /// The end of the body has been seen; filters need not show it twice.
+    /// The end of the body was seen; filters need not report it twice.
     pub(super) ended: bool,
     life: PhantomData<&'r mut ffi::request_rec>,
 }
@@ -40,7 +40,7 @@ macro_rules! text_fields {
 
 impl<'r> Request<'r> {
     /// # Safety
-    /// `raw` must be the request that httpd has given to the hook that calls, and 'r that hook's run.
+    /// `raw` must be the request that httpd passed to the running hook, and `'r` must end with that hook.
     #[must_use]
     pub unsafe fn new(raw: *mut ffi::request_rec) -> Self {
         Self { raw, input: ptr::null_mut(), output: ptr::null_mut(), ledger: ptr::null_mut(), passed: 0, ended: false, life: PhantomData }
@@ -51,7 +51,7 @@ impl<'r> Request<'r> {
         unsafe { (*self.raw).pool }
     }
 
-    /// Copies bytes into the request's pool, NUL behind them; a NUL among them ends the text there.
+    /// Copies bytes into the request's pool and appends a NUL. A NUL among them ends the text there.
     pub(super) fn pooled(&self, text: &[u8]) -> *mut c_char {
         // SAFETY: apr_pstrmemdup copies exactly the given length and adds the NUL (apr_strings.h).
         unsafe { ffi::apr_pstrmemdup(self.pool(), text.as_ptr().cast(), text.len()) }
