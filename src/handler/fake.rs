@@ -223,6 +223,8 @@ pub struct FakeRequest {
     pub body_limit: u64,
     pub expects_continue: bool,
     pub is_stream: bool,
+    /// An input filter removes Content-Length at the first read, as DEFLATE does.
+    pub filter_changes_length: bool,
     pub headers: Vec<(&'static CStr, &'static str)>,
     pub env: Vec<(CString, &'static [u8])>,
     pub messages: RefCell<Vec<(Level, Code, String)>>,
@@ -243,6 +245,7 @@ impl Default for FakeRequest {
             body_limit: 0,
             expects_continue: false,
             is_stream: false,
+            filter_changes_length: false,
             headers: Vec::new(),
             env: Vec::new(),
             messages: RefCell::default(),
@@ -260,6 +263,9 @@ impl FakeRequest {
 
 impl Client for FakeRequest {
     fn read_body(&mut self, buffer: &mut [u8], wait: bool) -> BodyRead {
+        if self.filter_changes_length {
+            self.headers.retain(|(name, _)| *name != c"Content-Length");
+        }
         self.client.read_body(buffer, wait)
     }
     fn is_head(&self) -> bool {

@@ -100,7 +100,7 @@ fn run<'r>(r: &mut impl RequestView<'r>, head: RequestHead, task: Task<'_>, buff
     }
     let account = MemoryAccount::open(&context.admission);
     let received = upload::receive(r, head.body, group.body_buffer, body, account).map_err(RequestError::Body)?;
-    received.correct_length(r, head.body);
+    received.correct_length(r);
 
     let accepted_at = monotonic_ns();
     let limits = time_limits(r, group, accepted_at);

@@ -324,3 +324,21 @@ fn a_request_beyond_the_limit_is_refused() {
     assert_eq!(r.error_headers, [(c"Retry-After", "5".to_owned())]);
     assert_eq!(run_busy(&["DroverMaxWaiting 2"], &mut FakeRequest::default(), vec![hello], 1), Verdict::Done);
 }
+
+#[test]
+fn a_length_that_a_filter_changed_is_not_passed_on() {
+    let body = std::iter::repeat_n(BodyRead::Data(16384), 20).chain([BodyRead::End]).collect();
+    let (headers, env) = (vec![(c"Content-Length", "100")], vec![(c"CONTENT_LENGTH".to_owned(), &b"100"[..])]);
+    let mut r = FakeRequest { method: "POST", headers, env, filter_changes_length: true, ..FakeRequest::default() };
+    r.client.body = body;
+    let verdict = run(
+        &[],
+        &mut r,
+        vec![|w, message| {
+            assert_eq!((message.env.get("CONTENT_LENGTH"), message.prefix.flags), (None, BODY_FOLLOWS));
+            assert_eq!((w.body().0, message.body.is_empty()), (Kind::End, false));
+            hello(w, message);
+        }],
+    );
+    assert_eq!(verdict, Verdict::Done);
+}

@@ -64,7 +64,8 @@ pub fn receive<'r, 'c>(
 ) -> Result<Received<'c>, BodyError> {
     let (inline, upload) = read_small(r, length, buffer)?;
     let kept = match (upload, length) {
-        (Upload::Open, BodyLength::Known(length)) => read_moderate(r, length, most, (buffer, inline), &mut account)?,
+        // An input filter that changes the length removes Content-Length at its first read.
+        (Upload::Open, BodyLength::Known(length)) if has_length(r) => read_moderate(r, length, most, (buffer, inline), &mut account)?,
         _ => None,
     };
     Ok(Received { inline, upload, kept, _account: account })
@@ -96,15 +97,20 @@ impl Received<'_> {
     }
 
     /// Makes CONTENT_LENGTH match the body.
-    pub fn correct_length<'r>(&self, r: &mut impl RequestView<'r>, length: BodyLength) {
+    pub fn correct_length<'r>(&self, r: &mut impl RequestView<'r>) {
         let read = self.inline + self.kept.as_ref().map_or(0, |kept| kept.bytes.len());
         if read > 0 && self.is_whole() {
             // RFC 3875 §4.1.2: the length after transfer codings are removed, known now for a chunked or compressed body too.
             r.set_env(c"CONTENT_LENGTH", read.to_string().as_bytes());
-        } else if read > 0 && !matches!(length, BodyLength::Known(_)) {
+        } else if read > 0 && !has_length(r) {
             r.unset_env(c"CONTENT_LENGTH"); // an input filter made it wrong
         }
     }
+}
+
+/// Whether Content-Length is still present after the input filters ran.
+fn has_length<'r>(r: &impl RequestView<'r>) -> bool {
+    r.header(c"Content-Length").is_some()
 }
 
 /// Reads a small body into `buffer`. Returns how much it read, and how the rest is sent.
