@@ -1,9 +1,27 @@
-//! The stable codes of the module's log lines (DROVER0001–0199; droverd has 0200–0399, the worker 0400–0499).
+//! The levels and the stable codes of the module's log messages (DROVER0001–0199; droverd has 0200–0399, the worker 0400–0499).
 //!
-//! Responsible for: each code standing in one place with what the administrator should do. Must never: change a code's
-//! meaning. Called by: everything that logs; `docs/messages.md` carries the same table.
+//! Responsible for: each code with what the administrator should do. Must never: change the meaning of a code. Called by:
+//! everything that logs; `docs/messages.md` is generated from it.
 use crate::resolved::GroupError;
 use std::fmt;
+
+/// The levels of httpd's error log that mod_drover uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(i32)]
+pub enum Level {
+    /// Action must be taken now.
+    Crit = 2,
+    /// Something failed.
+    Error = 3,
+    /// Something may be wrong.
+    Warn = 4,
+    /// Normal but significant.
+    Notice = 5,
+    /// Information for administrators.
+    Info = 6,
+    /// Information for finding a fault.
+    Debug = 7,
+}
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $number:literal;)+) => {
@@ -20,125 +38,127 @@ macro_rules! codes {
 }
 
 codes! {
-    /// A bug in mod_drover. The request it happened in got status 500, nothing else is harmed. Please report the line.
+    /// A bug in mod_drover. The request in which it happened got status 500; nothing else is affected. Please report the message.
     Panic = 1;
     /// At start: the version, the MPM, and how many requests httpd handles at once.
     Mpm = 2;
-    /// A directive or option that has no effect here was found; the line says why nothing is lost. Remove it when convenient.
+    /// A directive or option has no effect here; the message says why nothing is lost. Remove it when convenient.
     NoEffect = 3;
-    /// A script runs without WSGIProcessGroup, so in the implicit group `default`. Define a WSGIDaemonProcess to choose its size and user.
+    /// A script without WSGIProcessGroup runs in the implicit group `default`. Define a WSGIDaemonProcess to choose its size and user.
     ImplicitGroup = 4;
     /// mod_wsgi and mod_drover are both loaded. Remove one of the two LoadModule lines; the message names both files.
     BesideModWsgi = 5;
-    /// The supervisor droverd could not be started, or its sockets could not be made. The line has the reason of the system.
+    /// The supervisor droverd or its sockets could not be created. The message includes the system's reason.
     SupervisorStart = 6;
-    /// droverd ended. It is started again; requests wait in their queues meanwhile.
+    /// droverd exited and is restarted. Requests wait in their queues meanwhile.
     SupervisorDied = 7;
-    /// The configuration could not be handed to droverd; the line has the system's reason. httpd does not go on.
+    /// The configuration could not be sent to droverd, so httpd does not start. The message includes the system's reason.
     Configure = 8;
-    /// httpd does not run as root, so `user=`, `group=` and `chroot=` of a group have no effect, nor has a `cpu-priority=` above httpd's own.
+    /// httpd does not run as root, so `user=`, `group=` and `chroot=` of a group have no effect. A `cpu-priority=` above httpd's own has
+    /// none either.
     NotRoot = 9;
-    /// Where sessions are kept, and why: at start where a DroverSession directive is configured, else when an application first uses a session.
+    /// Where sessions are kept, and why. Logged at start if a DroverSession directive is configured, else when an application first uses a
+    /// session.
     Sessions = 10;
-    /// The store of sessions has trouble; the line says which. A damaged one is moved aside, and the service goes on with a new one.
-    /// A full one evicts sessions that were never used again; raise DroverSessionDiskSize.
+    /// The session store has a problem; the message says which. A damaged store is moved aside and replaced by a new one.
+    /// A full store evicts sessions that were not used after the request that created them; raise DroverSessionDiskSize.
     SessionStore = 11;
-    /// What the configuration asks for cannot be had: a user, a directory, an interpreter. httpd does not start, and `apachectl graceful` leaves the
-    /// running one alone. The line names the directive with its file and line.
+    /// The configuration needs something that is not available: a user, a directory, an interpreter. httpd does not start, and `apachectl
+    /// graceful` keeps the running configuration. The message names the directive with its file and line.
     Refused = 12;
-    /// Sessions cannot be kept as the configuration asks. httpd does not start, and `apachectl graceful` leaves the running one alone; one that is told
-    /// to read its configuration all the same goes on, and the line says with what. Where no DroverSession directive asks for them, only a request that
-    /// touches its session fails (503).
+    /// Sessions cannot be kept as configured. httpd does not start, and `apachectl graceful` keeps the running configuration. A server that
+    /// must reload anyway continues, and the message says with what. Without a DroverSession directive, only requests that touch their session
+    /// fail (503).
     SessionsRefused = 13;
-    /// The configuration names something that is not there: a group, a script, a directory. It is accepted, as by mod_wsgi, but what depends on it will
-    /// fail. The line has file and line.
+    /// The configuration names a group, script or directory that does not exist. It is accepted, as by mod_wsgi, but requests that need it
+    /// will fail. The message names the file and line.
     Doubtful = 14;
-    /// At `apachectl -t` and at start: an application has more processes than it needs, because its application group is `%{RESOURCE}`, the default.
-    /// Write `application-group=%{GLOBAL}` for the only application of a group. The line has file and line.
+    /// At `apachectl -t` and at start: an application has more processes than it needs, because its application group is `%{RESOURCE}`, the
+    /// default. Write `application-group=%{GLOBAL}` for the only application of a group. The message names the file and line.
     Doubled = 36;
-    /// At start: the configuration names more application groups in a group than its max-application-groups= allows. They take turns, and each turn starts
-    /// processes. Raise the option, leave it out, or let applications share an application group.
+    /// The configuration names more application groups in a group than max-application-groups= allows. They take turns, and each turn starts
+    /// workers. Raise the option, remove it, or let applications share an application group.
     CrowdedGroup = 34;
-    /// Options ExecCGI is off where the script lies. Map it with WSGIScriptAlias, or allow ExecCGI.
+    /// Options ExecCGI is off in the script's directory. Map the script with WSGIScriptAlias, or allow ExecCGI.
     NoExecCgi = 20;
-    /// The script is not there, or httpd's user cannot look at it.
+    /// The script does not exist, or httpd's user cannot access it.
     ScriptMissing = 21;
-    /// The URL leads to a directory, not to a script.
+    /// The URL maps to a directory, not to a script.
     ScriptIsDirectory = 22;
-    /// AcceptPathInfo Off forbids what stands behind the script's name.
+    /// AcceptPathInfo Off forbids a path after the script's name.
     PathInfo = 23;
-    /// The request's Transfer-Encoding is not known.
+    /// The request has an unknown Transfer-Encoding.
     TransferEncoding = 24;
-    /// The request's body is chunked and WSGIChunkedRequest is Off.
+    /// The request body is chunked and WSGIChunkedRequest is Off.
     ChunkedOff = 25;
     /// The request's Content-Length is not a number.
     ContentLength = 26;
     /// WSGIProcessGroup names a group that no WSGIDaemonProcess defines.
     UnknownGroup = 27;
-    /// The group is defined in a virtual host with another ServerName. Define it outside, or use one of this host's.
+    /// The group is defined in a virtual host with another ServerName. Define it outside, or use a group of this virtual host.
     GroupElsewhere = 28;
-    /// The group is not among those of WSGIRestrictProcess.
+    /// WSGIRestrictProcess does not list the group.
     GroupRestricted = 29;
-    /// All application groups that the group may have are in use (max-application-groups, or as many as the configuration names), so one more cannot be
-    /// started. Logged once a second by each child process.
+    /// The group is at its limit of application groups (max-application-groups, or as many as the configuration names), and all are in use.
+    /// Logged once a second by each child process.
     TooManyApplications = 30;
-    /// The request's headers and variables are larger than can be passed on.
+    /// The request's header fields and variables are too large to be sent to a worker.
     RequestTooLarge = 31;
     /// The script's file does not belong to the user or group that script-user= or script-group= names.
     ScriptOwner = 32;
-    /// The script lies outside of the group's chroot=, so its processes cannot see it. Put it inside, and name it with the whole path.
+    /// The script lies outside the group's chroot=, so its workers cannot see it. Move it inside, and configure its full path.
     ScriptOutside = 33;
-    /// The client's body could not be read. The status says why: 408 too slow, 413 too large, 400 malformed.
+    /// The request body could not be read. The status says why: 408 too slow, 413 too large, 400 malformed.
     BodyRead = 40;
-    /// The queue of the group was full, or no process took the request, until queue-timeout. Raise processes= or threads=.
+    /// The group's queue was full, or no worker took the request, until queue-timeout expired. Raise processes= or threads=.
     QueueTimeout = 50;
-    /// droverd did not answer in time. Look for its own messages in this log.
+    /// droverd did not reply in time. See its own messages in this log.
     SupervisorSilent = 51;
-    /// droverd refused to open the group's queue; the line says why.
+    /// droverd refused to open the group's queue; the message says why.
     OpenRefused = 52;
-    /// The process that ran the request is gone. Look for its own message (signal, exit status) in the group's log.
+    /// The worker exited while it ran the request. See its own message (signal, exit status) in the group's log.
     WorkerDied = 53;
     /// The application took longer than request-timeout.
     RequestTimeout = 54;
     /// The application sent nothing for longer than socket-timeout (or Timeout).
     SocketTimeout = 55;
-    /// What came from the worker was not understood. The request ended; the socket was thrown away.
+    /// The worker sent invalid data. The request was ended and its socket was closed.
     BadFrame = 56;
-    /// The system refused a socket or descriptor.
+    /// A system call for a socket or descriptor failed.
     System = 57;
-    /// The group has as many requests as queue-depth or DroverMaxWaiting lets it have; further ones get 503. Raise processes= or threads=, or look
-    /// for what makes the application slow. Logged once a second, with the number of requests since the last time.
+    /// The group is at its limit of requests (queue-depth or DroverMaxWaiting); further requests get 503. Raise processes= or threads=, or find
+    /// out what makes the application slow. Logged once a second, with the number of requests refused since the last message.
     Overloaded = 58;
-    /// A process died before it answered, and the request, which changes nothing, was given to another one; or droverd died with a request that nobody
-    /// had run yet. Look for the dead process's own message.
+    /// A worker exited before it responded, and its request was retried on another one because it is safe to repeat; or droverd exited while
+    /// it held a request that no worker had run. See the message of the process that exited.
     Retried = 59;
-    /// The application raised an exception; its traceback stands above.
+    /// The application raised an exception; see the traceback before this message.
     Exception = 60;
-    /// The script could not be imported; the traceback stands above or in the group's log.
+    /// The script could not be imported; see the traceback before this message or in the group's log.
     Import = 61;
-    /// The script has no callable of the name that WSGICallableObject gives.
+    /// The script has no callable with the name in WSGICallableObject.
     NoCallable = 62;
     /// The application called sys.exit.
     SystemExit = 63;
-    /// The application broke a rule of PEP 3333; the line says which.
+    /// The application broke a rule of PEP 3333; the message says which.
     BadResponse = 64;
-    /// The group's processes cannot start; the group's log has the reason.
+    /// The group's workers cannot start; see the group's log for the reason.
     CannotStart = 65;
-    /// The answer was cut after its head was sent: the connection is closed so that the client can see it.
+    /// The response was cut after its headers were sent. The connection was closed so that the client can detect it.
     Truncated = 66;
-    /// The process was stopping and could not run the request.
+    /// The worker was stopping and could not run the request.
     Stopping = 67;
-    /// Something failed inside the worker.
+    /// An internal error of the worker.
     WorkerInternal = 68;
-    /// The client went away, or a filter of httpd has answered it in the application's place.
+    /// The client closed the connection, or a filter of httpd sent its own response.
     ClientGone = 69;
-    /// The application's session could not be had, and the application did not handle that: another request holds it for longer than
-    /// DroverSessionLockTimeout, or the store is out of reach. The line says which.
+    /// The application's session was not available, and the application did not handle that. Another request held its lock for longer than
+    /// DroverSessionLockTimeout, or the store is not reachable; the message says which.
     SessionUnavailable = 70;
-    /// One of httpd's output filters (SetOutputFilter and the like) failed with the answer; what it says of it stands above. Before anything had gone out
-    /// the client gets 500, else the connection is cut.
+    /// An output filter of httpd (SetOutputFilter and the like) failed; see its own message before this one. The client gets 500 if nothing was
+    /// sent yet, else the connection is closed.
     FilterFailed = 71;
-    /// The limit of open files is lower than what a child of httpd needs when all of its threads are busy. Requests that need one more get 503. Raise
+    /// The limit of open files is lower than what a child of httpd needs when all its threads are busy. Requests that need one more get 503. Raise
     /// it where httpd is started: LimitNOFILE= in its systemd unit, `ulimit -n`, or APACHE_ULIMIT_MAX_FILES in Debian's envvars.
     FewDescriptors = 72;
 }

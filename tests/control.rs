@@ -171,7 +171,7 @@ event_test!(a_socket_that_others_can_replace_is_told_at_t, |site| {
     for (mode, told) in [(0o755, false), (0o777, true), (0o1777, true)] {
         std::fs::set_permissions(&open, std::fs::Permissions::from_mode(mode)).expect("mode");
         let said = site.accepted();
-        let expected = format!("others can write the directory {} (its mode is {mode:04o})", open.display());
+        let expected = format!("other users can write to the directory {} (its mode is {mode:04o})", open.display());
         assert_eq!(said.contains(&expected), told, "{said}");
     }
 });

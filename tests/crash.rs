@@ -180,7 +180,7 @@ mpm_test!(what_was_held_for_new_code_is_not_lost_with_its_holder, |site| {
     };
     let site = site.script("v.wsgi", &version(1, "")).app("/", "v.wsgi").daemon("processes=1 threads=2");
     let (importing, go_on) = (site.gate("importing"), site.gate("go-on"));
-    let httpd = site.expect_log("DROVER0007").expect_log("DROVER0059*droverd died while it held").start();
+    let httpd = site.expect_log("DROVER0007").expect_log("DROVER0059*droverd exited while it held").start();
     assert_eq!(httpd.ok("/"), "1 ");
     crate::lifecycle::change(&httpd.site, "v.wsgi", &version(2, "gate.reach('importing')\ngate.wait('go-on')"));
     std::thread::scope(|scope| {

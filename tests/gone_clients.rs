@@ -3,7 +3,7 @@
 //! Responsible for: httpd's thread not waiting for a response that nobody takes, however busy the application is. Called by: `main.rs`.
 use crate::harness::until;
 
-const LEFT: &str = "DROVER0069: the client went away before the answer was complete";
+const LEFT: &str = "closed the connection before the response was complete";
 
 /// Makes progress as far as httpd can see, and never responds until it is told to.
 const APP: &str = r#"

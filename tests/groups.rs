@@ -350,7 +350,7 @@ both_test!(chroot, |site| {
         return;
     }
     // As in mod_wsgi, the configuration names the script as httpd sees it, and one that lies outside cannot be run.
-    let site = site.expect_log("DROVER0033: the script *hello.wsgi lies outside|WSGI0081: *hello.wsgi' is not located within chroot");
+    let site = site.expect_log("DROVER0033*hello.wsgi lies outside|WSGI0081: *hello.wsgi' is not located within chroot");
     let httpd = site.allow_log("WSGI0146: Daemon process 'app' closed connection").start();
     assert_eq!(httpd.ok("/inside"), format!("True {} /srv/chroot.wsgi /srv/chroot.wsgi", id("-u", "nobody")));
     assert_eq!(httpd.get("/").status, if httpd.site.theirs() { 502 } else { 500 });

@@ -47,9 +47,7 @@ pub fn good(answer: &Response) -> bool {
 }
 
 mpm_test!(what_a_worker_says_of_its_answers_length_is_held_to, |site| {
-    let site = self::site(site)
-        .expect_log("DROVER0064: the application's head cannot be sent")
-        .expect_log("DROVER0066: the answer was cut short: DROVER0056");
+    let site = self::site(site).expect_log("DROVER0064*response headers cannot be sent").expect_log("DROVER0066*DROVER0056");
     let httpd = site.start();
     let bad = Bad::new(&httpd);
     let (long, next) = both(&httpd, "long_body");
@@ -80,8 +78,7 @@ mpm_test!(a_workers_text_is_never_more_urgent_than_an_error, |site| {
 });
 
 mpm_test!(a_worker_cannot_take_httpds_memory, |site| {
-    let site =
-        self::site(site).expect_log("DROVER0056: a worker's answer was not understood").expect_log("DROVER0055").allow_log("DROVER0053");
+    let site = self::site(site).expect_log("DROVER0056*invalid data from the worker").expect_log("DROVER0055").allow_log("DROVER0053");
     let httpd = site.start();
     let bad = Bad::new(&httpd);
     let children = || -> Vec<i32> { httpd.family().iter().filter(|p| p.command.contains("httpd.conf")).map(|p| p.pid).collect() };

@@ -47,7 +47,7 @@ fn refused(answer: &Response) {
 }
 
 mpm_test!(a_full_queue_refuses_at_once, |site| {
-    let site = self::site(site, "processes=1 threads=1 queue-depth=2").expect_log("DROVER0058*2 requests waiting (queue-depth)");
+    let site = self::site(site, "processes=1 threads=1 queue-depth=2").expect_log("DROVER0058*limit of 2 waiting requests (queue-depth)");
     let (holding, go_on) = (site.gate("holding"), site.gate("go-on"));
     let httpd = site.start();
     std::thread::scope(|scope| {
@@ -94,7 +94,7 @@ mpm_test!(who_waits_longer_than_queue_timeout_is_refused, |site| {
 
 mpm_test!(one_group_does_not_take_all_threads, |site| {
     let site = self::site(site, "processes=1 threads=4").config("DroverMaxWaiting 3");
-    let site = site.expect_log("DROVER0058*group 'app' has its 3 requests (DroverMaxWaiting)");
+    let site = site.expect_log("DROVER0058*group 'app'*3 requests (DroverMaxWaiting)");
     let (holding, go_on) = (site.gate("holding"), site.gate("go-on"));
     let httpd = site.start();
     std::thread::scope(|scope| {

@@ -308,7 +308,7 @@ mpm_test!(an_output_filter_that_fails_is_said, |site| {
     let site = site.config("<Location />\nSetOutputFilter SUBSTITUTE\nSubstitute s/first/FIRST/\nSubstituteMaxLineLength 100\n</Location>");
     let site = site.config("ExtFilterDefine gone mode=output cmd=/no/such/program\n<Location /gone>\nSetOutputFilter gone\n</Location>");
     // httpd's own lines, then ours, with the true cause.
-    let site = site.allow_log("AH01328|AH01458|AH01467").expect_log("DROVER0071: an output filter");
+    let site = site.allow_log("AH01328|AH01458|AH01467").expect_log("DROVER0071*an output filter");
     let httpd = site.expect_log("DROVER0066*DROVER0071").start();
     assert_eq!(httpd.get("/").status, 500);
     assert_eq!(httpd.get("/gone").status, 500);

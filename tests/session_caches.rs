@@ -117,7 +117,7 @@ event_test!(a_provider_that_is_not_loaded_is_refused, |site| {
     let asked = |line: &str| Site::new(site.subject, site.mpm, "provider").app("/", "sessions/plain.wsgi").config(line);
     let known = asked("DroverSession socache:shmcb");
     known.refused(&[
-        "DROVER0013: DroverSession socache:shmcb: there is no such provider; load its module",
+        "DROVER0013: DroverSession socache:shmcb: provider not loaded; load its module",
         "mod_socache_shmcb.so (@dir@/httpd.conf:",
     ]);
     asked("DroverSession socache:shmc").refused(&["did you mean socache:shmcb?"]);

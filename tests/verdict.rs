@@ -25,11 +25,11 @@ mpm_test!(no_allowance_hides_a_fault, |site| {
     httpd.expect_log("Fatal Python error: Bus error");
     fault(&mut httpd, worker.pid, Signal::BUS, "DROVER0232*killed by signal 7");
     httpd.expect_log("exit signal Abort"); // it is httpd's child as well
-    fault(&mut httpd, droverd, Signal::ABORT, "DROVER0007*ended by signal 6");
+    fault(&mut httpd, droverd, Signal::ABORT, "DROVER0007*killed by signal 6");
     assert_eq!(httpd.verdict(), Vec::<String>::new());
     // A death by a signal that others send is a matter of the patterns.
     let killed = httpd.droverd().pid;
     httpd.signal(killed, Signal::KILL);
-    httpd.wait_log("DROVER0007*ended by signal 9");
+    httpd.wait_log("DROVER0007*killed by signal 9");
     assert_eq!(httpd.verdict(), Vec::<String>::new());
 });

@@ -1,18 +1,20 @@
-//! To whom a request goes and how its answer comes back: queues, the way back, deadlines.
+//! How a request reaches a worker and its response comes back.
 //!
-//! Responsible for: one SEQPACKET queue per application group, opened through droverd once per process; socket pairs that are
-//! used again only after a clean END. Must never: know httpd, or wait without a deadline and a wake-up descriptor. Called by:
+//! Responsible for: one SEQPACKET queue per application group, opened through droverd once per process; reply sockets that are
+//! reused only after a clean END. Must never: know httpd, or wait without a deadline and a wake-up descriptor. Called by:
 //! `handler`.
 //!
-//! * [`queues`]: which queues this process knows, and how one is opened.
-//! * [`seats`]: which worker runs which request, for the log.
-//! * [`way_back`]: one request on its way: sent, answered, ended.
-//! * [`error`]: what can go wrong between httpd and a worker.
+//! In reading order: [`queues`] opens queues, [`in_flight`] sends a request and exchanges frames over its `reply_socket`;
+//! [`seats`] records which worker runs which request, for the log;
+//! [`wake`] stops all waits; [`error`] lists what can fail.
 pub mod error;
+pub mod in_flight;
 pub mod queues;
+mod reply_socket;
 pub mod seats;
-pub mod way_back;
+pub mod wake;
 
 pub use error::DispatchError;
+pub use in_flight::{InFlight, Outgoing, Ready, Want};
 pub use queues::{Key, Queue, Queues};
-pub use way_back::{Exchange, Outgoing, Ready, Wake, Want};
+pub use wake::Wake;

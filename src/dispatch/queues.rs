@@ -1,10 +1,11 @@
-//! Which queues this process knows, and how one is opened.
+//! The queues that this process has opened.
 //!
-//! Responsible for: asking droverd once per (group, application group), keeping socket pairs that may be used again. Must
-//! never: keep more pairs than `MAX_IDLE`, or wait past the caller's deadline. Called by: `handler`.
+//! Responsible for: asking droverd once per group and application group; keeping reply sockets for reuse. Must never: keep more
+//! than `MAX_IDLE` of them, or wait past the caller's deadline. Called by: `handler`.
 use super::error::DispatchError;
+use super::reply_socket::ReplySocket;
 use super::seats::Seats;
-use super::way_back::{Pair, Wake};
+use super::wake::Wake;
 use drover_sys::clock::monotonic_ns;
 use drover_sys::roster::Roster;
 use drover_sys::token::Board;
@@ -30,21 +31,21 @@ pub struct Key {
 #[derive(Debug)]
 pub struct Queue {
     pub(super) fd: OwnedFd,
-    /// For tokens that go with its requests; without it none do.
+    /// The slots for session locks; `None` disables prefetched locks.
     tokens: Option<Arc<Board>>,
     place: u32,
     pub(super) seats: Option<Arc<Seats>>,
-    idle: Mutex<Vec<Pair>>,
-    /// How many pairs all queues of this process keep.
+    idle: Mutex<Vec<ReplySocket>>,
+    /// The number of idle reply sockets of all queues.
     kept: Arc<AtomicUsize>,
 }
 
-/// Pairs kept for all queues together: two descriptors each, of the 1024 that a process often may have. They are not given from one queue to
-/// another: a worker could have kept its end.
+/// Idle reply sockets of all queues together: two descriptors each, of the usual limit of 1024. A reply socket stays with its
+/// queue, since a worker may have kept a copy of its end.
 const MAX_IDLE: usize = 96;
 
 impl Queue {
-    /// Where tokens lie that go with its requests.
+    /// The slots for locks of prefetched sessions.
     #[must_use]
     pub const fn tokens(&self) -> Option<&Arc<Board>> {
         self.tokens.as_ref()
@@ -56,15 +57,15 @@ impl Queue {
         self.place
     }
 
-    pub(super) fn take_pair(&self) -> Result<Pair, DispatchError> {
-        let Some(pair) = self.idle.lock().pop() else { return Pair::new() };
+    pub(super) fn take_socket(&self) -> Result<ReplySocket, DispatchError> {
+        let Some(socket) = self.idle.lock().pop() else { return ReplySocket::new() };
         self.kept.fetch_sub(1, Ordering::Relaxed);
-        Ok(pair)
+        Ok(socket)
     }
 
-    pub(super) fn give_back(&self, pair: Pair) {
+    pub(super) fn give_back(&self, socket: ReplySocket) {
         if self.kept.fetch_add(1, Ordering::Relaxed) < MAX_IDLE {
-            self.idle.lock().push(pair);
+            self.idle.lock().push(socket);
         } else {
             self.kept.fetch_sub(1, Ordering::Relaxed);
         }
@@ -77,25 +78,25 @@ impl Drop for Queue {
     }
 }
 
-/// What an opened queue is made of.
+/// What droverd returns for an opened queue: the queue, its shared memory, its place.
 type Opened = (OwnedFd, Option<OwnedFd>, u32);
 
-/// A group that is full is not asked about again for so long, nanoseconds.
+/// How long droverd is not asked again about a full group, nanoseconds.
 const REFUSED_NS: u64 = 1_000_000_000;
 
-/// A group that has as many application groups as it may have.
+/// A group at its limit of application groups.
 #[derive(Debug)]
 struct Full {
     until: u64,
     limit: u32,
-    /// Requests that were refused without a line in the log.
+    /// Requests that were refused without a log message.
     quiet: u32,
 }
 
-/// Deaths of droverd that one question outlives.
-const TRIES: usize = 10;
+/// How often a request to droverd is repeated when droverd exits.
+const MAX_TRIES: usize = 10;
 
-/// Every queue that this process has opened.
+/// All queues that this process has opened.
 #[derive(Debug)]
 pub struct Queues {
     broker: OwnedFd,
@@ -113,12 +114,12 @@ impl Queues {
         Self { broker, known: RwLock::default(), full: Mutex::default(), number: AtomicU32::new(1), kept: Arc::default() }
     }
 
-    /// The next request's number.
+    /// The number of the next request.
     pub fn next_number(&self) -> u32 {
         self.number.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The queue of `key`, opened for `script` if this process does not know it yet; waits until `until` (CLOCK_MONOTONIC, ns).
+    /// The queue of `key`, opened for `script` if it is new. Waits until `until` (CLOCK_MONOTONIC nanoseconds).
     pub fn open(&self, key: &Key, script: Script, wake: &Wake, until: u64) -> Result<Arc<Queue>, DispatchError> {
         if let Some(queue) = self.known.read().get(key) {
             return Ok(Arc::clone(queue));
@@ -160,7 +161,7 @@ impl Queues {
         DispatchError::TooManyApplications { limit, quiet }
     }
 
-    /// Forgets a queue whose other end has gone (the group was removed and came back).
+    /// Forgets a queue whose receiving end is closed (the group was removed and added again).
     pub fn forget(&self, key: &Key, queue: &Arc<Queue>) {
         let mut known = self.known.write();
         if known.get(key).is_some_and(|q| Arc::ptr_eq(q, queue)) {
@@ -168,7 +169,7 @@ impl Queues {
         }
     }
 
-    /// Asks droverd; when it dies over the question, the next one.
+    /// Asks droverd; if it exits, asks its successor.
     fn ask(&self, key: &Key, script: Script, wake: &Wake, until: u64) -> Result<Opened, DispatchError> {
         let message = control::encode(&OpenQueue {
             version: drover_wire::VERSION.to_owned(),
@@ -177,7 +178,7 @@ impl Queues {
             script,
         })
         .map_err(DispatchError::TooLarge)?;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             if let Some(queue) = self.ask_once(&message, wake, until)? {
                 return Ok(queue);
             }
@@ -185,11 +186,11 @@ impl Queues {
         Err(DispatchError::SupervisorSilent)
     }
 
-    /// `None`: whoever had the question has died.
-    fn ask_once(&self, question: &[u8], wake: &Wake, until: u64) -> Result<Option<Opened>, DispatchError> {
-        let (near, far) = channel::packet_pair().map_err(|e| DispatchError::System("cannot make a socket pair", e))?;
+    /// `None`: droverd exited before it replied.
+    fn ask_once(&self, message: &[u8], wake: &Wake, until: u64) -> Result<Option<Opened>, DispatchError> {
+        let (near, far) = channel::packet_pair().map_err(|e| DispatchError::System("cannot create a socket pair", e))?;
         loop {
-            match channel::send(&self.broker, &[question], &[far.as_fd()], false) {
+            match channel::send(&self.broker, &[message], &[far.as_fd()], false) {
                 Ok(_) => break,
                 Err(Errno::AGAIN) => wait_for(&self.broker, PollFlags::OUT, wake, until)?,
                 Err(e) => return Err(DispatchError::System("cannot reach droverd", e)),
@@ -198,12 +199,13 @@ impl Queues {
         drop(far);
         wait_for(&near, PollFlags::IN, wake, until)?;
         let (mut buffer, mut fds) = ([0u8; 4096], Vec::new());
-        let n = channel::receive(&near, &mut buffer, &mut fds, false).map_err(|e| DispatchError::System("no answer from droverd", e))?;
+        let n = channel::receive(&near, &mut buffer, &mut fds, false)
+            .map_err(|e| DispatchError::System("cannot read the reply of droverd", e))?;
         let Some(reply) = buffer.get(..n).filter(|b| !b.is_empty()) else { return Ok(None) };
         match control::decode(reply).map_err(DispatchError::Wire)? {
             OpenReply::Opened { place } => {
                 let mut fds = fds.into_iter();
-                let queue = fds.next().ok_or_else(|| DispatchError::Refused("no descriptor came with the answer".into()))?;
+                let queue = fds.next().ok_or_else(|| DispatchError::Refused("the reply had no descriptor".into()))?;
                 Ok(Some((queue, fds.next(), place)))
             }
             OpenReply::UnknownGroup => Err(DispatchError::UnknownGroup),
@@ -235,7 +237,7 @@ mod tests {
         Key { group: b"shop".to_vec(), application_group: Vec::new() }
     }
 
-    /// Plays droverd for one question.
+    /// A fake droverd that replies once.
     fn answer(broker: OwnedFd, reply: OpenReply, with: Option<OwnedFd>) -> std::thread::JoinHandle<OpenQueue> {
         std::thread::spawn(move || {
             let (mut buffer, mut fds) = ([0u8; 4096], Vec::new());
@@ -254,19 +256,19 @@ mod tests {
         let asked = answer(theirs, OpenReply::Opened { place: 0 }, Some(queue));
         let first = queues.open(&key(), script(), &wake, monotonic_ns() + 10_000_000_000).unwrap();
         assert_eq!(asked.join().unwrap().group, b"shop");
-        assert!(Arc::ptr_eq(&first, &queues.open(&key(), script(), &wake, 0).unwrap()), "known now: not asked again");
+        assert!(Arc::ptr_eq(&first, &queues.open(&key(), script(), &wake, 0).unwrap()), "known now, not asked again");
         queues.forget(&key(), &first);
         assert_eq!(queues.open(&key(), script(), &wake, 0).unwrap_err(), DispatchError::System("cannot reach droverd", Errno::PIPE));
     }
 
     #[test]
-    fn a_question_outlives_who_was_asked() {
+    fn a_question_survives_a_death_of_droverd() {
         let (ours, theirs) = channel::packet_pair().unwrap();
         let (queue, _worker) = channel::packet_pair().unwrap();
         let asked = std::thread::spawn(move || {
             let mut fds = Vec::new();
             channel::receive(&theirs, &mut [0; 4096], &mut fds, true).unwrap();
-            fds.clear(); // it dies
+            fds.clear(); // droverd exits
             answer(theirs, OpenReply::Opened { place: 0 }, Some(queue)).join().unwrap()
         });
         let queues = Queues::new(ours);
@@ -275,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_and_silence_are_told_apart() {
+    fn refusals_and_silence_are_different_errors() {
         for (reply, error) in [
             (OpenReply::UnknownGroup, DispatchError::UnknownGroup),
             (OpenReply::TooManyApplications { limit: 3 }, DispatchError::TooManyApplications { limit: 3, quiet: Some(0) }),

@@ -1,10 +1,11 @@
-//! A request's client, as the handler's [`Client`]: its body through the input filters, its answer through the output filters.
+//! The client of a request as the handler's [`Client`]: its body through the input filters, its response through the output
+//! filters.
 //!
-//! Responsible for: what httpd's filters and tables are given and give; their errors in the handler's words. Must never: decide anything; keep a
+//! Responsible for: the calls of httpd's filters and tables, and translating their errors. Must never: decide anything; keep a
 //! pointer beyond the request. Called by: `handler`.
 use super::request::Request;
 use super::{ffi, log};
-use crate::handler::client::{BadHead, BodyError, BodyRead, Client, NotPassed, Pass};
+use crate::handler::request::{BadHead, BodyError, BodyRead, Client, NotPassed, Pass, RequestView};
 use drover_wire::head::{Head, is_hop_by_hop};
 use drover_wire::text::pieces;
 use std::ffi::c_int;
@@ -28,11 +29,11 @@ const fn is_disconnect(status: c_int) -> bool {
     matches!(status, ffi::APR_EOF | libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED | libc::ENOTCONN)
 }
 
-/// Bytes that mod_http2 holds for a stream before [`Client::pass`] may wait for the client: half of H2StreamMaxMemSize's default.
-const MAX_UNTAKEN: usize = 32 * 1024;
+/// Bytes that mod_http2 buffers for a stream before [`Client::pass`] may block: half the default of H2StreamMaxMemSize.
+const MAX_BUFFERED: usize = 32 * 1024;
 
 impl Request<'_> {
-    /// Makes what a response goes out with, once.
+    /// Creates the brigade and the ledger of the response, once.
     fn open_output(&mut self) {
         if self.output.is_null() {
             // SAFETY: the brigade lives in the request's pool.
@@ -53,7 +54,7 @@ impl Client for Request<'_> {
             self.input = unsafe { ffi::drover_brigade(self.raw) };
         }
         if !wait {
-            // SAFETY: the request is live; does nothing unless the client waits for it.
+            // SAFETY: the request is live; does nothing unless the client waits for 100 Continue.
             unsafe { ffi::drover_send_continue(self.raw) };
         }
         let (mut got, mut end) = (0, 0);
@@ -81,7 +82,8 @@ impl Client for Request<'_> {
     }
 
     fn is_head(&self) -> bool {
-        Request::is_head(self)
+        // SAFETY: the request is live.
+        unsafe { (*self.raw).header_only != 0 }
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
@@ -99,29 +101,30 @@ impl Client for Request<'_> {
 
     fn set_head(&mut self, head: &Head<'_>) -> Result<(), BadHead> {
         if head.status < 200 {
-            return Err(BadHead(format!("status {} is httpd's own", head.status)));
+            return Err(BadHead(format!("status {} is reserved for httpd", head.status)));
         }
         let separator: &[u8] = if head.reason.is_empty() { b"" } else { b" " };
         let line = [head.status.to_string().as_bytes(), separator, head.reason].concat();
         let line = self.pooled(&line);
         let r = self.raw;
-        // SAFETY: the request is live; removes a filter of this very request.
+        // SAFETY: the request is live; removes one of its filters.
         unsafe { ffi::drover_leave_ranges(r) };
-        // SAFETY: the line lies in the request's pool. To a mere number httpd adds the reason that it knows; without a line it would make 500 of
-        // a number that it does not know.
+        // SAFETY: the line lies in the request's pool. httpd adds a known reason phrase to a bare number; without a status line it
+        // would replace an unknown status by 500.
         unsafe {
             (*r).status = c_int::from(head.status);
             (*r).status_line = line;
         }
-        // Values of one name become one list, as RFC 9110 §5.3 allows and mod_wsgi does; joined here, as apr_table_merge copies the list again
-        // for each that it adds.
+        // Values of one name become one list, as RFC 9110 §5.3 allows and mod_wsgi does. They are joined here because apr_table_merge
+        // would copy the whole list for each value.
         let mut lists: Vec<(&[u8], Vec<u8>)> = Vec::new();
         for field in head.fields {
             let (name, value) = field.map_err(|e| BadHead(e.to_string()))?;
-            // RFC 9110 §5.5: it is no part of the value. Django writes its cookies with it. (What follows a value stays, as with mod_wsgi.)
+            // RFC 9110 §5.5: leading whitespace is not part of the value; Django's cookies have it. (Trailing whitespace stays, as with
+            // mod_wsgi.)
             let value = value.trim_ascii_start();
             if is_hop_by_hop(name) {
-                return Err(BadHead(format!("{} belongs to the connection, which is httpd's", name.escape_ascii())));
+                return Err(BadHead(format!("{} is a hop-by-hop field, which only httpd may set", name.escape_ascii())));
             } else if name.eq_ignore_ascii_case(b"Content-Type") {
                 // SAFETY: the copy lies in the request's pool.
                 unsafe { ffi::ap_set_content_type(r, self.pooled(value)) };
@@ -150,9 +153,9 @@ impl Client for Request<'_> {
     }
 
     fn set_error_head(&mut self, head: &Head<'_>) {
-        // RFC 9110 §15.5.2: a 401 must say how to authenticate. As in mod_wsgi, the rest of the head goes with the body.
+        // RFC 9110 §15.5.2: a 401 must say how to authenticate. As in mod_wsgi, all other fields are discarded with the body.
         for (name, value) in head.fields.flatten().filter(|(name, _)| name.eq_ignore_ascii_case(b"WWW-Authenticate")) {
-            // SAFETY: both copies lie in the request's pool; the table of error headers goes out with every answer (httpd.h).
+            // SAFETY: both copies lie in the request's pool; error responses include err_headers_out (httpd.h).
             unsafe { ffi::apr_table_addn((*self.raw).err_headers_out, self.pooled(name), self.pooled(value)) };
         }
     }
@@ -160,7 +163,7 @@ impl Client for Request<'_> {
     fn pass(&mut self, pieces: &[&[u8]], how: Pass) -> Result<(), NotPassed> {
         self.open_output();
         for piece in pieces {
-            // SAFETY: the pieces stay borrowed until drover_pass has sent or copied them.
+            // SAFETY: the pieces stay borrowed until drover_pass sent or copied them.
             unsafe { ffi::drover_append(self.raw, self.output, piece.as_ptr().cast(), piece.len()) };
         }
         let size: usize = pieces.iter().map(|piece| piece.len()).sum();
@@ -174,13 +177,13 @@ impl Client for Request<'_> {
             Pass::End => 1,
             Pass::Cut => 2,
         };
-        // SAFETY: the brigade is ours; what is in it is valid until the call returns, and it is emptied then.
+        // SAFETY: the brigade is ours; its data is valid until the call returns, which empties it.
         let status = unsafe { ffi::drover_pass(self.raw, self.output, how) };
         match status {
             ffi::DROVER_PASSED => Ok(()),
             ffi::DROVER_ANSWERED => Err(NotPassed::Answered),
             ffi::DROVER_REFUSED => Err(NotPassed::Refused),
-            ffi::DROVER_SPOILT => Err(NotPassed::Spoilt),
+            ffi::DROVER_ABORTED_MIDWAY => Err(NotPassed::AbortedMidway),
             _ => Err(NotPassed::Gone),
         }
     }
@@ -195,8 +198,8 @@ impl Client for Request<'_> {
         }
         // SAFETY: the ledger lives as long as the request; the brigade is ours and empty.
         let taken = unsafe { ffi::drover_ledger_taken(self.raw, self.ledger, self.output) };
-        // A broken stream is told by the next pass.
-        usize::try_from(taken).map_or(usize::MAX, |taken| MAX_UNTAKEN.saturating_sub(self.passed.saturating_sub(taken)))
+        // For a broken stream, the next pass returns the error.
+        usize::try_from(taken).map_or(usize::MAX, |taken| MAX_BUFFERED.saturating_sub(self.passed.saturating_sub(taken)))
     }
 
     fn cookies(&self) -> Option<&[u8]> {
@@ -205,7 +208,7 @@ impl Client for Request<'_> {
 
     fn set_cookie(&mut self, value: &str) {
         let value = self.pooled(value.as_bytes());
-        // SAFETY: a static name, a value in the request's pool. The table of error headers goes out with every answer (httpd.h).
+        // SAFETY: a static name, a value in the request's pool. Error responses include err_headers_out (httpd.h).
         unsafe { ffi::apr_table_addn((*self.raw).err_headers_out, c"Set-Cookie".as_ptr(), value) };
     }
 
@@ -216,7 +219,7 @@ impl Client for Request<'_> {
     }
 
     fn application_log(&mut self, level: u16, text: &[u8]) {
-        // httpd cuts a line at 8192 bytes, its own words and its escapes included.
+        // httpd truncates a message at 8192 bytes, including its own prefix and escapes.
         for line in text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).flat_map(|l| pieces(l, 7000)) {
             log::request_raw(self.raw, c_int::from(level), line);
         }

@@ -1,15 +1,15 @@
-//! httpd's phases in order of time: pre_config, check_config, post_config, monitor, child_init, child_stopping.
+//! httpd's phases, in order: pre_config, check_config, post_config, child_init, monitor, child_stopping.
 //!
-//! Responsible for: doing nothing real before the real pass, and for the one pointer to the configuration that requests read.
-//! Must never: keep a pointer into a configuration that httpd has cleared. Called by: `module`.
+//! Responsible for: starting nothing before the second configuration pass; the one pointer to the running configuration. Must
+//! never: keep a pointer into a configuration that httpd has cleared. Called by: `module`.
 use super::mpm::Mpm;
 use super::socache::Cache;
 use super::system::{Host, descriptors_of_a_child, open_files, writable_by_others};
 use super::{commands, ffi, log, parent, sessions};
 use crate::config::{AliasPattern, ControlSocket};
 use crate::dispatch::{Queues, Wake};
-use crate::handler::{Context, Gate};
-use crate::messages::Code;
+use crate::handler::{AdmissionCounters, Context};
+use crate::messages::{Code, Level};
 use crate::resolved::{self, Problem, Resolved, Server, System};
 use crate::session::{Plan, Settings, Stores};
 use drover_sys::shared::Flag;
@@ -22,18 +22,18 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// The configuration of the running generation; null outside of it (a cleanup of its pool sees to that).
+/// The running configuration. A cleanup of its pool sets it to null.
 static RUNNING: AtomicPtr<Running> = AtomicPtr::new(ptr::null_mut());
-/// What a child of httpd has of its own; set once in child_init, never freed.
+/// The state of this child of httpd. Set once in child_init, never freed.
 static CHILD: AtomicPtr<Child> = AtomicPtr::new(ptr::null_mut());
 
-/// A generation's configuration, and what its children share.
+/// A configuration, and what its children share.
 struct Running {
     resolved: Resolved,
     tally: Option<Tally>,
     slots: u64,
     sessions: Plan,
-    /// Set by the first request that uses a session, where nobody has configured them.
+    /// Set by the first request that uses a session, if no directive configures sessions.
     sessions_used: Option<Flag>,
     caches: Vec<Option<Cache>>,
 }
@@ -50,14 +50,14 @@ pub fn pre_config() -> c_int {
     ffi::OK
 }
 
-/// Every server once, the main one first, with its error log's place in `logs`.
+/// All servers, each once, the main one first, with the index of its error log in `logs`.
 unsafe fn servers<'a>(main: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Vec<(*mut ffi::server_rec, Server<'a>)> {
     let mut all = Vec::new();
     let mut seen: Vec<(c_int, u16)> = Vec::new();
     let mut slots: Vec<*mut commands::ServerSlot> = Vec::new();
     let mut s = main;
     while !s.is_null() {
-        // SAFETY: a list of live server_recs; each has our slot, perhaps the main server's own (then it defines nothing itself).
+        // SAFETY: a list of live server_recs. Each has our slot, or shares the main server's if it defines nothing.
         unsafe {
             let slot = commands::slot_of(s);
             let log = match parent::log_of(s) {
@@ -81,7 +81,7 @@ unsafe fn servers<'a>(main: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Ve
     all
 }
 
-/// The groups, and what they cannot read.
+/// The groups, and problems that do not prevent the start.
 struct Groups {
     resolved: Resolved,
     specs: Vec<GroupSpec>,
@@ -102,14 +102,14 @@ unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<Gr
     Ok(Groups { resolved, specs, unreadable, doubled, targets, crowded })
 }
 
-/// The configuration has been read, and the MPM has checked its own part: refuse what cannot work. `apachectl -t` ends here.
+/// Refuses a configuration that cannot work. Runs after the MPM's own check. `apachectl -t` ends here.
 ///
 /// # Safety
 /// `s` must be the main server of the configuration just read.
 pub unsafe fn check_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> c_int {
     if super::beside::is_linked_in() {
-        let text = "mod_wsgi is compiled into this httpd, and mod_drover takes its place: remove the LoadModule line of mod_drover";
-        log::startup(log::Level::Crit, Code::BesideModWsgi, text);
+        let text = "mod_wsgi is compiled into this httpd and mod_drover replaces it: remove the LoadModule line of mod_drover";
+        log::startup(Level::Crit, Code::BesideModWsgi, text);
         return ffi::HTTP_INTERNAL_SERVER_ERROR;
     }
     // SAFETY: the caller's promise.
@@ -118,7 +118,7 @@ pub unsafe fn check_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec)
         Err((code, problem)) => {
             // SAFETY: the caller's promise.
             let at = unsafe { commands::place_of(pconf, &problem) };
-            log::startup(log::Level::Crit, code, &format!("{problem}{at}"));
+            log::startup(Level::Crit, code, &format!("{problem}{at}"));
             ffi::HTTP_INTERNAL_SERVER_ERROR
         }
     }
@@ -129,25 +129,25 @@ unsafe fn check(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Result<
     unsafe {
         let groups = resolve(s, &mut Vec::new()).map_err(|problem| (Code::Refused, problem))?;
         if commands::first_pass() {
-            doubts(pconf, s, &groups).iter().for_each(|text| log::startup(log::Level::Warn, Code::Doubtful, text));
-            doubled(pconf, &groups).iter().for_each(|text| log::startup(log::Level::Notice, Code::Doubled, text));
-            groups.crowded.iter().for_each(|text| log::startup(log::Level::Warn, Code::CrowdedGroup, text));
+            warnings(pconf, s, &groups).iter().for_each(|text| log::startup(Level::Warn, Code::Doubtful, text));
+            doubled(pconf, &groups).iter().for_each(|text| log::startup(Level::Notice, Code::Doubled, text));
+            groups.crowded.iter().for_each(|text| log::startup(Level::Warn, Code::CrowdedGroup, text));
         }
-        // What a server that runs cannot have any more does not end it: post_config says so, and goes on.
+        // A running server must not stop because something is no longer available: post_config logs it and continues.
         if Host.is_running() {
             return Ok(());
         }
         let doubt = sessions::check(pconf, &slots(s), &Mpm::query(), &Host).map_err(|problem| (Code::SessionsRefused, problem))?;
         if let Some(problem) = doubt.filter(|_| commands::first_pass()) {
             let text = format!("{problem}{}", commands::place_of(pconf, &problem));
-            log::startup(log::Level::Warn, Code::SessionsRefused, &text);
+            log::startup(Level::Warn, Code::SessionsRefused, &text);
         }
     }
     Ok(())
 }
 
-/// What the configuration names and has not: accepted, as by mod_wsgi.
-unsafe fn doubts(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, groups: &Groups) -> Vec<String> {
+/// Warnings about things that the configuration names and that do not exist. They are accepted, as by mod_wsgi.
+unsafe fn warnings(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, groups: &Groups) -> Vec<String> {
     // SAFETY: the caller's: a live configuration, whose servers live as long as its pool.
     unsafe {
         let name_of = |server: *mut ffi::server_rec| {
@@ -155,20 +155,20 @@ unsafe fn doubts(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, groups: &
             is_named.then(|| CStr::from_ptr((*server).server_hostname).to_bytes())
         };
         let named = commands::named_groups(pconf).iter();
-        let mut said: Vec<String> = named
+        let mut texts: Vec<String> = named
             .filter_map(|named| {
-                let doubt = resolved::group_warning(&groups.resolved, name_of(named.server), &named.name)?;
-                Some(format!("{}: {doubt}{}", named.directive, named.at))
+                let text = resolved::group_warning(&groups.resolved, name_of(named.server), &named.name)?;
+                Some(format!("{}: {text}{}", named.directive, named.at))
             })
             .collect();
-        said.extend(groups.unreadable.iter().map(|problem| format!("{problem}{}", commands::place_of(pconf, problem))));
+        texts.extend(groups.unreadable.iter().map(|problem| format!("{problem}{}", commands::place_of(pconf, problem))));
         let above = control_socket(pconf, s).and_then(|path| PathBuf::from(OsString::from_vec(path)).parent().map(Path::to_path_buf));
         if let Some((above, why)) = above.as_ref().and_then(|above| Some((above, writable_by_others(above)?))) {
             let what = format!(
-                "others can write the directory {} ({why}), and so replace the socket of the command drover; use a directory that only root can write",
+                "other users can write to the directory {} ({why}) and replace the socket of the command drover; use a directory that only root can write to",
                 above.display()
             );
-            said.push(match &(*commands::slot_of(s)).config.control_socket {
+            texts.push(match &(*commands::slot_of(s)).config.control_socket {
                 Some(ControlSocket::Path(path)) => {
                     let problem = Problem::new("DroverControlSocket", path, what);
                     format!("{problem}{}", commands::place_of(pconf, &problem))
@@ -179,15 +179,15 @@ unsafe fn doubts(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, groups: &
         if let (Some(ControlSocket::Path(path)), Some(above)) = (&(*commands::slot_of(s)).config.control_socket, above)
             && !above.is_dir()
         {
-            let what = format!("there is no directory {}, so the command drover will not reach this server", above.display());
+            let what = format!("directory {} not found, so the command drover cannot reach this server", above.display());
             let problem = Problem::new("DroverControlSocket", path, what);
-            said.push(format!("{problem}{}", commands::place_of(pconf, &problem)));
+            texts.push(format!("{problem}{}", commands::place_of(pconf, &problem)));
         }
-        said
+        texts
     }
 }
 
-/// What has more processes than it needs; nothing where sections choose groups, which depends on the request.
+/// Notices about applications with more processes than they need. None if sections choose groups, which depends on the request.
 unsafe fn doubled(pconf: *mut ffi::apr_pool_t, groups: &Groups) -> Vec<String> {
     // SAFETY: the caller's: the pool of a live configuration.
     unsafe {
@@ -202,12 +202,12 @@ unsafe fn slots(s: *mut ffi::server_rec) -> Vec<*mut commands::ServerSlot> {
     unsafe { servers(s, &mut Vec::new()).into_iter().map(|(server, _)| commands::slot_of(server)).collect() }
 }
 
-/// The real start of a generation.
+/// Starts with the configuration that was read.
 ///
 /// # Safety
 /// `s` must be the main server of the configuration just read.
 pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> c_int {
-    // SAFETY: asks for a number (http_main.h).
+    // SAFETY: returns a number (http_main.h).
     if unsafe { ffi::ap_state_query(ffi::AP_SQ_MAIN_STATE) } == ffi::AP_SQ_MS_CREATE_PRE_CONFIG {
         return ffi::OK;
     }
@@ -215,33 +215,33 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
     unsafe {
         compile_patterns(pconf, s);
         let mpm = Mpm::query();
-        log::server(s, log::Level::Notice, Code::Mpm, &format!("mod_drover {}: {mpm}", drover_wire::VERSION));
+        log::server(s, Level::Notice, Code::Mpm, &format!("mod_drover {}: {mpm}", drover_wire::VERSION));
         let needed = descriptors_of_a_child(u64::try_from(mpm.threads).unwrap_or(1));
         if let Some(limit) = open_files().filter(|limit| *limit < needed) {
             let text = format!(
-                "the limit of open files is {limit}, but a child of httpd with {} threads may need {needed}: raise LimitNOFILE= of httpd's systemd unit (or ulimit -n where httpd is started)",
+                "the limit of open files is {limit}, but a child of httpd with {} threads may need {needed}: raise LimitNOFILE= in httpd's systemd unit (or ulimit -n where httpd is started)",
                 mpm.threads
             );
-            log::server(s, log::Level::Warn, Code::FewDescriptors, &text);
+            log::server(s, Level::Warn, Code::FewDescriptors, &text);
         }
         let mut logs = Vec::new();
         let groups = match resolve(s, &mut logs) {
             Ok(done) => done,
             Err(problem) => return refuse(pconf, s, Code::Refused, &problem),
         };
-        doubts(pconf, s, &groups).iter().for_each(|text| log::server(s, log::Level::Warn, Code::Doubtful, text));
-        groups.crowded.iter().for_each(|text| log::server(s, log::Level::Warn, Code::CrowdedGroup, text));
+        warnings(pconf, s, &groups).iter().for_each(|text| log::server(s, Level::Warn, Code::Doubtful, text));
+        groups.crowded.iter().for_each(|text| log::server(s, Level::Warn, Code::CrowdedGroup, text));
         let Groups { resolved, specs: groups, targets, .. } = groups;
         if libc::geteuid() != 0 && asks_for_identity(s) {
-            let text = "httpd does not run as root: user=, group=, supplementary-groups= and chroot= of WSGIDaemonProcess have no effect, nor a cpu-priority= above httpd's own";
-            log::server(s, log::Level::Warn, Code::NotRoot, text);
+            let text = "httpd does not run as root: user=, group=, supplementary-groups= and chroot= of WSGIDaemonProcess have no effect; neither has a cpu-priority= above httpd's own";
+            log::server(s, Level::Warn, Code::NotRoot, text);
         }
         let (sessions, caches) = match sessions::prepare(pconf, s, &slots(s), &mpm, &Host) {
             Ok(done) => done,
             Err(problem) => return refuse(pconf, s, Code::SessionsRefused, &problem),
         };
         let daemons = usize::try_from(mpm.daemons).unwrap_or(1);
-        // Children that end count as well while they have requests. Without counters nothing is refused.
+        // Stopping children count while they still run requests. Without counters nothing is refused.
         let tally = Tally::new(daemons * 2 + 16).ok();
         let said = sessions.said.clone();
         let slots = u64::try_from(mpm.slots()).unwrap_or(1);
@@ -259,22 +259,22 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             targets,
         };
         if let Err((code, text)) = parent::configure(s, &configuration, logs) {
-            log::server(s, log::Level::Crit, code, &text);
+            log::server(s, Level::Crit, code, &text);
             return ffi::HTTP_INTERNAL_SERVER_ERROR;
         }
     }
     ffi::OK
 }
 
-/// httpd ends for this.
+/// Logs a problem that stops httpd.
 unsafe fn refuse(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, code: Code, problem: &Problem) -> c_int {
     // SAFETY: the caller's: the pool of the live configuration.
     let at = unsafe { commands::place_of(pconf, problem) };
-    log::server(s, log::Level::Crit, code, &format!("{problem}{at}"));
+    log::server(s, Level::Crit, code, &format!("{problem}{at}"));
     ffi::HTTP_INTERNAL_SERVER_ERROR
 }
 
-/// Where the command `drover` reaches this server.
+/// The path of the socket for the command `drover`.
 unsafe fn control_socket(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Option<Vec<u8>> {
     // SAFETY: the main server's slot is alive.
     let configured = unsafe { (*commands::slot_of(s)).config.control_socket.clone() };
@@ -284,7 +284,7 @@ unsafe fn control_socket(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -
         None => b"drover.sock".to_vec(),
     };
     let path = CString::new(path).ok()?;
-    // SAFETY: a NUL-terminated name; the result lies in the pool and is NUL-terminated, or null when the path makes no sense.
+    // SAFETY: a NUL-terminated name; the result is NUL-terminated and lies in the pool, or is null for an invalid path.
     unsafe {
         let path = ffi::ap_runtime_dir_relative(pconf, path.as_ptr());
         if path.is_null() { None } else { Some(CStr::from_ptr(path).to_bytes().to_vec()) }
@@ -321,7 +321,7 @@ unsafe fn compile_patterns(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec)
     }
 }
 
-/// Makes the configuration the running one until its pool is cleared.
+/// Makes this the running configuration until its pool is cleared.
 unsafe fn publish(pconf: *mut ffi::apr_pool_t, running: Running) {
     unsafe extern "C" fn withdraw(owner: *mut c_void) -> ffi::apr_status_t {
         // A child of httpd runs this when it exits, perhaps with requests still running: it leaves the memory to the kernel.
@@ -336,30 +336,30 @@ unsafe fn publish(pconf: *mut ffi::apr_pool_t, running: Running) {
         ffi::APR_SUCCESS
     }
     RUNNING.store(Box::into_raw(Box::new(running)), Ordering::Release);
-    // Not a pointer: the number of the process that frees it.
+    // Not a pointer: the id of the process that frees it.
     let owner = ptr::without_provenance(std::process::id() as usize);
     // SAFETY: pconf is the live configuration's pool; the cleanup never dereferences its argument.
     unsafe { ffi::apr_pool_cleanup_register(pconf, owner, Some(withdraw), Some(ffi::apr_pool_cleanup_null)) };
 }
 
-/// Every few seconds, in the parent.
+/// Runs every few seconds in the parent.
 pub fn monitor() -> c_int {
     parent::revive();
     ffi::DECLINED
 }
 
-/// A child of httpd begins.
+/// Starts a child of httpd.
 ///
 /// # Safety
 /// `s` must be the main server; called once in each child.
 pub unsafe fn child_init(pchild: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) {
-    // SAFETY: looks for mod_ssl's function once all modules are loaded.
+    // SAFETY: looks up mod_ssl's function after all modules were loaded.
     unsafe { ffi::drover_find_optional() };
     let (Some(broker), Ok(wake)) = (parent::into_child(), Wake::new()) else {
-        log::server(s, log::Level::Crit, Code::SupervisorStart, "this child has no way to droverd; its requests will fail");
+        log::server(s, Level::Crit, Code::SupervisorStart, "this child has no connection to droverd; its requests will fail");
         return;
     };
-    // SAFETY: post_config has published it, and its pool lives as long as this child.
+    // SAFETY: published by post_config; its pool lives as long as this child.
     let running = unsafe { RUNNING.load(Ordering::Acquire).as_ref() };
     let column = running.and_then(|r| r.tally.as_ref()).and_then(Tally::claim);
     // SAFETY: httpd's own pool and server, as the caller promises.
@@ -367,7 +367,7 @@ pub unsafe fn child_init(pchild: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
     CHILD.store(Box::into_raw(Box::new(Child { queues: Queues::new(broker), wake, column, stores })), Ordering::Release);
 }
 
-/// A child of httpd ends. Async-signal-safe.
+/// Stops a child of httpd. Async-signal-safe.
 pub fn child_stopping(graceful: bool) {
     // SAFETY: set once, never freed.
     let Some(child) = (unsafe { CHILD.load(Ordering::Acquire).as_ref() }) else { return };
@@ -379,16 +379,24 @@ pub fn child_stopping(graceful: bool) {
     }
 }
 
-/// What a request of a server needs, where this holds for sessions; `None` in a process that was not set up.
+/// The context for a request with these session settings; `None` in a process that was not set up.
 ///
 /// # Safety
-/// `'c` must end with a request that runs now: what is lent lives until the cleanup of the configuration's pool, which comes after all requests.
+/// `'c` must end with the running request: the context lives until the cleanup of the configuration's pool, after all requests.
 #[must_use]
 pub unsafe fn context<'c>(session: Option<&'c Settings>) -> Option<Context<'c>> {
-    // SAFETY: both live as long as requests run: the one until its pool's cleanup, the other for ever.
+    // SAFETY: both live as long as requests run: one until its pool's cleanup, the other forever.
     let (running, child) = unsafe { (RUNNING.load(Ordering::Acquire).as_ref()?, CHILD.load(Ordering::Acquire).as_ref()?) };
-    let gate = Gate { tally: running.tally.as_ref(), column: child.column, slots: running.slots };
+    let admission = AdmissionCounters { tally: running.tally.as_ref(), column: child.column, slots: running.slots };
     let session = session.and_then(|settings| Some((settings, running.sessions.stores.get(settings.store)?)));
     let unsaid = running.sessions_used.as_ref().map(|used| (used, running.sessions.said.as_slice()));
-    Some(Context { unsaid, resolved: &running.resolved, queues: &child.queues, wake: &child.wake, gate, session, stores: child.stores })
+    Some(Context {
+        unsaid,
+        resolved: &running.resolved,
+        queues: &child.queues,
+        wake: &child.wake,
+        admission,
+        session,
+        stores: child.stores,
+    })
 }

@@ -1,9 +1,9 @@
-//! The only code that knows ap_* and apr_*; safe views leave it, nothing else.
+//! The only code that uses `ap_*` and `apr_*`. Other modules see only its safe views.
 //!
 //! * [`module`]: the exported record and its hooks; `guard` stops panics there.
-//! * `commands`: from the directive table to httpd's; `beside`: mod_wsgi beside us.
-//! * [`lifecycle`]: the phases; `parent`: droverd as httpd's parent sees it; `mpm`, `system`.
-//! * [`request`]: one request; `client`: its body and answer; `translate`: aliases; `log`.
+//! * `commands`: the directive table as httpd's; `beside`: refuses mod_wsgi in the same server.
+//! * [`lifecycle`]: the phases; `parent`: starts and configures droverd; `mpm`, `system`: what they report.
+//! * [`request`]: one request; `client`: its body and response; `translate`: aliases; `log`.
 #![allow(unsafe_code)]
 
 mod beside;
@@ -23,12 +23,11 @@ mod socache;
 mod system;
 mod translate;
 
-pub use log::Level;
 pub use request::Request;
 
 use std::ffi::CString;
 
-/// httpd's version, `2.4.x`, of the headers this was built with.
+/// The version of httpd's headers at build time, such as `2.4.62`.
 #[must_use]
 pub fn version() -> String {
     format!("{}.{}.{}", ffi::AP_SERVER_MAJORVERSION_NUMBER, ffi::AP_SERVER_MINORVERSION_NUMBER, ffi::AP_SERVER_PATCHLEVEL_NUMBER)

@@ -1,6 +1,6 @@
-//! The exported record, the hooks, and the way from a hook to the code that does the work.
+//! The exported record and the hooks, which call the code that does the work.
 //!
-//! Responsible for: identity (`wsgi_module`, `mod_wsgi.c`), the order of hooks (mod_wsgi's), and each entry running under
+//! Responsible for: the identity (`wsgi_module`, `mod_wsgi.c`), the order of hooks (mod_wsgi's), and running each entry under
 //! `guard`. Must never: hold logic. Called by: httpd.
 use super::guard::{guard, install_panic_line};
 use super::request::Request;
@@ -14,10 +14,10 @@ use std::ptr;
 #[repr(transparent)]
 pub struct Record(UnsafeCell<ffi::module>);
 
-// SAFETY: httpd writes it (index, handle, next) while it loads modules, single-threaded (mod_so.c), and only reads it after.
+// SAFETY: httpd writes it (index, handle, next) only while it loads modules, with one thread (mod_so.c).
 unsafe impl Sync for Record {}
 
-/// `wsgi_module`: a configuration's `<IfModule wsgi_module>` and `<IfModule mod_wsgi.c>` go on applying.
+/// `wsgi_module`: `<IfModule wsgi_module>` and `<IfModule mod_wsgi.c>` in configurations continue to apply.
 #[unsafe(no_mangle)]
 pub static wsgi_module: Record = Record(UnsafeCell::new(ffi::module {
     version: ffi::MODULE_MAGIC_NUMBER_MAJOR,
@@ -56,7 +56,7 @@ unsafe extern "C" fn register(_: *mut ffi::apr_pool_t) {
         // SAFETY: hooks are registered while the module is loaded (http_config.h); the lists are static.
         unsafe {
             ffi::ap_hook_pre_config(Some(pre_config), ptr::null(), ptr::null(), ffi::APR_HOOK_MIDDLE);
-            // After the MPM, which says only then how many children there may be.
+            // After the MPM, which knows only then how many children it may start.
             ffi::ap_hook_check_config(Some(check_config), ptr::null(), ptr::null(), ffi::APR_HOOK_LAST);
             ffi::ap_hook_post_config(Some(post_config), ptr::null(), ptr::null(), ffi::APR_HOOK_MIDDLE);
             ffi::ap_hook_child_init(Some(child_init), ptr::null(), ptr::null(), ffi::APR_HOOK_MIDDLE);
@@ -123,7 +123,7 @@ unsafe extern "C" fn handle(r: *mut ffi::request_rec) -> c_int {
                 return ffi::DECLINED;
             }
             let server = commands::slot_of((*r).server);
-            // What it lends outlives the request (see there).
+            // The context outlives the request, as `lifecycle::context` requires.
             let Some(context) = lifecycle::context((*server).session.as_ref()) else { return FAILED };
             let settings = crate::config::Settings::resolve(&(*server).config.dir, commands::dir_of(r));
             match handler::handle(&mut Request::new(r), &settings, context) {

@@ -1,35 +1,35 @@
-//! What the MPM says of itself, asked where each answer is right.
+//! The limits of the MPM.
 //!
-//! Responsible for: MAX_THREADS and MAX_DAEMONS being asked when the MPM has checked its own directives or later, where alone they are true. Called
-//! by: `lifecycle::check_config` (which runs after the MPM's) and `lifecycle::post_config`.
+//! Responsible for: querying MAX_THREADS and MAX_DAEMONS only after the MPM checked its directives; earlier values are wrong. Must
+//! never: cache them. Called by: `lifecycle::check_config` (which runs after the MPM's) and `lifecycle::post_config`.
 use super::ffi;
 use drover_session::choice;
 use std::ffi::{CStr, c_int};
 use std::fmt;
 
-/// The answers.
+/// What the MPM reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mpm {
     /// `prefork`, `worker`, `event`, …
     pub name: String,
-    /// Threads in a child.
+    /// Children have threads.
     pub threaded: bool,
-    /// More than one child may run.
+    /// Several children may run.
     pub forked: bool,
-    /// Threads of a child at most.
+    /// The most threads of a child.
     pub threads: i32,
-    /// Children at most.
+    /// The most children.
     pub daemons: i32,
 }
 
 fn ask(what: i32) -> i32 {
     let mut answer: c_int = 0;
-    // SAFETY: writes one number; on failure it is left alone (ap_mpm.h).
+    // SAFETY: writes one number, or nothing on failure (ap_mpm.h).
     if unsafe { ffi::ap_mpm_query(what, &raw mut answer) } == ffi::APR_SUCCESS { answer } else { 0 }
 }
 
 impl Mpm {
-    /// Asks. Only behind the MPM's check_config.
+    /// Queries the MPM. Only after the MPM's check_config.
     #[must_use]
     pub fn query() -> Self {
         // SAFETY: returns a static string (ap_mpm.h).
@@ -43,13 +43,13 @@ impl Mpm {
         }
     }
 
-    /// Requests that can be with daemon processes at once.
+    /// The most requests that httpd handles at once.
     #[must_use]
     pub const fn slots(&self) -> i64 {
         self.threads as i64 * self.daemons as i64
     }
 
-    /// What of it decides where sessions are kept.
+    /// The part that decides where sessions are kept.
     #[must_use]
     pub const fn for_sessions(&self) -> choice::Mpm {
         choice::Mpm { threaded: self.threaded, forked: self.forked, max_daemons: self.daemons }

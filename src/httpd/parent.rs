@@ -1,9 +1,9 @@
-//! droverd as seen from httpd's parent: its sockets, its start, its death, its configuration.
+//! Starts, configures and restarts droverd from httpd's parent.
 //!
-//! Responsible for: the sockets outliving droverd and every generation, so that nothing queued is lost when it dies. Must
+//! Responsible for: sockets that outlive droverd and every configuration, so that no queued request is lost when it exits. Must
 //! never: start a thread, fork without exec, wait without a deadline. Called by: `lifecycle`, in the parent only.
 use super::{ffi, log};
-use crate::messages::Code;
+use crate::messages::{Code, Level};
 use drover_sys::{Errno, channel, memfile, signals};
 use drover_wire::control::{self, Configuration, ToSupervisor};
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A socket of which the parent keeps both ends.
+/// A socket pair of which the parent keeps both ends.
 struct Ends {
     near: OwnedFd,
     far: OwnedFd,
@@ -28,7 +28,7 @@ impl Ends {
     }
 }
 
-/// What is kept to configure a new droverd as the old one was.
+/// The last configuration, to configure the next droverd.
 struct Saved {
     message: Vec<u8>,
     file: OwnedFd,
@@ -38,7 +38,7 @@ struct Saved {
 /// A pool that lives as long as the process.
 #[derive(Clone, Copy)]
 struct Pool(*mut ffi::apr_pool_t);
-// SAFETY: used by httpd's parent only, which has one thread.
+// SAFETY: only httpd's parent uses it, with one thread.
 unsafe impl Send for Pool {}
 
 /// The state of the parent.
@@ -53,18 +53,18 @@ struct Parent {
     started: Instant,
     quick_deaths: u32,
     saved: Option<Saved>,
-    /// StopAll was sent; a configuration or the end follows.
+    /// StopAll was sent; a configuration or the exit follows.
     stopped: bool,
 }
 
-// Descriptors and a process id, no configuration: the library stays loaded over restarts, and so must these.
+// Descriptors and a process id, no configuration: they must survive restarts, during which the library stays loaded.
 static PARENT: Mutex<Option<Parent>> = Mutex::new(None);
 
-/// The file that this code was loaded from: mod_drover.so.
+/// The path of mod_drover.so.
 pub fn library() -> Option<PathBuf> {
     let mut info = std::mem::MaybeUninit::<libc::Dl_info>::uninit();
     let here: fn() -> Option<PathBuf> = library;
-    // SAFETY: dladdr fills the structure for an address inside a loaded object, which this very function is.
+    // SAFETY: dladdr fills the structure for an address in a loaded object, such as this function.
     let info = unsafe {
         if libc::dladdr(here as *const c_void, info.as_mut_ptr()) == 0 {
             return None;
@@ -79,12 +79,12 @@ pub fn library() -> Option<PathBuf> {
     std::fs::canonicalize(OsStr::from_bytes(name.to_bytes())).ok()
 }
 
-/// Where the parts of this installation lie: the directory of mod_drover.so.
+/// The directory of the installation, which holds mod_drover.so.
 pub fn home() -> Option<PathBuf> {
     library()?.parent().map(Path::to_path_buf)
 }
 
-/// Makes the sockets and starts droverd if that has not been done, then hands over the configuration.
+/// Creates the sockets and starts droverd if necessary, then sends the configuration.
 ///
 /// # Safety
 /// `s` must be the main server of the live configuration; called in the parent.
@@ -94,7 +94,7 @@ pub unsafe fn configure(s: *mut ffi::server_rec, configuration: &Configuration, 
     let mut guard = PARENT.lock();
     if guard.is_none() {
         let made = (|| Ok((Ends::new()?, Ends::new()?, Ends::new()?)))();
-        let (control, broker, store) = made.map_err(|e: Errno| no_start(format!("cannot make sockets for droverd: {e}")))?;
+        let (control, broker, store) = made.map_err(|e: Errno| no_start(format!("cannot create sockets for droverd: {e}")))?;
         // SAFETY: a live server has its process, whose pool lives until exit.
         let pool = Pool(unsafe { (*(*s).process).pool });
         *guard = Some(Parent {
@@ -114,7 +114,7 @@ pub unsafe fn configure(s: *mut ffi::server_rec, configuration: &Configuration, 
     }
     let Some(parent) = guard.as_mut() else { return Err(no_start("no state".into())) };
     let bytes = control::encode(configuration).map_err(|e| no_configuration(e.to_string()))?;
-    let file = memfile::create(&bytes).map_err(|e| no_configuration(format!("cannot make a memory file: {e}")))?;
+    let file = memfile::create(&bytes).map_err(|e| no_configuration(format!("cannot create a memory file: {e}")))?;
     let len = u32::try_from(bytes.len()).map_err(|_| no_configuration("the configuration is too large".to_owned()))?;
     let message = control::encode(&ToSupervisor::Configure { len }).map_err(|e| no_configuration(e.to_string()))?;
     parent.saved = Some(Saved { message, file, logs });
@@ -122,7 +122,7 @@ pub unsafe fn configure(s: *mut ffi::server_rec, configuration: &Configuration, 
     if parent.pid.is_none() {
         start(parent).map_err(no_start)?;
     }
-    send_configuration(parent).map_err(|e| no_configuration(format!("cannot hand the configuration to droverd: {e}")))
+    send_configuration(parent).map_err(|e| no_configuration(format!("cannot send the configuration to droverd: {e}")))
 }
 
 fn send_configuration(parent: &Parent) -> Result<(), Errno> {
@@ -139,15 +139,15 @@ fn send_configuration(parent: &Parent) -> Result<(), Errno> {
     channel::send(&parent.control.near, &[&saved.message], &fds, false).map(drop)
 }
 
-/// First descriptor that droverd gets; the others follow.
+/// The first descriptor that droverd gets; the others follow.
 const FIRST_FD: c_int = 3;
-/// Descriptors are moved above this before they are put in their places, so that none is overwritten on the way.
-const ABOVE: c_int = 64;
+/// Descriptors are first duplicated above this number, so that none is overwritten.
+const MIN_DUPLICATE: c_int = 64;
 
 fn start(parent: &mut Parent) -> Result<(), String> {
-    let home = home().ok_or("cannot find out where mod_drover.so lies")?;
+    let home = home().ok_or("cannot determine the path of mod_drover.so")?;
     let program = home.join("droverd");
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| "a path holds a NUL".to_owned());
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| "a path contains a NUL".to_owned());
     let path = text(program.as_os_str().as_bytes())?;
     let mut arguments = vec![path.clone()];
     for word in [
@@ -172,7 +172,7 @@ fn start(parent: &mut Parent) -> Result<(), String> {
     let mut moved = Vec::new();
     for fd in [&parent.control.far, &parent.broker.far, &parent.store.near, &parent.store.far] {
         // SAFETY: duplicates a descriptor we own; the result is ours.
-        let n = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, ABOVE) };
+        let n = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, MIN_DUPLICATE) };
         if n < 0 {
             return Err(format!("cannot duplicate a descriptor: {}", std::io::Error::last_os_error()));
         }
@@ -196,7 +196,7 @@ fn start(parent: &mut Parent) -> Result<(), String> {
     Ok(())
 }
 
-/// posix_spawn: no code of ours runs between fork and exec.
+/// Uses posix_spawn: none of our code runs between fork and exec.
 fn spawn(path: &CString, argv: &[*mut libc::c_char], fds: &[OwnedFd]) -> Result<i32, std::io::Error> {
     unsafe extern "C" {
         static environ: *const *mut libc::c_char;
@@ -237,12 +237,12 @@ fn spawn(path: &CString, argv: &[*mut libc::c_char], fds: &[OwnedFd]) -> Result<
     }
 }
 
-/// APR's news of droverd. Runs in the parent's loop.
+/// APR's notice about droverd. Runs in the parent's main loop.
 unsafe extern "C" fn other_child(reason: c_int, data: *mut c_void, status: c_int) {
     super::guard::guard((), || {
         match reason {
             ffi::APR_OC_REASON_DEATH | ffi::APR_OC_REASON_LOST => {
-                // SAFETY: a later death would find this entry again and crash httpd: it must go now (APR's otherchild.c).
+                // SAFETY: a stale entry would crash httpd at a later death, so it must be removed now (APR's otherchild.c).
                 unsafe { ffi::apr_proc_other_child_unregister(data) };
                 // SAFETY: our own apr_proc_t in the process pool.
                 died(unsafe { (*data.cast::<ffi::apr_proc_t>()).pid }, status);
@@ -262,38 +262,37 @@ fn died(pid: i32, status: c_int) {
     }
     parent.quick_deaths = if is_quick(status, parent.started.elapsed()) { parent.quick_deaths.saturating_add(1) } else { 0 };
     let how = if libc::WIFSIGNALED(status) {
-        format!("was ended by signal {}", libc::WTERMSIG(status))
+        format!("was killed by signal {}", libc::WTERMSIG(status))
     } else {
         format!("exited with status {}", libc::WEXITSTATUS(status))
     };
-    let text = format!("droverd (pid {pid}) {how}; it is started again, and what is queued waits");
-    log::server(std::ptr::null_mut(), log::Level::Error, Code::SupervisorDied, &text);
+    let text = format!("droverd (pid {pid}) {how}; restarting it, queued requests wait");
+    log::server(std::ptr::null_mut(), Level::Error, Code::SupervisorDied, &text);
     if parent.quick_deaths <= QUICK_TRIES {
-        again(parent);
+        restart(parent);
     }
 }
 
-/// Whether a death after so long makes one think that droverd cannot run. One that somebody kills can, however often that is done: it is only
-/// not started more than once a second for it.
+/// Whether a death after this time suggests that droverd cannot run. A killed one can run, so it only limits restarts to one a
+/// second.
 const fn is_quick(status: c_int, ran: Duration) -> bool {
     let killed = libc::WIFSIGNALED(status) && signals::is_sent_to_end(libc::WTERMSIG(status));
     ran.as_millis() < if killed { 1000 } else { 5000 }
 }
 
-/// So often droverd is started again at once; then [`revive`] does it, with growing pauses.
+/// How often droverd is restarted at once. After that [`revive`] backs off.
 const QUICK_TRIES: u32 = 3;
 
-/// Starts droverd again. What the dead one had not read of its control socket the new one reads first; an old configuration
-/// does no harm.
-fn again(parent: &mut Parent) {
+/// Restarts droverd. It first reads what the old one left in the control socket; an old configuration does no harm.
+fn restart(parent: &mut Parent) {
     if let Err(e) = start(parent).and_then(|()| send_configuration(parent).map_err(|e| e.to_string())) {
         parent.quick_deaths = parent.quick_deaths.saturating_add(1);
         parent.started = Instant::now();
-        log::server(std::ptr::null_mut(), log::Level::Error, Code::SupervisorStart, &e);
+        log::server(std::ptr::null_mut(), Level::Error, Code::SupervisorStart, &e);
     }
 }
 
-/// Starts droverd again when it keeps dying. Called every few seconds.
+/// Restarts a droverd that keeps exiting, with backoff. Called every few seconds.
 pub fn revive() {
     let mut guard = PARENT.lock();
     let Some(parent) = guard.as_mut() else { return };
@@ -302,22 +301,22 @@ pub fn revive() {
     }
     let pause = Duration::from_secs(1u64.checked_shl(parent.quick_deaths.min(6)).unwrap_or(64));
     if parent.started.elapsed() >= pause {
-        again(parent);
+        restart(parent);
     }
 }
 
-/// httpd restarts or stops at once: so do the workers.
+/// httpd restarts or stops without grace, and so do the workers.
 fn stop_workers() {
     let mut guard = PARENT.lock();
     let Some(parent) = guard.as_mut().filter(|p| !p.stopped && p.owner == std::process::id()) else { return };
     parent.stopped = true;
     if let Ok(message) = control::encode(&ToSupervisor::StopAll) {
-        // If droverd does not read, the end of httpd or the next configuration tells it the same.
+        // If droverd does not read this, the exit of httpd or the next configuration has the same effect.
         let _ = channel::send(&parent.control.near, &[&message], &[], false);
     }
 }
 
-/// What a child of httpd gets: its end of the broker. Everything else is closed in it.
+/// Returns the broker socket to a child of httpd, and closes all other sockets there.
 #[must_use]
 pub fn into_child() -> Option<OwnedFd> {
     let mut guard = PARENT.lock();
@@ -327,32 +326,32 @@ pub fn into_child() -> Option<OwnedFd> {
     guard.take().map(|parent| parent.broker.near)
 }
 
-/// How long httpd's parent waits at its end for droverd; droverd itself keeps to the groups' shutdown-timeout.
-const LONGEST_END: Duration = Duration::from_secs(30);
+/// How long httpd's parent waits for droverd when it exits. droverd itself obeys the groups' shutdown-timeout.
+const MAX_EXIT_WAIT: Duration = Duration::from_secs(30);
 
-/// The parent ends: the sockets are closed, which droverd sees, and its end is awaited.
+/// The parent exits: it closes the sockets, which stops droverd, and waits for it.
 unsafe extern "C" fn at_exit(_: *mut c_void) -> ffi::apr_status_t {
     super::guard::guard(ffi::APR_SUCCESS, end)
 }
 
 fn end() -> ffi::apr_status_t {
-    // Children of httpd run this too when they call exit(): they are not the owner.
+    // Children of httpd run this too when they call exit(), but they are not the owner.
     let Some(mut guard) = PARENT.try_lock() else { return ffi::APR_SUCCESS };
     if guard.as_ref().is_none_or(|p| p.owner != std::process::id()) {
         return ffi::APR_SUCCESS;
     }
     let Some(parent) = guard.take() else { return ffi::APR_SUCCESS };
     let pid = parent.pid;
-    // Not every way out of httpd's MPMs has told it before (prefork's graceful-stop); else it would take this for a sudden death.
+    // Some MPMs exit without a notice before (prefork's graceful-stop). Without one droverd would assume a crash of httpd.
     if !parent.stopped
         && let Ok(message) = control::encode(&ToSupervisor::StopAll)
     {
-        let _ = channel::send(&parent.control.near, &[&message], &[], false); // or the end of the socket says the same
+        let _ = channel::send(&parent.control.near, &[&message], &[], false); // the end of the socket has the same effect
     }
     drop(parent);
     if let Some(pid) = pid {
-        drover_sys::wait::process_end(pid, LONGEST_END);
-        // SAFETY: reaps our own child if it has ended; httpd's loop, which would, is over.
+        drover_sys::wait::process_end(pid, MAX_EXIT_WAIT);
+        // SAFETY: reaps our own child if it exited; httpd's main loop no longer does.
         unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
     }
     ffi::APR_SUCCESS
@@ -378,9 +377,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_killed_is_not_held_to_be_unable_to_run() {
+    fn a_killed_droverd_can_run() {
         let after = |ms| Duration::from_millis(ms);
-        // As waitpid(2) has it: a signal, or a status in the second byte.
+        // As in waitpid(2): a signal, or a status in the second byte.
         for (status, ms, quick) in [
             (libc::SIGKILL, 900, true),
             (libc::SIGKILL, 1100, false),

@@ -1,37 +1,27 @@
-//! A safe view of one request.
+//! One request of httpd as the handler's [`RequestView`].
 //!
-//! Responsible for: every pointer of a request_rec being read as bytes, never as UTF-8, and never kept beyond the request.
-//! Must never: decide anything. Called by: `httpd::module` (which makes it), `handler` (which uses it), `client` (its body and answer).
+//! Responsible for: reading the pointers of a request_rec as bytes, never as UTF-8, and never keeping them beyond the request. Must
+//! never: decide anything. Called by: `httpd::module` (creates it), `handler` (uses it), `client` (its body and response).
 use super::{ffi, log};
-use crate::messages::Code;
-use std::ffi::{CStr, CString, c_char};
+use crate::handler::request::{FileKind, RequestView};
+use crate::messages::{Code, Level};
+use std::ffi::{CStr, c_char};
 use std::marker::PhantomData;
 use std::ptr;
 
-/// One request, borrowed from httpd for as long as its hook runs.
+/// One request, borrowed from httpd while its hook runs.
 #[derive(Debug)]
 pub struct Request<'r> {
     pub(super) raw: *mut ffi::request_rec,
     pub(super) input: *mut ffi::apr_bucket_brigade,
     pub(super) output: *mut ffi::apr_bucket_brigade,
-    /// Of an HTTP/2 response: what mod_http2 has taken of it. Null: that cannot be told.
+    /// How much mod_http2 has accepted of an HTTP/2 response; null when unknown.
     pub(super) ledger: *mut ffi::drover_ledger,
-    /// Bytes passed on so far, if they are counted.
+    /// Bytes passed on so far, if counted.
     pub(super) passed: usize,
-    /// The end of the body has been seen; filters need not show it twice.
+    /// The end of the body was seen; filters need not report it twice.
     pub(super) ended: bool,
     life: PhantomData<&'r mut ffi::request_rec>,
-}
-
-/// What a script's file is, as httpd has seen it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileKind {
-    /// Not there, or not to be looked at.
-    Missing,
-    /// A directory.
-    Directory,
-    /// Something that can be read.
-    File,
 }
 
 unsafe fn bytes<'a>(p: *const c_char) -> Option<&'a [u8]> {
@@ -40,10 +30,8 @@ unsafe fn bytes<'a>(p: *const c_char) -> Option<&'a [u8]> {
 }
 
 macro_rules! text_fields {
-    ($($(#[doc = $doc:literal])+ $name:ident => $($field:ident).+;)+) => {
-        $($(#[doc = $doc])+
-        #[must_use]
-        pub fn $name(&self) -> Option<&'r [u8]> {
+    ($($name:ident => $($field:ident).+;)+) => {
+        $(fn $name(&self) -> Option<&'r [u8]> {
             // SAFETY: a request_rec's strings live in its pool, which outlives the hook ('r).
             unsafe { bytes((*self.raw).$($field).+) }
         })+
@@ -52,31 +40,10 @@ macro_rules! text_fields {
 
 impl<'r> Request<'r> {
     /// # Safety
-    /// `raw` must be the request that httpd has given to the hook that calls, and 'r that hook's run.
+    /// `raw` must be the request that httpd passed to the running hook, and `'r` must end with that hook.
     #[must_use]
     pub unsafe fn new(raw: *mut ffi::request_rec) -> Self {
         Self { raw, input: ptr::null_mut(), output: ptr::null_mut(), ledger: ptr::null_mut(), passed: 0, ended: false, life: PhantomData }
-    }
-
-    text_fields! {
-        /// Decoded path of the URL.
-        uri => uri;
-        /// Method as it was sent.
-        method => method;
-        /// `HTTP/1.1` and the like.
-        protocol => protocol;
-        /// Query string.
-        args => args;
-        /// File the URL was mapped to.
-        filename => filename;
-        /// What stands behind the script's name.
-        path_info => path_info;
-        /// Handler's name.
-        handler => handler;
-        /// Host of the request, without port.
-        hostname => hostname;
-        /// User, if httpd has authenticated one.
-        user => user;
     }
 
     const fn pool(&self) -> *mut ffi::apr_pool_t {
@@ -84,7 +51,7 @@ impl<'r> Request<'r> {
         unsafe { (*self.raw).pool }
     }
 
-    /// Copies bytes into the request's pool, NUL behind them; a NUL among them ends the text there.
+    /// Copies bytes into the request's pool and appends a NUL. A NUL among them ends the text there.
     pub(super) fn pooled(&self, text: &[u8]) -> *mut c_char {
         // SAFETY: apr_pstrmemdup copies exactly the given length and adds the NUL (apr_strings.h).
         unsafe { ffi::apr_pstrmemdup(self.pool(), text.as_ptr().cast(), text.len()) }
@@ -95,71 +62,6 @@ impl<'r> Request<'r> {
     pub const fn server(&self) -> *mut ffi::server_rec {
         // SAFETY: a live request has a server.
         unsafe { (*self.raw).server }
-    }
-
-    /// ServerName of the virtual host.
-    #[must_use]
-    pub fn server_hostname(&self) -> &'r [u8] {
-        // SAFETY: a server's strings live in the configuration's pool, which outlives its requests.
-        unsafe { bytes((*self.server()).server_hostname) }.unwrap_or_default()
-    }
-
-    /// Timeout of the virtual host, nanoseconds.
-    #[must_use]
-    pub const fn server_timeout_ns(&self) -> u64 {
-        // SAFETY: a live request has a server.
-        let microseconds = unsafe { (*self.server()).timeout };
-        if microseconds > 0 { microseconds.unsigned_abs().saturating_mul(1000) } else { 60_000_000_000 }
-    }
-
-    /// Port of the server for the names of process groups: what `ap_get_server_port` gives, but never one that only the client
-    /// names in its Host header. A Host header without a port, as from a proxy in front, means the default port.
-    #[must_use]
-    pub fn requested_port(&self) -> u16 {
-        // SAFETY: the request is live.
-        let shown = unsafe { ffi::ap_get_server_port(self.raw) };
-        // SAFETY: a live request has a server.
-        let configured = unsafe { (*self.server()).port };
-        let local = self.local_port();
-        if shown == configured || shown == local || matches!(shown, 80 | 443) { shown } else { local }
-    }
-
-    /// Port of the server for the names of application groups: that of ServerName or of the virtual host, else the one on which
-    /// the connection came in. It does not depend on the Host header.
-    #[must_use]
-    pub fn configured_port(&self) -> u16 {
-        // SAFETY: a live request has a server.
-        match unsafe { (*self.server()).port } {
-            0 => self.local_port(),
-            port => port,
-        }
-    }
-
-    /// Microseconds since 1970 at which the request began.
-    #[must_use]
-    pub const fn started_us(&self) -> u64 {
-        // SAFETY: the request is live.
-        unsafe { (*self.raw).request_time }.unsigned_abs()
-    }
-
-    /// What httpd knows of the script's file, and its time in microseconds since 1970.
-    #[must_use]
-    pub const fn script_file(&self) -> (FileKind, u64) {
-        // SAFETY: the request is live; finfo is a plain structure in it.
-        let info = unsafe { &(*self.raw).finfo };
-        let kind = match info.filetype {
-            ffi::apr_filetype_e_APR_NOFILE => FileKind::Missing,
-            ffi::apr_filetype_e_APR_DIR => FileKind::Directory,
-            _ => FileKind::File,
-        };
-        (kind, info.mtime.unsigned_abs())
-    }
-
-    /// Owner and group of the script's file.
-    #[must_use]
-    pub const fn script_owner(&self) -> (u32, u32) {
-        // SAFETY: the request is live; APR fills both for every file it has looked at (unix filestat.c).
-        unsafe { ((*self.raw).finfo.user, (*self.raw).finfo.group) }
     }
 
     /// Maps the URL to a file and to our handler, as an alias does.
@@ -177,43 +79,96 @@ impl<'r> Request<'r> {
             unsafe { ffi::apr_table_setn((*self.raw).notes, self.pooled(name.to_bytes()), value) };
         }
     }
+}
 
-    /// A note.
-    #[must_use]
-    pub fn note(&self, name: &CStr) -> Option<&'r [u8]> {
+impl<'r> RequestView<'r> for Request<'r> {
+    text_fields! {
+        uri => uri;
+        method => method;
+        protocol => protocol;
+        args => args;
+        filename => filename;
+        path_info => path_info;
+        handler => handler;
+        hostname => hostname;
+    }
+
+    fn server_hostname(&self) -> &'r [u8] {
+        // SAFETY: a server's strings live in the configuration's pool, which outlives its requests.
+        unsafe { bytes((*self.server()).server_hostname) }.unwrap_or_default()
+    }
+
+    fn server_timeout_ns(&self) -> u64 {
+        // SAFETY: a live request has a server.
+        let microseconds = unsafe { (*self.server()).timeout };
+        if microseconds > 0 { microseconds.unsigned_abs().saturating_mul(1000) } else { 60_000_000_000 }
+    }
+
+    fn requested_port(&self) -> u16 {
+        // SAFETY: the request is live.
+        let shown = unsafe { ffi::ap_get_server_port(self.raw) };
+        // SAFETY: a live request has a server.
+        let configured = unsafe { (*self.server()).port };
+        let local = self.local_port();
+        if shown == configured || shown == local || matches!(shown, 80 | 443) { shown } else { local }
+    }
+
+    fn configured_port(&self) -> u16 {
+        // SAFETY: a live request has a server.
+        match unsafe { (*self.server()).port } {
+            0 => self.local_port(),
+            port => port,
+        }
+    }
+
+    fn started_us(&self) -> u64 {
+        // SAFETY: the request is live.
+        unsafe { (*self.raw).request_time }.unsigned_abs()
+    }
+
+    fn script_file(&self) -> (FileKind, u64) {
+        // SAFETY: the request is live; finfo is a plain structure in it.
+        let info = unsafe { &(*self.raw).finfo };
+        let kind = match info.filetype {
+            ffi::apr_filetype_e_APR_NOFILE => FileKind::Missing,
+            ffi::apr_filetype_e_APR_DIR => FileKind::Directory,
+            _ => FileKind::File,
+        };
+        (kind, info.mtime.unsigned_abs())
+    }
+
+    fn script_owner(&self) -> (u32, u32) {
+        // SAFETY: the request is live; APR fills both for every file it has looked at (unix filestat.c).
+        unsafe { ((*self.raw).finfo.user, (*self.raw).finfo.group) }
+    }
+
+    fn note(&self, name: &CStr) -> Option<&'r [u8]> {
         // SAFETY: a live request has notes; their strings live in its pool.
         unsafe { bytes(ffi::apr_table_get((*self.raw).notes, name.as_ptr())) }
     }
 
-    /// A request header.
-    #[must_use]
-    pub fn header(&self, name: &CStr) -> Option<&'r [u8]> {
+    fn header(&self, name: &CStr) -> Option<&'r [u8]> {
         // SAFETY: as for notes.
         unsafe { bytes(ffi::apr_table_get((*self.raw).headers_in, name.as_ptr())) }
     }
 
-    /// A variable of the environment.
-    #[must_use]
-    pub fn env(&self, name: &CStr) -> Option<&'r [u8]> {
+    fn env(&self, name: &CStr) -> Option<&'r [u8]> {
         // SAFETY: as for notes.
         unsafe { bytes(ffi::apr_table_get((*self.raw).subprocess_env, name.as_ptr())) }
     }
 
-    /// Sets a variable of the environment.
-    pub fn set_env(&mut self, name: &'static CStr, value: &[u8]) {
+    fn set_env(&mut self, name: &'static CStr, value: &[u8]) {
         let value = self.pooled(value);
         // SAFETY: the name is static, the value lies in the request's pool.
         unsafe { ffi::apr_table_setn((*self.raw).subprocess_env, name.as_ptr(), value) };
     }
 
-    /// Removes a variable of the environment.
-    pub fn unset_env(&mut self, name: &CStr) {
+    fn unset_env(&mut self, name: &CStr) {
         // SAFETY: a live request has the table.
         unsafe { ffi::apr_table_unset((*self.raw).subprocess_env, name.as_ptr()) };
     }
 
-    /// Every variable of the environment, in order.
-    pub fn each_env(&self) -> impl Iterator<Item = (&'r [u8], &'r [u8])> {
+    fn each_env(&self) -> impl Iterator<Item = (&'r [u8], &'r [u8])> {
         // SAFETY: apr_table_elts gives the table's array, whose entries stay put while nobody changes the table: the iterator
         // borrows the request.
         let elements: &'r [ffi::apr_table_entry_t] = unsafe {
@@ -227,15 +182,12 @@ impl<'r> Request<'r> {
         })
     }
 
-    /// httpd's own variables: headers, server, connection, REDIRECT_*.
-    pub fn add_common_vars(&mut self) {
+    fn add_common_vars(&mut self) {
         // SAFETY: the request is live and past its fixups.
         unsafe { ffi::ap_add_common_vars(self.raw) }
     }
 
-    /// The URL as it was sent, query string included, or the present one if CGIVar says so.
-    #[must_use]
-    pub fn request_uri(&self) -> &'r [u8] {
+    fn request_uri(&self) -> &'r [u8] {
         // SAFETY: the request is live; the result lies in its pool.
         unsafe {
             if ffi::drover_request_uri_from_current(self.raw) != 0 {
@@ -247,140 +199,93 @@ impl<'r> Request<'r> {
         .unwrap_or_default()
     }
 
-    /// DocumentRoot for this request.
-    #[must_use]
-    pub fn document_root(&self) -> &'r [u8] {
+    fn document_root(&self) -> &'r [u8] {
         // SAFETY: the request is live; the string belongs to the configuration.
         unsafe { bytes(ffi::ap_document_root(self.raw)) }.unwrap_or_default()
     }
 
-    /// Where in the URL PATH_INFO begins.
-    #[must_use]
-    pub fn path_info_start(&self) -> usize {
+    fn path_info_start(&self) -> usize {
         // SAFETY: both are strings of the request; called only when path_info is set (an empty one is fine).
         let n = unsafe { ffi::ap_find_path_info((*self.raw).uri, (*self.raw).path_info) };
         usize::try_from(n).unwrap_or(0)
     }
 
-    /// Whether the client's connection is TLS.
-    #[must_use]
-    pub fn is_https(&self) -> bool {
+    fn is_https(&self) -> bool {
         // SAFETY: a live request has a connection.
         unsafe { ffi::drover_is_https((*self.raw).connection) != 0 }
     }
 
-    /// Unique ids of request and connection for logs (`%L`).
-    #[must_use]
-    pub fn log_ids(&self) -> (Option<&'r [u8]>, Option<&'r [u8]>) {
+    fn log_ids(&self) -> (Option<&'r [u8]>, Option<&'r [u8]>) {
         // SAFETY: the request is live; ids lie in pools of request and connection.
         unsafe { (bytes(ffi::drover_log_id(self.raw)), bytes(ffi::drover_connection_log_id(self.raw))) }
     }
 
-    /// Address and port on which the connection came in.
-    #[must_use]
-    pub fn local_address(&self) -> &'r [u8] {
-        // SAFETY: a connection has a local address string for its whole life.
-        unsafe { bytes((*(*self.raw).connection).local_ip) }.unwrap_or_default()
-    }
-
-    /// What `Listen` names for the socket on which the connection came in, if it names an address.
-    #[must_use]
-    pub fn local_hostname(&self) -> Option<&'r [u8]> {
+    fn local_hostname(&self) -> Option<&'r [u8]> {
         // SAFETY: a connection has its local address for its whole life; the name lies in the configuration's pool or the connection's.
         unsafe { bytes((*(*(*self.raw).connection).local_addr).hostname) }
     }
 
-    /// Port on which the connection came in.
-    #[must_use]
-    pub fn local_port(&self) -> u16 {
+    fn local_port(&self) -> u16 {
         // SAFETY: a connection has its local address for its whole life.
         unsafe { (*(*(*self.raw).connection).local_addr).port }
     }
 
-    /// Whether HEAD was asked and some output filter would need a body to compute its headers.
-    #[must_use]
-    pub fn head_needs_body(&self) -> bool {
+    fn head_needs_body(&self) -> bool {
         // SAFETY: the request is live.
         unsafe { ffi::drover_needs_body_for_head(self.raw) != 0 }
     }
 
-    /// Whether the method is GET or HEAD.
-    #[must_use]
-    pub const fn is_get(&self) -> bool {
+    fn is_get(&self) -> bool {
         // SAFETY: the request is live.
         unsafe { (*self.raw).method_number == ffi::M_GET }
     }
 
-    /// Whether it is HEAD.
-    #[must_use]
-    pub const fn is_head(&self) -> bool {
-        // SAFETY: the request is live.
-        unsafe { (*self.raw).header_only != 0 }
-    }
-
-    /// Whether the connection is a stream of a multiplexed one (HTTP/2).
-    #[must_use]
-    pub const fn is_stream(&self) -> bool {
+    fn is_stream(&self) -> bool {
         // SAFETY: a live request has a connection.
         unsafe { !(*(*self.raw).connection).master.is_null() }
     }
 
-    /// Whether the client waits for `100 Continue`.
-    #[must_use]
-    pub fn expects_continue(&self) -> bool {
+    fn expects_continue(&self) -> bool {
         // SAFETY: the request is live.
         unsafe { ffi::drover_expecting_100(self.raw) != 0 }
     }
 
-    /// LimitRequestBody; 0: no limit.
-    #[must_use]
-    pub fn body_limit(&self) -> u64 {
+    fn body_limit(&self) -> u64 {
         // SAFETY: the request is live.
         unsafe { ffi::ap_get_limit_req_body(self.raw) }.unsigned_abs()
     }
 
-    /// Whether a script may run where it lies (Options ExecCGI), or an alias of ours has led to it.
-    #[must_use]
-    pub fn may_run_script(&self) -> bool {
+    fn may_run_script(&self) -> bool {
         // SAFETY: the request is live.
         unsafe { ffi::drover_script_is_aliased(self.raw) != 0 || ffi::ap_allow_options(self.raw) & ffi::OPT_EXECCGI != 0 }
     }
 
-    /// Whether an alias of ours has led to the script.
-    #[must_use]
-    pub fn is_aliased(&self) -> bool {
+    fn is_aliased(&self) -> bool {
         // SAFETY: the request is live.
         unsafe { ffi::drover_script_is_aliased(self.raw) != 0 }
     }
 
-    /// Whether AcceptPathInfo is Off here.
-    #[must_use]
-    pub const fn rejects_path_info(&self) -> bool {
+    fn rejects_path_info(&self) -> bool {
         // SAFETY: the request is live.
         unsafe { (*self.raw).used_path_info == ffi::AP_REQ_REJECT_PATH_INFO }
     }
 
-    /// LogLevel for our module in this request.
-    #[must_use]
-    pub fn log_level(&self) -> u8 {
+    fn log_level(&self) -> u8 {
         // SAFETY: the request is live.
         u8::try_from(unsafe { ffi::drover_level_request(self.raw) }).unwrap_or(0)
     }
 
-    /// A line of ours.
-    pub fn log(&self, level: log::Level, code: Code, text: &str) {
+    fn log(&self, level: Level, code: Code, text: &str) {
         log::request(self.raw, level, code, text);
     }
 
-    /// A header that goes out with error answers too.
-    pub fn set_error_header(&mut self, name: &'static CStr, value: &str) {
+    fn set_error_header(&mut self, name: &'static CStr, value: &str) {
         let value = self.pooled(value.as_bytes());
         // SAFETY: the name is static, the value lies in the request's pool.
         unsafe { ffi::apr_table_setn((*self.raw).err_headers_out, name.as_ptr(), value) };
     }
 
-    /// Forgets what an application's head has set, so that httpd can answer with an error of its own.
-    pub fn reset_status(&mut self) {
+    fn reset_status(&mut self) {
         // SAFETY: the request is live; a null status_line means "by the number" (httpd.h).
         unsafe {
             (*self.raw).status = ffi::HTTP_OK;
@@ -388,8 +293,7 @@ impl<'r> Request<'r> {
         }
     }
 
-    /// Goes on with another local URL, as GET.
-    pub fn redirect_internally(&mut self, url: &[u8]) {
+    fn redirect_internally(&mut self, url: &[u8]) {
         let url = self.pooled(url);
         // SAFETY: as mod_cgi does before ap_internal_redirect: the method becomes GET, the body's length is forgotten.
         unsafe {
@@ -399,10 +303,8 @@ impl<'r> Request<'r> {
             ffi::ap_internal_redirect(url, self.raw);
         }
     }
-}
 
-/// A C string of bytes that hold no NUL; what stands behind a NUL is dropped.
-#[must_use]
-pub fn c_string(text: &[u8]) -> CString {
-    CString::new(text.split(|b| *b == 0).next().unwrap_or_default()).unwrap_or_default()
+    fn server_version(&self) -> String {
+        super::version()
+    }
 }

@@ -1,13 +1,13 @@
-//! Sessions in httpd's phases: planned when the MPM can be asked, opened in the children.
+//! Sessions in httpd's phases: planned once the MPM is known, opened in the children.
 //!
-//! Responsible for: what cannot be had being refused by `apachectl -t` already, and not ending a server that runs; sessions in memory being written
-//! down when a child ends. Must never: open a store in the parent. Called by: `lifecycle`.
+//! Responsible for: refusing an unavailable store at `apachectl -t`, without stopping a running server; saving sessions in memory
+//! when a child exits. Must never: open a store in the parent. Called by: `lifecycle`.
 #![allow(unsafe_code)]
 use super::mpm::Mpm;
 use super::socache::{self, Cache, Socache};
 use super::{commands, ffi, log};
 use crate::config::ServerConfig;
-use crate::messages::Code;
+use crate::messages::{Code, Level};
 use crate::resolved::{Problem, System};
 use crate::session::stores::MakeEngine;
 use crate::session::{Plan, StorePlan, Stores, plan};
@@ -17,13 +17,13 @@ use std::io::{Error as IoError, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Where sessions lie when nobody says and httpd starts as root.
-const USUAL: &str = "/var/lib/mod_drover/sessions";
+/// The default directory when httpd starts as root.
+const DEFAULT_DIRECTORY: &str = "/var/lib/mod_drover/sessions";
 
-/// What the servers need, and where it goes.
+/// The stores that the servers need, and their directories.
 struct Planned {
     plan: Plan,
-    /// What the directories of all stores lie in, or the only one.
+    /// The directory that contains those of all stores, or the only one.
     base: PathBuf,
     owner: Option<(u32, u32)>,
 }
@@ -40,7 +40,7 @@ impl Planned {
         Ok(Self { plan, base, owner: system.httpd_identity() })
     }
 
-    /// The directories, those that hold others first.
+    /// The directories, parents first.
     fn directories(&self) -> impl Iterator<Item = &Path> {
         let within = self.plan.stores.iter().map(|store| store.directory.as_path()).filter(|directory| *directory != self.base);
         self.plan.stores.first().map(|_| self.base.as_path()).into_iter().chain(within)
@@ -64,7 +64,7 @@ unsafe fn configs<'a>(slots: &[*mut commands::ServerSlot]) -> Vec<&'a ServerConf
     unsafe { slots.iter().map(|slot| &(**slot).config).collect() }
 }
 
-/// Whether the configuration's sessions can be had, without making anything; what is doubtful comes back. `apachectl -t` asks.
+/// Checks whether the configured sessions are available, without creating anything. Returns a warning. For `apachectl -t`.
 ///
 /// # Safety
 /// `pconf` and `slots` must be of the configuration just read, and the MPM must have checked its own part of it.
@@ -84,7 +84,7 @@ pub unsafe fn check(
     }
     for path in planned.directories() {
         match store_directory::check(path, planned.owner) {
-            // Not root: this may be an unprivileged look at a configuration that root will use.
+            // Not root: perhaps an unprivileged check of a configuration that root will use.
             Err(e) if planned.owner.is_none() && e.kind() == ErrorKind::PermissionDenied => {}
             Err(e) if planned.plan.wanted => return Err(planned.trouble(path, &e)),
             Err(e) => return Ok(Some(planned.trouble(path, &e))),
@@ -94,8 +94,8 @@ pub unsafe fn check(
     Ok(None)
 }
 
-/// Plans what the servers need, puts what holds into their slots, and makes directories and caches. A server that runs goes on without what cannot
-/// be had.
+/// Plans the stores, puts the settings into the servers' slots, and creates directories and caches. A running server continues
+/// without those that fail.
 ///
 /// # Safety
 /// `pconf` and `s` must be the live configuration's, and `slots` its servers'.
@@ -114,17 +114,17 @@ pub unsafe fn prepare(
         unsafe { (**slot).session = settings.clone() };
     }
     for text in planned.plan.said.iter().filter(|_| planned.plan.configured) {
-        log::server(s, log::Level::Notice, Code::Sessions, text);
+        log::server(s, Level::Notice, Code::Sessions, text);
     }
     ground.make_directories(&planned)?;
     let caches = ground.make_caches(&planned)?;
     Ok((planned.plan, caches))
 }
 
-/// What becomes of requests where sessions cannot be kept.
+/// The effect on requests when sessions are not available.
 const WITHOUT: &str = "A request that touches its session gets 503";
 
-/// A live configuration, its main server, and the system under it.
+/// A live configuration, its main server and the system.
 struct Ground<'s> {
     pconf: *mut ffi::apr_pool_t,
     s: *mut ffi::server_rec,
@@ -132,14 +132,14 @@ struct Ground<'s> {
 }
 
 impl Ground<'_> {
-    /// A problem ends httpd's start, but no server that runs: there it is said what is done `instead`.
+    /// Returns a problem at start. For a running server logs it, with what happens `instead`.
     fn survive(&self, problem: Problem, instead: &str) -> Result<(), Problem> {
         if !self.system.is_running() {
             return Err(problem);
         }
         // SAFETY: the configuration is live.
         let at = unsafe { commands::place_of(self.pconf, &problem) };
-        log::server(self.s, log::Level::Crit, Code::SessionsRefused, &format!("{problem}{at}. {instead}"));
+        log::server(self.s, Level::Crit, Code::SessionsRefused, &format!("{problem}{at}. {instead}"));
         Ok(())
     }
 
@@ -153,7 +153,7 @@ impl Ground<'_> {
             Ok(planned) => return Ok(planned),
             Err(problem) => problem,
         };
-        self.survive(problem, "httpd runs, so sessions are kept where DroverSession auto would keep them")?;
+        self.survive(problem, "httpd is running, so sessions are kept as with DroverSession auto")?;
         let mut others: Vec<ServerConfig> = configs.into_iter().cloned().collect();
         for config in others.iter_mut().filter(|config| config.session.asked == Some(Asked::Memory)) {
             config.session.asked = Some(Asked::Auto);
@@ -166,10 +166,10 @@ impl Ground<'_> {
         for path in planned.directories() {
             match store_directory::make(path, planned.owner) {
                 Err(e) if planned.plan.wanted => self.survive(planned.trouble(path, &e), WITHOUT)?,
-                // Nobody has asked for sessions: they are missed, if at all, at their first use.
+                // No directive asks for sessions, so only their first use fails.
                 Err(e) => {
                     let text = format!("{}. {WITHOUT}", planned.trouble(path, &e));
-                    log::server(self.s, log::Level::Warn, Code::SessionsRefused, &text);
+                    log::server(self.s, Level::Warn, Code::SessionsRefused, &text);
                 }
                 Ok(()) => {}
             }
@@ -177,7 +177,7 @@ impl Ground<'_> {
         Ok(())
     }
 
-    /// The object caches, at the places of the stores that are in one.
+    /// The object caches, at the indexes of the stores that use one.
     fn make_caches(&self, planned: &Planned) -> Result<Vec<Option<Cache>>, Problem> {
         let mut caches = Vec::new();
         for (place, store) in planned.plan.stores.iter().enumerate() {
@@ -202,11 +202,11 @@ unsafe fn directory(pconf: *mut ffi::apr_pool_t, asked: Option<&[u8]>, system: &
     type Relative = unsafe extern "C" fn(*mut ffi::apr_pool_t, *const c_char) -> *mut c_char;
     let (name, relative): (&[u8], Relative) = match asked {
         Some(path) => (path, ffi::ap_server_root_relative),
-        None if system.httpd_identity().is_some() => return PathBuf::from(USUAL),
+        None if system.httpd_identity().is_some() => return PathBuf::from(DEFAULT_DIRECTORY),
         None => (b"drover-sessions", ffi::ap_runtime_dir_relative),
     };
     let Ok(text) = CString::new(name) else { return PathBuf::from(OsStr::from_bytes(name)) };
-    // SAFETY: a NUL-terminated name; the result lies in the pool and is NUL-terminated, or null when the path makes no sense.
+    // SAFETY: a NUL-terminated name; the result lies in the pool and is NUL-terminated, or null for an invalid path.
     unsafe {
         let path = relative(pconf, text.as_ptr());
         if path.is_null() {
@@ -217,7 +217,7 @@ unsafe fn directory(pconf: *mut ffi::apr_pool_t, asked: Option<&[u8]>, system: &
     }
 }
 
-/// A server_rec that outlives the threads it is given to.
+/// A server_rec that outlives the threads that use it.
 struct MainServer(*mut ffi::server_rec);
 
 // SAFETY: the main server of a child lives as long as the child; ap_log_error may be called by any thread.
@@ -228,7 +228,7 @@ unsafe impl Sync for MainServer {}
 /// The stores of a child, which lives as long as its process.
 ///
 /// # Safety
-/// `pchild` and `s` must be what httpd hands to child_init.
+/// `pchild` and `s` must be those that httpd passes to child_init.
 pub unsafe fn in_child(
     pchild: *mut ffi::apr_pool_t,
     s: *mut ffi::server_rec,
@@ -238,21 +238,21 @@ pub unsafe fn in_child(
     let server = MainServer(s);
     let say = Box::leak(Box::new(move |text: &str| {
         let server = &server;
-        log::server(server.0, log::Level::Error, Code::SessionStore, text);
+        log::server(server.0, Level::Error, Code::SessionStore, text);
     }));
     let caches: Vec<_> = plan.stores.iter().map(|store| store.kept.clone()).zip(caches.iter().copied()).collect();
     let make: MakeEngine = Box::leak(Box::new(move |store: &StorePlan| engine(store, &caches)));
     let stores: &'static Stores = match Stores::new(&plan.stores, say, make) {
         Ok(stores) => Box::leak(Box::new(stores)),
         Err(e) => {
-            log::server(s, log::Level::Error, Code::SessionStore, &e.to_string());
+            log::server(s, Level::Error, Code::SessionStore, &e.to_string());
             return None;
         }
     };
     if plan.stores.iter().any(|store| store.kept == Kept::Memory) {
         let data: *const Stores = stores;
-        // SAFETY: the pool is the child's, which httpd clears in its main thread when a threaded child ends; prefork, which does so in a signal
-        // handler, never has sessions in memory.
+        // SAFETY: the child's pool, which httpd clears in the main thread when a threaded child exits. prefork does that in a
+        // signal handler, but never has sessions in memory.
         unsafe { ffi::apr_pool_cleanup_register(pchild, data.cast(), Some(finish), Some(ffi::apr_pool_cleanup_null)) };
     }
     Some(stores)

@@ -1,4 +1,4 @@
-/* What of httpd's API is macros or variadic. Called from src/httpd/ only; no policy here. */
+/* Wrappers for macros and variadic functions of httpd's API. Called from src/httpd/ only; contains no policy. */
 #include "shim.h"
 #include "mod_core.h"
 #include "mod_ssl.h"
@@ -39,7 +39,7 @@ apr_bucket_brigade *drover_brigade(request_rec *r)
     return apr_brigade_create(r->pool, r->connection->bucket_alloc);
 }
 
-/* So often in a row an input filter may give nothing: more than there are pieces in a body. */
+/* How often in a row an input filter may return nothing: more often than a body has pieces. */
 #define MOST_EMPTY (1 << 20)
 
 apr_status_t drover_body_read(request_rec *r, apr_bucket_brigade *bb, int block, char *buf, apr_size_t cap, apr_size_t *got, int *eos)
@@ -56,7 +56,7 @@ again:
             return rv;
         }
         if (APR_BRIGADE_EMPTY(bb)) {
-            /* A filter such as mod_ext_filter has taken what came, and gives it back later. */
+            /* A filter such as mod_ext_filter kept the data and returns it later. */
             if (block && ++empty < MOST_EMPTY)
                 goto again;
             return block ? APR_EOF : APR_EAGAIN;
@@ -98,7 +98,7 @@ again:
         *got += len;
         apr_bucket_delete(b);
     }
-    /* A filter may pass on a brigade that holds no data; each turn takes one from the client's side, so this ends. */
+    /* A filter may return a brigade without data. Each iteration consumes input, so this ends. */
     if (*got == 0 && block)
         goto again;
     return APR_SUCCESS;
@@ -109,7 +109,7 @@ void drover_append(request_rec *r, apr_bucket_brigade *bb, const char *data, apr
     APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_transient_create(data, len, r->connection->bucket_alloc));
 }
 
-/* A plain HTTP/1.0 answer ends with the connection, so only a reset can tell the client that it is cut. */
+/* A plain HTTP/1.0 response ends with the connection, so only a reset shows the client that it was cut. */
 static void reset_at_close(request_rec *r)
 {
     struct linger now = {1, 0};
@@ -120,7 +120,7 @@ static void reset_at_close(request_rec *r)
     }
 }
 
-/* Whether the filter that sends the head is still there, HTTP/1's or HTTP/2's: it goes when it has. */
+/* Whether the filter that sends the headers (HTTP/1 or HTTP/2) is still installed: it removes itself afterwards. */
 static int head_is_due(request_rec *r)
 {
     ap_filter_t *f;
@@ -147,7 +147,7 @@ int drover_pass(request_rec *r, apr_bucket_brigade *bb, int how)
     apr_status_t rv;
     if (how == 2) {
         request_rec *of;
-        /* As mod_proxy_http does: mod_cache keeps nothing of it, the chunk filter leaves out the last chunk, HTTP/2 resets the stream. */
+        /* As in mod_proxy_http: mod_cache discards it, the chunk filter omits the last chunk, HTTP/2 resets the stream. */
         for (of = r; of; of = of->main)
             of->no_cache = 1;
         r->connection->keepalive = AP_CONN_CLOSE;
@@ -170,12 +170,12 @@ int drover_pass(request_rec *r, apr_bucket_brigade *bb, int how)
         return DROVER_ANSWERED;
     if (head_is_due(r))
         return DROVER_REFUSED;
-    /* A filter that has failed may keep what tells the others that the answer is cut. */
+    /* A failed filter may withhold the bucket that tells the others about the cut. */
     r->output_filters = r->proto_output_filters;
-    return DROVER_SPOILT;
+    return DROVER_ABORTED_MIDWAY;
 }
 
-/* Marks can outlive the request: mod_http2 deletes what it has taken when it likes. So the ledger is counted, and of no pool. */
+/* Marks can outlive the request, since mod_http2 deletes buckets later. So the ledger is reference-counted and in no pool. */
 struct drover_ledger {
     atomic_uint users;
     atomic_size_t taken;
@@ -215,7 +215,7 @@ static apr_status_t mark_read(apr_bucket *b, const char **data, apr_size_t *len,
     return APR_SUCCESS;
 }
 
-/* A copy stands for nothing. */
+/* A copy counts nothing. */
 static apr_status_t mark_copy(apr_bucket *a, apr_bucket **b)
 {
     ledger_mark *mark = apr_bucket_alloc(sizeof *mark, a->list);
@@ -237,7 +237,7 @@ drover_ledger *drover_ledger_open(request_rec *r)
     ap_filter_t *f;
     if (!r->connection->master)
         return NULL;
-    /* mod_http2 2: it keeps what it has taken until the next call of its filter, which deletes that. */
+    /* mod_http2 2 keeps accepted buckets until the next call of its filter, which deletes them. */
     for (f = r->connection->output_filters; f && strcasecmp(f->frec->name, "h2_c2_net_out"); f = f->next)
         ;
     if (!f || !(ledger = calloc(1, sizeof *ledger)))
@@ -267,7 +267,7 @@ void drover_ledger_mark(request_rec *r, drover_ledger *ledger, apr_bucket_brigad
 
 apr_ssize_t drover_ledger_taken(request_rec *r, drover_ledger *ledger, apr_bucket_brigade *bb)
 {
-    /* An empty brigade: mod_http2 deletes the marks that it has taken, and has nothing to wait for. */
+    /* An empty brigade: mod_http2 deletes the marks that it accepted, and does not block. */
     apr_status_t rv = ap_pass_brigade(r->connection->output_filters, bb);
     return rv == APR_SUCCESS && !r->connection->aborted ? (apr_ssize_t)atomic_load(&ledger->taken) : -1;
 }
@@ -365,7 +365,7 @@ int drover_expecting_100(const request_rec *r)
     return r->expecting_100;
 }
 
-/* The HTTP filter answers 100-continue by itself only before a blocking read. */
+/* The HTTP filter sends 100 Continue itself only before a blocking read. */
 void drover_send_continue(request_rec *r)
 {
     int status = r->status;

@@ -42,7 +42,7 @@ void drover_append(request_rec *r, apr_bucket_brigade *bb, const char *data, apr
 #define DROVER_GONE 1
 #define DROVER_ANSWERED 2
 #define DROVER_REFUSED 3
-#define DROVER_SPOILT 4
+#define DROVER_ABORTED_MIDWAY 4
 int drover_pass(request_rec *r, apr_bucket_brigade *bb, int how);
 /* What mod_http2 has taken over of an HTTP/2 response. Without it, all that can be said is that passing may wait for the client. */
 typedef struct drover_ledger drover_ledger;

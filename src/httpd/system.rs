@@ -1,6 +1,6 @@
-//! The real system behind [`resolved::System`](crate::resolved::System).
+//! The real implementation of [`resolved::System`](crate::resolved::System).
 //!
-//! Responsible for: answering from the machine and from httpd's own User and Group. Called by: `commands`, `lifecycle`.
+//! Responsible for: facts about the machine and httpd's User and Group. Must never: change anything. Called by: `commands`, `lifecycle`.
 use super::ffi;
 use crate::resolved::{Access, Account, Credentials, FirstTime, System};
 use drover_sys::reach::{self, Need, Who};
@@ -15,7 +15,7 @@ use std::path::Path;
 /// The real system.
 pub struct Host;
 
-/// Why others than root, or than the user that httpd is started as, could replace what lies in a directory; `None`: they cannot.
+/// Why users other than root and the one that starts httpd could replace files in a directory; `None` when they cannot.
 pub fn writable_by_others(directory: &Path) -> Option<String> {
     let found = std::fs::metadata(directory).ok()?;
     // SAFETY: cannot fail.
@@ -27,8 +27,8 @@ pub fn writable_by_others(directory: &Path) -> Option<String> {
     (mode & 0o022 != 0).then(|| format!("its mode is {mode:04o}"))
 }
 
-/// Descriptors that one child of httpd may need: a client's connection and the two ends of a reply socket for each thread, a file or
-/// two, and what httpd and its modules hold.
+/// The descriptors that one child of httpd may need: for each thread a connection, a reply socket pair and a file; for the
+/// child what httpd and its modules hold.
 #[must_use]
 pub fn descriptors_of_a_child(threads: u64) -> u64 {
     const OF_A_THREAD: u64 = 4;
@@ -36,7 +36,7 @@ pub fn descriptors_of_a_child(threads: u64) -> u64 {
     threads.saturating_mul(OF_A_THREAD).saturating_add(OF_A_CHILD)
 }
 
-/// The soft limit of open files, which httpd's children have; `None`: there is none.
+/// The soft limit of open files, which httpd's children inherit; `None` when unlimited.
 pub fn open_files() -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: writes a local.
@@ -65,11 +65,11 @@ impl System for Host {
         std::fs::metadata(OsStr::from_bytes(path)).is_ok_and(|m| m.is_dir())
     }
     fn is_missing(&self, path: &[u8]) -> bool {
-        // Who may not look there cannot say.
+        // Without permission to look, the answer is unknown.
         std::fs::metadata(OsStr::from_bytes(path)).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
     }
     fn is_running(&self) -> bool {
-        // SAFETY: asks for a number (http_main.h), which grows when a running server reads its configuration again (main.c).
+        // SAFETY: returns a number (http_main.h), which grows when a running server rereads its configuration (main.c).
         unsafe { ffi::ap_state_query(ffi::AP_SQ_CONFIG_GEN) > 0 }
     }
     fn cores(&self) -> u32 {
@@ -98,7 +98,7 @@ impl System for Host {
         FirstTime(Box::new(move || flag.as_ref().is_some_and(Flag::set)))
     }
     fn python_version(&self, path: &[u8]) -> Option<(u32, u32)> {
-        // `python3` is a symbolic link to `python3.11` nearly everywhere. httpd's parent starts no program to ask.
+        // `python3` is usually a symbolic link to a name with the version. httpd's parent starts no program to find out.
         let real = std::fs::canonicalize(OsStr::from_bytes(path)).ok()?;
         let (major, minor) = real.file_name()?.to_str()?.strip_prefix("python")?.split_once('.')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_that_others_write_is_told() {
+    fn a_directory_that_others_can_write_is_reported() {
         let directory = tempfile::tempdir().unwrap();
         let mode = |mode| std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(mode)).unwrap();
         for (bits, expected) in [(0o755, None), (0o700, None), (0o775, Some("its mode is 0775")), (0o1777, Some("its mode is 1777"))] {

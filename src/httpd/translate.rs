@@ -1,9 +1,10 @@
-//! WSGIScriptAlias: from a URL to a script.
+//! Maps a URL to a script (WSGIScriptAlias).
 //!
-//! Responsible for: first match wins, the virtual host's aliases before the server's. Called by: `module::translate`.
+//! Responsible for: the first match wins, and a virtual host's aliases come before the server's. Must never: run a script. Called by: `module::translate`.
 use super::request::Request;
 use super::{commands, ffi};
 use crate::config::{AliasPattern, Expr, ScriptAlias, match_prefix, prefix_filename};
+use crate::handler::request::RequestView;
 use std::ffi::{CStr, CString};
 use std::ptr;
 
@@ -20,7 +21,7 @@ pub unsafe fn map(raw: *mut ffi::request_rec) -> bool {
             AliasPattern::Prefix(location) => match_prefix(uri, location).map(|n| prefix_filename(&alias.target, location, uri, n)),
             AliasPattern::Regex(_) => {
                 let pattern = slot.patterns.get(place).copied().unwrap_or(ptr::null_mut());
-                // SAFETY: compiled in post_config from this very alias, in the configuration's pool.
+                // SAFETY: compiled in post_config from this alias, in the configuration's pool.
                 unsafe { substitute(raw, pattern, alias, uri) }
             }
         };

@@ -1,18 +1,20 @@
-//! What refuses a request before any worker sees it; the statuses are mod_wsgi's.
-use super::Verdict;
-use super::select::Selection;
+//! The checks that refuse a request before a worker sees it.
+//!
+//! Responsible for: the statuses, which are mod_wsgi's, and one log message for each refusal. Must never: change the request.
+//! Called by: `handler`.
 use crate::config::Settings;
-use crate::httpd::request::FileKind;
-use crate::httpd::{Level, Request};
-use crate::messages::Code;
+use crate::handler::head::{BadRequestHead, BodyLength, RequestHead};
+use crate::handler::request::{FileKind, RequestView};
+use crate::handler::task::{Selection, Verdict};
+use crate::messages::{Code, Level};
 use crate::resolved::{Group, Resolved};
 
-/// `Some`: the answer, already logged.
-pub fn refuse(r: &Request<'_>, settings: &Settings<'_>) -> Option<Verdict> {
+/// Checks the script and the request's header fields. The error is the response, already logged.
+pub fn check<'r>(r: &impl RequestView<'r>, settings: &Settings<'_>) -> Result<RequestHead, Verdict> {
     let file = || r.filename().unwrap_or_default().escape_ascii().to_string();
     let no = |status, code, text: String| {
         r.log(Level::Error, code, &text);
-        Some(Verdict::Status(status))
+        Err(Verdict::Status(status))
     };
     if !r.may_run_script() {
         return no(403, Code::NoExecCgi, format!("Options ExecCGI is off in this directory: {}", file()));
@@ -27,31 +29,32 @@ pub fn refuse(r: &Request<'_>, settings: &Settings<'_>) -> Option<Verdict> {
     if r.rejects_path_info() && r.path_info().is_some_and(|p| !p.is_empty()) {
         return no(404, Code::PathInfo, format!("AcceptPathInfo off disallows user's path: {}", file()));
     }
-    if let Some(encoding) = r.header(c"Transfer-Encoding").filter(|_| !r.is_stream()) {
-        if !encoding.eq_ignore_ascii_case(b"chunked") {
+    let head = match RequestHead::parse(r) {
+        Ok(head) => head,
+        Err(BadRequestHead::TransferEncoding(encoding)) => {
             return no(501, Code::TransferEncoding, format!("unknown Transfer-Encoding '{}'", encoding.escape_ascii()));
         }
-        if !settings.chunked_request {
-            return no(411, Code::ChunkedOff, "the request's body is chunked and WSGIChunkedRequest is Off".into());
-        }
-    }
-    if r.header(c"Content-Length").is_some() {
-        let Some(length) = content_length(r) else {
+        Err(BadRequestHead::ContentLength) => {
             return no(400, Code::ContentLength, "the request's Content-Length is not a number".into());
-        };
+        }
+    };
+    if head.is_chunked && !settings.chunked_request {
+        return no(411, Code::ChunkedOff, "the request body is chunked and WSGIChunkedRequest is Off".into());
+    }
+    if let BodyLength::Known(length) = head.body {
         let limit = r.body_limit();
         if limit > 0 && length > limit {
-            let text = format!("the request's body of {length} bytes is larger than LimitRequestBody ({limit}) allows");
+            let text = format!("the request body of {length} bytes is larger than LimitRequestBody ({limit}) allows");
             r.log(Level::Info, Code::BodyRead, &text);
-            return Some(Verdict::Status(413));
+            return Err(Verdict::Status(413));
         }
     }
-    None
+    Ok(head)
 }
 
-/// The group that was selected, and the script's path as the group's processes see it. The error is the answer, already logged.
+/// Checks the selected group. Returns it, and the script's path as its workers see it. The error is the response, already logged.
 pub fn permit<'g, 'r>(
-    r: &Request<'r>,
+    r: &impl RequestView<'r>,
     settings: &Settings<'_>,
     selection: &Selection,
     resolved: &'g Resolved,
@@ -73,30 +76,24 @@ pub fn permit<'g, 'r>(
         return no(403, Code::ScriptOwner, &text);
     }
     if selection.implicit && resolved.first_implicit() {
-        let text = "a script runs without WSGIProcessGroup: in the implicit group 'default' (there is no embedded mode)";
+        let text = "a script without WSGIProcessGroup runs in the implicit group 'default' (there is no embedded mode)";
         r.log(Level::Notice, Code::ImplicitGroup, text);
     }
     let file = r.filename().unwrap_or_default();
     let Some(script) = group.inside(file) else {
-        let text = format!("the script {} lies outside of its group's chroot=", file.escape_ascii());
+        let text = format!("the script {} lies outside its group's chroot=", file.escape_ascii());
         return no(500, Code::ScriptOutside, &text);
     };
     Ok((group, script))
 }
 
-/// Content-Length as a number.
-pub fn content_length(r: &Request<'_>) -> Option<u64> {
-    let text = r.header(c"Content-Length")?.trim_ascii();
-    str::from_utf8(text).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
-}
-
-/// Why the script's file does not belong to whom `script-user=` and `script-group=` say.
-fn wrong_owner(r: &Request<'_>, group: &Group) -> Option<String> {
+/// Why the owner of the script's file is not the one that `script-user=` and `script-group=` require.
+fn wrong_owner<'r>(r: &impl RequestView<'r>, group: &Group) -> Option<String> {
     let (user, owner_group) = r.script_owner();
     let wrong = |what: &str, is: u32, must: Option<u32>| {
         must.filter(|must| *must != is).map(|must| {
             let file = r.filename().unwrap_or_default().escape_ascii();
-            format!("{file} has {what} {is}, not {must} as the group's script-user= or script-group= demands")
+            format!("{file} has {what} {is}, not {must} as the group's script-user= or script-group= requires")
         })
     };
     wrong("owner", user, group.script_uid).or_else(|| wrong("group", owner_group, group.script_gid))

@@ -1,33 +1,25 @@
-//! Which group, application group and callable a request is for.
+//! Selects the group, application group and callable of a request.
 //!
-//! Responsible for: mod_wsgi's expressions and its rule of which virtual host may use which group. Called by: `handler::mod`.
+//! Responsible for: mod_wsgi's expressions. Must never: check whether the group may be used; [`super::checks`] does. Called by:
+//! `handler`.
+use super::environ;
 use crate::config::Settings;
 use crate::config::expr::{self, Expr, GroupChoice, RequestNames};
 use crate::dispatch::Key;
-use crate::httpd::Request;
-use crate::httpd::request::c_string;
+use crate::handler::request::{RequestView, c_string};
+use crate::handler::task::Selection;
 use crate::resolved::Resolved;
+use std::marker::PhantomData;
 
-/// What was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selection {
-    /// Group and application group.
-    pub key: Key,
-    /// No group was named: the implicit one.
-    pub implicit: bool,
-    /// Name of the object in the script.
-    pub callable_object: Vec<u8>,
-    /// Whether the application gets the Authorization header.
-    pub pass_authorization: bool,
-}
-
-struct Names<'a, 'r> {
-    r: &'a Request<'r>,
+/// The request, as the expressions see it.
+struct Names<'a, 'r, R> {
+    r: &'a R,
     port: u16,
     case_sensitive: bool,
+    life: PhantomData<&'r [u8]>,
 }
 
-impl RequestNames for Names<'_, '_> {
+impl<'r, R: RequestView<'r>> RequestNames for Names<'_, 'r, R> {
     fn server_name(&self) -> &[u8] {
         self.r.server_hostname()
     }
@@ -41,7 +33,7 @@ impl RequestNames for Names<'_, '_> {
     }
 
     fn script_name(&self) -> Vec<u8> {
-        let name = super::environ::script_name(self.r);
+        let name = environ::script_name(self.r);
         if self.case_sensitive { name } else { name.to_ascii_lowercase() }
     }
 
@@ -54,15 +46,15 @@ impl RequestNames for Names<'_, '_> {
     }
 }
 
-/// Evaluates the request's configuration; what an alias of ours has noted comes first.
+/// Evaluates the request's configuration. The options of an alias take precedence.
 #[must_use]
-pub fn select(r: &Request<'_>, settings: &Settings<'_>, resolved: &Resolved) -> Selection {
+pub fn select<'r>(r: &impl RequestView<'r>, settings: &Settings<'_>, resolved: &Resolved) -> Selection {
     let noted = |name| r.note(name).filter(|_| r.is_aliased()).map(Expr::parse);
     let case_sensitive = resolved.is_case_sensitive();
-    // A process group is chosen among those of the configuration, as by mod_wsgi. An application group is made by its name, so
-    // one application must have one name, however a client writes its Host header.
-    let of_process = Names { r, port: r.requested_port(), case_sensitive };
-    let of_application = Names { r, port: r.configured_port(), case_sensitive };
+    // The configuration defines all process groups, as with mod_wsgi. An application group exists once it is named, so the
+    // client's Host header must not change its name.
+    let of_process = Names { r, port: r.requested_port(), case_sensitive, life: PhantomData };
+    let of_application = Names { r, port: r.configured_port(), case_sensitive, life: PhantomData };
     let group = noted(c"mod_wsgi.process_group").or_else(|| settings.process_group.cloned());
     let application_group = noted(c"mod_wsgi.application_group").or_else(|| settings.application_group.cloned());
     let callable = noted(c"mod_wsgi.callable_object").or_else(|| settings.callable_object.cloned());

@@ -1,115 +1,65 @@
-//! One request on its way: put on the queue, its body sent behind it, its answer read, its socket pair kept or thrown away.
+//! A request that was sent to its queue: its body, its response, its reply socket.
 //!
-//! Responsible for: the worker's end being closed here while the request runs, so that the worker's death is an end-of-file;
-//! and for using a pair again only after END came with that very end. Must never: trust a frame. Called by: `handler`.
+//! Responsible for: closing the worker's end here while the request runs, so that the worker's death is an end-of-file; reusing
+//! a reply socket only when END returned that very end. Must never: trust a frame. Called by: `handler`.
 use super::error::DispatchError;
 use super::queues::Queue;
+use super::reply_socket::ReplySocket;
 use super::seats::Seat;
+use super::wake::Wake;
 use drover_sys::clock::monotonic_ns;
-use drover_sys::wait::{EventfdFlags, PollFd, PollFlags, eventfd, poll_until};
+use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{Errno, channel, memfile};
 use drover_wire::WireError;
 use drover_wire::frame::{BodyFailure, Deframer, Event, HEADER, Header, Kind};
 use drover_wire::request::{PREFIX, is_external, set_seat};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Bytes of the buffer into which an answer is read.
+/// The size of the receive buffer, in bytes.
 const BUFFER: usize = 64 * 1024;
-/// How long to wait before trying again when the user has too many descriptors in flight; there is nothing to poll for.
+/// The pause before sending again when the user has too many descriptors in flight; poll(2) cannot wait for that.
 const IN_FLIGHT_PAUSE_NS: u64 = 5_000_000;
 
-/// Wakes every waiting thread of this process when httpd stops it.
-#[derive(Debug)]
-pub struct Wake {
-    fd: OwnedFd,
-    stopping: AtomicBool,
-}
-
-impl Wake {
-    /// Not woken yet.
-    pub fn new() -> Result<Self, Errno> {
-        Ok(Self { fd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?, stopping: AtomicBool::new(false) })
-    }
-
-    /// Wakes everybody, for good. Async-signal-safe: an atomic store and write(2).
-    pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
-        // The counter is far from full; and if it were, the descriptor would be readable already.
-        let _ = drover_sys::write_once(&self.fd, &1u64.to_ne_bytes());
-    }
-
-    /// Whether [`Wake::stop`] was called.
-    #[must_use]
-    pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
-    }
-
-    /// Readable from [`Wake::stop`] on.
-    #[must_use]
-    pub const fn fd(&self) -> &OwnedFd {
-        &self.fd
-    }
-}
-
-/// A connected pair of stream sockets that is not in use.
-#[derive(Debug)]
-pub struct Pair {
-    near: OwnedFd,
-    far: OwnedFd,
-    /// The kernel's number of `far`, to know it again when it comes back.
-    cookie: u64,
-}
-
-impl Pair {
-    pub(super) fn new() -> Result<Self, DispatchError> {
-        let system = |e| DispatchError::System("cannot make a socket pair", e);
-        let (near, far) = channel::stream_pair().map_err(system)?;
-        let cookie = channel::cookie(&far).map_err(system)?;
-        Ok(Self { near, far, cookie })
-    }
-}
-
-/// What [`Exchange::wait`] waits for.
+/// What [`InFlight::wait`] waits for.
 #[derive(Debug, Clone, Copy)]
 pub struct Want<'a> {
-    /// The worker sends something, or is gone.
-    pub answer: bool,
-    /// The worker can take more of the body.
+    /// The worker sends something or exits.
+    pub response: bool,
+    /// The worker accepts more of the body.
     pub room: bool,
-    /// The client sends something (IN), or takes more (OUT), or is gone.
+    /// The client sends something (IN), accepts more (OUT) or disconnects.
     pub client: Option<(BorrowedFd<'a>, PollFlags)>,
 }
 
-/// What [`Exchange::wait`] found.
+/// What [`InFlight::wait`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ready {
-    /// The worker sent something, or is gone.
-    pub answer: bool,
-    /// There is room for more of the body.
+    /// The worker sent something or exited.
+    pub response: bool,
+    /// The worker accepts more of the body.
     pub room: bool,
-    /// What was asked of the client has come.
+    /// The client did what was waited for, or disconnected.
     pub client: bool,
-    /// The client takes more, or is gone.
-    pub client_takes: bool,
+    /// The client accepts more, or disconnected.
+    pub client_accepts: bool,
 }
 
-/// A request as it is put on a queue.
+/// The message of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'m> {
-    /// As `request::Builder` made it.
+    /// What `request::Builder` made.
     pub bytes: &'m [u8],
-    /// Its number.
+    /// The number of the request.
     pub number: u32,
-    /// The worker may ask for sessions.
+    /// The worker may access sessions.
     pub sessions: bool,
     /// What it is about, for the log.
     pub about: &'m [u8],
 }
 
-/// One request between being sent and its end.
+/// A request that was sent and has not ended.
 #[derive(Debug)]
-pub struct Exchange<'q> {
+pub struct InFlight<'q> {
     queue: &'q Queue,
     near: OwnedFd,
     cookie: u64,
@@ -122,25 +72,25 @@ pub struct Exchange<'q> {
     end: usize,
     out: Vec<u8>,
     out_at: usize,
-    /// Where the last answer to a session ends in `out`.
+    /// Where the last session reply ends in `out`.
     session_end: usize,
 }
 
-impl<'q> Exchange<'q> {
-    /// Puts a whole message on the queue. Waits for room until `until` (CLOCK_MONOTONIC nanoseconds); `must_wait` is called before that.
+impl<'q> InFlight<'q> {
+    /// Sends a message to the queue. Waits for room until `until` (CLOCK_MONOTONIC nanoseconds), calling `before_waiting` first.
     pub fn send(
         queue: &'q Queue,
         message: Outgoing<'_>,
         buffer: Vec<u8>,
         wake: &Wake,
         until: u64,
-        must_wait: &mut dyn FnMut(),
+        before_waiting: &mut dyn FnMut(),
     ) -> Result<Self, DispatchError> {
         let Outgoing { bytes: message, number, sessions, about } = message;
-        let Pair { near, far, cookie } = queue.take_pair()?;
+        let ReplySocket { near, far, cookie } = queue.take_socket()?;
         let (head, rest) = message.split_first_chunk::<PREFIX>().ok_or(DispatchError::TooLarge(WireError::Short("prefix")))?;
         let (inline, file) = if is_external(message) {
-            (&[][..], Some(memfile::create(rest).map_err(|e| DispatchError::System("cannot make a memory file", e))?))
+            (&[][..], Some(memfile::create(rest).map_err(|e| DispatchError::System("cannot create a memory file", e))?))
         } else {
             (rest, None)
         };
@@ -156,9 +106,9 @@ impl<'q> Exchange<'q> {
                 Ok(_) => break,
                 Err(Errno::AGAIN) => None,
                 Err(Errno::TOOMANYREFS) => Some(IN_FLIGHT_PAUSE_NS),
-                Err(e) => return Err(DispatchError::System("cannot put the request on the queue", e)),
+                Err(e) => return Err(DispatchError::System("cannot send the request to the queue", e)),
             };
-            must_wait();
+            before_waiting();
             wait_for_room(&queue.fd, wake, until, pause)?;
         }
         drop(far);
@@ -183,23 +133,23 @@ impl<'q> Exchange<'q> {
         })
     }
 
-    /// From now on, a larger question about a session is not kept ([`Deframer::limit_sessions`]).
+    /// Larger session frames are skipped from now on ([`Deframer::limit_sessions`]).
     pub fn limit_sessions(&mut self, most: usize) {
         self.deframer.limit_sessions(most);
     }
 
-    /// Bytes of memory that frames take beyond the usual buffer.
+    /// Bytes of memory that frames need beyond the usual buffer.
     #[must_use]
     pub const fn kept(&self) -> usize {
         self.buffer.len().saturating_sub(BUFFER)
     }
 
-    /// Waits for what `want` says, at most until `until`. Nothing of [`Ready`] is true: the time is over.
+    /// Waits for one of the events in `want`, until `until` at most. After a timeout all of [`Ready`] is false.
     pub fn wait(&self, want: &Want<'_>, wake: &Wake, until: u64) -> Result<Ready, DispatchError> {
         let mut interest = PollFlags::empty();
-        interest.set(PollFlags::IN, want.answer);
+        interest.set(PollFlags::IN, want.response);
         interest.set(PollFlags::OUT, want.room);
-        // A worker that is gone would be reported whatever is asked: so it is not asked about at all while nobody listens to it.
+        // poll(2) always reports a hangup, so the worker is left out while nothing is wanted from it.
         let near = if interest.is_empty() { wake.fd().as_fd() } else { self.near.as_fd() };
         let client = want.client.map(|(fd, _)| fd);
         let of_client = want.client.map_or(PollFlags::IN, |(_, flags)| flags);
@@ -216,15 +166,15 @@ impl<'q> Exchange<'q> {
         let [near, _, other] = &all;
         let near = near.revents();
         Ok(Ready {
-            answer: want.answer && near.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL),
+            response: want.response && near.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL),
             room: want.room && near.contains(PollFlags::OUT),
             client: client.is_some() && !other.revents().is_empty(),
-            client_takes: client.is_some()
+            client_accepts: client.is_some()
                 && other.revents().intersects(PollFlags::OUT | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL),
         })
     }
 
-    /// Reads what is there. `Ok(false)`: nothing yet.
+    /// Reads what has arrived. `Ok(false)`: nothing.
     pub fn fill(&mut self) -> Result<bool, DispatchError> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -235,7 +185,7 @@ impl<'q> Exchange<'q> {
         if self.buffer.len() - self.start < wanted.max(HEADER) {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
-            // As it comes, not as it was announced.
+            // The buffer grows with the data that arrives, not to the size that a frame announces.
             let wanted = wanted.min(self.end.saturating_mul(2)).max(HEADER);
             if self.buffer.len() < wanted {
                 self.buffer.resize(wanted, 0);
@@ -243,7 +193,7 @@ impl<'q> Exchange<'q> {
         }
         let mut fds = Vec::new();
         let room = self.buffer.get_mut(self.end..).unwrap_or_default();
-        // Without room for the descriptor that comes with END the answer is whole all the same: only the pair is not used again.
+        // If the descriptor that comes with END does not fit, the response is still complete; only the socket is not reused.
         match channel::receive_piece(&self.near, room, &mut fds) {
             Ok(0) => Err(self.worker_died()),
             Ok(n) => {
@@ -256,7 +206,7 @@ impl<'q> Exchange<'q> {
             }
             Err(Errno::AGAIN) => Ok(false),
             Err(Errno::CONNRESET) => Err(self.worker_died()),
-            Err(e) => Err(DispatchError::System("cannot read a worker's answer", e)),
+            Err(e) => Err(DispatchError::System("cannot read from the worker", e)),
         }
     }
 
@@ -264,7 +214,7 @@ impl<'q> Exchange<'q> {
         DispatchError::WorkerDied(self.seat.as_ref().and_then(Seat::worker))
     }
 
-    /// The frames that are whole in the buffer, and the socket they came by: whether the worker is still there can be asked meanwhile.
+    /// The complete frames in the buffer, and the socket, to check meanwhile whether the worker is connected.
     pub fn frames(&mut self) -> (Frames<'_>, BorrowedFd<'_>) {
         let frames = Frames {
             bytes: self.buffer.get(self.start..self.end).unwrap_or_default(),
@@ -274,36 +224,35 @@ impl<'q> Exchange<'q> {
         (frames, self.near.as_fd())
     }
 
-    /// Whether everything given to [`Exchange::offer`] and its kin has been sent.
+    /// Whether everything given to the `offer` functions was sent.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
         self.out_at == self.out.len()
     }
 
-    /// Takes a piece of the body to be sent. Only when [`Exchange::is_flushed`].
+    /// Queues a piece of the body. Only when [`InFlight::is_flushed`].
     pub fn offer(&mut self, data: &[u8]) {
         self.frame(Kind::Body, 0, data);
     }
 
-    /// The body is complete.
+    /// Queues the end of the body.
     pub fn offer_end(&mut self) {
         self.frame(Kind::End, 0, &[]);
     }
 
-    /// An answer to a question about a session. May be put behind a piece of the body that is not sent yet.
-    pub fn offer_session(&mut self, status: u16, payload: &[u8]) {
+    /// Queues a session reply, possibly after a piece of the body that is not sent yet.
+    pub fn offer_session_reply(&mut self, status: u16, payload: &[u8]) {
         self.frame(Kind::Session, status, payload);
         self.session_end = self.out.len();
     }
 
-    /// Whether part of an answer to a session is not sent yet. Pieces of the body behind it do not count: the worker has what it
-    /// asked for.
+    /// Whether part of a session reply is not sent yet. Body pieces after it do not count.
     #[must_use]
-    pub const fn owes_session(&self) -> bool {
+    pub const fn owes_session_reply(&self) -> bool {
         self.out_at < self.session_end
     }
 
-    /// The rest of the body will not come.
+    /// Queues the notice that the rest of the body will not come.
     pub fn offer_failure(&mut self, why: BodyFailure) {
         self.frame(Kind::Fail, why as u16, &[]);
     }
@@ -318,7 +267,7 @@ impl<'q> Exchange<'q> {
         self.out.extend_from_slice(data);
     }
 
-    /// Sends as much of what was offered as the worker takes now. `Ok(false)`: the worker does not read any more.
+    /// Sends as much of the queued data as the worker accepts now. `Ok(false)`: the worker stopped reading.
     pub fn flush(&mut self) -> Result<bool, DispatchError> {
         while let Some(rest) = self.out.get(self.out_at..).filter(|r| !r.is_empty()) {
             match channel::send(&self.near, &[rest], &[], false) {
@@ -328,14 +277,14 @@ impl<'q> Exchange<'q> {
                     self.out_at = self.out.len();
                     return Ok(false);
                 }
-                Err(e) => return Err(DispatchError::System("cannot send the body to a worker", e)),
+                Err(e) => return Err(DispatchError::System("cannot send to the worker", e)),
             }
         }
         Ok(true)
     }
 
-    /// Ends the exchange. `clean`: END was read; then the pair is kept for another request if the worker gave its end back.
-    /// Returns the buffer for the next exchange.
+    /// Ends the request. With `clean` (END was read), the reply socket is kept for reuse if the worker returned its end.
+    /// Returns the buffer for the next request.
     pub fn finish(mut self, clean: bool) -> Vec<u8> {
         if let Some(seat) = self.seat.take_if(|_| clean) {
             seat.leave();
@@ -343,11 +292,11 @@ impl<'q> Exchange<'q> {
         let is_reusable = clean && self.start == self.end && self.is_flushed();
         match self.returned {
             Some(far) if is_reusable && channel::cookie(&far) == Ok(self.cookie) => {
-                self.queue.give_back(Pair { near: self.near, far, cookie: self.cookie });
+                self.queue.give_back(ReplySocket { near: self.near, far, cookie: self.cookie });
             }
             other => {
                 channel::discard(&self.near);
-                // It may be any descriptor of the worker's.
+                // It may be any descriptor that the worker chose.
                 channel::dispose(other.into_iter().collect());
             }
         }
@@ -360,7 +309,7 @@ impl<'q> Exchange<'q> {
     }
 }
 
-/// Walks the whole frames of a buffer; what they show stays valid until the next [`Exchange::fill`].
+/// Iterates over the complete frames of a buffer.
 #[derive(Debug)]
 pub struct Frames<'a> {
     bytes: &'a [u8],

@@ -1,24 +1,24 @@
-//! The states of a running request, one enum for each direction and one for the worker.
+//! The states of a running request, one enum for each direction, one for the received frames, one for its location.
 //!
-//! Responsible for: states that cannot be combined wrongly, and every transition between them. Must never: do I/O or read a
-//! clock. Called by: [`super::relay`], [`super::frames`].
+//! Responsible for: making invalid states impossible, and all transitions. Must never: do I/O or read a clock. Called by:
+//! [`super::relay`], [`super::frames`], [`super::download`].
 use super::upload::Upload;
 use drover_wire::frame::Kind;
 
-/// The request body on its way to the worker.
+/// The request body, from the client to the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sending {
-    /// The worker must ask for it first: with `Expect: 100-continue`, or because it told httpd to pause.
+pub enum UploadState {
+    /// The worker must ask for it: because of `Expect: 100-continue`, or because it paused the upload.
     OnDemand,
-    /// There may be more to send now.
+    /// More may be available to send.
     Ready,
-    /// The client had nothing more when it was last asked.
+    /// The client had sent nothing more at the last read.
     Starved,
-    /// Nothing is left to send: it is complete, it broke off, or the worker does not read it.
+    /// Nothing is left to send: it is complete, it failed, or the worker stopped reading.
     Done,
 }
 
-impl From<Upload> for Sending {
+impl From<Upload> for UploadState {
     fn from(upload: Upload) -> Self {
         match upload {
             Upload::None => Self::Done,
@@ -28,101 +28,101 @@ impl From<Upload> for Sending {
     }
 }
 
-impl Sending {
-    /// The worker has enough of it for now.
+impl UploadState {
+    /// The worker paused the upload.
     pub const fn paused(self) -> Self {
         if self.is_open() { Self::OnDemand } else { self }
     }
 
-    /// The application asked for the body.
+    /// The worker asked for the body.
     pub const fn wanted(self) -> Self {
         if matches!(self, Self::OnDemand) { Self::Ready } else { self }
     }
 
-    /// The client had nothing.
+    /// The client had sent nothing.
     pub const fn starved(self) -> Self {
         if matches!(self, Self::Ready) { Self::Starved } else { self }
     }
 
-    /// The client may have more.
+    /// The client may have sent more.
     pub const fn fed(self) -> Self {
         if matches!(self, Self::Starved) { Self::Ready } else { self }
     }
 
-    /// Whether the body is being sent, whoever is waited for.
+    /// Whether the body is being sent.
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Ready | Self::Starved)
     }
 }
 
-/// What the worker's socket holds for httpd.
+/// The frames received from the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Receiving {
-    /// Everything received was handled.
-    Awaited,
-    /// Frames were received and not handled yet.
+pub enum FramesState {
+    /// All received frames were handled.
+    Handled,
+    /// Some received frames were not handled yet.
     Unread,
-    /// END was handled: the worker is done with the request.
+    /// END was handled: the worker finished the request.
     Ended,
 }
 
-impl Receiving {
-    /// Some frames were left for later.
+impl FramesState {
+    /// Frames remain for later.
     pub const fn left(self) -> Self {
-        if matches!(self, Self::Awaited) { Self::Unread } else { self }
+        if matches!(self, Self::Handled) { Self::Unread } else { self }
     }
 
-    /// The frames left for later are being handled; whether there were any.
+    /// The remaining frames are being handled. Also returns whether there were any.
     pub const fn resume(self) -> (Self, bool) {
         match self {
-            Self::Unread => (Self::Awaited, true),
+            Self::Unread => (Self::Handled, true),
             other => (other, false),
         }
     }
 }
 
-/// Who runs the request.
+/// Where the request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holder {
-    /// No worker has said anything: it may still be queued.
+pub enum Location {
+    /// Perhaps still in its queue: no frame has arrived.
     Queue,
-    /// droverd has it and will queue it again.
+    /// At droverd, which will queue it again.
     Supervisor,
-    /// A worker.
+    /// At a worker.
     Worker,
 }
 
-impl Holder {
+impl Location {
     /// After a frame of this kind.
     pub const fn after(kind: Kind) -> Self {
         if matches!(kind, Kind::Held) { Self::Supervisor } else { Self::Worker }
     }
 }
 
-/// Whether a frame of this kind restarts the clock of `socket-timeout`. As with mod_wsgi, where the log does not pass through
-/// httpd, log lines do not: an application that only logs is silent.
+/// Whether a frame of this kind resets `socket-timeout`. Log lines do not, as with mod_wsgi: an application that only logs is
+/// silent.
 pub const fn is_progress(kind: Kind) -> bool {
     !matches!(kind, Kind::Log)
 }
 
-/// The response on its way to the client.
+/// The response, from the worker to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// There is no head yet.
+pub enum ResponseState {
+    /// The response headers have not arrived.
     Awaited,
-    /// The head is set, but nothing was passed on: the status can still change.
+    /// The headers are set but nothing was sent: the status can still change.
     Begun,
-    /// Something was passed on.
+    /// Part of it was sent.
     Sent,
 }
 
-impl Progress {
-    /// A head was set. Not a second time: `frames` refuses that.
+impl ResponseState {
+    /// The headers were set.
     pub const fn begun(self) -> Self {
         if matches!(self, Self::Awaited) { Self::Begun } else { self }
     }
 
-    /// Something was passed to the client. Without a head nothing is.
+    /// Part of the response was sent.
     pub const fn sent(self) -> Self {
         if matches!(self, Self::Begun) { Self::Sent } else { self }
     }
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn every_transition_of_the_request_body() {
-        use Sending::{Done, OnDemand, Ready, Starved};
+        use UploadState::{Done, OnDemand, Ready, Starved};
         let table = [
             // from, wanted, paused, starved, fed, open
             (OnDemand, Ready, OnDemand, OnDemand, OnDemand, false),
@@ -146,13 +146,13 @@ mod tests {
             let to = (from.wanted(), from.paused(), from.starved(), from.fed(), from.is_open());
             assert_eq!(to, (wanted, paused, starved, fed, open), "{from:?}");
         }
-        assert_eq!([Upload::None, Upload::OnDemand, Upload::Open].map(Sending::from), [Done, OnDemand, Ready]);
+        assert_eq!([Upload::None, Upload::OnDemand, Upload::Open].map(UploadState::from), [Done, OnDemand, Ready]);
     }
 
     #[test]
     fn every_transition_of_the_frames() {
-        use Receiving::{Awaited, Ended, Unread};
-        let table = [(Awaited, Unread, (Awaited, false)), (Unread, Unread, (Awaited, true)), (Ended, Ended, (Ended, false))];
+        use FramesState::{Ended, Handled, Unread};
+        let table = [(Handled, Unread, (Handled, false)), (Unread, Unread, (Handled, true)), (Ended, Ended, (Ended, false))];
         for (from, left, resumed) in table {
             assert_eq!((from.left(), from.resume()), (left, resumed), "{from:?}");
         }
@@ -160,18 +160,18 @@ mod tests {
 
     #[test]
     fn every_transition_of_the_response() {
-        use Progress::{Awaited, Begun, Sent};
+        use ResponseState::{Awaited, Begun, Sent};
         for (from, begun, sent) in [(Awaited, Begun, Awaited), (Begun, Begun, Sent), (Sent, Sent, Sent)] {
             assert_eq!((from.begun(), from.sent()), (begun, sent), "{from:?}");
         }
     }
 
     #[test]
-    fn every_kind_of_frame_names_its_sender() {
+    fn every_kind_of_frame_shows_where_the_request_is() {
         use Kind::{Body, End, Fail, Head, Held, Log, Pause, Session, Taken, Want};
         for kind in [Head, Body, End, Fail, Log, Want, Taken, Session, Held, Pause] {
-            let expected = if kind == Held { Holder::Supervisor } else { Holder::Worker };
-            assert_eq!((Holder::after(kind), is_progress(kind)), (expected, kind != Log), "{kind:?}");
+            let expected = if kind == Held { Location::Supervisor } else { Location::Worker };
+            assert_eq!((Location::after(kind), is_progress(kind)), (expected, kind != Log), "{kind:?}");
         }
     }
 }

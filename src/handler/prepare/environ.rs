@@ -1,29 +1,29 @@
-//! With what: the environment of a request, as mod_wsgi and PEP 3333 have it.
+//! The environment of a request, as mod_wsgi and PEP 3333 define it.
 //!
-//! Responsible for: which variables there are. Must never: let a client set one that httpd sets. Called by: `handler::mod`.
-use super::select::Selection;
+//! Responsible for: the set of variables. Must never: let a client set a variable that httpd sets. Called by: `handler`.
+use super::proxy;
 use crate::config::Settings;
 use crate::config::expr::{self, fold_slashes};
 use crate::config::value::MapHead;
-use crate::handler::proxy;
-use crate::httpd::Request;
+use crate::handler::request::RequestView;
+use crate::handler::task::Selection;
 use std::ffi::CString;
 
-/// Keys of the environ that only httpd and the worker set. No SetEnv, SetEnvIf or RewriteRule can replace them, whatever the case of its letters:
-/// httpd's tables know none.
+/// Prefixes of variables that only httpd and the worker set. SetEnv, SetEnvIf and RewriteRule cannot replace them in any
+/// letter case, since httpd's tables ignore case.
 const RESERVED: [&[u8]; 3] = [b"wsgi.", b"mod_wsgi.", b"mod_drover."];
 
 fn is_reserved(name: &[u8]) -> bool {
     RESERVED.iter().any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
 }
 
-fn remove_reserved(r: &mut Request<'_>) {
+fn remove_reserved<'r>(r: &mut impl RequestView<'r>) {
     let names: Vec<CString> = r.each_env().filter(|(name, _)| is_reserved(name)).filter_map(|(name, _)| CString::new(name).ok()).collect();
     names.iter().for_each(|name| r.unset_env(name));
 }
 
-/// Fills `r->subprocess_env`; what stands in it afterwards is what the application gets, next to what the worker adds.
-pub fn build(r: &mut Request<'_>, settings: &Settings<'_>, selection: &Selection) {
+/// Fills the environment. The application gets exactly its variables and those that the worker adds.
+pub fn build<'r>(r: &mut impl RequestView<'r>, settings: &Settings<'_>, selection: &Selection) {
     remove_reserved(r);
     r.add_common_vars();
     r.set_env(c"GATEWAY_INTERFACE", b"CGI/1.1");
@@ -37,7 +37,7 @@ pub fn build(r: &mut Request<'_>, settings: &Settings<'_>, selection: &Selection
     r.set_env(c"SCRIPT_NAME", &script_name);
     r.set_env(c"PATH_INFO", &path_info);
     if !path_info.is_empty() {
-        // RFC 3875 §4.1.6 without the sub-request that httpd makes for CGI: the document root and the path.
+        // RFC 3875 §4.1.6: document root and path. Unlike for CGI, httpd makes no sub-request.
         let translated = [r.document_root(), &path_info].concat();
         r.set_env(c"PATH_TRANSLATED", &translated);
     }
@@ -71,18 +71,18 @@ pub fn build(r: &mut Request<'_>, settings: &Settings<'_>, selection: &Selection
     if let Some(id) = connection_id {
         r.set_env(c"mod_wsgi.connection_id", id);
     }
-    r.set_env(c"apache.version", crate::httpd::version().as_bytes());
+    r.set_env(c"apache.version", r.server_version().as_bytes());
 }
 
-/// SCRIPT_NAME: the URL without PATH_INFO, double slashes folded.
-pub fn script_name(r: &Request<'_>) -> Vec<u8> {
+/// SCRIPT_NAME: the URL without PATH_INFO, with repeated slashes folded.
+pub fn script_name<'r>(r: &impl RequestView<'r>) -> Vec<u8> {
     let uri = r.uri().unwrap_or_default();
     let has_info = r.path_info().is_some_and(|info| !info.is_empty());
     expr::script_name(uri, if has_info { r.path_info_start() } else { uri.len() })
 }
 
-/// REQUEST_METHOD: GET for a HEAD whose output filters need to see the body, or as WSGIMapHEADToGET says.
-fn method<'r>(r: &Request<'r>, settings: &Settings<'_>) -> &'r [u8] {
+/// REQUEST_METHOD: GET for a HEAD request whose output filters need the body, or as WSGIMapHEADToGET says.
+fn method<'r>(r: &impl RequestView<'r>, settings: &Settings<'_>) -> &'r [u8] {
     let as_get = match settings.map_head_to_get {
         MapHead::On => r.is_get(),
         MapHead::Auto => r.is_get() && r.is_head() && r.head_needs_body(),

@@ -1,14 +1,13 @@
-//! What headers of trusted proxies change in the environment (WSGITrustedProxyHeaders, WSGITrustedProxies).
+//! Applies the header fields of trusted proxies to the environment (WSGITrustedProxyHeaders, WSGITrustedProxies).
 //!
-//! Responsible for: untrusted synonyms of a trusted header never reaching the application. Called by: `environ`.
+//! Responsible for: removing untrusted synonyms of a trusted field. Must never: resolve a name. Called by: [`super::environ`].
 use crate::config::proxy::{PROXY_HEADERS, ProxyCategory, ProxyHeader, ProxyMeaning, forwarded_for, trusted};
 use crate::config::{Network, Settings};
-use crate::httpd::Request;
-use crate::httpd::request::c_string;
+use crate::handler::request::{RequestView, c_string};
 use std::net::IpAddr;
 
-/// Applies the trusted headers. Returns whether one of them has settled the scheme.
-pub fn apply(r: &mut Request<'_>, settings: &Settings<'_>) -> bool {
+/// Applies the trusted fields. Returns whether one of them determined the scheme.
+pub fn apply<'r>(r: &mut impl RequestView<'r>, settings: &Settings<'_>) -> bool {
     if settings.trusted_proxy_headers.is_empty() {
         return false;
     }
@@ -36,7 +35,7 @@ fn address(text: Option<&[u8]>) -> Option<IpAddr> {
     str::from_utf8(text?).ok()?.trim().parse().ok()
 }
 
-fn apply_one(r: &mut Request<'_>, header: &ProxyHeader, value: &[u8], proxies: Option<&[Network]>) {
+fn apply_one<'r>(r: &mut impl RequestView<'r>, header: &ProxyHeader, value: &[u8], proxies: Option<&[Network]>) {
     match header.meaning {
         ProxyMeaning::ForwardedFor => {
             let (client, rest) = forwarded_for(value, proxies);
@@ -60,7 +59,7 @@ fn apply_one(r: &mut Request<'_>, header: &ProxyHeader, value: &[u8], proxies: O
     }
 }
 
-fn scheme(r: &mut Request<'_>, value: &[u8], yes: &[&str], no: &[&str]) {
+fn scheme<'r>(r: &mut impl RequestView<'r>, value: &[u8], yes: &[&str], no: &[&str]) {
     let is = |words: &[&str]| words.iter().any(|w| value.eq_ignore_ascii_case(w.as_bytes()));
     if is(yes) {
         r.set_env(c"HTTPS", b"1");

@@ -1,32 +1,32 @@
-//! How many requests of one group httpd may hold at once.
+//! The number of requests that httpd accepts for one group at a time.
 //!
-//! Responsible for: `queue-depth=`, `listen-backlog=` and `DroverMaxWaiting`: one group's overload not taking all of httpd's threads. Must
-//! never: refuse anything when the shared counters cannot be had. Called by: `handler::mod`.
-use super::failure::Failed;
+//! Responsible for: `queue-depth=`, `listen-backlog=` and `DroverMaxWaiting`, so that one overloaded group does not occupy all
+//! threads of httpd. Must never: refuse anything when the shared counters are not available. Called by: `handler`.
 use crate::dispatch::{DispatchError, Key, Wake};
+use crate::handler::failure::RequestError;
 use crate::resolved::Group;
 use drover_sys::clock::{monotonic_ns, realtime_ns};
 use drover_sys::tally::{Column, Row, Tally};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 
-/// How long to wait before looking again whether there is room; nobody tells.
-const LOOK_AGAIN_NS: u64 = 10_000_000;
+/// How often a waiting request checks for room; no event announces it.
+const RECHECK_NS: u64 = 10_000_000;
 
-/// How often it is asked which children are dead, at most.
+/// The minimum interval between checks for dead children.
 pub(super) const LOOK_FOR_DEAD_NS: u64 = 100_000_000;
 
-/// The counters as one child of httpd has them.
+/// The shared counters, as one child of httpd uses them.
 #[derive(Debug, Clone, Copy)]
-pub struct Gate<'c> {
+pub struct AdmissionCounters<'c> {
     /// Shared by all children.
     pub tally: Option<&'c Tally>,
-    /// This child's.
+    /// This child's column.
     pub column: Option<Column>,
-    /// Requests that all children can hold together.
+    /// The number of requests that all children can run at once.
     pub slots: u64,
 }
 
-/// A request that is counted, until it is dropped.
+/// A counted request. Dropping it ends the count.
 #[derive(Debug)]
 pub struct Ticket<'c> {
     counted: Option<(&'c Tally, Column)>,
@@ -35,7 +35,7 @@ pub struct Ticket<'c> {
 }
 
 impl Ticket<'_> {
-    /// The worker is done with the request; only a thread of httpd is still held.
+    /// The worker finished; the request occupies only a thread of httpd.
     pub fn leave_queue(&mut self) {
         if let (Some((tally, column)), Some(row)) = (self.counted, self.queue.take()) {
             tally.leave(column, row);
@@ -51,8 +51,8 @@ impl Drop for Ticket<'_> {
     }
 }
 
-impl<'c> Gate<'c> {
-    /// Counts a request, by the place of its application group: clients may make up names without end. Waits for room in the queue (listen-backlog) until `until`, CLOCK_MONOTONIC nanoseconds.
+impl<'c> AdmissionCounters<'c> {
+    /// Counts a request by the place of its application group, because clients may invent names. Waits for room in the queue (listen-backlog) until `until`, CLOCK_MONOTONIC nanoseconds.
     pub fn enter(
         &self,
         key: &Key,
@@ -61,14 +61,14 @@ impl<'c> Gate<'c> {
         most_of_a_group: Option<u64>,
         wake: &Wake,
         until: u64,
-    ) -> Result<Ticket<'c>, Failed> {
+    ) -> Result<Ticket<'c>, RequestError> {
         let none = Ticket { counted: None, group: None, queue: None };
         let (Some(tally), Some(column)) = (self.tally, self.column) else { return Ok(none) };
         let mut ticket = Ticket { counted: Some((tally, column)), ..none };
         if let (Some(most), Some(row)) = (most_of_a_group, tally.find(&key.group)) {
             ticket.group = Some(row);
             if is_full(tally, column, row, most) {
-                let what = format!("group '{}' has its {most} requests (DroverMaxWaiting)", key.group.escape_ascii());
+                let what = format!("at its limit of {most} requests (DroverMaxWaiting)");
                 return Err(refused(tally, row, &what));
             }
         }
@@ -77,7 +77,7 @@ impl<'c> Gate<'c> {
         if let Some(depth) = group.queue_depth {
             ticket.queue = Some(row);
             if is_full(tally, column, row, capacity.saturating_add(depth)) {
-                let what = format!("group '{}' has {depth} requests waiting (queue-depth)", key.group.escape_ascii());
+                let what = format!("at its limit of {depth} waiting requests (queue-depth)");
                 return Err(refused(tally, row, &what));
             }
         } else {
@@ -88,8 +88,8 @@ impl<'c> Gate<'c> {
                 if now >= until {
                     return Err(DispatchError::QueueTimeout.into());
                 }
-                // Only a stop is waited for; room is not announced.
-                let waited = poll_until(&mut [PollFd::new(wake.fd(), PollFlags::IN)], Some(until.min(now + LOOK_AGAIN_NS)));
+                // Only a stop of httpd wakes this wait.
+                let waited = poll_until(&mut [PollFd::new(wake.fd(), PollFlags::IN)], Some(until.min(now + RECHECK_NS)));
                 if wake.is_stopping() || waited.is_err() {
                     return Err(DispatchError::Stopping.into());
                 }
@@ -100,12 +100,16 @@ impl<'c> Gate<'c> {
     }
 }
 
-/// Counts one more, and says whether that is too many. What dead children have left does not count.
+/// Counts one more request. Returns whether that exceeds the limit; requests of dead children do not count.
 fn is_full(tally: &Tally, column: Column, row: Row, most: u64) -> bool {
     tally.enter(column, row) > most && tally.exceeds(column, row, most, monotonic_ns() / LOOK_FOR_DEAD_NS)
 }
 
-fn refused(tally: &Tally, row: Row, what: &str) -> Failed {
-    let said = tally.may_say(row, realtime_ns() / 1_000_000_000);
-    Failed::Overloaded(said.map(|more| if more > 0 { format!("{what}; and {more} requests before this one") } else { what.to_owned() }))
+fn refused(tally: &Tally, row: Row, what: &str) -> RequestError {
+    // Once a second, with the number of refusals since the last message.
+    let logged = tally.may_say(row, realtime_ns() / 1_000_000_000);
+    RequestError::Overloaded(logged.map(|more| match more {
+        0 => format!("{what}, request refused"),
+        more => format!("{what}, request refused ({more} earlier requests were refused)"),
+    }))
 }
