@@ -1,8 +1,9 @@
-//! The control socket: `drover status|reload|stop`.
+//! The control socket for `drover status`, `reload` and `stop`.
 //!
-//! Responsible for: who may do what (root and droverd's own user everything, a group's user that group), and for nobody holding droverd
-//! up: a client has one request, is answered without waiting, and is forgotten. Must never: wait for a client. Called by: the event
-//! loop, and `configure.rs` with a new configuration.
+//! Responsible for: authorization (root and droverd's own user: everything; a group's user: that
+//! group), and for no client delaying droverd. A client sends one request, gets its reply without
+//! waiting and is dropped. Must never: wait for a client. Called by: the event loop, and
+//! `configure.rs` with a new configuration.
 use crate::control_socket::Listener;
 use crate::messages::Code;
 use crate::peer::Peer;
@@ -21,45 +22,45 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// So many clients at once; with more, one is forgotten.
+/// Clients connected at once; one more makes droverd drop a client.
 const MOST_CLIENTS: usize = 16;
-/// So many are let in before the loop looks at something else.
+/// Clients accepted before the loop serves another descriptor.
 const AT_ONCE: usize = 16;
 
-/// How long a report stays good for a user who asks again.
+/// How long a cached report is valid for a user.
 const REPORT_AGE: Duration = Duration::from_secs(1);
-/// Users for whom a report is kept at a time.
+/// Users with a cached report.
 const MAX_REPORTS: usize = 64;
 
-/// The socket and who is connected.
+/// The control socket and its clients.
 #[derive(Debug, Default)]
 pub struct Admin {
     listener: Option<Listener>,
     clients: BTreeMap<u32, Client>,
     next: u32,
-    /// What users who may not see everything were told last, by user.
+    /// The last report for each user who may not see everything.
     reports: BTreeMap<u32, (Now, Server)>,
 }
 
-/// Somebody who is connected and has not said yet what is wanted.
+/// A client that has connected and not yet sent its request.
 #[derive(Debug)]
 struct Client {
     socket: Peer,
     uid: u32,
 }
 
-/// Root and droverd's own user.
+/// True for root and droverd's own user.
 fn may_all(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
-/// Root, droverd's own user, and the user that the group's workers run as.
+/// True for root, droverd's own user and the user that the group's workers run as.
 fn may(uid: u32, spec: &GroupSpec) -> bool {
     may_all(uid) || spec.identity.as_ref().is_some_and(|identity| identity.uid == uid)
 }
 
-/// Which of the clients, given with their users and the oldest first, is one too many: the oldest of the user that has most, and those who
-/// may do everything only when there are no others.
+/// The client to drop when there are too many. Clients are given with their users, oldest first. It
+/// is the oldest client of the user with the most clients; privileged users are considered last.
 fn whom_to_forget(clients: impl Iterator<Item = (u32, u32)>) -> Option<u32> {
     let mut all = 0;
     let mut of_user: BTreeMap<u32, (bool, usize, u32)> = BTreeMap::new();
@@ -75,7 +76,7 @@ fn whom_to_forget(clients: impl Iterator<Item = (u32, u32)>) -> Option<u32> {
 }
 
 impl Supervisor {
-    /// Opens, moves or closes the socket as the configuration says.
+    /// Opens, moves or closes the socket to match the configuration.
     pub fn configure_admin(&mut self, path: Option<&[u8]>) {
         let wanted = path.map(|p| PathBuf::from(OsStr::from_bytes(p)));
         if self.admin.listener.as_ref().map(Listener::path) == wanted.as_deref() {
@@ -91,7 +92,7 @@ impl Supervisor {
         }
     }
 
-    /// Somebody connects.
+    /// Accepts waiting clients.
     pub fn admin_connects(&mut self) {
         for _ in 0..AT_ONCE {
             let Some(listener) = &self.admin.listener else { return };
@@ -110,7 +111,7 @@ impl Supervisor {
         }
     }
 
-    /// A client has sent its request, or is gone.
+    /// Reads a client's request and replies. The client may have disconnected.
     pub fn admin_says(&mut self, id: u32, httpd: u32) {
         let Some(Client { socket: client, uid }) = self.admin.clients.remove(&id) else { return };
         self.poller.remove(&client);
@@ -146,8 +147,8 @@ impl Supervisor {
         reply_to(&client, &reply);
     }
 
-    /// The groups that a user may see. A user who may not see everything gets the same report for [`REPORT_AGE`], so that asking often
-    /// costs droverd little.
+    /// The report of the groups that a user may see. An unprivileged user gets the same report for
+    /// [`REPORT_AGE`], which bounds the cost of frequent requests.
     fn report_for(&mut self, uid: u32, httpd: u32) -> Server {
         let now = now();
         self.admin.reports.retain(|_, (at, _)| *at + REPORT_AGE > now);
@@ -161,7 +162,7 @@ impl Supervisor {
         report
     }
 
-    /// The answer; `None`: the user may steer the group, which is to be done.
+    /// The reply to a request; `None` when the user may run the command, which then has to be done.
     fn answer_to(&mut self, request: &Request, uid: u32, httpd: u32) -> Option<Reply> {
         if request.version != drover_wire::VERSION {
             return Some(Reply::Refused(format!(
@@ -183,19 +184,19 @@ impl Supervisor {
         };
         match self.groups.get(name.as_bytes()) {
             Some(settings) if may(uid, &settings.spec) => None,
-            // The same answer, so that names cannot be tried out.
+            // One reply for both cases, so that a user cannot probe for group names.
             _ => Some(Reply::Refused(format!("there is no group '{name}' that you may steer (root and the group's own user may)"))),
         }
     }
 }
 
-/// Sends an answer, without waiting.
+/// Sends a reply without waiting.
 pub fn reply_to(client: &Peer, reply: &Reply) {
     let bytes = encode(reply).ok().filter(|b| b.len() <= MAX_REPLY);
     let bytes = bytes.or_else(|| encode(&Reply::Refused("the answer is too large; ask for one group".to_owned())).ok());
     let len = bytes.as_ref().and_then(|b| u32::try_from(b.len()).ok()).and_then(|len| encode(&len).ok());
     if let (Some(file), Some(len)) = (bytes.and_then(|b| memfile::create(&b).ok()), len) {
-        // One that does not wait any more has closed its end.
+        // This fails only for a client that closed its end.
         let _ = send(client, &[&len], &[file.as_fd()], false);
     }
 }

@@ -1,7 +1,8 @@
-//! Growing pauses between tries.
+//! Exponential back-off with jitter.
 //!
-//! Responsible for: one second, two, four … sixty, each up to a quarter longer, so that groups that failed together do not try
-//! together. Must never: read a clock or a random device. Called by: the pool.
+//! Responsible for: delays of 1, 2, 4 … 60 seconds, each lengthened by up to a quarter, so that
+//! groups that failed together do not retry together. Must never: read a clock or a random device.
+//! Called by: the pool.
 #![forbid(unsafe_code)]
 use std::time::Duration;
 
@@ -20,14 +21,14 @@ impl Backoff {
         Self { tries: 0, random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 }
     }
 
-    /// How long to wait before the next try.
+    /// The delay before the next attempt.
     pub fn pause(&mut self) -> Duration {
         let base = FIRST.saturating_mul(1 << self.tries.min(6)).min(LAST);
         self.tries = self.tries.saturating_add(1);
         base + (base / 4).mul_f64(self.random())
     }
 
-    /// A number from 0 up to 1, another one each time.
+    /// The next pseudo-random number in [0, 1).
     pub fn random(&mut self) -> f64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -35,12 +36,12 @@ impl Backoff {
         (self.random >> 40) as f64 / f64::from(1u32 << 24)
     }
 
-    /// Something has succeeded, or there is a new reason to try.
+    /// Resets the delay after a success, or when there is a new reason to try.
     pub const fn reset(&mut self) {
         self.tries = 0;
     }
 
-    /// Whether the last try failed.
+    /// True if the last attempt failed.
     pub const fn waiting(&self) -> bool {
         self.tries > 0
     }

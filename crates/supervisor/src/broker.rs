@@ -1,6 +1,7 @@
-//! httpd's children ask for queues.
+//! Answers queue requests of httpd's child processes.
 //!
-//! Responsible for: an answer to each. Must never: wait for a child. Called by: the event loop.
+//! Responsible for: replying to each request. Must never: wait for a child process. Called by: the
+//! event loop.
 use crate::group::{PoolKey, admit};
 use crate::pool::Event;
 use crate::store::Queue;
@@ -10,7 +11,7 @@ use drover_wire::control::{OpenQueue, OpenReply, encode};
 use std::os::fd::{AsFd, OwnedFd};
 
 impl Supervisor {
-    /// Answers a child of httpd on the socket it has sent along.
+    /// Replies to a child process on the socket that came with its request.
     pub fn open_queue(&mut self, open: OpenQueue, reply_to: &OwnedFd) {
         let key = PoolKey { group: open.group.clone(), application: open.application_group.clone() };
         let settings = self.groups.get(&key.group).cloned();
@@ -24,7 +25,7 @@ impl Supervisor {
         let id = match (admitted, settings, exists) {
             (Err(refusal), ..) => Err(refusal),
             (Ok(()), _, Some(id)) => {
-                // It may ask because the queue that it has takes nothing any more.
+                // The child may be asking because its queue no longer accepts requests.
                 self.mend_queue(id);
                 Ok(id)
             }
@@ -53,6 +54,6 @@ impl Supervisor {
 fn reply(to: &OwnedFd, reply: &OpenReply, queue: Option<&Queue>) {
     let Ok(bytes) = encode(reply) else { return };
     let fds: Vec<_> = queue.iter().flat_map(|q| [q.send.as_fd(), q.tokens.as_fd()]).collect();
-    // A child that does not wait any more has closed its end; it will ask again if it needs to.
+    // This fails only for a child that closed its end; it asks again if it needs to.
     let _ = send(to, &[&bytes], &fds, false);
 }

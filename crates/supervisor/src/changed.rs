@@ -1,21 +1,23 @@
-//! Files that have changed, and the requests that showed it: they wait for the new code.
+//! Reload: changed files, and requests that are parked until the new code serves.
 //!
-//! Responsible for: a changed file starting one new generation and not more, however often it is touched and whoever names it; every handed-back
-//! request going on the queue again, or being answered, in time. Must never: hold or remember without bound. Called by: [`crate::pool`].
+//! Responsible for: starting exactly one new generation for a changed file, however often it is
+//! touched and whoever reports it; and requeueing or answering every returned request in time. Must
+//! never: park or remember without bound. Called by: [`crate::pool`].
 #![forbid(unsafe_code)]
 use crate::messages::Code;
 use crate::pool::{Action, Now, Number, Path, Phase, Pool, Reason, State, Token, Worker, log};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// So many handed-back requests wait for a new generation; with more, the old one serves them.
+/// Requests parked for a new generation; any more are served by the old one.
 pub const MAX_HELD: usize = 64;
-/// So many files are remembered by name at most, each in so many bytes (PATH_MAX): workers name them.
+/// Files remembered by name, each of at most `MAX_PATH_BYTES`. The names come from workers.
 pub const MOST_FILES: usize = 256;
 const LONGEST_PATH: usize = 4096;
-/// So long a handed-back request waits for a new generation; then the old one serves it. One that an old worker hands back once more begins anew.
+/// How long a request stays parked before the old generation serves it. The time starts again when
+/// an old worker returns the request again.
 pub const HOLD: Duration = Duration::from_secs(10);
-/// So long it is tried to put a request on a full queue again.
+/// How long droverd tries to requeue a request when the queue is full.
 pub const RESEND_FOR: Duration = Duration::from_secs(10);
 const RESEND_EVERY: Duration = Duration::from_millis(20);
 
@@ -25,12 +27,12 @@ pub(crate) struct Held {
     pub path: Path,
     pub mtime_us: u64,
     pub until: Now,
-    /// Workers with the new code serve beside old ones: the queue may give it to one of those then.
+    /// When to requeue the request although old workers still serve and may take it.
     pub resend_at: Option<Now>,
 }
 
 impl Pool {
-    /// A worker has seen a file with another time, perhaps by a request that it hands back for the new code.
+    /// A worker reports a changed file, and may return a request that needs the new code.
     pub(crate) fn changed(&mut self, worker: Number, path: Path, mtime_us: u64, request: Option<Token>, now: Now, out: &mut Vec<Action>) {
         let Some(w) = self.workers.get(&worker) else {
             out.extend(request.map(Action::Resend));
@@ -47,19 +49,21 @@ impl Pool {
                 return;
             }
             _ if self.kept.get(&path) == Some(&mtime_us) => {
-                // It had not read our word yet when it handed the request back.
+                // The worker had not yet read that this file is known bad when it returned the
+                // request.
                 out.push(Action::Keep { worker, path, mtime_us });
                 out.extend(request.map(Action::Resend));
                 return;
             }
-            // It had not read yet that it should take no more; the new generation is there or on its way.
+            // The worker had not yet read that it is draining; the new generation serves or is
+            // starting.
             Phase::Steady | Phase::Waiting if ending => {
                 out.extend(request.map(Action::Resend));
                 return;
             }
             Phase::Rising(_) if !newest || ending => {}
             _ => {
-                // At most one line for each file, and for each generation that is started for it.
+                // One message for each file and each generation started for it.
                 let first = self.next_begin.is_none_or(|(_, reason)| reason != Reason::Changed) || !self.changed.contains_key(&path);
                 if first && self.changed.get(&path) != Some(&mtime_us) && may_remember(&self.changed, &path) {
                     log(out, Code::Changed, None, [String::from_utf8_lossy(&path).into_owned()]);
@@ -82,9 +86,10 @@ impl Pool {
         }
     }
 
-    /// Whether a generation that is planned may begin when its time has come. One that rises is completed first, unless its own workers say
-    /// that its code is out of date; but one that was started for a change is completed, or a file that changes all the time would keep all
-    /// of them from serving.
+    /// Whether a planned generation may begin once it is due. A generation that is starting is
+    /// completed first, unless its own workers report that its code is out of date. A generation
+    /// started for a change is always completed: otherwise a file that keeps changing would stop
+    /// all of them from serving.
     pub(crate) const fn may_begin_next(&self) -> bool {
         match (&self.phase, self.next_begin) {
             (Phase::Rising(r), Some((_, Reason::Changed))) => r.first_up.is_some() && !matches!(r.reason, Reason::Changed),
@@ -93,7 +98,8 @@ impl Pool {
         }
     }
 
-    /// The file of a script that could not be loaded has another time now, as a request shows that nobody can serve.
+    /// A request shows that the file of a script that could not be loaded has changed. No worker
+    /// can serve the request.
     pub(crate) fn touched(&mut self, path: Path, mtime_us: u64, token: Token, now: Now, out: &mut Vec<Action>) {
         let known = self.changed.get(&path) == Some(&mtime_us);
         let waits = matches!(self.phase, Phase::Waiting | Phase::Rising(_)) && self.held.len() < MAX_HELD;
@@ -115,8 +121,9 @@ impl Pool {
         }
     }
 
-    /// Whether a request that nobody can serve shows a time of its script that is not known to fail. A script that failed without
-    /// saying so (its process died) is known from now on.
+    /// Whether a request that no worker can serve shows a file time that is not known bad. This
+    /// also records the time, for scripts whose failure was never reported because the process
+    /// crashed.
     pub fn is_news(&mut self, path: &[u8], mtime_us: u64) -> bool {
         match self.kept.get(path) {
             _ if mtime_us == 0 || !matches!(self.phase, Phase::Waiting | Phase::Rising(_)) => false,
@@ -129,8 +136,8 @@ impl Pool {
         }
     }
 
-    /// Workers of a generation that rises serve already, beside those of an older one, and no file is known to have changed since they were
-    /// started.
+    /// Whether workers of a starting generation serve beside an older one, with no file known to
+    /// have changed since they were started.
     pub(crate) fn serves_new_code(&self) -> bool {
         let newest = |w: &Worker| w.generation == self.generation && matches!(w.state, State::Serving { .. });
         matches!(self.phase, Phase::Rising(_))
@@ -138,7 +145,7 @@ impl Pool {
             && self.workers.values().any(newest)
     }
 
-    /// Requests that have waited for the new generation too long, and those whose turn it is to be put on the queue again.
+    /// Handles parked requests that waited too long and those due to be requeued.
     pub(crate) fn time_out_held(&mut self, now: Now, out: &mut Vec<Action>) {
         while self.held.front().is_some_and(|h| h.until <= now) {
             if let Some(h) = self.held.pop_front() {
@@ -150,7 +157,7 @@ impl Pool {
         self.held.retain(|h| !due(h));
         if self.resend_at.is_some_and(|at| at <= now) {
             self.resend_at = None;
-            // Whatever of the last round was not answered by `Full` has been taken.
+            // Requests of the last round that were not reported as `Full` have been queued.
             self.resending.clear();
             for (token, until) in std::mem::take(&mut self.full) {
                 self.resending.insert(token, until);
@@ -159,7 +166,8 @@ impl Pool {
         }
     }
 
-    /// A request has waited for the new generation too long, or too many do: whoever serves shall not mind the file's time.
+    /// A request was parked for too long, or there are too many. The serving workers are told to
+    /// ignore the file's time.
     fn serve_with_old_code(&mut self, held: Held, out: &mut Vec<Action>) {
         let Held { token, path, mtime_us, .. } = held;
         for (number, _) in self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })) {
@@ -168,15 +176,15 @@ impl Pool {
         out.push(Action::Resend(token));
     }
 
-    /// A request did not fit on its queue again.
+    /// A request did not fit on the full queue.
     pub(crate) fn queue_was_full(&mut self, token: Token, now: Now, out: &mut Vec<Action>) {
         let until = self.resending.remove(&token).unwrap_or(now + RESEND_FOR);
         let over = until <= now || self.full.len() >= MAX_HELD;
         if over || matches!(self.phase, Phase::Stopped { .. } | Phase::Retired { .. }) {
-            // A worker can hand back as many as it likes: one line a second.
+            // A worker can return any number of requests: log at most once a second.
             if self.full_told.is_none_or(|at| at + Duration::from_secs(1) <= now) {
                 self.full_told = Some(now);
-                log(out, Code::HeldTooLong, None, []);
+                log(out, Code::RequeueFailed, None, []);
             }
             out.push(Action::Answer(token));
             return;
@@ -185,12 +193,12 @@ impl Pool {
         self.resend_at.get_or_insert(now + RESEND_EVERY);
     }
 
-    /// The new generation serves or has failed: handed-back requests go on the queue again.
+    /// Requeues all parked requests, because the new generation serves or has failed.
     pub(crate) fn release(&mut self, out: &mut Vec<Action>) {
         out.extend(self.held.drain(..).map(|h| Action::Resend(h.token)));
     }
 
-    /// Nobody will run them.
+    /// Refuses all parked requests, because no worker will run them.
     pub(crate) fn answer_held(&mut self, out: &mut Vec<Action>) {
         out.extend(self.held.drain(..).map(|h| Action::Answer(h.token)));
         out.extend(self.full.drain(..).map(|(token, _)| Action::Answer(token)));
@@ -202,7 +210,7 @@ fn may_remember(files: &BTreeMap<Path, u64>, path: &[u8]) -> bool {
     path.len() <= LONGEST_PATH && (files.len() < MOST_FILES || files.contains_key(path))
 }
 
-/// Puts a file's time down. False: there is no room for another file.
+/// Records a file's time. False if there are too many files.
 pub(crate) fn remember(files: &mut BTreeMap<Path, u64>, path: &[u8], mtime_us: u64) -> bool {
     let may = may_remember(files, path);
     if may {

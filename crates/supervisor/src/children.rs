@@ -1,8 +1,9 @@
-//! Starting workers, hearing what they print, and their ends.
+//! Starts workers, reads their output and reaps them.
 //!
-//! Responsible for: every process below droverd being known or reaped, and its pool hearing of its start and its end. Must never: decide
-//! that one starts or ends (the pools do). Called by: `supervisor.rs`, the event loop; `template.rs` and `newborn.rs` for groups whose
-//! workers are forked.
+//! Responsible for: knowing or reaping every process below droverd, and reporting each start and
+//! exit to its pool. Must never: decide when a worker starts or exits; the pools do. Called by:
+//! `supervisor.rs` and the event loop; `fork_server.rs` and `forked_worker.rs` for groups with
+//! forked workers.
 use crate::messages::Code;
 use crate::poller::Source;
 use crate::pool::{Event, Number};
@@ -12,13 +13,13 @@ use drover_sys::{Errno, roster};
 use drover_wire::control::WorkerConfig;
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
-/// Requests that are named of those that a process ran when it died.
+/// Requests named in the message about a crashed worker.
 const MAX_NAMED: usize = 8;
-/// Pipes of workers that have ended, of each group: two a worker.
+/// Pipes of exited workers that are still read, for each group. Each worker has two.
 const MAX_LEFT_OUTPUTS: usize = 32;
 
 impl Supervisor {
-    /// The gate lets a worker in.
+    /// Starts a worker that the start limiter admitted.
     pub fn launch(&mut self, id: u32, number: Number) {
         self.mend_queue(id);
         let Some(unit) = self.units.get_mut(&id) else { return };
@@ -39,13 +40,14 @@ impl Supervisor {
         }
     }
 
-    /// There will be no process for this worker. `killed`: somebody has ended what was to become it, or its template.
+    /// Reports that a worker could not be started. `killed`: its process or its fork server was
+    /// killed from outside.
     pub fn unstarted(&mut self, id: u32, worker: Number, reason: String, killed: bool) {
         self.gate.leave((id, worker));
         self.feed(id, Event::Unstarted { worker, reason, killed });
     }
 
-    /// Listens to a worker from now on.
+    /// Registers a worker and watches its descriptors.
     pub fn attach(&mut self, process: Process, outputs: [Output; 2]) -> Result<(), Errno> {
         let pid = process.pid().as_raw_nonzero().get().unsigned_abs();
         if let Some(unit) = self.units.get_mut(&process.unit) {
@@ -56,7 +58,7 @@ impl Supervisor {
         watched.and(self.read_from(outputs))
     }
 
-    /// Reads a process's output from now on.
+    /// Watches the output pipes of a process.
     pub fn read_from(&mut self, outputs: [Output; 2]) -> Result<(), Errno> {
         let mut watched = Ok(());
         for output in outputs {
@@ -74,7 +76,7 @@ impl Supervisor {
         }
     }
 
-    /// What a worker has to know at its start.
+    /// The configuration sent to a worker when it starts.
     pub fn worker_config(&self, process: &Process) -> Option<WorkerConfig> {
         let unit = self.units.get(&process.unit)?;
         let spec = &process.settings.spec;
@@ -97,10 +99,10 @@ impl Supervisor {
         })
     }
 
-    /// Some children have ended. Those that nobody knows are programs of applications that have lost their parent, and came to us
-    /// because workers that templates fork must ([`crate::newborn`]).
+    /// Reaps exited child processes. Unknown ones are orphaned programs of applications: droverd is
+    /// a subreaper, for the sake of forked workers ([`crate::newborn`]).
     pub fn reap(&mut self) {
-        // One that has said who it is and died since is known then.
+        // A worker that said Hello and then exited is registered by this.
         for id in self.newborns.keys().copied().collect::<Vec<_>>() {
             self.newborn_says(id);
         }
@@ -117,7 +119,7 @@ impl Supervisor {
         if self.templates.contains_key(&pid) {
             return self.template_ended(pid, status);
         }
-        // Its last words first, so that they stand above what is said about its death.
+        // Reads the last output first, so that it is logged before the exit.
         self.worker_says(pid);
         let Some(process) = self.processes.remove(&pid) else { return };
         self.read_last_output(pid);
@@ -143,13 +145,13 @@ impl Supervisor {
         }
     }
 
-    /// The requests that a process ran when it died, as httpd and it have written them down.
+    /// The requests that a process ran when it crashed, as recorded by httpd and the worker.
     fn running(&self, id: u32, pid: u32) -> String {
         let Some(queue) = self.units.get(&id).and_then(|u| u.queue.as_ref()) else { return String::new() };
         named(&roster::run_by(&queue.tokens, pid))
     }
 
-    /// What the pipes of a process that has ended still hold.
+    /// Reads what is left in the pipes of an exited process.
     pub fn read_last_output(&mut self, pid: u32) {
         for output in self.outputs.iter().filter(|(_, o)| o.pid == pid).map(|(id, _)| *id).collect::<Vec<_>>() {
             self.read_output(output);
@@ -164,7 +166,8 @@ impl Supervisor {
         }
     }
 
-    /// A program that a worker has started keeps its pipes open as long as it runs: only so many of one group are read on.
+    /// A program started by a worker keeps the worker's pipes open while it runs. Only the newest
+    /// pipes of a group are still read.
     fn close_left_outputs(&mut self, group: &[u8]) {
         let left: Vec<u32> = self.outputs.iter().filter(|(_, o)| o.is_left && o.settings.spec.name == group).map(|(id, _)| *id).collect();
         let closed = left.len().saturating_sub(MAX_LEFT_OUTPUTS);
@@ -184,7 +187,7 @@ impl Supervisor {
         }
     }
 
-    /// The last of what the pipes hold, before droverd ends.
+    /// Reads what is left in all pipes before droverd exits.
     pub fn read_all_output(&mut self) {
         for id in self.outputs.keys().copied().collect::<Vec<_>>() {
             self.read_output(id);
@@ -192,7 +195,7 @@ impl Supervisor {
     }
 }
 
-/// Requests in a few words; nothing if there are none.
+/// Names requests for a log message; empty if there are none.
 fn named(requests: &[Vec<u8>]) -> String {
     let shown: Vec<String> = requests.iter().take(MAX_NAMED).map(|about| about.escape_ascii().to_string()).collect();
     let more = requests.len().saturating_sub(shown.len());
@@ -203,7 +206,8 @@ fn named(requests: &[Vec<u8>]) -> String {
     }
 }
 
-/// maximum-requests of one worker: up to a tenth fewer, spread so that neighbours are far from each other.
+/// maximum-requests for one worker: reduced by up to a tenth, spread so that neighbours differ
+/// much.
 fn own_maximum(most: u64, worker: Number) -> u64 {
     let spread = u64::from(worker.wrapping_mul(0x9e37_79b9) >> 16) * (most / 10) / (1 << 16);
     most - spread

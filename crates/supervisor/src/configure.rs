@@ -1,6 +1,6 @@
-//! What httpd's parent says: configurations, and to stop.
+//! Messages from httpd's parent: configurations and stop.
 //!
-//! Responsible for: a configuration taking effect whole or not at all. Called by: the event loop.
+//! Responsible for: applying a configuration completely or not at all. Called by: the event loop.
 use crate::group::{PoolKey, plan};
 use crate::log::Sink;
 use crate::messages::Code;
@@ -15,11 +15,11 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-/// A configuration is a few hundred bytes a group.
+/// Size limit of a configuration; a group needs a few hundred bytes.
 const LARGEST: usize = 64 << 20;
 
 impl Supervisor {
-    /// Reads the configuration from its memory file. The error is for the log.
+    /// Reads the configuration from its memory file. The error text is for the log.
     pub fn read_configuration(&self, file: &OwnedFd, len: u32) -> Result<Configuration, String> {
         let bytes = memfile::read(file, usize::try_from(len).unwrap_or(usize::MAX), LARGEST).map_err(|e| e.to_string())?;
         let configuration: Configuration = decode(&bytes).map_err(|e| e.to_string())?;
@@ -30,10 +30,10 @@ impl Supervisor {
         Ok(configuration)
     }
 
-    /// Puts a configuration into effect. `taken` are the queues of an earlier droverd.
+    /// Applies a configuration. `taken` are the queues of a previous droverd.
     pub fn configure(&mut self, configuration: Configuration, logs: Vec<OwnedFd>, taken: Vec<Stored>) {
         let words = [configuration.generation.to_string(), configuration.groups.len().to_string()];
-        // The first log is the main server's; it is another one than before when logs were rotated.
+        // The first log is the main server's. It is a new file after log rotation.
         self.main = sink(logs.first(), configuration.log_level);
         self.main.message(Code::Configured, None, None, &words);
         self.httpd_generation = configuration.generation;
@@ -62,12 +62,12 @@ impl Supervisor {
         }
         for id in wanted {
             let on_demand = self.units.get(&id).is_some_and(|u| u.settings.spec.least_processes == 0);
-            // A group that starts on demand only has its queue watched.
+            // The queue of a group that starts on demand is only watched.
             self.feed(id, if on_demand { Event::Tick } else { Event::Wanted });
         }
     }
 
-    /// Takes queues out of the store that nobody has any more.
+    /// Removes queues from the store that no unit has.
     fn clear_store(&mut self) {
         let index = &self.index;
         if let Err(e) = self.store.round(|key| index.contains_key(key)) {
@@ -75,7 +75,7 @@ impl Supervisor {
         }
     }
 
-    /// The new configuration of a pool that there is.
+    /// Passes the new configuration to an existing pool.
     fn renew(&mut self, key: &PoolKey) {
         let Some(id) = self.index.get(key).copied() else { return };
         let (Some(unit), Some(settings)) = (self.units.get_mut(&id), self.groups.get(&key.group)) else { return };
@@ -85,7 +85,8 @@ impl Supervisor {
         self.feed(id, Event::Configure(limits));
     }
 
-    /// The pools that are to have workers: those whose queues an earlier droverd has left, and those that load scripts at start.
+    /// Starts the pools that need workers: those with queues from a previous droverd, and those
+    /// with scripts to preload.
     fn wanted(&mut self, kept: Vec<Stored>, preload: Vec<PoolKey>) -> Vec<u32> {
         let mut wanted = Vec::new();
         for stored in kept {
@@ -113,7 +114,7 @@ impl Supervisor {
     }
 }
 
-/// Every group's settings by its name. Groups with one log and level share a sink.
+/// The settings of every group by name. Groups with the same log and level share a sink.
 fn groups(specs: Vec<GroupSpec>, targets: &Rc<[Target]>, logs: &[OwnedFd]) -> BTreeMap<Vec<u8>, Rc<Settings>> {
     let mut sinks: BTreeMap<(u16, u8), Rc<Sink>> = BTreeMap::new();
     let settings = |spec: GroupSpec| {
@@ -124,7 +125,7 @@ fn groups(specs: Vec<GroupSpec>, targets: &Rc<[Target]>, logs: &[OwnedFd]) -> BT
     specs.into_iter().map(settings).collect()
 }
 
-/// A log of httpd's; standard error where it cannot be had.
+/// A log of httpd's, or standard error if it is not available.
 fn sink(log: Option<&OwnedFd>, level: u8) -> Rc<Sink> {
     let copy = log.and_then(|log| log.try_clone().ok());
     Rc::new(copy.map_or_else(|| Sink::standard_error(level), |copy| Sink::new(copy, level)))

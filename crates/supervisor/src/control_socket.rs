@@ -1,7 +1,8 @@
-//! The control socket's place in the file system.
+//! The control socket in the file system.
 //!
-//! Responsible for: the socket being made, and removed, in the directory that was opened for it, whatever its path leads to meanwhile;
-//! and nothing being removed that droverd has not made. Must never: follow a link to the socket. Called by: `admin.rs`.
+//! Responsible for: creating and removing the socket in the directory that was opened for it,
+//! wherever its path leads later; and removing only what droverd created. Must never: follow a
+//! symbolic link to the socket. Called by: `admin.rs`.
 use drover_sys::Errno;
 use drover_sys::channel::{discard, refuse_descriptors};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, statat, unlinkat};
@@ -13,22 +14,22 @@ use std::path::{Path, PathBuf};
 
 const BACKLOG: i32 = 16;
 
-/// Everybody may connect; the kernel says who it is. The mode is the socket's from its beginning.
+/// Every user may connect; the kernel reports who it is. The mode is set from creation.
 const SOCKET_MASK: Mode = Mode::from_raw_mode(0o111);
 
-/// A socket that listens, and its file. Dropping it removes the file.
+/// A listening socket and its file. Dropping it removes the file.
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
     directory: OwnedFd,
     name: OsString,
-    /// Device and number of the file.
+    /// Device and inode number of the file.
     file: (u64, u64),
     path: PathBuf,
 }
 
 impl Listener {
-    /// Listens on a path. The file that a killed droverd has left there is removed; that of a living one is not.
+    /// Listens on a path. A file left by a killed droverd is removed; that of a running one is not.
     pub fn open(path: &Path) -> Result<Self, Errno> {
         let name = path.file_name().ok_or(Errno::INVAL)?.to_owned();
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -36,11 +37,11 @@ impl Listener {
         let address = address(&directory, path)?;
         let new = || socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None);
         let socket = new()?;
-        // No command has a use for one. Those that an older kernel lets through are closed (`peer.rs`).
+        // No command passes descriptors. `peer.rs` closes those that an older kernel lets through.
         refuse_descriptors(&socket);
         match bind_for_all(&socket, &address) {
             Err(Errno::ADDRINUSE) => {
-                // A file of another kind refuses connections too, and so may what a link leads to.
+                // Other file types refuse connections too, and so may the target of a link.
                 if !is_socket(&look(&directory, &name)?) || connect(new()?, &address) != Err(Errno::CONNREFUSED) {
                     return Err(Errno::ADDRINUSE);
                 }
@@ -57,7 +58,7 @@ impl Listener {
         Ok(Self { socket, directory, name, file: (made.st_dev, made.st_ino), path: path.to_owned() })
     }
 
-    /// As it was asked for.
+    /// The path as configured.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -78,7 +79,7 @@ impl Drop for Listener {
     }
 }
 
-/// The socket's address by way of the open directory; by its path where there is no /proc.
+/// The socket's address through the open directory, or its plain path without /proc.
 fn address(directory: &OwnedFd, path: &Path) -> Result<SocketAddrUnix, Errno> {
     let opened = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
     match path.file_name() {
@@ -108,7 +109,7 @@ pub(crate) mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::sync::Mutex;
 
-    /// Held while a socket is opened: droverd has one thread, the tests have several, and a process has one umask.
+    /// Locked while a socket is opened: the umask belongs to the process, and tests run in threads.
     pub static UMASK: Mutex<()> = Mutex::new(());
 
     fn directory(name: &str) -> PathBuf {
@@ -129,7 +130,7 @@ pub(crate) mod tests {
         let first = Listener::open(&path).unwrap();
         assert_eq!(mode(&path), 0o666);
         assert_eq!(Listener::open(&path).unwrap_err(), Errno::ADDRINUSE, "somebody listens");
-        // As a killed droverd leaves it.
+        // The state that a killed droverd leaves.
         std::fs::rename(&path, directory.join("dead")).unwrap();
         drop(first);
         assert!(directory.join("dead").exists(), "what has another name now is not removed");

@@ -1,7 +1,8 @@
-//! Answering requests that no worker can run.
+//! Answers requests that no worker can run.
 //!
-//! Responsible for: a FAIL frame on the way back of each, at once, so that nobody waits for a timeout. Must never: wait, or
-//! believe what stands in a message. Called by: the supervisor, for pools that cannot start and for handed-back requests.
+//! Responsible for: sending a FAIL frame on each reply socket at once, so that no client waits for
+//! a timeout. Must never: wait, or trust the contents of a message. Called by: the supervisor, for
+//! pools that cannot start and for returned requests.
 use drover_sys::Errno;
 use drover_sys::channel::{has_ended, receive, send};
 use drover_wire::frame::{Failure, Header, Kind, MAX_FAIL};
@@ -9,13 +10,13 @@ use drover_wire::request::{MAX_INLINE, Prefix};
 use drover_wire::text;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// So many are answered before the loop looks at something else.
+/// Requests answered before the loop serves another descriptor.
 const AT_ONCE: usize = 64;
 
-/// A request as it lay in the queue.
+/// A request as it was queued: the message and its descriptors.
 pub type Waiting = (Vec<u8>, Vec<OwnedFd>);
 
-/// Takes what waits in the queue, so many at once. An error means that the queue is of no use any more.
+/// Takes a bounded number of requests from the queue. An error means that the queue is unusable.
 pub fn take_waiting(queue: &OwnedFd) -> Result<Vec<Waiting>, Errno> {
     let mut buffer = vec![0; MAX_INLINE + 4096];
     let mut all = Vec::new();
@@ -26,9 +27,10 @@ pub fn take_waiting(queue: &OwnedFd) -> Result<Vec<Waiting>, Errno> {
             Ok(0) if all.is_empty() => return Err(Errno::PIPE),
             Ok(0) => break,
             Ok(n) => all.push((buffer.get(..n).unwrap_or_default().to_vec(), fds)),
-            // Without memory the kernel gives nothing; what is there stays there.
+            // The kernel is out of memory; the message stays queued.
             Err(Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS) => break,
-            // Larger than any message of ours; its way back was closed, which is an answer too.
+            // Larger than any valid message; receiving it closed its reply socket, which httpd
+            // sees.
             Err(Errno::MSGSIZE) => {}
             Err(e) => return Err(e),
         }
@@ -36,13 +38,14 @@ pub fn take_waiting(queue: &OwnedFd) -> Result<Vec<Waiting>, Errno> {
     Ok(all)
 }
 
-/// Answers one request, of which `message` begins with the prefix and the first of `fds` is the way back.
+/// Answers one request. `message` starts with the prefix, and the first of `fds` is the reply
+/// socket.
 pub fn answer(message: &[u8], fds: &[OwnedFd], failure: Failure, reason: &str) {
     let (Ok(prefix), Some(way_back)) = (Prefix::decode(message), fds.first()) else { return };
     let line = text::one_line(reason, MAX_FAIL / 4);
     let len = u32::try_from(line.len()).unwrap_or(0);
     let header = Header { len, number: prefix.number, kind: Kind::Fail, code: failure as u16 }.encode();
-    // If it cannot be sent, the socket is closed behind this, and the waiting thread sees that.
+    // If this fails, the socket is closed afterwards, which the waiting thread sees.
     let _ = send(way_back.as_fd(), &[&header, line.as_bytes()], &[], false);
 }
 

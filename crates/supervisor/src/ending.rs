@@ -1,20 +1,20 @@
-//! Workers that have to go: told, reminded, killed.
+//! Draining and termination of workers.
 //!
-//! Responsible for: every worker that was told to go being gone within its limits. Must never: start one. Called by:
-//! [`crate::pool`] and [`crate::generation`].
+//! Responsible for: the exit of every draining worker within its limits. Must never: start a
+//! worker. Called by: [`crate::pool`] and [`crate::generation`].
 #![forbid(unsafe_code)]
 use crate::messages::Code;
 use crate::pool::{Action, Event, Now, Number, Phase, Pool, State, Worker, log};
 use std::time::Duration;
 
 impl Pool {
-    /// The worker takes no more requests and has graceful-timeout to finish.
+    /// Tells a worker to take no more requests and to finish within graceful-timeout.
     pub(crate) fn drain(&mut self, worker: Number, now: Now, out: &mut Vec<Action>) {
         let patience = self.limits.graceful;
         self.drain_within(worker, patience, now, out);
     }
 
-    /// The same with another time than graceful-timeout.
+    /// Drains a worker with a limit other than graceful-timeout.
     pub(crate) fn drain_within(&mut self, worker: Number, patience: Option<Duration>, now: Now, out: &mut Vec<Action>) {
         let term_at = patience.map(|g| now + g);
         if let Some(w) = self.workers.get_mut(&worker) {
@@ -24,7 +24,7 @@ impl Pool {
         self.hurry(now);
     }
 
-    /// Drains every serving worker that `which` (given the newest generation) says.
+    /// Drains every serving worker for which `which` is true, given the newest generation.
     pub(crate) fn drain_where(&mut self, which: impl Fn(&Worker, u64) -> bool, now: Now, out: &mut Vec<Action>) {
         let newest = self.generation;
         let serving = |w: &Worker| matches!(w.state, State::Serving { .. });
@@ -34,7 +34,7 @@ impl Pool {
         }
     }
 
-    /// The worker has nothing to finish: SIGTERM now, SIGKILL after shutdown-timeout.
+    /// Terminates a worker that has nothing to finish: SIGTERM now, SIGKILL after shutdown-timeout.
     pub(crate) fn terminate(&mut self, worker: Number, now: Now, out: &mut Vec<Action>) {
         let kill_at = Some(now + self.limits.shutdown);
         if let Some(w) = self.workers.get_mut(&worker) {
@@ -55,7 +55,7 @@ impl Pool {
         });
     }
 
-    /// Ends whatever has not come up.
+    /// Terminates all workers that are not ready.
     pub(crate) fn end_unready(&mut self, now: Now, out: &mut Vec<Action>) {
         self.cancel_queued(out);
         let starting = |w: &Worker| matches!(w.state, State::Starting { .. });
@@ -65,14 +65,15 @@ impl Pool {
         }
     }
 
-    /// Ends everything; what still runs after `within` is killed (`None`: after graceful-timeout comes SIGTERM as usual).
+    /// Drains all workers and kills those that still run after `within`. With `None`, SIGTERM
+    /// follows after graceful-timeout as usual.
     pub(crate) fn end_all(&mut self, within: Option<Duration>, now: Now, out: &mut Vec<Action>) {
         self.end_unready(now, out);
         self.drain_where(|_, _| true, now, out);
         let Some(within) = within else { return };
         for w in self.workers.values_mut() {
             if let State::Ending { term_at, kill_at } = &mut w.state {
-                // A kill that was sent already is not sent again: then both are None.
+                // Both are `None` once SIGKILL was sent, so it is not sent again.
                 if term_at.is_some() || kill_at.is_some() || self.limits.graceful.is_none() {
                     *kill_at = Some(kill_at.map_or(now + within, |at| at.min(now + within)));
                 }
@@ -81,7 +82,8 @@ impl Pool {
         }
     }
 
-    /// Whoever has a process has a queue on which nothing comes any more: it finishes what it has, and others take its place.
+    /// All running workers have the old queue, on which nothing arrives. They finish their requests
+    /// and are replaced.
     pub(crate) fn queue_replaced(&mut self, now: Now, out: &mut Vec<Action>) {
         let starting = |w: &Worker| matches!(w.state, State::Starting { .. });
         let going: Vec<Number> = self.workers.iter().filter(|(_, w)| starting(w)).map(|(n, _)| *n).collect();
@@ -90,7 +92,7 @@ impl Pool {
         }
         self.drain_where(|_, _| true, now, out);
         if let Phase::Rising(rising) = &mut self.phase {
-            // Nobody is left of whom it could be learned how the generation fares.
+            // No worker is left that could report how the generation fares.
             rising.failed = false;
         }
         self.hurry(now);
@@ -121,7 +123,7 @@ impl Pool {
         self.end_unready(now, out);
     }
 
-    /// Looks for workers whose time is over.
+    /// Signals workers whose deadline has passed.
     pub(crate) fn time_out_workers(&mut self, now: Now, out: &mut Vec<Action>) {
         let due = |at: Option<Now>| at.is_some_and(|at| at <= now);
         let numbers: Vec<Number> = self.workers.keys().copied().collect();
@@ -137,7 +139,7 @@ impl Pool {
                 State::Ending { term_at, .. } if due(term_at) => {
                     w.state = State::Ending { term_at: None, kill_at: Some(now + self.limits.shutdown) };
                     w.signalled = true;
-                    log(out, Code::SlowToEnd, Some(number), []);
+                    log(out, Code::DrainTimeout, Some(number), []);
                     if !std::mem::replace(&mut w.dumped, true) {
                         out.push(Action::Dump(number));
                     }
@@ -155,7 +157,7 @@ impl Pool {
             if due(w.lost_kill_at) {
                 w.lost_kill_at = None;
                 w.signalled = true;
-                log(out, Code::Lost, Some(number), []);
+                log(out, Code::ControlClosed, Some(number), []);
                 out.push(Action::Kill(number));
             }
         }

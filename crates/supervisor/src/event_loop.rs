@@ -1,7 +1,7 @@
-//! The one loop: wait, read, tell the supervisor.
+//! The event loop: wait, read, notify the supervisor.
 //!
-//! Responsible for: droverd's own life (httpd says stop, httpd dies, a signal comes) and for never standing still on one
-//! descriptor. Called by: main.
+//! Responsible for: droverd's own lifetime (stop from httpd, exit of httpd, signals) and for no
+//! descriptor blocking the others. Called by: main.
 use crate::arguments::Inherited;
 use crate::messages::Code;
 use crate::poller::Source;
@@ -17,9 +17,10 @@ use rustix::process::{Pid, getppid};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// When httpd's parent was killed, everything is gone within two seconds: this and some time to die.
+/// Workers are killed this long after httpd's parent was killed, so that all exit within two
+/// seconds.
 const ORPHANED: Duration = Duration::from_millis(1500);
-/// So many messages of one socket are read before the loop looks at something else.
+/// Messages read from one socket before the loop serves another descriptor.
 const AT_ONCE: usize = 64;
 
 pub struct EventLoop {
@@ -29,14 +30,14 @@ pub struct EventLoop {
     broker: OwnedFd,
     reserve: Reserve,
     parent: Pid,
-    /// Error logs that came ahead of their configuration.
+    /// Error logs that arrived before their configuration.
     logs: Vec<OwnedFd>,
-    /// Queues of an earlier droverd, until the first configuration.
+    /// Queues of a previous droverd, until the first configuration.
     taken: Vec<Stored>,
     configured: bool,
-    /// StopAll was received and no configuration since.
+    /// StopAll was received, and no configuration since.
     stopped: bool,
-    /// Ends when the last process is gone.
+    /// droverd exits when the last process has exited.
     ending: bool,
     buffer: Vec<u8>,
 }
@@ -73,9 +74,9 @@ impl EventLoop {
         })
     }
 
-    /// Runs until everything has ended.
+    /// Runs until everything has exited.
     pub fn run(mut self) -> Result<(), Errno> {
-        // The parent may have died before PR_SET_PDEATHSIG was in force.
+        // The parent may have exited before PR_SET_PDEATHSIG took effect.
         if getppid() != Some(self.parent) {
             self.parent_gone();
         }
@@ -116,10 +117,10 @@ impl EventLoop {
         }
     }
 
-    /// httpd's parent has ended. If it had said so before, the workers have their shutdown-timeout.
+    /// httpd's parent exited. After a StopAll the workers keep their shutdown-timeout.
     fn parent_gone(&mut self) {
         if !self.stopped && !self.ending {
-            self.supervisor.main.message(Code::ParentGone, None, None, &[self.parent.as_raw_nonzero().to_string()]);
+            self.supervisor.main.message(Code::ParentExited, None, None, &[self.parent.as_raw_nonzero().to_string()]);
             self.stop(Some(ORPHANED));
         }
         self.ending = true;
@@ -173,7 +174,7 @@ impl EventLoop {
         }
     }
 
-    /// Requests for queues are not read before there is a configuration to answer them from.
+    /// Queue requests are read only once there is a configuration to answer them from.
     fn listen_to_children(&mut self) {
         if !self.configured {
             match self.supervisor.poller.add(&self.broker, Source::Broker) {

@@ -1,7 +1,7 @@
-//! What a pool is told, and what it wants done.
+//! The events that a pool receives and the actions that it requests.
 //!
-//! Responsible for: the words between [`crate::pool`] and the supervisor. They name workers and requests by numbers, so that a
-//! pool can be run without any process or socket. Called by: both sides.
+//! Responsible for: the interface between [`crate::pool`] and the supervisor. Workers and requests
+//! are numbers, so that a pool runs without processes and sockets. Called by: both sides.
 #![forbid(unsafe_code)]
 use crate::messages::Code;
 use drover_wire::control::Activity;
@@ -10,41 +10,43 @@ use std::time::Duration;
 
 /// CLOCK_MONOTONIC.
 pub type Now = Duration;
-/// Names a request that a worker has handed back.
+/// Identifies a request that a worker returned.
 pub type Token = u64;
-/// A worker's number in its pool; never used again.
+/// Identifies a worker in its pool; never reused.
 pub type Number = u32;
 /// Path of a script.
 pub type Path = Vec<u8>;
 
-/// What of the group's configuration the pool goes by.
+/// The group options that control the pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// The most workers there are.
+    /// Maximum number of workers.
     pub processes: usize,
-    /// The fewest; the same number when the size is fixed, 0: the first request starts the first worker.
+    /// Minimum number of workers; equals `processes` for a fixed size. With 0 the first request
+    /// starts the first worker.
     pub least: usize,
-    /// One worker of a new generation after the other.
+    /// Replace workers one by one on a reload.
     pub rolling: bool,
     pub startup: Option<Duration>,
     pub graceful: Option<Duration>,
     pub shutdown: Duration,
-    /// In place of `graceful` for a worker that was sent a signal.
+    /// Replaces `graceful` for a worker that received a signal.
     pub eviction: Option<Duration>,
-    /// A worker without requests for so long is replaced, or ended where the size may shrink.
+    /// A worker idle for this long is replaced, or shut down where the pool may shrink.
     pub inactivity: Option<Duration>,
     /// A worker of this age is replaced.
     pub restart_interval: Option<Duration>,
 }
 
-/// Why a worker is to be replaced.
+/// Why a worker is replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
     MaximumRequests,
     CpuTime,
-    /// It was sent a signal and takes no requests any more; all others serve until their successor is up.
+    /// It received a signal and takes no more requests. In all other cases a worker serves until
+    /// its successor is ready.
     Signal,
-    /// Its proportional set size, bytes, is above memory-soft.
+    /// Its proportional set size in bytes exceeds memory-soft.
     Memory(u64),
     RestartInterval,
     Inactivity,
@@ -75,17 +77,18 @@ pub struct ScriptFailure {
 pub enum Event {
     /// A request or a preload needs the pool.
     Wanted,
-    /// A configuration that has the group: a new generation is due.
+    /// A configuration that includes the group; a new generation is due.
     Configure(Limits),
-    /// The worker was forked.
+    /// The worker process was started.
     Started(Number),
-    /// The worker could not be forked; there is no process. `killed`: because its template was killed.
+    /// The worker could not be started and there is no process. `killed`: its fork server was
+    /// killed.
     Unstarted {
         worker: Number,
         reason: String,
         killed: bool,
     },
-    /// The process runs but is of no use; it has to be ended, and replaced if it serves.
+    /// The process runs but is unusable. It is terminated, and replaced if it served.
     Unfit {
         worker: Number,
         reason: String,
@@ -93,21 +96,22 @@ pub enum Event {
     Loaded {
         worker: Number,
         failures: Vec<ScriptFailure>,
-        /// So many scripts could be loaded.
+        /// Number of scripts that were loaded.
         good: usize,
     },
-    /// A worker that serves has loaded one more script for a request.
+    /// A serving worker loaded another script for a request.
     AlsoLoaded,
-    /// The process has ended; the first line of `how` reads as in "worker 12 was killed by signal 9", further lines are what it wrote
-    /// last before it was ready; `clean`: it left with status 0; `killed`: by a signal
-    /// that somebody sends to end a process, not one that its own fault brings.
+    /// The process exited. The first line of `how` completes "worker 12 …", as in "was killed by
+    /// signal 9"; further lines are its last output before it was ready. `clean`: it exited with
+    /// status 0. `killed`: by a signal that is sent to end a process, not one caused by its own
+    /// fault.
     Exited {
         worker: Number,
         how: String,
         clean: bool,
         killed: bool,
     },
-    /// Its control socket is closed.
+    /// The worker closed its control socket.
     Lost(Number),
     Changed {
         worker: Number,
@@ -115,7 +119,7 @@ pub enum Event {
         mtime_us: u64,
         request: Option<Token>,
     },
-    /// It asks to be replaced.
+    /// The worker is to be replaced.
     Leaving {
         worker: Number,
         why: Why,
@@ -123,50 +127,51 @@ pub enum Event {
     Stuck {
         worker: Number,
         what: String,
-        /// No thread of it can take Python's lock.
+        /// No thread of the worker can take Python's lock.
         deadlocked: bool,
     },
     Activity {
         worker: Number,
         activity: Activity,
     },
-    /// A request shows that a script whose time is known to fail has another time now; nobody serves.
+    /// A request shows a new time of a script that is known bad; no worker serves.
     Touched {
         path: Path,
         mtime_us: u64,
         request: Token,
     },
-    /// The answer to [`Action::Look`].
+    /// The result of [`Action::Look`].
     Looked {
         waiting: bool,
     },
-    /// An administrator wants a new generation.
+    /// An administrator requested a new generation.
     Reload,
-    /// An administrator wants no worker until the next `Reload` or `Configure`.
+    /// An administrator stopped the group until the next `Reload` or `Configure`.
     Halt,
-    /// The queue was full when the request should have been put on it again.
+    /// The queue was full when the request was to be requeued.
     Full(Token),
-    /// The queue was shut down by one of those that read it; there is a new one, which only workers get that are started from now on.
+    /// A reader shut down the queue. Only workers started from now on get the new one.
     QueueReplaced,
-    /// httpd stops or restarts; `within` shortens the shutdown-timeout.
+    /// httpd stops or restarts; `within` shortens shutdown-timeout.
     Stop {
         within: Option<Duration>,
     },
-    /// The group is not in the configuration any more.
+    /// The group is no longer configured.
     Retire,
     Tick,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Start a process when there is room; answered by `Started` or `Unstarted`.
+    /// Start a process when the start limiter admits it; answered by `Started` or `Unstarted`.
     Start {
         worker: Number,
         generation: u64,
     },
-    /// Forget a `Start` that was not answered yet.
+    /// Withdraw a `Start` that was not answered yet.
     Cancel(Number),
-    /// A worker could not start, and not because somebody killed it: the next ones load only what the configuration names.
+    /// A worker could not start, and was not killed from outside: the next ones load only
+    /// configured scripts.
     StartFailed,
     Serve(Number),
     Drain(Number),
@@ -176,15 +181,15 @@ pub enum Action {
         mtime_us: u64,
     },
     Dump(Number),
-    /// Say whether requests wait in the queue ([`Event::Looked`]).
+    /// Report whether requests wait in the queue ([`Event::Looked`]).
     Look,
-    /// Have the workers look at the queue: the one that was woken for a request may be the one that died.
+    /// Make the workers check the queue: the worker that was woken for a request may have exited.
     Wake(Number),
     Terminate(Number),
     Kill(Number),
-    /// Put the request on the queue again; answered by `Full` if there is no room.
+    /// Requeue the request; answered by `Full` if the queue is full.
     Resend(Token),
-    /// Answer the request: nobody can run it.
+    /// Refuse the request: no worker can run it.
     Answer(Token),
     Log {
         code: Code,

@@ -1,14 +1,14 @@
-//! How many workers may import their applications at once.
+//! Limits how many workers import their applications at once.
 //!
-//! Responsible for: a start-up of many groups not choking the machine; first come, first served. A worker that has not come up
-//! after a while no longer counts: it waits for something that is not the processor, and must not hold up other groups. Must
-//! never: read a clock. Called by: the launcher.
+//! Responsible for: keeping a start of many groups from overloading the machine, in order of
+//! arrival. A worker that takes long no longer counts: it waits for something other than the
+//! processor and must not delay other groups. Must never: read a clock. Called by: the supervisor.
 #![forbid(unsafe_code)]
 use crate::pool::Now;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// So long a worker counts as importing.
+/// How long a worker counts as importing.
 const COUNTS: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -27,14 +27,14 @@ impl<K: Ord + Copy> Gate<K> {
         self.waiting.push_back(key);
     }
 
-    /// `key` is up, or dead, or not wanted any more.
+    /// Releases `key`, which is ready, has exited or is no longer wanted.
     pub fn leave(&mut self, key: K) {
         if self.inside.remove(&key).is_none() {
             self.waiting.retain(|k| *k != key);
         }
     }
 
-    /// The next that may start.
+    /// The next worker that may start.
     pub fn next(&mut self, now: Now) -> Option<K> {
         self.inside.retain(|_, since| *since + COUNTS > now);
         if self.inside.len() >= self.limit {
@@ -45,7 +45,7 @@ impl<K: Ord + Copy> Gate<K> {
         Some(key)
     }
 
-    /// When [`Gate::next`] should be asked again although nothing has happened.
+    /// When to call [`Gate::next`] again without another event.
     pub fn deadline(&self) -> Option<Now> {
         if self.waiting.is_empty() { None } else { self.inside.values().min().map(|since| *since + COUNTS) }
     }

@@ -1,7 +1,7 @@
-//! The life of a generation: it is begun, its workers come up, it takes over or it fails.
+//! The life of a generation: it begins, its workers become ready, it takes over or fails.
 //!
-//! Responsible for: the old generation serving until the new one does, and new processes never being started faster than the
-//! back-off allows. Must never: end an old worker before a new one serves. Called by: [`crate::pool`].
+//! Responsible for: the old generation serving until the new one does, and back-off between failed
+//! starts. Must never: drain an old worker before a new one serves. Called by: [`crate::pool`].
 #![forbid(unsafe_code)]
 use crate::changed::remember;
 use crate::messages::Code;
@@ -10,11 +10,13 @@ use drover_wire::admin::Service;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// A slot is filled at most once in this time.
+/// Minimum time between two starts for one slot.
 const SLOT_PAUSE: Duration = Duration::from_secs(1);
-/// Starts in a row that were killed by another's hand and are tried again at once; with more, something kills whatever starts.
+/// Starts killed from outside that are retried at once. After that many in a row, something kills
+/// every process that starts.
 const MOST_KILLED: u32 = 3;
-/// How long the old generation waits for the last of the new one's workers after the first, when startup-timeout is off.
+/// How long to wait for the last worker of a new generation after its first, when startup-timeout
+/// is off.
 const RISING_CAP: Duration = Duration::from_secs(60);
 
 impl Pool {
@@ -31,7 +33,7 @@ impl Pool {
         }
     }
 
-    /// Starts a new generation. One that is rising is given up.
+    /// Begins a new generation. One that is still starting is abandoned.
     pub(crate) fn begin(&mut self, reason: Reason, now: Now, out: &mut Vec<Action>) {
         self.end_unready(now, out);
         if matches!(self.phase, Phase::Rising(_)) {
@@ -54,7 +56,7 @@ impl Pool {
         self.fill(now, out);
     }
 
-    /// Whether a worker may be wanted for this slot, its pause left aside.
+    /// Whether this slot may have another worker, apart from its delay.
     pub(crate) fn may_fill(&self, slot: usize) -> bool {
         match &self.phase {
             Phase::Rising(r) if r.first_up.is_none() && (r.failed || (r.probe && slot > 0)) => return false,
@@ -70,7 +72,7 @@ impl Pool {
         })
     }
 
-    /// Starts a worker for each empty slot whose pause is over.
+    /// Starts a worker for each empty slot whose delay is over.
     pub(crate) fn fill(&mut self, now: Now, out: &mut Vec<Action>) {
         for slot in 0..self.slots.len() {
             if self.slots.get(slot).is_none_or(|at| *at > now) || !self.may_fill(slot) {
@@ -101,13 +103,14 @@ impl Pool {
         }
     }
 
-    /// A worker has tried all scripts.
+    /// A worker has tried to load all scripts.
     pub(crate) fn loaded(&mut self, worker: Number, failures: Vec<ScriptFailure>, good: usize, now: Now, out: &mut Vec<Action>) {
         let Some(w) = self.workers.get(&worker).filter(|w| matches!(w.state, State::Starting { .. })).cloned() else { return };
         let failures = each_once(failures);
         let failed: BTreeSet<Path> = failures.iter().map(|f| f.path.clone()).collect();
         let others = self.any_serving();
-        // Some(true): it serves; Some(false): this worker is at fault; None: its generation is.
+        // Some(true): the worker serves. Some(false): this worker is at fault. None: the generation
+        // is.
         let verdict = match &self.phase {
             Phase::Rising(r) if r.first_up.is_none() => {
                 let worse = !failed.is_subset(&self.broken.paths);
@@ -148,7 +151,7 @@ impl Pool {
     }
 
     fn up(&mut self, worker: Number, w: &Worker, broken: Broken, others: bool, now: Now, out: &mut Vec<Action>) {
-        // Up to a tenth earlier than the interval, each worker at another time.
+        // Up to a tenth earlier than restart-interval, different for each worker.
         let interval = self.limits.restart_interval.map(|i| now + i.mul_f64(1.0 - 0.1 * self.refill.random()));
         if let Some(w) = self.workers.get_mut(&worker) {
             w.state = State::Serving { leaving: false };
@@ -194,7 +197,7 @@ impl Pool {
         self.next_out(now, out);
     }
 
-    /// What was logged of failures is over.
+    /// Logs that the failures logged before are over.
     fn tell_recovery(&mut self, out: &mut Vec<Action>) {
         if self.broken.paths.is_empty()
             && let Some((count, last)) = self.trouble.over()
@@ -203,14 +206,14 @@ impl Pool {
         }
     }
 
-    /// A new generation takes the old one's place worker by worker.
+    /// Whether a new generation replaces the old one worker by worker.
     fn rolls(&self) -> bool {
         let newest = self.generation;
         let older = |w: &Worker| w.generation != newest;
         self.limits.rolling && matches!(self.phase, Phase::Rising(_)) && self.workers.values().any(older)
     }
 
-    /// A new worker serves: the last of the old ones goes.
+    /// A new worker serves: drain the last of the old ones.
     fn drain_one_old(&mut self, now: Now, out: &mut Vec<Action>) {
         let newest = self.generation;
         let old = |w: &Worker| w.generation < newest && matches!(w.state, State::Serving { .. });
@@ -220,7 +223,7 @@ impl Pool {
         }
     }
 
-    /// The new generation serves alone from now on.
+    /// The new generation now serves alone.
     fn take_over(&mut self, now: Now, out: &mut Vec<Action>) {
         let Phase::Rising(rising) = std::mem::replace(&mut self.phase, Phase::Steady) else { return };
         self.drain_where(|w, newest| w.generation < newest, now, out);
@@ -252,7 +255,8 @@ impl Pool {
         }
     }
 
-    /// The time for the last workers of the new generation is over: it takes over with those it has, or has failed.
+    /// The deadline for the last workers has passed: the generation takes over with those it has,
+    /// or has failed.
     pub(crate) fn end_of_rising(&mut self, now: Now, out: &mut Vec<Action>) {
         let newest = self.generation;
         if self.workers.values().any(|w| w.generation == newest && matches!(w.state, State::Serving { .. })) {
@@ -262,7 +266,7 @@ impl Pool {
         }
     }
 
-    /// How the start of the newest generation went; `None`: it is not known yet.
+    /// The result of the newest generation's start; `None` while it is unknown.
     pub fn outcome(&self) -> Option<Result<(), String>> {
         let failure = || self.failure().unwrap_or(&self.broken.reason).to_owned();
         match &self.phase {
@@ -275,11 +279,11 @@ impl Pool {
         }
     }
 
-    /// Who serves after the start that [`Pool::outcome`] tells of.
+    /// Which generation serves after the start that [`Pool::outcome`] reports.
     pub fn service(&self) -> Service {
         match &self.phase {
             Phase::Idle => Service::OnDemand,
-            // A worker that could load no script runs, and answers each request with the failure.
+            // A worker that could load no script runs, and answers every request with the failure.
             _ if self.broken.all || !self.any_serving() => Service::Nobody,
             Phase::Steady if self.broken.paths.is_empty() => Service::New,
             Phase::Steady => Service::Partial,
@@ -289,13 +293,13 @@ impl Pool {
 
     pub(crate) fn rising_cap(&self) -> Duration {
         let start = self.limits.startup.unwrap_or(RISING_CAP);
-        // In a rolling change the next one is started when an old one is gone.
+        // In a rolling reload the next worker starts when an old one has exited.
         let end = self.limits.graceful.unwrap_or_default() + self.limits.shutdown;
         if self.limits.rolling { start + end } else { start }
     }
 
-    /// A worker did not come up. It is gone from the pool already, or ending. `killed`: another's hand has ended it, which says nothing of the
-    /// application.
+    /// A worker did not become ready. It has left the pool already or is being terminated.
+    /// `killed`: it was killed from outside, which says nothing about the application.
     pub(crate) fn start_failed(&mut self, w: &Worker, reason: String, killed: bool, now: Now, out: &mut Vec<Action>) {
         if w.generation != self.generation {
             return;
@@ -330,7 +334,7 @@ impl Pool {
         }
     }
 
-    /// None of the newest generation came up.
+    /// No worker of the newest generation became ready.
     fn not_started(&mut self, reason: String, killed: bool, now: Now, out: &mut Vec<Action>) {
         if killed && self.begin_again(now, out) {
             return;
@@ -338,13 +342,15 @@ impl Pool {
         let failing = self.failing.clone();
         self.fail(reason, &[], now, out);
         if killed && self.any_serving() {
-            // Nothing is known against the application: when those go that serve, requests wait for the next try.
+            // The application is not known to be at fault: after the serving workers exit, requests
+            // wait for the next attempt.
             self.failing = failing;
             self.killed = 0;
         }
     }
 
-    /// The newest generation was killed before anybody could know whether it is good: another one at once, and nobody is refused meanwhile.
+    /// The newest generation was killed before it could prove itself. Another one begins at once,
+    /// and no request is refused meanwhile.
     fn begin_again(&mut self, now: Now, out: &mut Vec<Action>) -> bool {
         let again = self.killed < MOST_KILLED;
         if again {
@@ -355,7 +361,8 @@ impl Pool {
         again
     }
 
-    /// The newest generation has failed: an older one keeps serving, or requests are answered with the reason.
+    /// The newest generation failed. An older one keeps serving, or requests are refused with the
+    /// reason.
     fn fail(&mut self, reason: String, failures: &[ScriptFailure], now: Now, out: &mut Vec<Action>) {
         let why = match &self.phase {
             Phase::Rising(r) => r.reason,
@@ -365,7 +372,8 @@ impl Pool {
         self.phase = Phase::Waiting;
         let mut mended = false;
         for (path, mtime_us) in std::mem::take(&mut self.changed) {
-            // The file may have been written again after the new workers had read it: that is not known to fail.
+            // The file may have been written again after the new workers read it; that time is not
+            // known bad.
             if failures.iter().any(|f| f.path == path && f.mtime_us != mtime_us && f.mtime_us != 0) {
                 mended = true;
             } else {
@@ -384,7 +392,8 @@ impl Pool {
         let pause = if touched { Duration::from_secs(1) } else { self.backoff.pause() };
         self.next_begin = Some((now + pause, if touched { Reason::Changed } else { why }));
         if why == Reason::Degraded && !serving.is_empty() {
-            // Nothing is worse than before: what serves goes on as the newest generation, its dead being replaced.
+            // The service is no worse than before: the serving workers count as the newest
+            // generation, and exited ones are replaced.
             let newest = self.generation;
             for worker in &serving {
                 if let Some(w) = self.workers.get_mut(worker) {
@@ -396,29 +405,32 @@ impl Pool {
         let code = if serving.is_empty() || self.broken.all { Code::CannotStart } else { Code::GenerationFailed };
         log(out, code, None, [seconds(pause), self.trouble.met(&reason)]);
         let texts: Vec<&str> = failures.iter().map(|f| f.text.trim_end()).collect();
-        // The last lines of a process's standard error follow in lines of their own; a request's log line has no room for them.
+        // The last lines of standard error follow as separate log lines; an answer's reason has no
+        // space for them.
         self.failing = Some(reason.lines().next().unwrap_or_default().to_owned());
         self.failure = Some(if texts.is_empty() { reason } else { texts.join("\n") });
         self.release(out);
     }
 
-    /// A process has ended.
+    /// A process has exited.
     pub(crate) fn exited(&mut self, worker: Number, how: String, (clean, killed): (bool, bool), now: Now, out: &mut Vec<Action>) {
         let Some(w) = self.workers.get(&worker).cloned() else { return };
         let failed = matches!(w.state, State::Starting { .. } | State::Queued);
         let (how, last_words) = how.split_once('\n').unwrap_or((&how, ""));
-        // Other programs than Python end so, and scripts that do not know that they are imported.
+        // Programs other than Python exit like this, and so do scripts that do not expect to be
+        // imported.
         let hint = if failed && clean { " (is python= a Python of 3.9 or newer, and does no script end the process?)" } else { "" };
         let code = match w.state {
             _ if failed => Code::StartFailed,
             State::Serving { .. } if !self.is_retired() => Code::Crashed,
-            _ if !clean && !w.signalled => Code::DiedLeaving,
-            _ => Code::Ended,
+            _ if !clean && !w.signalled => Code::CrashedDraining,
+            _ => Code::Exited,
         };
         log(out, code, Some(worker), [format!("{how}{hint}")]);
         self.workers.remove(&worker);
         if matches!(w.state, State::Serving { .. }) {
-            // It may have been woken for a request that it did not take: the others look.
+            // The exited worker may have been woken for a request that it did not take: the others
+            // check the queue.
             out.extend(self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| Action::Wake(*n)));
         }
         if failed {
@@ -436,7 +448,8 @@ impl Pool {
     }
 }
 
-/// What a process wrote last, behind what is said of its end: the line that is most likely the cause, then all of them.
+/// The last output of a process, appended to the message about its exit: the most likely cause
+/// first, then all lines.
 fn because(last_words: &str) -> String {
     // `ImportError: no such module`, not `<no Python frame>`.
     match last_words.lines().rev().find(|line| line.contains(": ")).or(last_words.lines().last()) {
@@ -446,7 +459,7 @@ fn because(last_words: &str) -> String {
     }
 }
 
-/// A script is tried once for each name of a callable in it, and fails once.
+/// A script is tried, and fails, once for each of its callables; report it once.
 fn each_once(mut failures: Vec<ScriptFailure>) -> Vec<ScriptFailure> {
     let mut seen = BTreeSet::new();
     failures.retain(|f| seen.insert((f.path.clone(), f.text.clone())));
@@ -454,7 +467,8 @@ fn each_once(mut failures: Vec<ScriptFailure>) -> Vec<ScriptFailure> {
 }
 
 impl Pool {
-    /// The last of an old generation may be gone: then the next try is worth more than its pause, but not a storm.
+    /// If the last old worker may have exited, the next attempt comes sooner than its back-off, but
+    /// still rate-limited.
     pub(crate) fn hurry(&mut self, now: Now) {
         if matches!(self.phase, Phase::Waiting) && !self.any_serving() {
             let soon = self.last_begin.map_or(now, |last| now.max(last + SLOT_PAUSE));
@@ -463,12 +477,12 @@ impl Pool {
     }
 }
 
-/// A pause as the log has it.
+/// A delay in seconds for the log.
 fn seconds(pause: Duration) -> String {
     format!("{:.0}", pause.as_secs_f64())
 }
 
-/// The line of a traceback that says what is wrong.
+/// The line of a traceback that names the exception.
 fn last_line(text: &str) -> &str {
     text.trim_end().rsplit('\n').next().unwrap_or_default()
 }

@@ -1,17 +1,18 @@
-//! Whether what a worker hands back as a request is one of httpd's.
+//! Provenance check: whether a request that a worker returned was made by httpd.
 //!
-//! droverd answers handed-back requests and puts them on a queue, as the user that it is: mostly root. The socket that it writes to for that
-//! must not be one that the worker has chosen.
+//! droverd answers returned requests and requeues them with its own rights, mostly root's. It must
+//! not write to a socket that the worker chose.
 //!
-//! Responsible for: that. Must never: believe what stands in the message. Called by: `worker_talk.rs`.
+//! Responsible for: that check. Must never: trust the contents of the message. Called by:
+//! `workers/messages.rs`.
 use drover_sys::{credentials, memfile};
 use drover_wire::request::{EXTERNAL, MAX_INLINE, PREFIX, Prefix};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{Pid, getppid};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Whether it looks like a request and has the descriptors of one: its way back, whose maker `is_httpds` says yes to, and a sealed memory
-/// file if it speaks of one.
+/// Whether it is a well-formed request with the right descriptors: a reply socket whose creator
+/// `is_httpds` accepts, and a sealed memory file if the message refers to one.
 pub fn is_request(message: &[u8], fds: &[OwnedFd], is_httpds: impl Fn(Pid) -> bool) -> bool {
     let Ok(prefix) = Prefix::decode(message) else { return false };
     let complete = match fds {
@@ -22,22 +23,22 @@ pub fn is_request(message: &[u8], fds: &[OwnedFd], is_httpds: impl Fn(Pid) -> bo
     complete && message.len() <= MAX_INLINE + PREFIX && fds.first().and_then(|way| maker(way.as_fd())).is_some_and(is_httpds)
 }
 
-/// Which process has made this pair of stream sockets. socketpair(2) writes that down in both; nobody can change it. Of other sockets it is
-/// the process at the other end.
+/// The process that created this pair of stream sockets. socketpair(2) records it in both, and
+/// nobody can change it. For other sockets it is the peer process.
 fn maker(socket: BorrowedFd<'_>) -> Option<Pid> {
     let stream = sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX) && sockopt::socket_type(socket) == Ok(SocketType::STREAM);
     stream.then(|| credentials::of_peer(socket).ok()).flatten()?.0
 }
 
-/// Whether a process is a child of httpd's parent, or that itself (`httpd -X`). No worker is: whatever loses its parent below droverd
-/// becomes droverd's.
+/// Whether a process is httpd's parent (`httpd -X`) or its child. No worker is one: orphans below
+/// droverd become droverd's children.
 pub fn made_by_httpd(pid: Pid) -> bool {
     let Some(httpd) = getppid() else { return false };
     let stat = || std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok();
     pid == httpd || stat().and_then(|text| parent(&text)) == Some(httpd)
 }
 
-/// The parent in proc(5)'s stat. The name in it may be anything.
+/// The parent process id in proc(5)'s stat. The command name in it may contain any character.
 fn parent(stat: &str) -> Option<Pid> {
     let (_, behind) = stat.rsplit_once(')')?;
     Pid::from_raw(behind.split_ascii_whitespace().nth(1)?.parse().ok()?)

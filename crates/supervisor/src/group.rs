@@ -1,6 +1,7 @@
-//! What a configuration means for the pools there are, and who may open a new one.
+//! What a configuration means for existing pools, and who may open a new one.
 //!
-//! Responsible for: those decisions. Must never: carry them out. Called by: `configure.rs` and `broker.rs`.
+//! Responsible for: those decisions. Must never: carry them out. Called by: `configure.rs` and
+//! `broker.rs`.
 #![forbid(unsafe_code)]
 use crate::pool::Limits;
 use drover_wire::control::{Bytes, Configuration, GroupSpec, OpenQueue, OpenReply, Reload};
@@ -14,14 +15,14 @@ pub struct PoolKey {
     pub application: Bytes,
 }
 
-/// What a new configuration asks for.
+/// What a new configuration requires.
 #[derive(Debug, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// Pools that go on, with a new generation.
+    /// Pools that continue with a new generation.
     pub renew: Vec<PoolKey>,
-    /// Pools whose group is gone.
+    /// Pools whose group is no longer configured.
     pub retire: Vec<PoolKey>,
-    /// Pools that are to be started now because they have scripts to preload.
+    /// Pools to start now because they have scripts to preload.
     pub preload: Vec<PoolKey>,
 }
 
@@ -34,7 +35,8 @@ pub fn plan<'a>(configuration: &Configuration, existing: impl Iterator<Item = &'
     Plan { renew, retire, preload: preload.into_iter().collect() }
 }
 
-/// Whether a queue may be opened. `others` is the number of application groups that the group has already.
+/// Whether a queue may be opened. `others` is the number of application groups that the group
+/// already has.
 pub fn admit(open: &OpenQueue, spec: Option<&GroupSpec>, exists: bool, others: usize) -> Result<(), OpenReply> {
     if open.version != drover_wire::VERSION {
         let text = format!("droverd is version {}, mod_drover.so is version {}: stop and start httpd", drover_wire::VERSION, open.version);
@@ -48,7 +50,7 @@ pub fn admit(open: &OpenQueue, spec: Option<&GroupSpec>, exists: bool, others: u
     Ok(())
 }
 
-/// What of a group's options its pools go by.
+/// The group's options that control its pools.
 pub fn limits(spec: &GroupSpec) -> Limits {
     Limits {
         processes: usize::try_from(spec.processes).unwrap_or(1).clamp(1, 10_000),

@@ -1,7 +1,7 @@
-//! How long a request waits that shows changed code, with a clock of the test's own.
+//! Tests how long a request for changed code waits, with simulated time.
 //!
-//! Responsible for: the whole way of such a request, over hand-backs and resends, in a machine that is prompt: workers start and load in the
-//! time they need, and end in the time their requests need. Called by: the tests.
+//! Responsible for: the complete path of such a request, including returns and requeues. Simulated
+//! workers start, load and exit without extra delay. Called by: the tests.
 use crate::changed::HOLD;
 use crate::gate::Gate;
 use crate::pool::{Action, Event, Limits, Now, Number, Phase, Pool, Reason, State, Token, Why};
@@ -13,39 +13,39 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// What happens to the group before its script is changed.
+/// What happens to the group before its script changes.
 #[derive(Debug, Clone)]
 enum Op {
     Wait(u64),
     Graceful,
     Reload,
-    /// A request shows a new time of the file.
+    /// A request shows a new file time.
     Touch(usize),
-    /// A worker dies, or is sent a signal.
+    /// A worker exits, or receives a signal.
     Die(usize),
     Leave(usize),
 }
 
-/// How long things take in this machine, milliseconds.
+/// Durations in milliseconds.
 #[derive(Debug, Clone, Copy)]
 struct Machine {
     processes: usize,
     rolling: bool,
     load: u64,
-    /// Every third worker needs so much longer than the others to load its script.
+    /// Additional time that every third worker needs to load its script.
     straggles: u64,
-    /// A worker that drains has a request that runs for so long.
+    /// How long the request of a draining worker runs.
     request: u64,
-    /// A worker that was sent SIGTERM while it imports ends after so long.
+    /// How long a worker that is importing takes to exit after SIGTERM.
     term: u64,
 }
 
 #[derive(Debug)]
 struct Process {
-    /// When it has loaded its script, and when it ends.
+    /// When it has loaded its script, and when it exits.
     loaded_at: Option<Now>,
     ends_at: Option<Now>,
-    /// The file's time that it has loaded.
+    /// The file time of the code that it loaded.
     code: u64,
 }
 
@@ -55,14 +55,15 @@ struct World {
     now: Now,
     gate: Gate<Number>,
     processes: BTreeMap<Number, Process>,
-    /// The file's time.
+    /// The current file time.
     file: u64,
     next_token: Token,
-    /// Requests that were handed back and are not answered by new code yet: since when, and what file's time they show.
+    /// Returned requests that new code has not answered yet: since when they wait, and the file
+    /// time they show.
     waiting: BTreeMap<Token, (Now, u64)>,
-    /// Which serving worker takes the next request.
+    /// Selects the serving worker that takes the next request.
     turn: usize,
-    /// The longest that one waited that came after this time.
+    /// The longest wait of a request that arrived after `begun`.
     longest: Duration,
     begun: Now,
     kept: BTreeSet<Number>,
@@ -134,7 +135,7 @@ impl World {
         }
     }
 
-    /// A request is taken from the queue by some worker that serves.
+    /// A serving worker takes a request from the queue.
     fn take(&mut self, token: Token) {
         let serving: Vec<Number> =
             self.pool.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| *n).collect();
@@ -157,7 +158,7 @@ impl World {
         self.take(self.next_token);
     }
 
-    /// Lets the time go on.
+    /// Advances the time.
     fn wait(&mut self, time: Duration) {
         let until = self.now + time;
         loop {
@@ -238,15 +239,16 @@ proptest! {
             world.apply(op);
         }
         (world.longest, world.begun) = (Duration::ZERO, world.now);
-        // A generation that was started for a change is completed first.
+        // A generation started for a change is completed first.
         let behind = matches!(&world.pool.phase, Phase::Rising(r) if r.reason == Reason::Changed);
         let begun = world.now;
         world.apply(Op::Touch(turn));
         world.wait(ms(30_000));
         prop_assert!(world.waiting.is_empty(), "{:?} wait after {:?}", world.waiting, world.now - begun);
-        // The generation that rises, a pause of a second, and one more with a pause for a worker that died.
+        // The starting generation, a delay of one second, and one more with a delay for an exited
+        // worker.
         let starts = ms(2 * machine.load + 2500);
-        // With reload=rolling workers start one after the other, and those that drain have to end before.
+        // With reload=rolling, workers start one by one, after the draining ones have exited.
         let bound = match (machine.rolling, behind) {
             (true, _) => HOLD * 2 + starts,
             (_, true) => (starts + ms(machine.straggles)).min(HOLD + starts),

@@ -1,10 +1,11 @@
-//! Bytes of a worker's standard output cut into lines for the log.
+//! Splits a worker's output into lines for the log.
 //!
-//! Responsible for: no line being lost, none growing without bound, and nothing in them that a terminal would obey. Called by:
-//! the process that reads the pipe.
+//! Responsible for: losing no line, bounding each line, and escaping everything that a terminal
+//! would interpret. Called by: the code that reads the pipe.
 #![forbid(unsafe_code)]
 
-/// A longer line is logged in pieces. With its prefix a piece stays below PIPE_BUF, so a line to a piped log is never mixed with another's.
+/// A longer line is logged in pieces. With its prefix a piece stays below PIPE_BUF, so that lines
+/// in a piped log never mix.
 pub const LONGEST: usize = 3600;
 
 #[derive(Debug, Default)]
@@ -13,7 +14,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Takes what was read, gives each complete line to `out`.
+    /// Adds bytes that were read and passes each complete line to `out`.
     pub fn push(&mut self, mut bytes: &[u8], mut out: impl FnMut(&[u8])) {
         while let Some(at) = bytes.iter().position(|b| *b == b'\n') {
             let (line, rest) = bytes.split_at(at);
@@ -24,7 +25,7 @@ impl Lines {
         self.add(bytes, &mut out);
     }
 
-    /// The pipe has ended: what stands there without a line's end is a line too.
+    /// The pipe was closed: text without a line end is a line too.
     pub fn end(&mut self, mut out: impl FnMut(&[u8])) {
         self.flush(&mut out, false);
     }
@@ -51,7 +52,7 @@ impl Lines {
     }
 }
 
-/// Appends `text` with everything that is not printable UTF-8 written as `\xNN`.
+/// Appends `text`, with everything but printable UTF-8 written as `\xNN`.
 pub fn printable(text: &[u8], out: &mut String) {
     use std::fmt::Write as _;
     for chunk in text.utf8_chunks() {

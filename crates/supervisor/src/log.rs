@@ -1,7 +1,8 @@
-//! Writing lines to httpd's error logs.
+//! Writes lines to httpd's error logs.
 //!
-//! Responsible for: lines that look like httpd's own (ErrorLogFormat's default), one write(2) each, and the loop never standing
-//! still because a log takes nothing. Must never: split a line over two writes. Called by: everything in droverd that logs.
+//! Responsible for: lines in the format of httpd's default ErrorLogFormat, one write(2) for each,
+//! and for no log blocking the loop. Must never: split a line over two writes. Called by:
+//! everything in droverd that logs.
 use crate::lines::printable;
 use crate::messages::{Code, Level};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
@@ -11,12 +12,13 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// So long a log may keep us waiting.
+/// How long to wait for a log that does not accept writes.
 const PATIENCE_NS: u64 = 20_000_000;
-/// After that nothing is tried for so long.
+/// How long to skip such a log afterwards.
 const PAUSE_NS: u64 = 1_000_000_000;
 
-/// What a line has room for, escapes included: with its prefix, of less than 150 bytes, it stays below PIPE_BUF.
+/// Maximum length of the text, escapes included. With a prefix below 150 bytes the line stays below
+/// PIPE_BUF.
 const ROOM: usize = 3900;
 
 /// One error log.
@@ -30,7 +32,7 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// httpd's main error log as droverd was started with it.
+    /// httpd's main error log, as inherited by droverd.
     pub const fn standard_error(level: u8) -> Self {
         Self { file: None, level, paused_until: Cell::new(0), lost: Cell::new(0) }
     }
@@ -39,7 +41,8 @@ impl Sink {
         Self { file: Some(file), level, paused_until: Cell::new(0), lost: Cell::new(0) }
     }
 
-    /// Writes a message of droverd's own. A text of several lines (a traceback) becomes as many lines.
+    /// Logs one of droverd's messages. A text of several lines, such as a traceback, becomes
+    /// several log lines.
     pub fn message(&self, code: Code, group: Option<&[u8]>, pid: Option<u32>, words: &[String]) {
         let level = code.level();
         if code.threshold() as u8 > self.level {
@@ -54,7 +57,7 @@ impl Sink {
         let text = code.fill(pid, words);
         let own = std::process::id();
         for (at, line) in text.trim_end().lines().enumerate() {
-            // The code stands in front, where httpd has its own.
+            // The code comes first, as in httpd's own messages.
             let line = match (at, line.split_once(": ")) {
                 (0, Some((code, rest))) => format!("{code}: {name}{rest}"),
                 _ => format!("{name}{line}"),
@@ -63,7 +66,7 @@ impl Sink {
         }
     }
 
-    /// Writes a line that a worker wrote to its standard output or error; at level error, as mod_wsgi does.
+    /// Logs a line that a worker wrote to standard output or error, at level error like mod_wsgi.
     pub fn output(&self, group: &[u8], pid: u32, text: &[u8]) {
         if Level::Error as u8 > self.level {
             return;
@@ -73,7 +76,7 @@ impl Sink {
         self.line(Level::Error, pid, &line);
     }
 
-    /// Writes text without an end of line, in as many lines as it needs.
+    /// Writes text without a line end, in as many lines as it needs.
     fn line(&self, level: Level, pid: u32, text: &[u8]) {
         let mut shown = String::new();
         printable(text, &mut shown);
@@ -109,15 +112,16 @@ impl Sink {
 
     fn write(&self, line: &[u8]) -> bool {
         let fd: BorrowedFd<'_> = self.file.as_ref().map_or_else(|| rustix::stdio::stderr(), AsFd::as_fd);
-        // A pipe that says POLLOUT takes PIPE_BUF bytes without waiting (pipe(7)), and a line is shorter than that.
+        // A pipe that reports POLLOUT accepts PIPE_BUF bytes without blocking (pipe(7)), and a line
+        // is shorter.
         let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
         let ready = poll_until(&mut fds, Some(clock::monotonic_ns().saturating_add(PATIENCE_NS)));
         matches!(ready, Ok(n) if n > 0) && rustix::io::retry_on_intr(|| rustix::io::write(fd, line)).is_ok()
     }
 }
 
-/// How long the code is with which a line of the worker's own begins (DROVER0400–0499), as each line of ours does; 0: it is the
-/// application's.
+/// The length of the code (DROVER0400–0499) that starts a message of the worker itself; 0 for
+/// application output.
 fn code_of(text: &[u8]) -> usize {
     const LEN: usize = "DROVER04nn: ".len();
     match text.get(..LEN) {

@@ -1,7 +1,9 @@
-//! droverd: starts, watches and replaces the daemon processes of mod_drover. One thread, no Python.
+//! droverd: starts, monitors and replaces the worker processes of mod_drover. One thread, no
+//! Python.
 //!
-//! httpd's parent starts it, one for the whole server, and tells it the configuration. Read in this order: `event_loop` (what
-//! happens), `supervisor` (what is done), `pool` with `generation`, `changed` and `ending` (what is decided).
+//! httpd's parent process starts one droverd for the whole server and sends it the configuration.
+//! Reading order: `reactor` (what happens), `supervisor` (what is done), `pool` (what is decided),
+//! then the mechanisms: `queue`, `workers`, `control` and `log`.
 #![forbid(unsafe_code)]
 
 mod arguments;
@@ -64,16 +66,16 @@ use rustix::process::{Pid, Resource, Signal, getpid, getrlimit, set_child_subrea
 use std::process::ExitCode;
 use std::rc::Rc;
 
-/// Wrong use (sysexits.h).
+/// Wrong usage (sysexits.h).
 const USAGE: u8 = 64;
-/// The system refused something (sysexits.h).
+/// System error (sysexits.h).
 const SYSTEM: u8 = 71;
-/// Parts of two versions (sysexits.h: configuration error).
+/// The module and droverd have different versions (sysexits.h: configuration error).
 const VERSIONS: u8 = 78;
 
 fn main() -> ExitCode {
     inherited::fill_standard();
-    // Until the configuration says more: what an administrator sees without asking.
+    // The level until a configuration arrives.
     let main = Rc::new(log::Sink::standard_error(5));
     let run = match arguments::parse(lexopt::Parser::from_env()) {
         Ok(Arguments::Version) => {
@@ -105,7 +107,7 @@ fn supervise(run: &Run, main: Rc<log::Sink>) -> Result<(), (String, Errno)> {
     let taken = inherited::take(numbers).map_err(|(number, errno)| (format!("descriptor {number} is not what httpd hands over"), errno))?;
     let [control, broker, store_read, store_write] = taken;
     set_parent_process_death_signal(Some(Signal::TERM)).map_err(cannot("ask for a signal at httpd's end"))?;
-    // Workers that a template forks are to be our children.
+    // Workers forked by a fork server must become children of droverd.
     set_child_subreaper(Some(getpid())).map_err(cannot("adopt the processes that templates fork"))?;
     for signal in [signals::HANGUP, signals::PIPE, signals::USER1] {
         signals::ignore(signal);
@@ -125,7 +127,8 @@ fn supervise(run: &Run, main: Rc<log::Sink>) -> Result<(), (String, Errno)> {
     event_loop.and_then(event_loop::EventLoop::run).map_err(cannot("wait for events"))
 }
 
-/// droverd holds some descriptors for each worker: as many as it may. Returns the soft limit that workers get back.
+/// Raises the soft limit of open files, because droverd needs several descriptors for each worker.
+/// Returns the previous soft limit, which workers get back.
 fn raise_open_files() -> Option<u64> {
     let before = getrlimit(Resource::Nofile);
     let mut raised = before;

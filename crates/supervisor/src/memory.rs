@@ -1,16 +1,19 @@
-//! How much memory a worker has.
+//! Memory use of workers.
 //!
-//! Workers measure themselves and report (`drover_wire::control::FromWorker::Memory`): the kernel walks all mappings of a process for
-//! its proportional set size, which takes seconds for one that has mapped enough. A worker that lies cheats only its own group.
+//! Workers measure themselves and report (`drover_wire::control::FromWorker::Memory`). For the
+//! proportional set size the kernel walks all mappings of a process, which can take seconds. A
+//! worker that lies harms only its own group.
 //!
-//! Responsible for: memory-soft. Must never: read what takes longer the more a worker has. Called by: `worker_talk.rs`.
+//! Responsible for: memory-soft. Must never: read anything whose cost grows with the worker's
+//! memory. Called by: `workers/messages.rs`.
 use crate::pool::{Event, Now, Why};
 use crate::supervisor::{Supervisor, now};
 use std::time::Duration;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Resident set size, bytes. The kernel has it as a number (proc(5), statm). `None`: the process is gone.
+/// Resident set size in bytes, a counter in the kernel (proc(5), statm). `None`: the process has
+/// exited.
 fn resident(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
@@ -18,7 +21,7 @@ fn resident(pid: u32) -> Option<u64> {
 }
 
 impl Supervisor {
-    /// A worker or a template says how much it has.
+    /// A worker or fork server reports its memory.
     pub fn memory_reported(&mut self, pid: u32, bytes: u64) {
         let template = self.templates.get_mut(&pid).map(|t| &mut t.process);
         let Some(process) = template.or_else(|| self.processes.get_mut(&pid)) else { return };
@@ -30,7 +33,8 @@ impl Supervisor {
         }
     }
 
-    /// A worker says that it does something. One in a chroot without /proc cannot measure itself: its resident set size counts.
+    /// A worker reports activity. A worker in a chroot without /proc cannot measure itself; its
+    /// resident set size is used instead.
     pub fn look_at_memory(&mut self, pid: u32) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let spec = &process.settings.spec;

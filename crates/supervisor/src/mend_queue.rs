@@ -1,13 +1,14 @@
-//! A queue that one of its readers has shut down is replaced.
+//! Replaces a queue that a worker has shut down.
 //!
-//! A worker needs the receiving end of its group's queue, and who has a socket can shut it down (shutdown(2)), for all who have it and for
-//! good; or make it throw away what is sent to it. So droverd looks before it gives a queue to anybody. httpd's children ask again when they
-//! are told that a queue has ended; of one that throws away they notice nothing, so that helps with the next process that starts, at the
-//! latest with `drover reload`.
+//! A worker needs the receiving end of its group's queue. With it, it can shut the queue down for
+//! everybody (shutdown(2)) or make it drop messages. droverd therefore checks a queue before it
+//! passes it on. httpd's children ask again when they see that a queue was shut down. They do not
+//! notice a queue that drops messages; it is replaced when the next process starts, at the latest
+//! with `drover reload`.
 //!
-//! Responsible for: no group being out of service for longer than its workers need to start, and no request being lost that waits. Must
-//! never: replace a queue that works. Called by: whoever is about to hand a queue on: `broker.rs`, `children.rs`, and `supervisor.rs` when it
-//! cannot read one.
+//! Responsible for: restoring service in the time that new workers need to start, without losing
+//! waiting requests. Must never: replace a working queue. Called by: `broker.rs` and `children.rs`
+//! before they pass a queue on, and `refuse.rs` when it cannot read one.
 use crate::drain_queue::{Waiting, answer, take_waiting};
 use crate::messages::Code;
 use crate::pool::Event;
@@ -26,21 +27,22 @@ use std::os::fd::AsFd;
 const ROUNDS: usize = 1000;
 
 impl Supervisor {
-    /// Gives a unit a new queue if its own was shut down. True: it has a new one.
+    /// Replaces a unit's queue if it was shut down. True if it was replaced.
     pub fn mend_queue(&mut self, id: u32) -> bool {
         let Some(unit) = self.units.get_mut(&id) else { return false };
         if let Some(queue) = &unit.queue {
-            // An option that a worker has set stays with the queue, for all later workers.
+            // A socket option that a worker set stays with the queue, for all later workers.
             ask_for_nothing_beside(&queue.receive);
         }
         if !unit.queue.as_ref().is_some_and(|q| ended_now(&q.receive) || is_deaf(&q.receive)) {
             return false;
         }
-        unit.settings.log(Code::QueueEnded, None, &[]);
+        unit.settings.log(Code::QueueShutDown, None, &[]);
         self.replace_queue(id, Vec::new())
     }
 
-    /// Gives a unit a new queue. `taken` was read from its own already and comes first. False: none could be made.
+    /// Replaces a unit's queue. `taken` was already read from the old queue and comes first. False
+    /// if no queue could be created.
     pub fn replace_queue(&mut self, id: u32, taken: Vec<Waiting>) -> bool {
         let Some(unit) = self.units.get_mut(&id) else { return false };
         let new = match Queue::new() {
@@ -57,7 +59,7 @@ impl Supervisor {
         }
         if let Some(old) = unit.queue.take() {
             self.poller.remove(&old.receive);
-            // For all who have it: then whoever sends asks for the new one.
+            // This affects every holder of the old queue: senders then ask for the new one.
             let _ = shutdown(&old.receive, Shutdown::Both);
             move_waiting(&old, &new);
         }
@@ -68,7 +70,7 @@ impl Supervisor {
         true
     }
 
-    /// A queue cannot be read for a reason that is not its end.
+    /// Stops watching a queue that cannot be read although it was not shut down.
     pub fn abandon_queue(&mut self, id: u32, why: Errno) {
         let Some(unit) = self.units.get(&id) else { return };
         unit.settings.log(Code::System, None, &["cannot read the queue".into(), why.to_string()]);
@@ -78,7 +80,7 @@ impl Supervisor {
     }
 }
 
-/// What waits in one queue waits in the other from now on.
+/// Moves the waiting requests from one queue to another.
 fn move_waiting(old: &Queue, new: &Queue) {
     for _ in 0..ROUNDS {
         let Ok(waiting) = take_waiting(&old.receive) else { return };

@@ -1,12 +1,12 @@
-//! The stable codes of droverd's log lines (DROVER0200–0399), each with its level, its text and what to do.
+//! The stable codes of droverd's log messages (DROVER0200–0399): level, text and documentation.
 //!
-//! Responsible for: each code standing in one place. Must never: change a code's meaning. Called by: everything that logs;
-//! `docs/operations.md` carries the same table. In a text, `{pid}` is the process the line is about and each `{}` the next of
-//! the words given.
+//! Responsible for: defining each code once. Must never: change the meaning of a code. Called by:
+//! everything that logs; `docs/messages.md` is generated from this file. In a text, `{pid}` is the
+//! process that the message is about, and each `{}` is the next argument.
 #![forbid(unsafe_code)]
 use std::fmt;
 
-/// httpd's log levels, as far as droverd uses them.
+/// The log levels of httpd that droverd uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {
@@ -45,7 +45,8 @@ macro_rules! codes {
                 match self { $(Self::$name => Level::$level),+ }
             }
 
-            /// The level that LogLevel must have for the message to be written: what is over is told to whoever was told of the failure.
+            /// The lowest LogLevel at which the message is logged. A recovery is logged wherever
+            /// the failure was.
             pub const fn threshold(self) -> Level {
                 if matches!(self, Self::Recovered) { Level::Error } else { self.level() }
             }
@@ -58,131 +59,133 @@ macro_rules! codes {
 }
 
 codes! {
-    /// droverd runs. Nothing to do.
-    Running = 200, Info, "droverd {} runs for httpd process {}";
-    /// The module and droverd are of two versions: an upgrade replaced the files under a running httpd. Stop and start httpd (graceful and restart keep the old module).
-    VersionMismatch = 201, Error, "droverd is version {}, mod_drover.so is version {}: stop and start httpd, so that both parts are the same";
-    /// droverd was started by hand or by something that is not mod_drover.
-    BadArguments = 202, Error, "droverd is started by mod_drover.so, not by hand: {}";
-    /// httpd's parent process ended without stopping its groups (it was killed). All workers are ended with it.
-    ParentGone = 203, Warn, "httpd's parent process {} is gone, ending all workers";
-    /// httpd stops or restarts; the workers are told to finish.
-    Stopping = 204, Info, "ending all workers";
-    /// The configuration that httpd sent could not be read. The groups go on as they were. Please report the line.
-    BadConfiguration = 205, Error, "cannot read the configuration from httpd, the groups go on as they were: {}";
-    /// The system refused something that droverd needs: descriptors, memory, processes. The line has its reason.
+    /// droverd is running. No action is needed.
+    Running = 200, Info, "droverd {} is running for httpd process {}";
+    /// An upgrade replaced the files of a running httpd, so the module and droverd have different versions. Stop and start httpd; a graceful or plain restart keeps the old module.
+    VersionMismatch = 201, Error, "droverd is version {} but mod_drover.so is version {}; stop and start httpd";
+    /// droverd was started by hand or by another program. Only mod_drover may start it.
+    BadArguments = 202, Error, "invalid arguments (droverd is started by mod_drover.so, not by hand): {}";
+    /// httpd's parent process exited without stopping its groups, for example because it was killed. All workers are shut down.
+    ParentExited = 203, Warn, "httpd's parent process {} exited; shutting down all workers";
+    /// httpd is stopping or restarting. The workers finish their requests and exit.
+    Stopping = 204, Info, "httpd is stopping or restarting; shutting down all workers";
+    /// The configuration that httpd sent could not be decoded. The groups keep their previous configuration. Please report the message.
+    BadConfiguration = 205, Error, "cannot read the configuration from httpd; all groups keep their previous configuration: {}";
+    /// The system denied something that droverd needs: descriptors, memory or processes. The message includes the system's reason.
     System = 206, Error, "{}: {}";
-    /// Queues cannot be kept for a new droverd: if droverd is killed, requests that wait at that moment are lost.
-    Store = 207, Warn, "cannot keep the queue of group '{}' for a new droverd: {}";
-    /// droverd was started again (it had been killed) and took over the queues with the requests in them. Look for what killed it.
-    TakenOver = 208, Notice, "took over {} queues of an earlier droverd";
-    /// A message on a socket was not understood. Parts of two versions may run together: stop and start httpd. If it came from a worker, that is replaced: a program in it may have written to a descriptor that is not its own.
-    BadMessage = 209, Warn, "message from {} not understood: {}";
+    /// The group's queue could not be saved for a later droverd. If droverd is killed, requests waiting in this queue are lost.
+    Store = 207, Warn, "group '{}': cannot save the queue for a later droverd: {}";
+    /// droverd was restarted after it was killed, and recovered the queues with their requests. Find out what killed it.
+    TakenOver = 208, Notice, "took over {} queues from a previous droverd";
+    /// A message on a socket could not be decoded. Two versions may be running together: stop and start httpd.
+    /// A worker that sent such a message is replaced; a program in it may have written to a descriptor it does not own.
+    BadMessage = 209, Warn, "invalid message from {}: {}";
     /// A configuration was received.
-    Configured = 210, Debug, "configuration {} with {} groups";
+    Configured = 210, Debug, "configuration {} received, {} groups";
 
-    /// A script that no alias and no WSGIImportScript names (requests reached it through a directory or a handler) cannot be loaded by a starting worker.
-    /// The worker serves all the same. The next request for the script imports it again and gets its error.
-    OptionalScript = 211, Warn, "worker {pid} cannot load {}, which no directive names; it serves without: {}";
-    /// The group has as many application groups as it may (max-application-groups), and one more is wanted: the one that was not used for the longest
-    /// time is given up, and its processes end. Its next request starts them again. If this comes often, clients make up names: see `%{RESOURCE}`,
+    /// A starting worker could not load a script that no alias and no WSGIImportScript names. Requests reached it through a directory or a handler.
+    /// The worker serves all other scripts. The next request for this script imports it again and gets its error.
+    OptionalScript = 211, Warn, "worker {pid} cannot load {}, which no directive names; serving without it: {}";
+    /// A new application group was needed, but the group is at its limit (max-application-groups). The least recently used application group was evicted
+    /// and its workers exit; its next request starts them again. If this happens often, clients make up names: see `%{RESOURCE}`,
     /// `%{SERVER}` and `%{HOST}` in WSGIApplicationGroup.
-    GivenUp = 212, Info, "application group '{}' was not used for the longest time and makes room for another one";
-    /// A program that a worker had started still holds the worker's standard output or error, and so do programs of many workers that have ended. droverd reads
-    /// the output of the last 16 such workers of a group; the older ones' pipes are closed, and what writes to them gets SIGPIPE or EPIPE. Start programs that
-    /// outlive a worker with output of their own.
-    OutputClosed = 213, Info, "programs started by worker {pid}, which has ended, still hold its output; it is not read any more";
-    /// A failure that was logged before (0221 to 0228, or a crash that left no worker) is over: the group serves all its scripts again. It is logged
-    /// whatever LogLevel is, as long as errors are: as loudly as the failure.
+    ApplicationEvicted = 212, Info, "application group '{}' evicted, as the least recently used, to stay within max-application-groups";
+    /// Programs started by workers that have exited still hold the standard output or error of those workers. droverd reads the output of the last 16 such
+    /// workers of a group and closes the pipes of older ones; programs that write to those get SIGPIPE or EPIPE. Give programs that outlive a worker
+    /// their own output.
+    OutputClosed = 213, Info, "worker {pid} exited but programs it started still hold its output; droverd no longer reads it";
+    /// A logged failure is over (0221 to 0228, or a crash that left no worker): the group serves all its scripts again. This message is as loud as
+    /// the failure: it is logged at every LogLevel that shows errors.
     Recovered = 214, Notice, "serving again after {}, the last: {}";
 
-    /// The worker's program could not be run. The line names the option of WSGIDaemonProcess and the system's reason.
+    /// The worker's program could not be run. The message names the WSGIDaemonProcess option and the system's reason.
     SpawnFailed = 220, Error, "{}";
-    /// A worker ended before it was ready. Its own messages stand above.
+    /// A worker failed before it was ready. Its own messages are logged before this one.
     StartFailed = 221, Error, "worker {pid} could not start: {}";
-    /// The application could not be imported within startup-timeout. The Python stacks of the worker stand near.
+    /// The application was not imported within startup-timeout. The worker's Python stacks are logged nearby.
     StartTimeout = 222, Error, "worker {pid} was not ready within startup-timeout ({} s)";
-    /// The worker extension is of another version: an upgrade is half done. Install all parts, then stop and start httpd.
-    WorkerVersion = 223, Error, "worker {pid} is version {}, droverd is version {}: install all parts of one version, then stop and start httpd";
-    /// A script was imported by a starting worker.
+    /// An upgrade is incomplete: the worker extension has another version than droverd. Install all parts, then stop and start httpd.
+    WorkerVersion = 223, Error, "worker {pid} is version {} but droverd is version {}; install one version of all parts, then stop and start httpd";
+    /// A starting worker imported a script.
     ScriptLoaded = 224, Info, "Loading WSGI script '{}'";
-    /// A script raised an exception while it was imported; the traceback follows.
+    /// A script raised an exception while it was imported. The traceback follows.
     ScriptFailed = 225, Error, "worker {pid} cannot load {}: {}";
-    /// The new code cannot start. Requests go on being served by the old processes. Correct the script; touching it tries again at once.
-    GenerationFailed = 226, Error, "the new processes cannot start, the old ones go on serving; next try in {} s: {}";
-    /// The group's processes cannot start, or can load none of its scripts, and no older ones serve. Requests get 503 at once. The reason stands in the line and above.
-    CannotStart = 227, Error, "nothing can be served, requests are answered with 503; next try in {} s: {}";
-    /// Some scripts of the group cannot be loaded; the others are served.
-    Degraded = 228, Warn, "serving without the scripts that cannot be loaded; next try in {} s: {}";
+    /// The new code cannot start, and the old workers keep serving. Correct the script; touching the file retries at once.
+    GenerationFailed = 226, Error, "the new workers could not start; the old workers keep serving (next attempt in {} s): {}";
+    /// The group's workers cannot start, or can load none of its scripts, and no older worker serves. Requests get 503 at once. The message includes the reason.
+    CannotStart = 227, Error, "no worker could start; requests get 503 until one does (next attempt in {} s): {}";
+    /// Some scripts of the group cannot be loaded. The others are served.
+    Degraded = 228, Warn, "some scripts cannot be loaded; serving the others (next attempt in {} s): {}";
 
     /// A worker is ready.
     WorkerUp = 230, Info, "worker {pid} is ready (generation {})";
-    /// A generation serves: its first process is ready when nothing older serves, else all of them are. 0230 tells of each process.
+    /// A new generation of workers serves. When no older generation serves, this is logged once its first worker is ready, otherwise once all are. 0230 reports each worker.
     GenerationUp = 231, Info, "generation {} serves";
-    /// A worker died while it served. Its requests got 502 (or were given to another one). A signal 11 or 6 is a crash in C code: look at extension modules.
-    Crashed = 232, Error, "worker {pid} {} while serving; it is replaced";
-    /// A worker that had been told to go died before it had finished its requests, which got 502 (or were given to another one). Look at it as at 0232.
-    DiedLeaving = 271, Error, "worker {pid} {} before it had finished; it was to go anyway";
-    /// A worker is replaced although nothing is wrong: maximum-requests, restart-interval, inactivity-timeout, cpu-time-limit, memory-soft, or somebody sent it SIGTERM, SIGINT or SIGUSR1.
-    Leaving = 233, Info, "worker {pid} is to be replaced: {}";
-    /// A request ran longer than request-timeout. The worker is replaced; what it was doing stands in the line.
-    Stuck = 234, Error, "worker {pid} is stuck and is replaced: {}";
-    /// A worker did not finish its requests within graceful-timeout; it was sent SIGTERM.
-    SlowToEnd = 235, Warn, "worker {pid} did not finish within graceful-timeout, sending SIGTERM";
-    /// A worker did not end in time and was killed.
-    Killed = 236, Warn, "worker {pid} did not end in time, sending SIGKILL";
-    /// A worker ended as it should.
-    Ended = 237, Info, "worker {pid} {}";
-    /// A script's file changed; new processes are started.
-    Changed = 238, Info, "{} has changed, starting new processes";
+    /// A worker crashed, was killed or exited while it served. Its requests got 502 or were retried. Signal 11 or 6 is a crash in C code: check the extension modules.
+    Crashed = 232, Error, "worker {pid} {} while serving; starting a replacement";
+    /// A draining worker crashed, was killed or exited before it finished its requests, which got 502 or were retried. Investigate it like 0232.
+    CrashedDraining = 271, Error, "worker {pid} {} before it had finished its requests; it was already draining";
+    /// A healthy worker is replaced. The message gives the reason: maximum-requests, restart-interval, inactivity-timeout, cpu-time-limit, memory-soft, or a SIGTERM, SIGINT or SIGUSR1 that it received.
+    Replacing = 233, Info, "replacing worker {pid}: {}";
+    /// A request exceeded request-timeout, and its worker is replaced. The message includes what the worker was doing.
+    Stuck = 234, Error, "worker {pid} is stuck; starting a replacement: {}";
+    /// A worker did not finish its requests within graceful-timeout. droverd sent it SIGTERM.
+    DrainTimeout = 235, Warn, "worker {pid} did not finish within graceful-timeout; sending SIGTERM";
+    /// A worker did not exit in time. droverd sent it SIGKILL.
+    Killed = 236, Warn, "worker {pid} did not exit in time; sending SIGKILL";
+    /// A worker exited as intended.
+    Exited = 237, Info, "worker {pid} {}";
+    /// A script's file changed, and new workers are started to load it.
+    Changed = 238, Info, "{} changed; starting new workers";
     /// A worker was started.
     Started = 239, Debug, "worker {pid} started";
-    /// A worker closed its control socket without ending, which the application must have done (closing all descriptors). It is killed.
-    Lost = 241, Warn, "worker {pid} closed its connection to droverd, killing it unless it ends";
-    /// Requests waited for the new processes longer than they could be held.
-    HeldTooLong = 242, Warn, "a request handed back by a worker could not be queued again, answering 503";
+    /// A worker closed its control socket without exiting; the application probably closed all descriptors. The worker is killed if it does not exit.
+    ControlClosed = 241, Warn, "worker {pid} closed its connection to droverd; killing it unless it exits";
+    /// A request could not be queued again for the new workers before its deadline.
+    RequeueFailed = 242, Warn, "cannot requeue a request that a worker returned; refusing it with 503";
 
-    /// Requests wait in the queue of a group with `processes=MIN-MAX`: more processes are started.
-    Grows = 243, Info, "requests wait: growing from {} to {} processes";
-    /// A process of a group with `processes=MIN-MAX` has had nothing to do for inactivity-timeout: it ends.
-    Shrinks = 244, Info, "worker {pid} is idle: shrinking from {} to {} processes";
-    /// `drover stop` was given for the group. It is answered with 503 until `drover reload`, `apachectl graceful` or a restart.
+    /// Requests are queueing in a group with `processes=MIN-MAX`, so more workers are started.
+    ScaleUp = 243, Info, "requests are queueing; scaling up from {} to {} workers";
+    /// A worker of a group with `processes=MIN-MAX` was idle for inactivity-timeout and exits.
+    ScaleDown = 244, Info, "worker {pid} is idle; scaling down from {} to {} workers";
+    /// An administrator ran `drover stop` for the group. Its requests get 503 until `drover reload`, `apachectl graceful` or a restart.
     Halted = 245, Notice, "stopped by an administrator";
-    /// `drover reload` was given for the group: new processes are started, and a stop has ended.
-    Reloaded = 270, Notice, "new processes are started for an administrator";
-    /// `preload=On`: the application is imported; workers are forked from this process from now on.
-    TemplateUp = 246, Info, "template {pid} has imported the application (generation {})";
-    /// `preload=On`: the process from which workers are forked could not set itself up, died while it imported the application, or the application has started threads. The reason stands in the line.
-    TemplateFailed = 247, Error, "template {pid} could not start: {}";
-    /// `preload=On`: the process from which workers are forked died. Workers that run are not touched; the next one comes from a new template, which imports the application again.
-    TemplateDied = 248, Warn, "template {pid} {}; running workers are not touched, the next one needs a new template";
-    /// `preload=On`: the process from which workers are forked was started.
-    TemplateStarted = 249, Debug, "template {pid} started";
+    /// An administrator ran `drover reload` for the group. New workers are started; a previous `drover stop` no longer applies.
+    Reloaded = 270, Notice, "reload requested by an administrator; starting new workers";
+    /// `preload=On`: the template process imported the application. New workers are forked from it.
+    ForkServerUp = 246, Info, "template {pid} has imported the application (generation {})";
+    /// `preload=On`: the template process, from which workers are forked, could not start. Its setup failed, it exited during the import, or the application started threads. The message includes the reason.
+    ForkServerFailed = 247, Error, "template {pid} could not start: {}";
+    /// `preload=On`: the template process exited. Running workers continue; the next worker needs a new template, which imports the application again.
+    ForkServerExited = 248, Warn, "template {pid} {}; running workers continue, the next one needs a new template";
+    /// `preload=On`: the template process was started.
+    ForkServerStarted = 249, Debug, "template {pid} started";
 
-    /// The control socket for `drover status` could not be made. Give DroverControlSocket a path in a directory that exists and that only root may write; the server runs without it.
-    NoControlSocket = 251, Notice, "no control socket at {}: {}";
-    /// Lines for this log were thrown away because it took none for a while. If it is a piped log, its program is slow.
-    LogFull = 250, Warn, "{} lines were lost because this log took no more";
-    /// The queue of a group was shut down, which only a program in one of its processes can do (the line before may show its end). droverd has made a new one and replaces the processes; requests that waited go on waiting. Look for code that closes or shuts down sockets that it has not made.
-    QueueEnded = 252, Error, "a process of the group has shut its queue down, or made it throw requests away: it has a new one, and its processes are replaced";
-    /// The limit of open files is lower than what droverd needs with all workers of all groups, twice as many while new ones start. Raise it for httpd: LimitNOFILE= in its systemd unit, or `ulimit -Hn` where it is started.
-    FewDescriptors = 253, Warn, "the limit of open files is {}, but all groups at full size need up to {}: raise LimitNOFILE= of httpd's systemd unit (or ulimit -Hn)";
-    /// Requests were refused a queue; the message says why. Logged once a second for each group.
+    /// The control socket for `drover status` could not be created. The server runs without it. Set DroverControlSocket to a path in an existing directory that only root may write.
+    NoControlSocket = 251, Notice, "cannot create the control socket {}: {}";
+    /// This log did not accept writes for a while and lines for it were dropped. If it is a piped log, its program is slow.
+    LogFull = 250, Warn, "{} lines were lost because this log did not accept them";
+    /// The group's queue was shut down or made to drop requests, which only a program in one of its workers can do. droverd recreated the queue, kept the waiting requests
+    /// and replaces the workers. Look for code that closes or shuts down sockets it did not create.
+    QueueShutDown = 252, Error, "a worker shut down the group's request queue or made it drop requests; the queue was recreated and the workers are being replaced";
+    /// The limit of open files is lower than droverd needs when all groups have all their workers (twice as many during a reload). Raise it for httpd: LimitNOFILE= in its systemd unit, or `ulimit -Hn` where it is started.
+    OpenFilesLimit = 253, Warn, "the limit of open files is {}, but all groups at full size need up to {}; raise LimitNOFILE= of httpd's systemd unit (or ulimit -Hn)";
+    /// A child process of httpd was denied a queue. The message includes the reason. Logged at most once a second for each group.
     Refused = 260, Warn, "queue refused: {}";
 }
 
 impl Code {
-    /// The line's text: the template filled in.
-    pub fn fill(self, pid: Option<u32>, words: &[String]) -> String {
+    /// The message's text with its arguments filled in.
+    pub fn fill(self, pid: Option<u32>, args: &[String]) -> String {
         let mut out = format!("{self}: ");
-        let (mut rest, mut words) = (self.text(), words.iter());
+        let (mut rest, mut args) = (self.text(), args.iter());
         while let Some((before, after)) = rest.split_once('{') {
             out.push_str(before);
             let Some((name, behind)) = after.split_once('}') else { break };
             match (name, pid) {
                 ("pid", Some(pid)) => out.push_str(&pid.to_string()),
                 ("pid", None) => out.push('?'),
-                _ => out.push_str(words.next().map_or("?", String::as_str)),
+                _ => out.push_str(args.next().map_or("?", String::as_str)),
             }
             rest = behind;
         }
@@ -212,10 +215,10 @@ mod tests {
     }
 
     #[test]
-    fn templates_are_filled() {
+    fn arguments_are_filled_in() {
         assert_eq!(
             Code::Crashed.fill(Some(7), &["was killed by signal 11".into()]),
-            "DROVER0232: worker 7 was killed by signal 11 while serving; it is replaced"
+            "DROVER0232: worker 7 was killed by signal 11 while serving; starting a replacement"
         );
         assert_eq!(Code::System.fill(None, &["a {x}".into()]), "DROVER0206: a {x}: ?");
     }

@@ -1,11 +1,13 @@
-//! Workers between the word to fork them and their own first word.
+//! Forked workers between the fork request and their first message.
 //!
-//! Responsible for: learning a forked worker's process id in a way that no application can forge, and every such worker becoming a
-//! [`Process`], or failing in bounded time. Must never: take a process for ours that is not our child. Called by: `template.rs`, the
-//! event loop.
+//! Responsible for: learning a forked worker's process id in a way that no application can forge;
+//! and for turning each such worker into a [`Process`], or failing, within a bounded time. Must
+//! never: accept a process that is not a child of droverd. Called by: `fork_server.rs`, the event
+//! loop.
 //!
-//! A template forks twice and the process between ends at once, so that the kernel makes the worker a child of droverd (which is a
-//! subreaper). The worker says Hello before any Python code runs in it, and the kernel puts the sender's id beside the message.
+//! A fork server forks twice, and the intermediate process exits at once. The kernel then makes the
+//! worker a child of droverd, which is a subreaper. The worker sends Hello before it runs Python
+//! code, and the kernel attaches the sender's process id.
 use crate::messages::Code;
 use crate::poller::Source;
 use crate::pool::{Now, Number};
@@ -20,14 +22,14 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A fork takes milliseconds, `mod_drover.before_fork` perhaps longer. The limit when startup-timeout is off or shorter, for which the
-/// pool sees to it.
+/// A fork takes milliseconds; `mod_drover.before_fork` may take longer. This limit applies when
+/// startup-timeout is off or shorter; otherwise the pool enforces startup-timeout.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// A worker that a template was told to fork.
+/// A worker that a fork server was told to fork.
 #[derive(Debug)]
 pub struct Newborn {
-    /// The template's process id.
+    /// The fork server's process id.
     pub template: u32,
     unit: u32,
     number: Number,
@@ -35,12 +37,12 @@ pub struct Newborn {
     settings: Rc<Settings>,
     ends: Ends,
     until: Now,
-    /// Nobody wants it any more: it is killed when it says who it is.
+    /// The worker is no longer wanted: it is killed once it sends its process id.
     abandoned: bool,
 }
 
 impl Supervisor {
-    /// Tells a template to fork a worker.
+    /// Tells a fork server to fork a worker.
     pub fn fork(&mut self, template: u32, number: Number) {
         let Some(process) = self.templates.get(&template).map(|t| &t.process) else { return };
         let (unit, generation, settings) = (process.unit, process.generation, process.settings.clone());
@@ -66,7 +68,7 @@ impl Supervisor {
         }
     }
 
-    /// Reads a newborn's first message.
+    /// Reads a forked worker's first message.
     pub fn newborn_says(&mut self, id: u32) {
         let Some(newborn) = self.newborns.get(&id) else { return };
         let mut buffer = vec![0; MAX_CONTROL];
@@ -79,27 +81,27 @@ impl Supervisor {
         };
         match (message, sender.filter(|pid| self.is_new_child(*pid))) {
             (Ok(FromWorker::SetupFailed(text)), _) => {
-                // The template's word for a fork that it did not do.
+                // The fork server reports that it did not fork.
                 newborn.settings.log(Code::StartFailed, Some(newborn.template), std::slice::from_ref(&text));
                 let reason = text.trim_end().rsplit('\n').next().unwrap_or_default().to_owned();
                 self.lose(id, &reason, false);
             }
             (Ok(hello @ FromWorker::Hello { .. }), Some(pid)) => self.born(id, pid, hello),
-            // Or it was, and is dead and reaped by now.
+            // Or it was a child, and has exited and been reaped.
             (Ok(FromWorker::Hello { .. }), None) => self.lose(id, "the process that said Hello is not the template's child", true),
             (Ok(_), _) => self.lose(id, "its first message was not Hello", false),
             (Err(e), _) => self.lose(id, &format!("its first message: {e}"), false),
         }
     }
 
-    /// Whether it is a child of ours that we do not know yet.
+    /// Whether it is a child of droverd that is not registered yet.
     fn is_new_child(&self, pid: Pid) -> bool {
         let number = pid.as_raw_nonzero().get().unsigned_abs();
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         !self.processes.contains_key(&number) && !self.templates.contains_key(&number) && waitid(WaitId::Pid(pid), look).is_ok()
     }
 
-    /// It is a worker like any other from now on.
+    /// Registers the forked worker like any other worker.
     fn born(&mut self, id: u32, pid: Pid, hello: FromWorker) {
         let Some(newborn) = self.newborns.remove(&id) else { return };
         let Newborn { template, unit, number, generation, settings, ends, abandoned, .. } = newborn;
@@ -108,7 +110,8 @@ impl Supervisor {
             let _ = kill_process(pid, Signal::KILL);
             return self.fork_next(template);
         }
-        // Its later messages may bring descriptors, for which the sender's name would leave no room.
+        // Later messages may carry descriptors, for which the sender's credentials would leave no
+        // space.
         let named = name_senders(&ends.control, false);
         let (process, outputs) = Process::new(unit, number, generation, &settings, ends, pid, None);
         let watched = named.and(self.attach(process, outputs));
@@ -119,7 +122,7 @@ impl Supervisor {
         self.fork_next(template);
     }
 
-    /// There will be no worker. `killed`: nothing of the application has run that could be at fault.
+    /// The worker will not start. `killed`: no application code ran that could be at fault.
     fn lose(&mut self, id: u32, reason: &str, killed: bool) {
         let Some(newborn) = self.newborns.remove(&id) else { return };
         self.poller.remove(&newborn.ends.control);
@@ -129,14 +132,15 @@ impl Supervisor {
         self.fork_next(newborn.template);
     }
 
-    /// A template is dead. What it had forked has said so by now, or says so soon: the socket is closed otherwise.
+    /// A fork server exited. Its forked workers have sent Hello by now or soon will; otherwise
+    /// their sockets are closed.
     pub fn newborns_of_dead_template(&mut self, template: u32) {
         for id in self.newborns.iter().filter(|(_, n)| n.template == template).map(|(id, _)| *id).collect::<Vec<_>>() {
             self.newborn_says(id);
         }
     }
 
-    /// Nobody wants this worker any more. False: it is not being forked.
+    /// Withdraws a worker. False if it is not being forked.
     pub fn abandon_newborn(&mut self, unit: u32, number: Number) -> bool {
         let mut own = self.newborns.values_mut().filter(|n| n.unit == unit && n.number == number && !n.abandoned);
         own.next().map(|newborn| newborn.abandoned = true).is_some()

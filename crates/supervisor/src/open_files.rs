@@ -1,7 +1,7 @@
-//! How many descriptors droverd may need, and whether it may have them.
+//! Checks that droverd can open enough descriptors for the configuration.
 //!
-//! Responsible for: the administrator reading at start that the limit of open files is too low for the configuration, and what to raise.
-//! Must never: refuse a configuration for it. Called by: `configure.rs`.
+//! Responsible for: warning the administrator at start that the limit of open files is too low, and
+//! what to raise. Must never: reject a configuration for it. Called by: `configure.rs`.
 use crate::messages::Code;
 use crate::supervisor::Supervisor;
 use drover_wire::control::GroupSpec;
@@ -10,13 +10,13 @@ use std::collections::BTreeSet;
 
 /// A worker's control socket and its two output pipes.
 const OF_A_WORKER: u64 = 3;
-/// Both ends of a queue, and the memory of its tokens.
+/// Both ends of a queue, and its shared memory.
 const OF_A_QUEUE: u64 = 3;
-/// Sockets to httpd, the store, administrators, and what comes with one message.
+/// Sockets to httpd, the store, administrators, and the descriptors of one message.
 const OF_DROVERD: u64 = 64;
 
-/// Descriptors with every group at its full size, in the application groups that are loaded at start (at least one), and twice as many
-/// workers while a new generation starts.
+/// Descriptors needed with every group at full size: in the application groups loaded at start (at
+/// least one), and twice as many workers during a reload.
 fn needed<'g>(groups: impl Iterator<Item = &'g GroupSpec>) -> u64 {
     groups.map(of_group).fold(OF_DROVERD, u64::saturating_add)
 }
@@ -25,17 +25,18 @@ fn of_group(group: &GroupSpec) -> u64 {
     let applications = group.preload.iter().map(|preload| &preload.application_group).collect::<BTreeSet<_>>().len().max(1);
     let templates = u64::from(group.preload_fork);
     let workers = u64::from(group.processes).saturating_add(templates).saturating_mul(2);
-    // One more for the group's log.
+    // Plus one for the group's log.
     let of_application = workers.saturating_mul(OF_A_WORKER).saturating_add(OF_A_QUEUE);
     of_application.saturating_mul(u64::try_from(applications).unwrap_or(u64::MAX)).saturating_add(1)
 }
 
 impl Supervisor {
-    /// Says it in the log when the limit is too low. droverd has raised its own as far as it may.
+    /// Logs a warning if the limit is too low. droverd has already raised its own limit as far as
+    /// it may.
     pub fn check_open_files(&self) {
         let needed = needed(self.groups.values().map(|settings| &settings.spec));
         if let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < needed) {
-            self.main.message(Code::FewDescriptors, None, None, &[limit.to_string(), needed.to_string()]);
+            self.main.message(Code::OpenFilesLimit, None, None, &[limit.to_string(), needed.to_string()]);
         }
     }
 }

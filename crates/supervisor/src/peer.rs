@@ -1,17 +1,18 @@
-//! Sockets to those that droverd does not trust: workers, templates, whoever connects to the control socket.
+//! Sockets to untrusted processes: workers, fork servers and clients of the control socket.
 //!
-//! Responsible for: no such socket, and no descriptor that nobody expects from it, being closed while something lies in it: closing that
-//! may wait for as long as its sender likes. Must never: understand what it says. Called by: whoever holds such a socket.
+//! Responsible for: emptying such a socket, and every unexpected descriptor from it, before it is
+//! closed. Otherwise closing it may block for as long as the sender likes. Must never: interpret
+//! messages. Called by: the holders of such sockets.
 use drover_sys::Errno;
 use drover_sys::channel::{discard, dispose, receive};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Our end of the socket.
+/// droverd's end of the socket.
 #[derive(Debug)]
 pub struct Peer(OwnedFd);
 
 impl Peer {
-    /// Receives a message without waiting; it should bring no descriptors.
+    /// Receives a message without waiting and discards any descriptors.
     pub fn receive(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         let mut fds = Vec::new();
         let got = receive(&self.0, buffer, &mut fds, false);

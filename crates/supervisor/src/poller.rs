@@ -1,30 +1,30 @@
-//! The set of descriptors the loop waits for.
+//! The epoll set of the event loop.
 //!
-//! Responsible for: turning what the kernel reports into [`Source`]s. Called by: the event loop, and whoever opens or closes
-//! something it waits for.
+//! Responsible for: translating epoll events into [`Source`]s. Called by: the event loop, and the
+//! code that opens or closes watched descriptors.
 use drover_sys::{Errno, clock};
 use rustix::event::epoll;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// What has become readable or was closed.
+/// A descriptor that became readable or was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Signals,
-    /// httpd's parent.
+    /// httpd's parent process.
     Control,
-    /// httpd's children.
+    /// httpd's child processes.
     Broker,
     /// The control socket of the worker with this process id.
     Worker(u32),
     /// A pipe with a worker's output.
     Output(u32),
-    /// The queue of a unit nobody serves.
+    /// The queue of a unit without serving workers.
     Queue(u32),
-    /// The control socket of the template with this process id.
+    /// The control socket of the fork server with this process id.
     Template(u32),
     /// The control socket of a worker that is being forked.
     Newborn(u32),
-    /// Somebody connects to the control socket.
+    /// The listening control socket for administrators.
     Admin,
     /// A client of the control socket.
     AdminClient(u32),
@@ -80,11 +80,11 @@ impl Poller {
     }
 
     pub fn remove(&self, fd: impl AsFd) {
-        // It is in the set, or it is not: either is what is wanted.
+        // Already present or already absent: both are the wanted result.
         let _ = epoll::delete(&self.set, fd);
     }
 
-    /// Waits until something happens or CLOCK_MONOTONIC is `until_ns`.
+    /// Waits until an event arrives or CLOCK_MONOTONIC reaches `until_ns`.
     pub fn wait(&self, until_ns: Option<u64>) -> Result<Vec<Source>, Errno> {
         let left = until_ns.map(|until| clock::timespec(until.saturating_sub(clock::monotonic_ns())));
         let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 64];

@@ -1,13 +1,18 @@
 //! One pool: the workers of one application group in one daemon group, as a state machine.
 //!
-//! Responsible for: every decision about when a worker starts, serves, drains and is killed, and about handed-back requests.
-//! Must never: do I/O, read a clock, know a process id. Called by: the supervisor, which turns descriptors into [`Event`]s and
-//! carries out [`Action`]s. `generation.rs` has the life of a generation, `changed.rs` files that have changed and the requests that
-//! wait for the new code, `ending.rs` workers which have to go, `replace.rs` those which are replaced one by one, and the pool's size.
+//! Responsible for: every decision about when a worker starts, serves, drains and is killed, and
+//! about returned requests. Must never: do I/O, read a clock, know a process id. Called by: the
+//! supervisor, which turns descriptors into [`Event`]s and performs [`Action`]s.
 //!
-//! Phases: `Idle` until somebody wants the pool, and again when an elastic pool has shrunk to nothing; the queue is watched. `Rising`: a
-//! new generation is being started, an older one may serve meanwhile. `Steady`: the newest generation serves. `Waiting`: the last try failed; an older generation may serve; the next try has its
-//! time. `Halted`: an administrator stopped it. `Stopped`: httpd stops or restarts. `Retired`: the group is in the configuration no more.
+//! Child modules: `generation` (the life of a generation), `reload` (changed files and parked
+//! requests), `drain` (draining and termination), `rotation` (one-by-one replacement and the pool's
+//! size), `scale`, `backoff`, `start_limit`, `failure_log`.
+//!
+//! Phases: `Idle`: no workers until a request arrives; the queue is watched. An elastic pool
+//! returns to it when it has shrunk to nothing. `Rising`: a new generation is starting; an older
+//! one may serve meanwhile. `Steady`: the newest generation serves. `Waiting`: the last attempt
+//! failed; an older generation may serve until the next attempt. `Halted`: stopped by an
+//! administrator. `Stopped`: httpd stops or restarts. `Retired`: the group is no longer configured.
 #![forbid(unsafe_code)]
 use crate::backoff::Backoff;
 use crate::changed::Held;
@@ -19,16 +24,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Waits for its turn to be forked.
+    /// Waits for the start limiter.
     Queued,
     Starting {
         until: Option<Now>,
     },
     Serving {
-        /// It goes when its replacement is up.
+        /// It drains once its replacement is ready.
         leaving: bool,
     },
-    /// It has been told to go.
+    /// It was told to drain or to exit.
     Ending {
         term_at: Option<Now>,
         kill_at: Option<Now>,
@@ -40,22 +45,22 @@ pub(crate) struct Worker {
     pub generation: u64,
     pub slot: usize,
     pub state: State,
-    /// We have sent it a signal: that it dies is no news.
+    /// droverd sent it a signal: its exit is expected.
     pub signalled: bool,
-    /// Its stacks stand in the log.
+    /// Its stacks were logged.
     pub dumped: bool,
     /// Set when its control socket was closed.
     pub lost_kill_at: Option<Now>,
-    /// When it came up.
+    /// When it became ready.
     pub since: Now,
-    /// When it had something to do last.
+    /// Its last activity.
     pub active_at: Now,
-    /// It has had a request that counts against inactivity-timeout.
+    /// It has had a request that counts for inactivity-timeout.
     pub counted: bool,
-    /// Requests it runs, and those it has taken.
+    /// Requests that it is running, and requests it has taken so far.
     pub running: u32,
     pub taken: u64,
-    /// When it is too old.
+    /// When restart-interval is over.
     pub interval_at: Option<Now>,
 }
 
@@ -65,7 +70,7 @@ pub(crate) enum Reason {
     Wanted,
     Configure,
     Changed,
-    /// Some scripts cannot be loaded in the generation that serves.
+    /// Some scripts cannot be loaded in the serving generation.
     Degraded,
 }
 
@@ -73,13 +78,13 @@ pub(crate) enum Reason {
 pub(crate) struct Rising {
     pub reason: Reason,
     pub first_up: Option<Now>,
-    /// When the last of its workers came up.
+    /// When its last worker became ready.
     pub last_up: Now,
-    /// After a failure one worker shows the way before the others are started.
+    /// After a failure one worker is started first; the others follow if it succeeds.
     pub probe: bool,
-    /// A start has failed: no more are made until it is known how the others fare.
+    /// A start failed: no more workers are started until the others have reported.
     pub failed: bool,
-    /// What its workers could not load.
+    /// Scripts that its workers could not load.
     pub broken: Broken,
 }
 
@@ -87,9 +92,9 @@ pub(crate) struct Rising {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Broken {
     pub paths: BTreeSet<Path>,
-    /// No script could be loaded: nobody is served, whatever runs.
+    /// No script could be loaded, so no request is served although workers run.
     pub all: bool,
-    /// In one line.
+    /// The reason in one line.
     pub reason: String,
 }
 
@@ -104,56 +109,58 @@ pub(crate) enum Phase {
     Retired { until: Option<Now> },
 }
 
-/// The state; see the head of this file.
+/// The state machine; the module documentation describes its phases.
 #[derive(Debug, Clone)]
 pub struct Pool {
     pub(crate) limits: Limits,
     pub(crate) phase: Phase,
     pub(crate) workers: BTreeMap<Number, Worker>,
     pub(crate) next_worker: Number,
-    /// The newest generation's number.
+    /// Number of the newest generation.
     pub(crate) generation: u64,
-    /// Workers wanted of the newest generation; within the limits, but for 0 before the first.
+    /// Wanted workers of the newest generation: within the limits, and 0 before the first.
     pub(crate) target: usize,
     pub(crate) scale: Scale,
-    /// When the queue is looked at next, and when a worker last said that it does something.
+    /// When the queue is checked next, and when a worker last reported activity.
     pub(crate) look_at: Option<Now>,
     pub(crate) active_at: Now,
-    /// Workers that are to be replaced, in turn.
+    /// Workers to be replaced, in order.
     pub(crate) outgoing: VecDeque<(Number, Why)>,
-    /// Per slot of the newest generation: not to be filled before.
+    /// For each slot of the newest generation: the earliest time of the next start.
     pub(crate) slots: Vec<Now>,
     pub(crate) backoff: Backoff,
     pub(crate) refill: Backoff,
-    /// Starts in a row that were killed by another's hand.
+    /// Consecutive starts that were killed from outside.
     pub(crate) killed: u32,
-    /// Why the last try failed; while no worker serves, this is what requests are answered with.
+    /// Why the last attempt failed. While no worker serves, requests are refused with this text.
     pub(crate) failing: Option<String>,
-    /// The same with the tracebacks; kept for the status until a generation succeeds.
+    /// The same with tracebacks, for `drover status`, until a generation succeeds.
     pub(crate) failure: Option<String>,
-    /// When the next generation is to be started, and why.
+    /// When the next generation begins, and why.
     pub(crate) next_begin: Option<(Now, Reason)>,
     pub(crate) last_begin: Option<Now>,
     pub(crate) held: VecDeque<Held>,
-    /// Requests that found the queue full, at most [`MAX_HELD`](crate::changed::MAX_HELD): until when it is tried.
+    /// Requests that found the queue full, and their deadlines; at most
+    /// [`MAX_HELD`](crate::changed::MAX_HELD).
     pub(crate) full: Vec<(Token, Now)>,
     pub(crate) resend_at: Option<Now>,
-    /// When it was last said that a request was given up for want of room.
+    /// When a request refused because of a full queue was last logged.
     pub(crate) full_told: Option<Now>,
-    /// Files, at most [`MOST_FILES`](crate::changed::MOST_FILES), known to have changed since the last generation was started.
+    /// Files known to have changed since the last generation began; at most
+    /// [`MOST_FILES`](crate::changed::MOST_FILES).
     pub(crate) changed: BTreeMap<Path, u64>,
-    /// Files, as many, known to fail, which the old generation was told not to mind.
+    /// File times known to fail, which the old generation was told to ignore; bounded likewise.
     pub(crate) kept: BTreeMap<Path, u64>,
-    /// Scripts that the generation that serves could not load.
+    /// Scripts that the serving generation could not load.
     pub(crate) broken: Broken,
-    /// What was logged of failures that are not over.
+    /// The failures that were logged and are not over.
     pub(crate) trouble: Trouble,
-    /// The requests of the last round of trying again, with the time until which they are tried.
+    /// The requests of the last requeue round, with their deadlines.
     pub(crate) resending: BTreeMap<Token, Now>,
 }
 
 impl Pool {
-    /// A pool that nobody has asked for yet. `seed` makes its pauses differ from other pools'.
+    /// A pool that no request has needed yet. `seed` makes its back-off differ from other pools'.
     pub fn new(limits: Limits, seed: u64) -> Self {
         Self {
             limits,
@@ -196,7 +203,7 @@ impl Pool {
         matches!(self.phase, Phase::Stopped { .. })
     }
 
-    /// No request runs, as far as the workers have said, none is held, and no worker is being started.
+    /// No request is running or parked, as far as reported, and no worker is starting.
     pub fn is_idle(&self) -> bool {
         let busy = |w: &Worker| w.running > 0 || matches!(w.state, State::Queued | State::Starting { .. });
         self.held.is_empty() && self.full.is_empty() && !matches!(self.phase, Phase::Rising(_)) && !self.workers.values().any(busy)
@@ -211,18 +218,18 @@ impl Pool {
         generation == self.generation && matches!(self.phase, Phase::Rising(_) | Phase::Steady)
     }
 
-    /// The text to answer queued requests with at once, when nobody can serve them.
+    /// The text to refuse queued requests with at once, when no worker can serve them.
     pub fn refusal(&self) -> Option<&str> {
         self.failing.as_deref().filter(|_| !self.any_serving() && !matches!(self.phase, Phase::Stopped { .. }))
     }
 
-    /// Why the last start failed, at length.
+    /// Why the last start failed, with tracebacks.
     pub fn failure(&self) -> Option<&str> {
         let failing = self.failing.as_deref().filter(|_| !matches!(self.phase, Phase::Halted));
         self.failure.as_deref().or(failing)
     }
 
-    /// Takes one event; appends what is to be done.
+    /// Handles one event and appends the resulting actions.
     pub fn step(&mut self, event: Event, now: Now, out: &mut Vec<Action>) {
         match event {
             Event::Wanted => match &mut self.phase {
@@ -320,7 +327,7 @@ impl Pool {
             self.terminate(worker, now, out);
             self.start_failed(&w, reason, false, now, out);
         } else if self.is_serving(worker) {
-            // What it has taken it may finish.
+            // It may finish the requests that it has taken.
             self.drain(worker, now, out);
             self.fill(now, out);
         }
@@ -329,7 +336,7 @@ impl Pool {
     fn stuck(&mut self, worker: Number, what: String, deadlocked: bool, now: Now, out: &mut Vec<Action>) {
         let Some(w) = self.workers.get_mut(&worker).filter(|w| matches!(w.state, State::Serving { .. })) else { return };
         log(out, Code::Stuck, Some(worker), [what]);
-        // It has written its stacks itself.
+        // The worker wrote its stacks itself.
         w.dumped = true;
         if deadlocked {
             self.terminate(worker, now, out); // it will finish nothing
@@ -339,7 +346,7 @@ impl Pool {
         self.fill(now, out);
     }
 
-    /// An administrator wants a new generation.
+    /// An administrator requested new workers.
     fn reload(&mut self, now: Now, out: &mut Vec<Action>) {
         if !matches!(self.phase, Phase::Idle | Phase::Stopped { .. } | Phase::Retired { .. }) {
             self.end_halt();
@@ -348,14 +355,14 @@ impl Pool {
         }
     }
 
-    /// Requests wait for the new processes from now on, instead of being refused.
+    /// Requests are no longer refused: they wait for the new workers.
     pub(crate) fn end_halt(&mut self) {
         if matches!(self.phase, Phase::Halted) {
             self.failing = None;
         }
     }
 
-    /// An administrator wants no worker.
+    /// An administrator stopped the group.
     fn halt(&mut self, now: Now, out: &mut Vec<Action>) {
         if matches!(self.phase, Phase::Stopped { .. } | Phase::Retired { .. }) {
             return;
@@ -370,7 +377,7 @@ impl Pool {
         log(out, Code::Halted, None, []);
     }
 
-    /// Nobody runs and nobody has to: whoever sends a request should be noticed.
+    /// No worker runs and none is needed: the next request has to be noticed.
     pub const fn sleeps(&self) -> bool {
         matches!(self.phase, Phase::Idle)
     }

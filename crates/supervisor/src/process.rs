@@ -1,7 +1,8 @@
-//! A worker's process and the pipes with its output.
+//! A worker's process and its output pipes.
 //!
-//! Responsible for: making and closing their descriptors, sending to the control socket without waiting, and no line of output
-//! being lost when the process dies. Must never: decide when a process ends. Called by: the supervisor.
+//! Responsible for: creating and closing their descriptors, sending to the control socket without
+//! waiting, and losing no output when the process exits. Must never: decide when a process exits.
+//! Called by: the supervisor.
 use crate::lines::Lines;
 use crate::peer::Peer;
 use crate::pool::{Now, Number};
@@ -20,7 +21,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-/// So much of one pipe is read before the loop looks at something else.
+/// Bytes read from one pipe before the loop serves another descriptor.
 const AT_ONCE: usize = 64 * 1024;
 
 #[derive(Debug)]
@@ -29,22 +30,22 @@ pub struct Process {
     pub number: Number,
     pub generation: u64,
     pub settings: Rc<Settings>,
-    /// Bytes, as it has reported or as was last looked at.
+    /// In bytes, as reported by the worker or measured by droverd.
     pub memory: Option<u64>,
-    /// It cannot measure itself; looked at in its stead, at this time.
+    /// The worker cannot measure itself; droverd measured it at `memory_at`.
     pub memory_is_resident: bool,
     pub memory_at: Now,
-    /// `None` once the worker has closed its side.
+    /// `None` once the worker closed its side.
     pub control: Option<Peer>,
-    /// It has said what no worker says: it is on its way out, and nobody listens to it any more.
+    /// It sent an invalid message: it is being replaced, and its messages are ignored.
     pub distrusted: bool,
     pid: Pid,
-    /// `None`: a template has forked it.
+    /// `None` if a fork server forked it.
     start: Option<Child>,
     tail: Rc<RefCell<Tail>>,
 }
 
-/// The last lines that a process wrote to its standard error before it was ready: why it died, if it does.
+/// The last lines of standard error before a process was ready; they explain an early exit.
 #[derive(Debug, Default)]
 struct Tail {
     lines: VecDeque<Vec<u8>>,
@@ -66,7 +67,7 @@ impl Tail {
     }
 }
 
-/// Our ends of a worker's control socket and output pipes.
+/// droverd's ends of a worker's control socket and output pipes.
 #[derive(Debug)]
 pub struct Ends {
     pub control: Peer,
@@ -74,26 +75,28 @@ pub struct Ends {
     error: OwnedFd,
 }
 
-/// One of the two output pipes of a worker. It may outlive the worker: a program that the application started has it as well.
+/// One of a worker's two output pipes. It may outlive the worker: programs started by the
+/// application inherit it.
 #[derive(Debug)]
 pub struct Output {
     pub fd: OwnedFd,
     pub pid: u32,
-    /// The worker has ended.
+    /// The worker has exited.
     pub is_left: bool,
     pub settings: Rc<Settings>,
     lines: Lines,
-    /// Of standard error.
+    /// Only for standard error.
     tail: Option<Rc<RefCell<Tail>>>,
 }
 
-/// Makes a worker's control socket and output pipes: our ends, and its own in the order control, output, error.
+/// Creates a worker's control socket and output pipes: droverd's ends, and the worker's in the
+/// order control, output, error.
 pub fn ends() -> Result<(Ends, [OwnedFd; 3]), SpawnError> {
     let system = |errno| SpawnError::System("make the worker's pipes and sockets", errno);
     let (control, theirs) = packet_pair().map_err(system)?;
     let (output, output_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(system)?;
     let (error, error_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(system)?;
-    // Only our end: the worker's prints must wait when the pipe is full, not fail.
+    // Only droverd's end is non-blocking: a worker's print must wait for a full pipe, not fail.
     rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK).map_err(system)?;
     rustix::fs::fcntl_setfl(&error, OFlags::NONBLOCK).map_err(system)?;
     Ok((Ends { control: control.into(), output, error }, [theirs, output_writer, error_writer]))
@@ -114,7 +117,8 @@ pub fn start(
 }
 
 impl Process {
-    /// One that runs; `start` says what became of its start, unless a template has forked it.
+    /// A running worker; `start` reports the result of its start, unless it was forked by a fork
+    /// server.
     pub fn new(
         unit: u32,
         number: Number,
@@ -147,12 +151,12 @@ impl Process {
         (process, outputs)
     }
 
-    /// It has imported its scripts: what it writes from now on does not say why it could not start.
+    /// The worker has imported its scripts: later output does not explain a failed start.
     pub fn is_ready(&self) {
         *self.tail.borrow_mut() = Tail { is_ready: true, ..Tail::default() };
     }
 
-    /// What it wrote last, if it was not ready: each line behind a line feed.
+    /// Its last output if it was not ready, each line preceded by a line feed.
     pub fn last_words(&self) -> String {
         self.tail.borrow().lines.iter().map(|line| format!("\n{}", String::from_utf8_lossy(line))).collect()
     }
@@ -161,7 +165,7 @@ impl Process {
         self.pid
     }
 
-    /// A template has forked it.
+    /// True if a fork server forked it.
     pub const fn is_forked(&self) -> bool {
         self.start.is_none()
     }
@@ -172,8 +176,8 @@ impl Process {
         send(control, &[&bytes], &[], false).map(drop)
     }
 
-    /// The process is our child and not reaped yet, so the number is its own. SIGKILL also goes to the programs that it has
-    /// started and that have not made themselves independent of it.
+    /// The process is an unreaped child, so its process id is valid. SIGKILL also goes to programs
+    /// that it started in its process group.
     pub fn signal(&self, signal: Signal) {
         if signal == Signal::KILL {
             let _ = kill_process_group(self.pid, signal);
@@ -181,7 +185,7 @@ impl Process {
         let _ = kill_process(self.pid, signal);
     }
 
-    /// How it has ended, from what waitpid(2) says.
+    /// How it exited, from the status of waitpid(2).
     pub fn ended(&self, status: WaitStatus) -> Ended {
         let failed = self.start.as_ref().and_then(Child::failure);
         let failure = failed.map(|failed| SpawnError::from_step(failed, &self.settings.spec));
@@ -192,18 +196,19 @@ impl Process {
     }
 }
 
-/// What became of a process.
+/// How a process ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// Its program never ran.
+    /// The program could not be run.
     NeverRan(SpawnError),
-    /// `how` reads as in "worker 12 was killed by signal 9"; `clean`: it left with status 0; `killed`: see [`is_killed`].
+    /// `how` completes "worker 12 …", as in "was killed by signal 9". `clean`: it exited with
+    /// status 0. `killed`: see [`is_killed`].
     Ran { how: String, clean: bool, killed: bool },
 }
 
-/// Ended by a signal that somebody sends to end a process, not one that its own fault brings.
+/// True for signals that are sent to end a process, not those caused by its own fault.
 fn is_killed(status: WaitStatus) -> bool {
-    // SIGUSR1 ends a worker too, as httpd's children.
+    // SIGUSR1 ends a worker too, as it does httpd's children.
     status.terminating_signal().is_some_and(|signal| signals::is_sent_to_end(signal) || signal == signals::USER1)
 }
 
@@ -217,13 +222,13 @@ fn describe(status: WaitStatus) -> String {
 }
 
 impl Output {
-    /// Logs what has come. False: the pipe has ended.
+    /// Logs the available output. False if the pipe was closed.
     pub fn read(&mut self) -> bool {
         let mut buffer = [0; 8192];
         let mut left = AT_ONCE;
         let Self { fd, pid, lines, settings, tail, .. } = self;
         let log = |line: &[u8]| {
-            // A line without anything says nothing in a log.
+            // Empty lines are useless in a log.
             if !line.trim_ascii().is_empty() {
                 if let Some(tail) = &tail {
                     tail.borrow_mut().add(line);

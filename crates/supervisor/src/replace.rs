@@ -1,7 +1,9 @@
-//! Workers that serve well and are replaced nevertheless: they asked for it, are too old, too large, or have been idle.
+//! Rotation: replaces healthy workers that asked for it, are too old, use too much memory or were
+//! idle; and adapts the pool's size to its load.
 //!
-//! Responsible for: one at a time, the successor first; and for the pool's size following its load. Must never: end a worker before
-//! its successor serves, but for one that was sent a signal. Called by: [`crate::pool`].
+//! Responsible for: replacing one worker at a time, successor first, and for the pool's size. Must
+//! never: drain a worker before its successor serves, except after a signal. Called by:
+//! [`crate::pool`].
 #![forbid(unsafe_code)]
 use crate::messages::Code;
 use crate::pool::{Action, Now, Number, Phase, Pool, State, Why, Worker, log};
@@ -18,11 +20,12 @@ impl Pool {
             return;
         }
         if why == Why::Signal {
-            log(out, Code::Leaving, Some(worker), [why.to_string()]);
+            log(out, Code::Replacing, Some(worker), [why.to_string()]);
             let patience = self.limits.eviction.or(self.limits.graceful);
             self.drain_within(worker, patience, now, out);
             if starts {
-                // It goes when it has imported the application, and must not be taken for one that serves.
+                // It exits after it has imported the application, and must not be counted as
+                // serving.
                 self.start_failed(&w, "a process was sent a signal before it was ready".to_owned(), true, now, out);
             }
             self.fill(now, out);
@@ -32,7 +35,7 @@ impl Pool {
         }
     }
 
-    /// Lets the next of those that are to be replaced go, when no other is on its way.
+    /// Starts the next replacement, unless one is in progress.
     pub(crate) fn next_out(&mut self, now: Now, out: &mut Vec<Action>) {
         let newest = self.generation;
         let busy = |w: &Worker| matches!(w.state, State::Queued | State::Starting { .. } | State::Serving { leaving: true });
@@ -44,13 +47,13 @@ impl Pool {
                 self.workers.get_mut(&worker).filter(|w| w.generation == newest && w.state == State::Serving { leaving: false })
             {
                 w.state = State::Serving { leaving: true };
-                log(out, Code::Leaving, Some(worker), [why.to_string()]);
+                log(out, Code::Replacing, Some(worker), [why.to_string()]);
                 return self.fill(now, out);
             }
         }
     }
 
-    /// Finds those that are too old or have been idle too long.
+    /// Finds workers that are too old or were idle too long.
     pub(crate) fn plan_replacements(&mut self, now: Now, out: &mut Vec<Action>) {
         if !matches!(self.phase, Phase::Steady) {
             return;
@@ -72,7 +75,7 @@ impl Pool {
         self.next_out(now, out);
     }
 
-    /// When [`Pool::plan_replacements`] or a look at the size is due.
+    /// When [`Pool::plan_replacements`] or a check of the size is due.
     pub(crate) fn replacement_deadline(&self) -> Option<Now> {
         if !matches!(self.phase, Phase::Steady) {
             return None;
@@ -93,7 +96,7 @@ impl Pool {
         replace.into_iter().chain(shrink).chain(self.look_at).min()
     }
 
-    /// What a worker says it did.
+    /// A worker reports its activity.
     pub(crate) fn activity(&mut self, worker: Number, activity: Activity, now: Now) {
         let Some(w) = self.workers.get_mut(&worker) else { return };
         w.running = activity.running;
@@ -104,7 +107,8 @@ impl Pool {
         }
         self.active_at = now;
         let waited = Duration::from_micros(activity.waited_us);
-        // What began to wait before the last worker was up has waited for that one, not for want of others.
+        // Requests queued before the last worker was ready waited for that worker, not for lack of
+        // workers.
         if now.saturating_sub(waited).saturating_sub(REPORT_LAG) >= self.complete_since() {
             self.scale.waited(waited);
         }
@@ -113,7 +117,7 @@ impl Pool {
         }
     }
 
-    /// It is time to look at the queue.
+    /// Checks the queue if it is time to.
     pub(crate) fn look(&mut self, now: Now, out: &mut Vec<Action>) {
         let due = |at: Option<Now>| at.is_some_and(|at| at <= now);
         let shrink = || self.coldest().filter(|_| self.target > self.limits.least && self.is_complete());
@@ -124,7 +128,7 @@ impl Pool {
         }
     }
 
-    /// What the look has shown.
+    /// The result of checking the queue.
     pub(crate) fn looked(&mut self, waiting: bool, now: Now, out: &mut Vec<Action>) {
         if !self.is_elastic() || !matches!(self.phase, Phase::Steady) {
             return;
@@ -142,7 +146,7 @@ impl Pool {
         let target = self.scale.decide(&seen);
         match target.cmp(&self.target) {
             std::cmp::Ordering::Greater => {
-                log(out, Code::Grows, None, [self.target.to_string(), target.to_string()]);
+                log(out, Code::ScaleUp, None, [self.target.to_string(), target.to_string()]);
                 self.target = target;
                 self.slots.resize(target, Now::ZERO);
                 self.fill(now, out);
@@ -152,16 +156,16 @@ impl Pool {
         }
         let running = self.workers.values().any(|w| w.running > 0);
         let may_grow = self.target < self.limits.processes && (running || self.active_at + LOOK_FOR > now);
-        // What waits keeps an idle worker from being ended: it is looked again.
+        // Requests are queueing, which keeps an idle worker from being drained: check again.
         if waiting || may_grow {
             self.look_at.get_or_insert(now + LOOK_EVERY);
         }
     }
 
-    /// Ends the least used worker; the one of the last slot takes its slot.
+    /// Drains the least used worker. The worker of the last slot takes its slot.
     fn shrink(&mut self, now: Now, out: &mut Vec<Action>) {
         let Some((worker, _)) = self.coldest() else { return };
-        log(out, Code::Shrinks, Some(worker), [self.target.to_string(), (self.target - 1).to_string()]);
+        log(out, Code::ScaleDown, Some(worker), [self.target.to_string(), (self.target - 1).to_string()]);
         self.drain(worker, now, out);
         let last = self.target - 1;
         if let Some(slot) = self.workers.get(&worker).map(|w| w.slot).filter(|slot| *slot != last) {
@@ -179,29 +183,29 @@ impl Pool {
         }
     }
 
-    /// The worker that has had nothing to do for the longest time, and since when.
+    /// The worker with the longest idle time, and since when it is idle.
     fn coldest(&self) -> Option<(Number, Now)> {
         let newest = self.generation;
         let stays = |w: &Worker| w.generation == newest && w.state == State::Serving { leaving: false };
         let idle = self.workers.iter().filter(|(_, w)| stays(w)).filter_map(|(n, w)| w.idle_since().map(|since| (*n, since)));
-        // Of two that idle alike, the one that came last: the kernel wakes the first.
+        // Among equally idle workers the newest: the kernel wakes the oldest first.
         idle.min_by_key(|(n, since)| (*since, std::cmp::Reverse(*n)))
     }
 
-    /// Every wanted worker serves.
+    /// All wanted workers serve.
     pub(crate) fn is_complete(&self) -> bool {
         let newest = self.generation;
         let staying = self.workers.values().filter(|w| w.generation == newest && w.state == State::Serving { leaving: false }).count();
         matches!(self.phase, Phase::Steady) && staying == self.target
     }
 
-    /// When the last of the workers that serve came up.
+    /// When the last serving worker became ready.
     fn complete_since(&self) -> Now {
         let serving = |w: &&Worker| matches!(w.state, State::Serving { .. });
         self.workers.values().filter(serving).map(|w| w.since).max().unwrap_or_default()
     }
 
-    /// The size follows the load.
+    /// The pool's size follows its load.
     pub(crate) const fn is_elastic(&self) -> bool {
         self.limits.least < self.limits.processes
     }
@@ -212,7 +216,7 @@ impl Pool {
 }
 
 impl Worker {
-    /// Since when it has had no request; `None` while one runs.
+    /// Since when it has had no request; `None` while one is running.
     fn idle_since(&self) -> Option<Now> {
         (self.running == 0).then_some(self.active_at)
     }

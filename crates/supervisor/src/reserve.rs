@@ -1,22 +1,24 @@
-//! Descriptors kept back for messages of httpd.
+//! Descriptors reserved for messages from httpd.
 //!
-//! A message whose descriptor does not fit is lost: a new child of httpd would get no queue, and a new configuration would not be in force,
-//! because workers, or whoever connects to the control socket, have used up what droverd may open.
+//! When workers or clients have used up droverd's descriptors, a message whose descriptor does not
+//! fit is lost. A new httpd child would then get no queue, or a new configuration would not be
+//! applied.
 //!
-//! Responsible for: some descriptors being free while httpd's messages are received. Must never: fail; what cannot be kept back now is tried
-//! again. Called by: the event loop.
+//! Responsible for: keeping a few descriptors free while httpd's messages are received. Must never:
+//! fail; what cannot be reserved now is tried again later. Called by: the event loop.
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::OwnedFd;
 
-/// A child of httpd sends one with its question; httpd's parent one with its configuration, and one for each error log.
+/// A child sends one descriptor with its request; the parent sends one with its configuration, and
+/// one for each error log.
 const SIZE: usize = 8;
 
-/// What is kept back.
+/// The reserved descriptors.
 #[derive(Debug, Default)]
 pub struct Reserve(Vec<OwnedFd>);
 
 impl Reserve {
-    /// Keeps back as many as there are, up to [`SIZE`].
+    /// Reserves up to [`SIZE`] descriptors.
     pub fn fill(&mut self) {
         while self.0.len() < SIZE {
             let Ok(fd) = eventfd(0, EventfdFlags::CLOEXEC) else { return };
@@ -24,7 +26,7 @@ impl Reserve {
         }
     }
 
-    /// Receives while they are free. What is left of them is kept back again before the message has any effect.
+    /// Frees the reserve while `receive` runs, and refills it before the message takes effect.
     pub fn lend<T>(&mut self, receive: impl FnOnce() -> T) -> T {
         self.0.clear();
         let received = receive();

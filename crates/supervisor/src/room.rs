@@ -1,8 +1,9 @@
-//! Room for application groups whose names requests make up, as with `%{RESOURCE}` and `%{HOST}`.
+//! Limits application groups whose names come from requests, as with `%{RESOURCE}` and `%{HOST}`.
 //!
-//! Responsible for: a group that has as many application groups as it may giving up the one that was not used for the longest time; one that
-//! nobody used under a whole configuration being given up with the next; one line a second about refusals. Must never: give up one that
-//! has requests; prefer a name that the configuration says to load to one that only requests have named. Called by: `broker.rs`, `configure.rs`.
+//! Responsible for: evicting the least recently used application group at the limit, removing those
+//! that were unused during a whole configuration, and logging refusals at most once a second. Must
+//! never: evict an application group that has requests; prefer a configured name to evict over one
+//! known only from requests. Called by: `broker.rs`, `configure.rs`.
 use crate::drain_queue::take_waiting;
 use crate::group::PoolKey;
 use crate::messages::Code;
@@ -14,17 +15,18 @@ use rustix::net::{Shutdown, shutdown};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// An application group counts as idle when its last request is so long ago.
+/// An application group is idle this long after its last request.
 const IDLE: Duration = Duration::from_secs(1);
-/// How often refusals of one group are logged.
+/// Interval for logging refusals of one group.
 const REFUSALS_EVERY: Duration = Duration::from_secs(1);
 
-/// Refusals of each group: when they were logged last, and how many were not since.
+/// Refusals of each group: when one was last logged, and how many were not since.
 #[derive(Debug, Default)]
 pub struct Refusals(BTreeMap<Vec<u8>, (Now, u64)>);
 
 impl Refusals {
-    /// Whether to log this one; gives how many were not logged before it. Only groups of the configuration are remembered.
+    /// Whether to log this refusal; returns how many were not logged before it. Only configured
+    /// groups are remembered.
     fn may_log(&mut self, group: &[u8], is_known: bool, now: Now) -> Option<u64> {
         let key = if is_known { group } else { &[] };
         let (at, more) = self.0.entry(key.to_vec()).or_insert((Now::ZERO, 0));
@@ -42,7 +44,7 @@ fn is_demanded(settings: &Settings, key: &PoolKey) -> bool {
 }
 
 impl Unit {
-    /// No request runs, waits or was here lately, and no worker is being started.
+    /// No request is running, waiting or recent, and no worker is starting.
     fn is_idle(&self, now: Now) -> bool {
         self.used_at + IDLE <= now && !self.has_waiting() && self.pool.is_idle()
     }
@@ -54,14 +56,15 @@ impl Unit {
 }
 
 impl Supervisor {
-    /// The smallest number that no other application group of the group has: what httpd counts its requests by.
+    /// The smallest number that no other application group of the group has; httpd counts requests
+    /// by it.
     pub fn free_place(&self, group: &[u8]) -> u32 {
         let units = self.index.iter().filter(|(key, _)| key.group == group).filter_map(|(_, id)| self.units.get(id));
         let taken: BTreeSet<u32> = units.map(|u| u.place).collect();
         (0..).find(|place| !taken.contains(place)).unwrap_or(u32::MAX)
     }
 
-    /// Gives up the application group of a group that was not used for the longest time. False: none is idle.
+    /// Evicts the group's least recently used idle application group. False if none is idle.
     pub fn make_room(&mut self, group: &[u8]) -> bool {
         let now = now();
         let units = self.index.iter().filter(|(key, _)| key.group == group);
@@ -80,8 +83,8 @@ impl Supervisor {
         false
     }
 
-    /// Shuts an idle unit's queue down, so that whoever of httpd's children still knows it asks for a new one. False: a request came at this
-    /// very moment; it waits in a new queue of the unit.
+    /// Shuts down an idle unit's queue, so that httpd's children ask for a new one. False if a
+    /// request arrived meanwhile; it waits in a new queue of the unit.
     fn close_queue(&mut self, id: u32) -> bool {
         let Some(queue) = self.units.get(&id).and_then(|u| u.queue.as_ref()) else { return false };
         let _ = shutdown(&queue.receive, Shutdown::Both);
@@ -95,7 +98,7 @@ impl Supervisor {
 
     fn give_up(&mut self, key: &PoolKey) {
         if let Some(unit) = self.index.get(key).and_then(|id| self.units.get(id)) {
-            unit.settings.log(Code::GivenUp, None, &[String::from_utf8_lossy(&key.application).into_owned()]);
+            unit.settings.log(Code::ApplicationEvicted, None, &[String::from_utf8_lossy(&key.application).into_owned()]);
         }
         self.retire(key);
         let index = &self.index;
@@ -104,8 +107,8 @@ impl Supervisor {
         }
     }
 
-    /// With a new configuration: the application groups of groups that go on, but that neither the configuration demands nor anybody has used
-    /// since the last one, or since httpd was started again. From now on it counts who uses them.
+    /// Application groups to remove with a new configuration: not configured, and unused since the
+    /// last configuration or restart. Starts a new period of use.
     pub fn unused(&mut self) -> Vec<PoolKey> {
         let Self { units, index, groups, .. } = self;
         let mut unused = Vec::new();

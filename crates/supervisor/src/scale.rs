@@ -1,75 +1,76 @@
-//! How many workers a pool should have, between its bounds.
+//! How many workers a pool should have, between its limits.
 //!
-//! Responsible for: the decision, from what was seen. It grows when requests have to wait in the queue, by half each time, and not
-//! again before the new workers are up; it shrinks by one when the least used worker has had nothing to do for a while, and never
-//! soon after it has grown, so that a load which comes and goes does not make workers come and go. Must never: read a clock, know a
-//! worker. Called by: [`crate::pool`] when it looks.
+//! Responsible for: the decision, from observations. It grows by half when requests queue, and not
+//! again before the new workers are ready. It shrinks by one when the least used worker was idle
+//! for a while, and not soon after growth, so that a varying load does not cause constant starts
+//! and exits. Must never: read a clock, know a worker. Called by: [`crate::pool`] when it checks
+//! the queue.
 #![forbid(unsafe_code)]
 use crate::events::Now;
 use std::time::Duration;
 
-/// A request that waited longer than this had too few workers before it.
+/// A request that waited longer than this indicates too few workers.
 const TOO_LONG: Duration = Duration::from_millis(50);
-/// So many looks in a row must see requests waiting when nobody has reported how long they do.
+/// Consecutive checks that must see waiting requests when no worker reports how long they wait.
 const LOOKS: u32 = 2;
-/// Time between two looks.
+/// Time between two checks.
 pub const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// A worker tells what it took at most so long ago.
+/// Maximum delay of a worker's activity report.
 pub const REPORT_LAG: Duration = Duration::from_millis(250);
-/// So long after the last activity it is not looked any more.
+/// How long after the last activity the checks go on.
 pub const LOOK_FOR: Duration = Duration::from_secs(2);
-/// Idle time that ends a worker when inactivity-timeout is off.
+/// Idle time before scaling down when inactivity-timeout is off.
 pub const DEFAULT_IDLE: Duration = Duration::from_secs(30);
 
-/// What is seen of a pool at one look.
+/// Observations of a pool at one check.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
     pub now: Now,
-    /// Workers wanted at present.
+    /// Currently wanted workers.
     pub target: usize,
     pub least: usize,
     pub most: usize,
-    /// All wanted workers serve: none is being started.
+    /// All wanted workers serve; none is starting.
     pub complete: bool,
-    /// Requests wait in the queue now.
+    /// Requests are waiting in the queue.
     pub waiting: bool,
-    /// How long the least used worker has had nothing to do.
+    /// How long the least used worker has been idle.
     pub idle: Duration,
-    /// How long that has to be.
+    /// The idle time required to shrink.
     pub patience: Duration,
 }
 
-/// What was seen before.
+/// Previous observations.
 #[derive(Debug, Clone, Default)]
 pub struct Scale {
-    /// Looks in a row that saw requests waiting.
+    /// Consecutive checks that saw waiting requests.
     looks: u32,
     /// The longest wait reported since the last decision.
     waited: Duration,
-    /// When it grew (or would have, but for the bound) or shrank last.
+    /// When it last grew (or would have, without the limit) or shrank.
     grown: Option<Now>,
     shrunk: Option<Now>,
 }
 
 impl Scale {
-    /// A request had waited so long before a worker took it.
+    /// Reports how long a request waited before a worker took it.
     pub fn waited(&mut self, for_: Duration) {
         self.waited = self.waited.max(for_);
     }
 
-    /// How many workers are wanted from now on.
+    /// The number of workers wanted from now on.
     pub fn decide(&mut self, seen: &Seen) -> usize {
         self.looks = if seen.waiting { self.looks.saturating_add(1) } else { 0 };
         let target = seen.target.clamp(seen.least, seen.most);
         if !seen.complete {
-            // What waited while workers were coming up says nothing about how many will be needed.
+            // Waiting while workers start does not show how many are needed.
             self.waited = Duration::ZERO;
             self.looks = 0;
             return target;
         }
         let pressed = std::mem::take(&mut self.waited) > TOO_LONG || self.looks >= LOOKS;
         if pressed {
-            // Also at the upper bound: who was pressed does not shrink soon.
+            // Also at the upper limit: a pool under load does not shrink soon.
             self.looks = 0;
             self.grown = Some(seen.now);
             return (target + target.div_ceil(2).max(1)).min(seen.most);
@@ -83,7 +84,8 @@ impl Scale {
         target
     }
 
-    /// When a decision may fall although nothing has happened: `idle_since` is when the least used worker had something to do last.
+    /// When the decision may change without an event; `idle_since` is the last activity of the
+    /// least used worker.
     pub fn deadline(&self, idle_since: Now, patience: Duration) -> Now {
         let after = |since: Option<Now>, pause: Duration| since.map_or(Now::ZERO, |at| at + pause);
         (idle_since + patience).max(after(self.grown, patience)).max(after(self.shrunk, patience / 4))
@@ -97,8 +99,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// A group under load: each worker does one request in `service`; requests come at a rate that changes. Time goes in steps of
-    /// the look; a started worker serves `start` later.
+    /// A group under load: each worker handles one request in `SERVICE`, and the request rate
+    /// varies. Time advances in check intervals; a worker serves `START` after it was started.
     struct World {
         scale: Scale,
         now: Now,
@@ -124,7 +126,7 @@ mod tests {
             Self { scale: Scale::default(), now, least, most, target: serving, serving, coming: vec![], queue, idle_since, changes: vec![] }
         }
 
-        /// One look's time with so many requests a second.
+        /// Simulates one check interval at this request rate.
         fn step(&mut self, rate: f64) {
             self.now += LOOK_EVERY;
             let (now, before) = (self.now, self.coming.len());
@@ -134,7 +136,7 @@ mod tests {
             self.queue += rate * LOOK_EVERY.as_secs_f64();
             let done = self.queue.min(capacity);
             self.queue -= done;
-            // The kernel wakes the first registered: the last ones idle.
+            // The kernel wakes the oldest worker first: the newest ones are idle.
             let busy = (done / capacity * self.serving as f64).ceil() as usize;
             for worker in 0..busy {
                 self.idle_since[worker] = now;
@@ -224,7 +226,8 @@ mod tests {
     }
 
     proptest! {
-        /// Within the bounds, never two steps down at once, never down within the patience after a step up.
+        /// Stays within the limits, never shrinks by two at once, and never within the patience
+        /// after growth.
         #[test]
         fn bounds_and_damping(rates in proptest::collection::vec((0.0f64..2000.0, 1u64..20), 1..20), least in 0usize..4, more in 0usize..20) {
             let mut world = World::new(least, (least + more).max(1));

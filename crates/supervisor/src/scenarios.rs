@@ -1,4 +1,4 @@
-//! The pool, story by story: what it is told (left), what it must say (right).
+//! Scenarios of the pool: events and the expected actions.
 use crate::changed::{HOLD, MAX_HELD, MOST_FILES};
 use crate::events::{Action, Event, Limits, Now, ScriptFailure, Why};
 use crate::pool::Pool;
@@ -34,7 +34,7 @@ impl Story {
         Self { pool: Pool::new(limits, 1), now: s(100) }
     }
 
-    /// The codes of the lines that are logged.
+    /// The codes of the logged messages.
     fn codes(&mut self, event: Event) -> Vec<u16> {
         let mut out = Vec::new();
         self.pool.step(event, self.now, &mut out);
@@ -45,7 +45,7 @@ impl Story {
         crate::status::phase(&self.pool).text()
     }
 
-    /// The actions but for log lines.
+    /// The actions other than log messages.
     fn tell(&mut self, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
         self.pool.step(event, self.now, &mut out);
@@ -53,7 +53,7 @@ impl Story {
         out
     }
 
-    /// Waits until the pool has something to do by itself.
+    /// Advances to the pool's next deadline.
     fn wait(&mut self) -> Vec<Action> {
         self.now = self.pool.deadline().unwrap();
         self.tell(Event::Tick)
@@ -92,7 +92,8 @@ fn all_new_ones_are_up_before_the_old_ones_go() {
     assert_eq!(story.tell(Event::Configure(limits)), [start(2, 2), start(3, 2)]);
     assert_eq!(story.up(3), [Action::Serve(3)]);
     assert_eq!(story.up(2), [Action::Serve(2), Action::Drain(0), Action::Drain(1)]);
-    // The one that does not finish is reminded after graceful-timeout and killed after shutdown-timeout.
+    // A worker that does not finish gets SIGTERM after graceful-timeout and SIGKILL after
+    // shutdown-timeout.
     assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited".into(), clean: true, killed: false }), []);
     assert_eq!(story.wait(), [Action::Dump(1), Action::Terminate(1)]);
     assert_eq!(story.now, s(115));
@@ -120,7 +121,7 @@ fn a_broken_script_is_tried_again_with_one_process_and_at_once_when_touched() {
     story.now += Duration::from_millis(1100);
     assert_eq!(story.changed(0, 8, 4), [start(5, 4), start(6, 4)], "touched");
     assert_eq!(story.up(5), [Action::Serve(5), Action::Resend(4)], "the first that has the new code");
-    // An old one has taken it again.
+    // An old worker took it again.
     assert_eq!(story.changed(0, 8, 5), []);
     assert_eq!(story.wait(), [Action::Resend(5)]);
     assert!(story.now < s(300));
@@ -226,7 +227,8 @@ fn while_an_older_generation_serves_starts_that_are_killed_refuse_nobody_later()
     assert_eq!(story.codes(killed(4)), [221, 226], "the old one goes on serving");
     let began = story.now;
     story.now += Duration::from_millis(500);
-    // Nobody serves now, but nothing is known against the application: who waits in the queue waits for the next try, which comes soon.
+    // No worker serves, but the application is not known to be at fault: queued requests wait for
+    // the next attempt, which comes soon.
     assert_eq!(story.tell(Event::Leaving { worker: 0, why: Why::Signal }), [Action::Drain(0)]);
     assert_eq!(story.pool.refusal(), None);
     assert_eq!((story.wait(), story.now - began), (vec![start(5, 6)], s(1)));
@@ -263,11 +265,11 @@ fn a_worker_that_is_sent_a_signal_while_it_starts_never_serves() {
     story.tell(Event::Reload);
     story.tell(Event::Started(1));
     assert_eq!(story.tell(told(1)), [Action::Drain(1), start(2, 3)], "another one at once, as if it had been killed");
-    // It imports the application to its end and says so before it goes.
+    // It finishes the import and reports it before it exits.
     assert_eq!(story.tell(Event::Loaded { worker: 1, failures: vec![], good: 1 }), [], "the old one does not go for it");
     assert_eq!(story.tell(Event::Exited { worker: 1, how: "exited with status 0".into(), clean: true, killed: false }), []);
     assert_eq!(story.up(2), [Action::Serve(2), Action::Drain(0)]);
-    // One of those that serve is being replaced.
+    // One of the serving workers is being replaced.
     story.now += s(2);
     story.tell(Event::Leaving { worker: 2, why: Why::MaximumRequests });
     story.tell(Event::Started(3));
@@ -427,7 +429,8 @@ fn stop_and_retire() {
     assert_eq!((story.wait(), story.now), (vec![Action::Drain(2)], s(116)), "it had graceful-timeout to see the queue's end");
 }
 
-/// Each row: the scripts that a generation cannot load, of `/a` and `/b`, and what is logged of it and shown.
+/// Each row: the scripts of `/a` and `/b` that a generation cannot load, the codes logged, and the
+/// state shown.
 #[test]
 fn what_is_said_of_scripts_that_cannot_be_loaded() {
     type Row = (&'static [&'static str], usize, &'static [u16], &'static str);
@@ -448,14 +451,14 @@ fn what_is_said_of_scripts_that_cannot_be_loaded() {
         story.tell(Event::Wanted);
         for (worker, (broken, good, codes, state)) in (0..).zip(rows) {
             story.tell(Event::Started(worker));
-            // Each script is known under two names.
+            // Each script is known by two names.
             let failures = broken.iter().chain(broken).map(failure).collect();
             assert_eq!(story.codes(Event::Loaded { worker, failures, good }), codes, "{rows:?}");
             assert_eq!(story.state(), state, "{rows:?}");
             story.wait();
         }
     }
-    // A script that nobody knew at the start is served all the same.
+    // A script unknown at the start is served all the same.
     let mut story = Story::new(1);
     story.tell(Event::Wanted);
     story.broken(0, 1);
@@ -502,7 +505,8 @@ fn a_reload_ends_a_stop_at_once_and_says_how_it_went() {
     assert_eq!(story.pool.outcome(), Some(Err("Traceback\nSyntaxError".to_owned())));
 }
 
-/// Each row: what happened to the worker before it ended, whether it left with status 0, and what is logged of that.
+/// Each row: what happened to the worker before it exited, whether it exited with status 0, and the
+/// code logged.
 #[test]
 fn a_death_is_told_also_of_a_worker_that_is_to_go() {
     let leaving = || Event::Leaving { worker: 0, why: Why::MaximumRequests };
@@ -527,7 +531,7 @@ fn a_death_is_told_also_of_a_worker_that_is_to_go() {
         }
         assert_eq!(story.codes(Event::Exited { worker: 0, how: "ended".into(), clean, killed: false })[0], code, "{before:?} {clean}");
     }
-    // Its successor was up, and it had been told to finish.
+    // Its successor was ready, and it was draining.
     let mut story = Story::new(1);
     story.tell(Event::Wanted);
     story.up(0);
@@ -546,7 +550,8 @@ fn a_program_that_is_no_python_is_suspected() {
     assert!(story.pool.refusal().is_some_and(|why| why.contains("before it was ready (is python= a Python")), "{:?}", story.pool.refusal());
 }
 
-/// Each row: how long after its first worker was up an elastic pool hears of a request, how long that had waited, and whether it grows.
+/// Each row: how long after its first worker was ready an elastic pool learns of a request, how
+/// long the request waited, and whether the pool grows.
 #[test]
 fn a_request_that_waited_for_the_first_worker_calls_no_second() {
     let ms = Duration::from_millis;
@@ -567,7 +572,8 @@ fn a_request_that_waited_for_the_first_worker_calls_no_second() {
     }
 }
 
-/// Each row: what serves when a reload's one worker has tried its scripts, which of them it could load, and what an administrator is told.
+/// Each row: whether the group was stopped, the result of the reload's one worker, and which
+/// generation the administrator is told serves.
 #[test]
 fn a_reload_says_who_serves() {
     let failure = || ScriptFailure { path: b"/a".to_vec(), mtime_us: 1, text: "SyntaxError".into() };
@@ -597,7 +603,7 @@ fn a_reload_says_who_serves() {
     assert_eq!((story.pool.service(), story.pool.outcome()), (Service::OnDemand, Some(Ok(()))), "nobody has asked for it yet");
 }
 
-/// A failure and its end are told alike, and a traceback stands in the log once.
+/// Both a failure and its end are logged, and a traceback only once.
 #[test]
 fn recovery_is_told_and_the_same_traceback_is_not() {
     let mut story = Story::new(1);
@@ -629,7 +635,7 @@ fn recovery_is_told_and_the_same_traceback_is_not() {
     story.tell(Event::Reload);
     story.tell(Event::Started(7));
     assert_eq!(story.codes(Event::Loaded { worker: 7, failures: vec![], good: 1 }), [230, 231], "once");
-    // A crash that leaves nobody.
+    // A crash that leaves no worker.
     let crash = |worker| Event::Exited { worker, how: "was killed by signal 11".into(), clean: false, killed: false };
     gone(&mut story, 6);
     story.tell(crash(7));

@@ -1,9 +1,10 @@
-//! Which scripts a unit's workers load before they serve.
+//! The scripts that a unit's workers load before they serve.
 //!
-//! Responsible for: the difference between scripts that the configuration names, which a generation must load before it takes over, and
-//! scripts that were only requested, which are loaded in advance as a favour: one that fails is forgotten, and a new configuration forgets
-//! them all. Must never: let a script that the configuration does not name keep a generation from serving; hold so many or so long names
-//! that they do not fit into the message to a worker. Called by: the supervisor.
+//! Responsible for: distinguishing configured scripts from requested ones. A generation must load
+//! the configured scripts before it takes over. Requested scripts are loaded in advance as an
+//! optimization: one that fails is forgotten, and a new configuration forgets them all. Must never:
+//! let a script that is not configured keep a generation from serving; keep more names than fit
+//! into the message to a worker. Called by: the supervisor.
 #![forbid(unsafe_code)]
 use crate::group::PoolKey;
 use crate::pool::ScriptFailure;
@@ -13,34 +14,35 @@ use drover_wire::frame::Failure;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-/// Scripts remembered of those that requests and workers name; the oldest goes when there are more.
+/// Remembered scripts named by requests and workers; the oldest is dropped first.
 const MAX_REQUESTED: usize = 256;
-/// Bytes of their names in all; a worker is told them in one message, which is more than twice as large ([`MAX_CONTROL`]).
+/// Total bytes of their names. A worker receives them in one message, whose limit is more than
+/// twice as large ([`MAX_CONTROL`]).
 ///
 /// [`MAX_CONTROL`]: drover_wire::control::MAX_CONTROL
 const MAX_REQUESTED_BYTES: usize = 64 * 1024;
 /// PATH_MAX.
 const MAX_PATH_BYTES: usize = 4096;
-/// Bytes around a script in the message: two lengths.
+/// Overhead of a script in the message: two lengths.
 const FRAMING_BYTES: usize = 6;
 
 /// The scripts of one unit.
 #[derive(Debug, Default)]
 pub struct Scripts {
-    /// Those that the configuration says to load in this application group.
+    /// Scripts configured for loading at start in this application group.
     preload: Vec<Script>,
-    /// Those that requests or workers have named, the oldest first.
+    /// Scripts named by requests or workers, oldest first.
     requested: VecDeque<Script>,
     configured: Configured,
 }
 
-/// What decides whether the configuration names a requested script.
+/// Decides whether a requested script is configured.
 #[derive(Debug, Default)]
 struct Configured {
     targets: Rc<[Target]>,
     group: Vec<u8>,
     application: Vec<u8>,
-    /// Paths in a group with `chroot=` begin here.
+    /// Prefix of the paths in a group with `chroot=`.
     root: Vec<u8>,
 }
 
@@ -53,22 +55,22 @@ impl Configured {
     }
 }
 
-/// What became of a worker's scripts.
+/// The result of loading a worker's scripts.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Failures of scripts that the configuration names: they count against the generation.
+    /// Failures of configured scripts; they count against the generation.
     pub failures: Vec<ScriptFailure>,
-    /// Failures of others, which are forgotten now. Those whose file is gone are left out.
+    /// Failures of other scripts, which are now forgotten. Missing files are not included.
     pub forgotten: Vec<ScriptFailure>,
 }
 
 impl Scripts {
-    /// A configuration: only what it names is left.
+    /// Applies a configuration and drops all scripts that it does not name.
     pub fn configure(&mut self, key: &PoolKey, settings: &Settings) {
         let spec = &settings.spec;
         let own = |application: &[u8]| application == key.application;
         self.preload = spec.preload.iter().filter(|p| own(&p.application_group)).map(|p| p.script.clone()).collect();
-        // Without root's rights nobody changes the root directory.
+        // Without root privileges chroot= has no effect.
         let root = spec.chroot.as_deref().filter(|_| spec.identity.is_some()).unwrap_or_default();
         self.configured = Configured {
             targets: settings.targets.clone(),
@@ -80,7 +82,7 @@ impl Scripts {
         self.requested = configured.into_iter().filter(|s| self.is_configured(s)).collect();
     }
 
-    /// A request or a worker names this script.
+    /// Adds a script named by a request or a worker.
     pub fn add(&mut self, script: Script) {
         let fits = script.path.len() <= MAX_PATH_BYTES && size(&script) <= MAX_REQUESTED_BYTES;
         if !fits || script.path.is_empty() || self.preload.contains(&script) || self.requested.contains(&script) {
@@ -92,7 +94,8 @@ impl Scripts {
         }
     }
 
-    /// The same for a script that an earlier droverd has left, which may be out of date: only if the configuration names it.
+    /// Adds a script from a previous droverd, but only if it is configured, as it may be out of
+    /// date.
     pub fn add_if_configured(&mut self, script: Script) {
         if self.is_configured(&script) {
             self.add(script);
@@ -103,31 +106,33 @@ impl Scripts {
         self.preload.iter().any(|p| p.path == script.path) || self.configured.names(&script.path)
     }
 
-    /// Those that the configuration names, the ones to be loaded with httpd's start first and in its order.
+    /// The configured scripts: those loaded at httpd's start first, in their order.
     pub fn required(&self) -> Vec<Script> {
         let requested = self.requested.iter().filter(|s| !self.preload.contains(s) && self.is_configured(s));
         self.preload.iter().chain(requested).cloned().collect()
     }
 
-    /// Those that were only requested.
+    /// The scripts that were only requested.
     pub fn optional(&self) -> Vec<Script> {
         self.requested.iter().filter(|s| !self.is_configured(s)).cloned().collect()
     }
 
-    /// A worker could not start at all: scripts that were only requested are not loaded in the next one, as one of them may be why.
+    /// A worker could not start at all. The next one does not load requested scripts, because one
+    /// of them may be the cause.
     pub fn forget_optional(&mut self) {
         let requested = std::mem::take(&mut self.requested);
         self.requested = requested.into_iter().filter(|s| self.is_configured(s)).collect();
     }
 
-    /// What a worker says of its scripts. It may speak of each once, and of no others.
+    /// Evaluates a worker's report. It may report each script once, and no others.
     pub fn outcome(&mut self, loaded: Vec<Loaded>) -> Outcome {
         let mut outcome = Outcome::default();
         let mut unheard = [self.required(), self.optional()].concat();
         let loaded = loaded.into_iter().filter(|l| unheard.iter().position(|s| *s == l.script).map(|at| unheard.swap_remove(at)).is_some());
         for Loaded { script, mtime_us, failure } in loaded {
             let Some((code, text)) = failure else { continue };
-            // A file without its callable is a broken deploy (perhaps it is being written); one that is not there was removed.
+            // A file without its callable is a broken deployment or is being written; a missing
+            // file was removed.
             let gone = Failure::from_code(code) == Failure::ScriptMissing;
             let is_preloaded = self.preload.iter().any(|p| p.path == script.path);
             let counts = is_preloaded || (self.is_configured(&script) && !gone);
@@ -163,7 +168,7 @@ mod tests {
         Target { path: path.into(), group: group.map(Into::into), application_group: application.map(Into::into) }
     }
 
-    /// The scripts of application group "x" of the group "shop".
+    /// The scripts of application group "x" of group "shop".
     fn configured(mut spec: GroupSpec, preload: &[(&str, &str)], targets: &[Target]) -> Settings {
         let preload = preload.iter().map(|(a, path)| Preload { application_group: a.as_bytes().to_vec(), script: script(path) });
         spec.preload = preload.collect();

@@ -1,4 +1,4 @@
-//! The pool under random events: what must hold whatever happens.
+//! Property tests of the pool with random events.
 use crate::pool::{Action, Event, Limits, Now, Number, Phase, Pool, ScriptFailure, State, Token, Why};
 use drover_wire::control::Activity;
 use proptest::prelude::*;
@@ -41,7 +41,7 @@ enum Op {
         pick: usize,
     },
     QueueFull(bool),
-    /// A worker reports; requests wait from now on, or do not.
+    /// A worker reports activity; `waiting` sets whether requests wait from now on.
     Activity {
         pick: usize,
         running: u32,
@@ -97,7 +97,7 @@ fn limits(processes: usize, kind: Kind) -> Limits {
     }
 }
 
-/// What kind of group it is.
+/// The kind of group.
 #[derive(Debug, Clone, Copy, Default)]
 struct Kind {
     elastic: bool,
@@ -115,7 +115,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
     })
 }
 
-/// Processes and requests as the world outside the pool has them.
+/// Processes and requests outside the pool.
 struct World {
     pool: Pool,
     kind: Kind,
@@ -124,7 +124,7 @@ struct World {
     alive: BTreeSet<Number>,
     told_to_go: BTreeSet<Number>,
     killed: BTreeSet<Number>,
-    /// Tokens the pool holds.
+    /// Tokens that the pool holds.
     outstanding: BTreeSet<Token>,
     next_token: Token,
     queue_full: bool,
@@ -250,7 +250,7 @@ impl World {
         }
     }
 
-    /// Lets the time go on, with a tick at every deadline.
+    /// Advances the time, with a tick at every deadline.
     fn wait(&mut self, until: Now) {
         for _ in 0..100_000 {
             match self.pool.deadline().filter(|at| *at <= until) {
@@ -380,7 +380,7 @@ impl World {
         self.step(Event::Changed { worker, path: vec![path], mtime_us, request });
     }
 
-    /// From here on everything goes well: after a while all processes serve, and nothing is held.
+    /// From now on everything succeeds: eventually all workers serve and no request is parked.
     fn settle(&mut self) {
         self.queue_full = false;
         self.step(Event::Configure(limits(3, Kind::default())));
@@ -416,7 +416,7 @@ proptest! {
         world.settle();
     }
 
-    /// A group that is gone from the configuration is gone from the machine, within its limits.
+    /// All workers of a group that is no longer configured exit within their limits.
     #[test]
     fn retire_ends_everything(ops in ops(), kind in kinds()) {
         let mut world = World::new(kind);
@@ -434,7 +434,7 @@ proptest! {
         prop_assert!(world.to_fork.is_empty() && world.starts.len() <= starts);
     }
 
-    /// However often httpd stops, nothing survives.
+    /// Nothing survives, however often httpd stops.
     #[test]
     fn stop_ends_everything(ops in ops(), kind in kinds()) {
         let mut world = World::new(kind);

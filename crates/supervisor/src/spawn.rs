@@ -1,7 +1,7 @@
 //! A worker's command line, environment and identity, from its group's options.
 //!
-//! Responsible for: everything about a start that comes from the configuration, and for saying which option is at fault when it
-//! fails. Called by: the supervisor. The mechanism is in `drover_sys::spawn`.
+//! Responsible for: everything about a start that is configured, and naming the option at fault
+//! when it fails. Called by: the supervisor. The mechanism is in `drover_sys::spawn`.
 use crate::settings::Settings;
 use crate::store::Queue;
 use drover_sys::Errno;
@@ -15,13 +15,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-/// Room for what a template puts behind its display-name.
+/// Space for the suffix that a fork server adds to its display-name.
 const TEMPLATE_TITLE: usize = " template".len();
 
-/// What is the same for all workers.
+/// What all workers have in common.
 #[derive(Debug)]
 pub struct Place {
-    /// boot.py, found beside droverd.
+    /// boot.py, installed beside droverd.
     boot: Bytes,
     /// httpd's environment.
     environment: BTreeMap<Bytes, Bytes>,
@@ -43,17 +43,17 @@ impl Place {
 /// Why a worker could not be started.
 #[derive(Debug)]
 pub enum SpawnError {
-    /// An option's value has a NUL byte in it.
+    /// An option's value contains a NUL byte.
     Nul(&'static str),
     /// A pipe, a socket or the process itself.
     System(&'static str, Errno),
     /// A step between fork and exec.
     Step {
-        /// The option that made the step necessary, with its value.
+        /// The option that required the step, with its value.
         what: String,
         /// The system's reason.
         errno: Errno,
-        /// For `Permission denied`: what is in the way.
+        /// For `Permission denied`: the path component that denies access.
         because: Option<String>,
     },
 }
@@ -79,7 +79,7 @@ impl SpawnError {
             Step::Exec => Some((&spec.python, Need::Run)),
             _ => None,
         };
-        // With chroot= paths begin elsewhere.
+        // With chroot= paths are relative to the new root.
         let path = path.filter(|_| failed.errno == Errno::ACCESS && spec.chroot.is_none());
         let because = path.map(|(path, need)| match barrier(&who(spec), Path::new(OsStr::from_bytes(path)), need) {
             Some(barrier) => barrier.to_string(),
@@ -116,7 +116,7 @@ fn groups_of(identity: &Identity) -> Result<Vec<u32>, SpawnError> {
     })
 }
 
-/// Whom the group's processes run as.
+/// The identity that the group's processes run as.
 fn who(spec: &GroupSpec) -> Who {
     let of = |i: &Identity| Who { uid: i.uid, gid: i.gid, groups: groups_of(i).unwrap_or_default() };
     spec.identity.as_ref().map_or_else(Who::own, of)
@@ -131,7 +131,7 @@ fn arguments(spec: &GroupSpec, boot: &[u8], descriptors: [(&str, i32); 3]) -> Ve
     all.extend(spec.python_arguments.iter().cloned());
     all.push(boot.to_vec());
     all.extend(descriptors.into_iter().flat_map(|(name, fd)| [name.into(), fd.to_string().into_bytes()]));
-    // The worker writes its display-name over these; a long one is given the room it lacks.
+    // The worker overwrites these arguments with its display-name; a long name gets extra space.
     let room: usize = all.iter().map(|a| a.len() + 1).sum();
     let addition = if spec.preload_fork { TEMPLATE_TITLE } else { 0 };
     let wanted = spec.worker.display_name.as_ref().map_or(0, |n| n.len() + addition + 1);
@@ -144,7 +144,7 @@ fn arguments(spec: &GroupSpec, boot: &[u8], descriptors: [(&str, i32); 3]) -> Ve
 fn environment(spec: &GroupSpec, httpd: &BTreeMap<Bytes, Bytes>) -> BTreeMap<Bytes, Bytes> {
     let mut all = httpd.clone();
     if let Some(identity) = &spec.identity {
-        // httpd's own must not be seen by somebody else, also when there is nothing to put in their place.
+        // httpd's environment must not be visible to other users, even when nothing replaces it.
         for (name, value) in [("USER", &identity.user), ("LOGNAME", &identity.user), ("USERNAME", &identity.user), ("HOME", &identity.home)]
         {
             all.remove(name.as_bytes());
@@ -157,15 +157,15 @@ fn environment(spec: &GroupSpec, httpd: &BTreeMap<Bytes, Bytes>) -> BTreeMap<Byt
     all
 }
 
-/// The kernel's limits. It sends SIGXCPU at the CPU time, on which the worker asks to be replaced; only one that goes on nevertheless
-/// is killed.
+/// Resource limits. The kernel sends SIGXCPU at the CPU time limit, and the worker then asks to be
+/// replaced. Only a worker that continues is killed.
 fn limits(spec: &GroupSpec) -> Vec<(Limit, u64, u64)> {
     let memory = [(Limit::Data, spec.memory_limit), (Limit::AddressSpace, spec.virtual_memory_limit)];
     let cpu = spec.cpu_time_limit_s.map(|s| (Limit::Cpu, s, s.saturating_mul(2).saturating_add(60)));
     memory.into_iter().filter_map(|(limit, bytes)| bytes.map(|b| (limit, b, b))).chain(cpu).collect()
 }
 
-/// Starts a worker on the given descriptors.
+/// Starts a worker with the given descriptors.
 pub fn launch(
     settings: &Settings,
     place: &Place,
@@ -188,7 +188,7 @@ pub fn launch(
     let directory = match (&spec.home, users_home) {
         (Some(home), _) => Directory::Must(cstring(home, "home=")?),
         (None, Some(home)) => Directory::Try(cstring(home, "the user's home directory")?),
-        // Where httpd runs, if the user may be there; the root of a chroot=.
+        // httpd's directory if the user may use it, or the root of a chroot=.
         (None, None) => Directory::Try(c".".to_owned()),
     };
     let command = Command {

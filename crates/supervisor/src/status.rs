@@ -1,4 +1,4 @@
-//! How everything is, for the administrator.
+//! The status report for administrators.
 //!
 //! Responsible for: the report. Must never: change anything. Called by: `admin.rs`.
 use crate::pool::{Now, Phase, Pool, State};
@@ -8,11 +8,11 @@ use drover_wire::admin::{Application, ApplicationState, Group, Server, Worker, W
 use drover_wire::control::GroupSpec;
 use std::time::Duration;
 
-/// A longer traceback is cut in front.
+/// A longer traceback loses its beginning.
 const LONGEST_FAILURE: usize = 64 * 1024;
 
 impl Supervisor {
-    /// The groups for which `which` is true.
+    /// Reports the groups for which `which` is true.
     pub fn report(&self, httpd: u32, which: impl Fn(&GroupSpec) -> bool) -> Server {
         let now = now();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -90,7 +90,7 @@ fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// The end of a traceback says more than its beginning.
+/// Cuts a long text; the end of a traceback says more than its beginning.
 pub fn cut(text: &str) -> String {
     drover_wire::text::end(text, LONGEST_FAILURE).into_owned()
 }
@@ -104,7 +104,7 @@ const fn state(state: State) -> WorkerState {
     }
 }
 
-/// What a pool does; `docs/operations.md` explains each state.
+/// The state of a pool; `docs/operations.md` explains each state.
 pub fn phase(pool: &Pool) -> ApplicationState {
     match pool.phase {
         Phase::Idle => ApplicationState::Idle,

@@ -1,8 +1,9 @@
-//! `drover reload` and `drover stop`: what they do to a group, and how a reload went.
+//! Administrators' commands: `drover reload` and `drover stop`.
 //!
-//! Responsible for: a stop holding for all of a group, also for what is first asked for afterwards, and for telling the administrator
-//! what came of the new processes rather than that they were asked for. Must never: hold droverd up for that: who waits is remembered,
-//! and answered when it is known. Called by: `admin.rs`; the event loop after each turn ([`Supervisor::tell_reloads`]).
+//! Responsible for: applying a stop to the whole group, including applications first requested
+//! later; and for reporting the result of a reload, not only that it began. Must never: wait for
+//! that result: the client is remembered and answered later. Called by: `admin.rs`, and the event
+//! loop after each turn ([`Supervisor::tell_reloads`]).
 use crate::admin::reply_to;
 use crate::messages::Code;
 use crate::peer::Peer;
@@ -11,10 +12,10 @@ use crate::status::cut;
 use crate::supervisor::Supervisor;
 use drover_wire::admin::{Reloaded, Reply};
 
-/// So many administrators wait for a reload at once; with more, the oldest hears nothing.
+/// Clients waiting for a reload at once; with more, the oldest is dropped without a reply.
 const MOST_WAITING: usize = 16;
 
-/// Somebody waits to hear how a reload went.
+/// A client that waits for the result of a reload.
 #[derive(Debug)]
 pub struct Waiting {
     client: Peer,
@@ -27,7 +28,7 @@ impl Supervisor {
         self.index.iter().filter(|(key, _)| key.group == group).map(|(_, id)| *id).collect()
     }
 
-    /// Ends the group's processes after their requests; says for how many applications there were any.
+    /// Drains the group's workers; replies for how many applications there were any.
     pub fn stop_group(&mut self, group: &[u8]) -> Reply {
         let units = self.units_of(group);
         let first = self.halted.insert(group.to_vec());
@@ -44,7 +45,7 @@ impl Supervisor {
         Reply::Done(u32::try_from(with_processes).unwrap_or(u32::MAX))
     }
 
-    /// Starts new processes; the client is answered when it is known whether they serve.
+    /// Starts new workers; the client is answered when the result is known.
     pub fn reload_group(&mut self, group: &[u8], client: Peer) {
         self.halted.remove(group);
         if let Some(settings) = self.groups.get(group) {
@@ -56,7 +57,7 @@ impl Supervisor {
         self.await_group(group, client);
     }
 
-    /// Answers the client when it is known whether the group's processes serve.
+    /// Answers the client when it is known whether the group's workers serve.
     pub fn await_group(&mut self, group: &[u8], client: Peer) {
         let units = self.units_of(group);
         self.reloads.push_back(Waiting { client, units });
@@ -66,7 +67,7 @@ impl Supervisor {
         self.tell_reloads();
     }
 
-    /// Answers those whose new processes serve or have failed.
+    /// Answers clients whose new workers serve or have failed.
     pub fn tell_reloads(&mut self) {
         for waiting in std::mem::take(&mut self.reloads) {
             let rises = |id: &u32| self.units.get(id).is_some_and(|u| u.pool.outcome().is_none());

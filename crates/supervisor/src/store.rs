@@ -1,12 +1,14 @@
-//! Where queues outlive droverd.
+//! The store in which queues outlive droverd.
 //!
-//! The store is a SEQPACKET pair whose two ends httpd's parent keeps open and never reads. Each queue lies in it as one message:
-//! the names, and both ends of the queue and the memory of its tokens as descriptors. What is sent to the one end stays in the kernel until it is read from the
-//! other; a new droverd reads it and knows every queue, with all requests that wait in them.
+//! The store is a SEQPACKET socket pair whose two ends httpd's parent keeps open and never reads.
+//! Each queue is one message in it: the names, with both ends of the queue and its shared memory as
+//! descriptors. The kernel keeps what is sent to one end until it is read from the other. A new
+//! droverd reads the store and has every queue with all waiting requests.
 //!
-//! Responsible for: no queue being lost whenever droverd is killed. To go through the store each message is looked at (MSG_PEEK),
-//! sent again, and only then taken away: being killed between the two leaves it there twice, which the next reader notices by the
-//! name. A mark sent first says where the round ends; marks of droverds that were killed are thrown away.
+//! Responsible for: losing no queue whenever droverd is killed. A round through the store peeks at
+//! each message (MSG_PEEK), sends it again and only then removes it. If droverd is killed in
+//! between, the message is there twice, which the next reader detects by its name. A marker sent
+//! first shows where the round ends; markers of killed droverds are discarded.
 use crate::group::PoolKey;
 use drover_sys::Errno;
 use drover_sys::channel::{packet_pair, receive, send, set_send_buffer};
@@ -20,12 +22,13 @@ use std::os::fd::{AsFd, OwnedFd};
 
 const MARK: u8 = 0;
 const QUEUE: u8 = 1;
-/// A record has three paths or names in it at most; none is near this.
+/// A record has at most three paths or names, none of which is nearly as long.
 const LARGEST: usize = 64 * 1024;
 const ROOM: usize = 4 << 20;
 const QUEUE_ROOM: usize = 4 << 20;
 
-/// Kind, number of the mark, group, application group, path and callable of the script that opened the queue.
+/// Kind, marker number, group, application group, and the path and callable of the script that
+/// opened the queue.
 type Record = (u8, u64, Bytes, Bytes, Bytes, Bytes);
 
 /// Both ends of a queue.
@@ -33,16 +36,17 @@ type Record = (u8, u64, Bytes, Bytes, Bytes, Bytes);
 pub struct Queue {
     pub send: OwnedFd,
     pub receive: OwnedFd,
-    /// Memory for tokens that go with its requests ([`drover_sys::token`]).
+    /// Shared memory for its requests ([`drover_sys::token`]).
     pub tokens: OwnedFd,
 }
 
 impl Queue {
-    /// An empty one.
+    /// Creates an empty queue.
     pub fn new() -> Result<Self, Errno> {
         let (send, receive) = packet_pair()?;
         set_send_buffer(&send, QUEUE_ROOM);
-        // Nobody reads that end. What workers could leave in it would be closed with it, which could wait (`channel::discard`).
+        // Nobody reads that end. Closing data that workers left in it could block
+        // (`channel::discard`).
         shutdown(&send, Shutdown::Read)?;
         Ok(Self { send, receive, tokens: token::create()? })
     }
@@ -59,20 +63,20 @@ pub struct Stored {
 pub struct Store {
     read: OwnedFd,
     write: OwnedFd,
-    /// What the system lets the store hold. A quarter is left free by [`Store::put`], so that a round always has room for its mark
-    /// and for the one message that is there twice.
+    /// The store's capacity. [`Store::put`] leaves a quarter free, so that a round has space for
+    /// its marker and one duplicate message.
     room: usize,
 }
 
 impl Store {
     pub fn new(read: OwnedFd, write: OwnedFd) -> Self {
         set_send_buffer(&write, ROOM);
-        // The kernel answers with twice what it was told (socket(7)).
+        // The kernel reports twice the size that was set (socket(7)).
         let room = socket_send_buffer_size(&write).map_or(ROOM, |doubled| doubled / 2);
         Self { read, write, room }
     }
 
-    /// Puts a queue in.
+    /// Adds a queue.
     pub fn put(&self, key: &PoolKey, script: &Script, queue: &Queue) -> Result<(), Errno> {
         let record: Record = (QUEUE, 0, key.group.clone(), key.application.clone(), script.path.clone(), script.callable.clone());
         let bytes = encode(&record).map_err(|_| Errno::INVAL)?;
@@ -88,14 +92,15 @@ impl Store {
         send(&self.write, &[record], &fds, false).map(drop)
     }
 
-    /// Puts another queue in the place of one.
+    /// Replaces a queue.
     pub fn replace(&self, key: &PoolKey, script: &Script, queue: &Queue) -> Result<(), Errno> {
-        // What is not in there at the moment is opened anew by whoever needs it.
+        // A queue that is missing for the moment is opened again on demand.
         self.round(|k| k != key)?;
         self.put(key, script, queue)
     }
 
-    /// Goes once through the store: everything for which `keep` is true stays and is returned, the rest is thrown away.
+    /// Goes once through the store. Queues for which `keep` is true stay and are returned; all
+    /// others are discarded.
     pub fn round(&self, mut keep: impl FnMut(&PoolKey) -> bool) -> Result<Vec<Stored>, Errno> {
         let mark = drover_sys::clock::realtime_ns();
         let last: Record = (MARK, mark, vec![], vec![], vec![], vec![]);
@@ -108,7 +113,7 @@ impl Store {
             let mut fds = Vec::new();
             let n = peek(&self.read, &mut buffer, &mut fds);
             let n = match n {
-                // Not a message of ours: it goes.
+                // Not a valid message: discard it.
                 Err(Errno::MSGSIZE) => 0,
                 other => other?,
             };
@@ -129,7 +134,7 @@ impl Store {
                 }
                 _ => {}
             }
-            // Taken away only now. Its descriptors are copies and are closed here.
+            // Removed only now. Its descriptors are copies and are closed here.
             match receive(&self.read, &mut buffer, &mut Vec::new(), false) {
                 Ok(_) | Err(Errno::MSGSIZE) => {}
                 Err(e) => return Err(e),
@@ -183,7 +188,7 @@ mod tests {
             store.put(&key(name), &script, &queue).unwrap();
             send(&queue.send, &[name.as_bytes()], &[], false).unwrap();
         }
-        // A droverd that was killed in the middle of a round has left a mark and one queue twice.
+        // A droverd killed in the middle of a round left a marker and a duplicate queue.
         let left: Record = (MARK, 1, vec![], vec![], vec![], vec![]);
         send(&store.write, &[&encode(&left).unwrap()], &[], false).unwrap();
         let mut found = store.round(|_| true).unwrap();

@@ -1,7 +1,8 @@
-//! Everything droverd holds, and how the pools' decisions are carried out.
+//! The state of droverd, and how the pools' decisions are carried out.
 //!
-//! Responsible for: units (a pool with its queue), processes, handed-back requests, and no action being forgotten. Must never:
-//! decide: that is the pool's. Called by: `event_loop.rs` and the files that read sockets.
+//! Responsible for: units (a pool with its queue), processes, returned requests, and performing
+//! every action. Must never: make decisions; those are the pool's. Called by: `event_loop.rs` and
+//! the files that read sockets.
 use crate::admin::Admin;
 use crate::drain_queue::{answer, take_waiting};
 use crate::gate::Gate;
@@ -31,32 +32,32 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A pool and what belongs to it outside the state machine.
+/// A pool and its resources outside the state machine.
 #[derive(Debug)]
 pub struct Unit {
     pub key: PoolKey,
     pub pool: Pool,
     pub settings: Rc<Settings>,
     pub scripts: Scripts,
-    /// Why its processes could not set themselves up.
+    /// The setup failures of its workers, as logged.
     pub told: Told,
-    /// `None`: the group is gone from the configuration.
+    /// `None`: the group is no longer configured.
     pub queue: Option<Queue>,
     /// Process ids.
     pub pids: BTreeMap<Number, u32>,
-    /// The generation of each worker that waits at the gate.
+    /// The generation of each worker that waits for the start limiter.
     pub waiting: BTreeMap<Number, u64>,
-    /// What httpd counts its requests by.
+    /// The number by which httpd counts its requests.
     pub place: u32,
-    /// When a queue was opened for a request, or a worker said that it had taken one.
+    /// When a queue was last opened for a request, or a worker last reported a request.
     pub used_at: Now,
-    /// That was so since the last configuration.
+    /// Used since the last configuration.
     pub used: bool,
-    /// The queue is in the poll set, since nobody else can answer.
+    /// The queue is watched, because no worker can serve it.
     pub answering: bool,
 }
 
-/// A request that a worker has handed back.
+/// A request that a worker returned.
 #[derive(Debug)]
 pub struct HandedBack {
     pub message: Vec<u8>,
@@ -75,18 +76,18 @@ pub struct Supervisor {
     /// The units that are not retired.
     pub index: BTreeMap<PoolKey, u32>,
     pub processes: BTreeMap<u32, Process>,
-    /// By process id, as the workers.
+    /// By process id, like the workers.
     pub templates: BTreeMap<u32, Template>,
-    /// Workers that templates were told to fork.
+    /// Workers that fork servers were told to fork.
     pub newborns: BTreeMap<u32, Newborn>,
     pub admin: Admin,
-    /// Groups that an administrator has stopped.
+    /// Groups that an administrator stopped.
     pub halted: BTreeSet<Vec<u8>>,
-    /// Who waits to hear how a reload went.
+    /// Clients that wait for the result of a reload.
     pub reloads: VecDeque<Waiting>,
-    /// Of the last configuration.
+    /// From the last configuration.
     pub httpd_generation: u64,
-    /// What httpd says of sessions.
+    /// httpd's report about sessions.
     pub sessions: Vec<String>,
     pub outputs: BTreeMap<u32, Output>,
     pub gate: Gate<(u32, Number)>,
@@ -134,7 +135,7 @@ impl Supervisor {
         }
     }
 
-    /// A unit around a queue.
+    /// Adds a unit for an existing queue.
     pub fn adopt(&mut self, key: PoolKey, queue: Queue, settings: &Rc<Settings>) -> u32 {
         let id = self.next_unit;
         self.next_unit = self.next_unit.wrapping_add(1);
@@ -160,7 +161,7 @@ impl Supervisor {
         id
     }
 
-    /// A unit with a new queue, which is put into the store.
+    /// Adds a unit with a new queue, which is saved in the store.
     pub fn create(&mut self, key: PoolKey, script: Script, settings: &Rc<Settings>) -> Result<u32, Errno> {
         let queue = Queue::new()?;
         if let Err(e) = self.store.put(&key, &script, &queue) {
@@ -177,7 +178,8 @@ impl Supervisor {
         Ok(id)
     }
 
-    /// Closes the queue of a unit whose group is gone; its workers see the end of it when the last httpd child is gone.
+    /// Closes the queue of a unit whose group is no longer configured. Its workers see the queue
+    /// end when the last httpd child has exited.
     pub fn retire(&mut self, key: &PoolKey) {
         let Some(id) = self.index.remove(key) else { return };
         if let Some(unit) = self.units.get_mut(&id) {
@@ -189,7 +191,7 @@ impl Supervisor {
         self.feed(id, Event::Retire);
     }
 
-    /// Gives an event to a unit's pool and carries out what follows from it.
+    /// Passes an event to a unit's pool and performs the resulting actions.
     pub fn feed(&mut self, id: u32, event: Event) {
         self.inbox.push_back((id, event));
         while let Some((id, event)) = self.inbox.pop_front() {
@@ -207,19 +209,19 @@ impl Supervisor {
         }
     }
 
-    /// Gives an event to every pool.
+    /// Passes an event to every pool.
     pub fn feed_all(&mut self, event: &Event) {
         for id in self.units.keys().copied().collect::<Vec<_>>() {
             self.feed(id, event.clone());
         }
     }
 
-    /// No process is left that has to be waited for.
+    /// No process is left to wait for.
     pub fn is_empty(&self) -> bool {
         self.processes.is_empty() && self.templates.is_empty() && self.newborns.is_empty()
     }
 
-    /// Gives a tick to the pools whose time has come, and lets waiting workers start.
+    /// Sends a tick to the pools whose deadline has passed, and starts waiting workers.
     pub fn tick(&mut self) {
         let now = now();
         let due = |u: &Unit| u.pool.deadline().is_some_and(|at| at <= now);
@@ -279,7 +281,8 @@ impl Supervisor {
                     unit.told.over();
                 }
                 let pid = worker.and_then(|w| unit.pids.get(&w)).copied();
-                // One that waits for its template is no process yet: `newborn.rs` logs its start.
+                // A worker that waits for its fork server has no process yet; `forked_worker.rs`
+                // logs its start.
                 if code != Code::Started || pid.is_some() {
                     unit.settings.log(code, pid, &words);
                 }
@@ -290,14 +293,15 @@ impl Supervisor {
     fn tell(&mut self, id: u32, worker: Number, message: &ToWorker) {
         let must_know = !matches!(message, ToWorker::Dump | ToWorker::Keep { .. } | ToWorker::Look);
         if must_know {
-            // It is up, or not wanted any more: others may import.
+            // It is ready or no longer wanted: others may import.
             self.gate.leave((id, worker));
         }
         if let Some(p) = self.process(id, worker)
             && p.tell(message).is_err()
             && must_know
         {
-            // It would never serve, or never end. A signal needs no memory: it finishes what it has and is replaced, if it is not dying already.
+            // The worker would never serve, or never exit. A signal needs no memory: it finishes
+            // its requests and is replaced.
             p.signal(Signal::TERM);
         }
     }
@@ -329,14 +333,14 @@ impl Supervisor {
         }
     }
 
-    /// Keeps a request until its pool says what becomes of it.
+    /// Keeps a request until its pool decides about it.
     pub fn keep_request(&mut self, handed: HandedBack) -> Token {
         self.next_token += 1;
         self.handed.insert(self.next_token, handed);
         self.next_token
     }
 
-    /// Watches the queue of a pool that nobody serves and that cannot start, and only that.
+    /// Watches the queue of a pool only while no worker serves and none can start.
     fn watch_queue(&mut self, id: u32) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         let wanted = unit.pool.refusal().is_some() || unit.pool.sleeps();
@@ -349,7 +353,8 @@ impl Supervisor {
         }
     }
 
-    /// Requests wait at a pool that nobody serves: they start it, or are answered with the reason why nobody can.
+    /// Requests wait for a pool without serving workers: they start it, or are refused with the
+    /// reason.
     pub fn answer_queue(&mut self, id: u32) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         if unit.pool.sleeps() {
@@ -370,7 +375,7 @@ impl Supervisor {
         }
     }
 
-    /// Answers a request that nobody can serve, unless it shows that there is something new to try.
+    /// Refuses a request that no worker can serve, unless it shows a changed script to try.
     fn refuse(&mut self, id: u32, request: HandedBack, reason: &str) {
         let news = shown(&request.message).filter(|(path, mtime_us)| {
             let unit = self.units.get_mut(&id);
@@ -386,7 +391,7 @@ impl Supervisor {
     }
 }
 
-/// The script of a request and its file's time as httpd saw it.
+/// The script of a request, and the file time that httpd saw.
 fn shown(message: &[u8]) -> Option<(Vec<u8>, u64)> {
     let prefix = Prefix::decode(message).ok()?;
     if prefix.flags & EXTERNAL != 0 {

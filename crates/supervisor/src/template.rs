@@ -1,8 +1,11 @@
-//! Templates: processes that have imported a group's application, and from which its workers are forked (`preload=On`).
+//! Fork servers: processes that import a group's application and fork its workers (`preload=On`).
+//! Administrators know them as templates.
 //!
-//! Responsible for: one template for each generation that may start workers, none for any other, and every worker that waits for one
-//! being forked or told why not. Must never: decide when a worker starts (the pool does, to which a worker that waits for its
-//! template is one that starts). Called by: `supervisor.rs`, the event loop. How a worker comes from a template: `newborn.rs`.
+//! Responsible for: one fork server for each generation that may start workers, and none for
+//! others; and for forking every worker that waits for one, or reporting why not. Must never:
+//! decide when a worker starts. The pool does; to it, a worker that waits for its fork server is
+//! starting. Called by: `supervisor.rs`, the event loop. `forked_worker.rs` handles the forked
+//! workers.
 use crate::messages::Code;
 use crate::poller::Source;
 use crate::pool::{Event, Now, Number};
@@ -16,37 +19,37 @@ use rustix::process::{Signal, WaitStatus, kill_process};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// So many messages are read before the loop looks at something else.
+/// Messages read before the loop serves another descriptor.
 const AT_ONCE: usize = 32;
-/// A template has nothing to finish: so long it may take to end.
+/// A fork server has no requests to finish: its time to exit.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// See the head of this file. Its process has the number of the worker that was the first to need it.
+/// A fork server. Its process has the number of the worker that needed it first.
 #[derive(Debug)]
 pub struct Template {
     pub process: Process,
     /// When it was started.
     pub since: Now,
     state: State,
-    /// Workers to be forked, in turn.
+    /// Workers to fork, in order.
     waiting: VecDeque<Number>,
-    /// It was asked for its stacks, and must live long enough to write them.
+    /// It was asked for its stacks and must live long enough to write them.
     dumped: bool,
-    /// It should be gone by then.
+    /// When it is killed if it still runs.
     kill_at: Option<Now>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It imports the application.
+    /// It is importing the application.
     Loading,
     Ready,
-    /// It was told to go.
+    /// It was told to exit.
     Ending,
 }
 
 impl Template {
-    /// Whether a worker of this generation can come from it, now or later.
+    /// Whether a worker of this generation can be forked from it, now or later.
     fn serves(&self, unit: u32, generation: u64) -> bool {
         let p = &self.process;
         p.unit == unit && p.generation == generation && self.state != State::Ending && p.control.is_some()
@@ -54,14 +57,15 @@ impl Template {
 }
 
 impl Supervisor {
-    /// A worker that is to start comes from its generation's template, as soon as there is one.
+    /// Starts a worker from its generation's fork server, as soon as there is one.
     pub fn launch_from_template(&mut self, id: u32, number: Number, generation: u64) {
         self.feed(id, Event::Started(number));
         if let Some((pid, template)) = self.templates.iter_mut().find(|(_, t)| t.serves(id, generation)) {
             let pid = *pid;
             template.waiting.push_back(number);
             if template.state == State::Loading {
-                // The template imports, and counts for that; those who wait for it do not.
+                // Only the importing fork server counts for the start limiter, not the workers that
+                // wait for it.
                 self.gate.leave((id, number));
             }
             return self.fork_next(pid);
@@ -71,7 +75,7 @@ impl Supervisor {
         match start(id, number, generation, &unit.settings, queue, &self.place) {
             Ok((process, outputs)) => {
                 let pid = process.pid().as_raw_nonzero().get().unsigned_abs();
-                unit.settings.log(Code::TemplateStarted, Some(pid), &[]);
+                unit.settings.log(Code::ForkServerStarted, Some(pid), &[]);
                 let watched = process.control.as_ref().map_or(Ok(()), |c| self.poller.add(c, Source::Template(pid)));
                 let watched = watched.and(self.read_from(outputs));
                 let template = Template {
@@ -94,8 +98,8 @@ impl Supervisor {
         }
     }
 
-    /// Has a template that is ready fork the next worker. One at a time: it can do no more, and none is sent before the one ahead
-    /// of it has said who it is.
+    /// Makes a ready fork server fork the next worker. It forks one at a time: the next request
+    /// waits for the Hello of the previous worker.
     pub fn fork_next(&mut self, pid: u32) {
         while !self.newborns.values().any(|n| n.template == pid) {
             let can = |t: &&mut Template| t.state == State::Ready && t.process.control.is_some();
@@ -105,7 +109,7 @@ impl Supervisor {
         }
     }
 
-    /// Reads what a template has sent.
+    /// Reads what a fork server has sent.
     pub fn template_says(&mut self, pid: u32) {
         let mut buffer = vec![0; MAX_CONTROL];
         for _ in 0..AT_ONCE {
@@ -123,8 +127,8 @@ impl Supervisor {
         }
     }
 
-    /// Its death says more, and comes at once; if not, it is helped along. `unheard`: a worker that it was to fork and did not hear of, which
-    /// learns why from its death.
+    /// Its exit tells more and follows at once; otherwise it is killed. `unheard`: a worker whose
+    /// fork request was not delivered; it learns the reason from the exit.
     pub fn template_hung_up(&mut self, pid: u32, unheard: Option<Number>) {
         let Some(template) = self.templates.get_mut(&pid) else { return };
         if let Some(control) = template.process.control.take() {
@@ -146,7 +150,7 @@ impl Supervisor {
             FromWorker::Hello { .. } => {
                 let Some(mut config) = self.worker_config(&template.process) else { return };
                 config.is_template = true;
-                // One that dies now is found by its death.
+                // A fork server that is exiting is detected when it is reaped.
                 if let Err(e) = template.process.tell(&ToWorker::Start(Box::new(config)))
                     && !matches!(e, Errno::PIPE | Errno::CONNRESET)
                 {
@@ -160,30 +164,32 @@ impl Supervisor {
         }
     }
 
-    /// The application is imported, as far as it can be: what failed is said by each worker again, for the pool.
+    /// The application is imported as far as possible. Each worker reports failures again, for the
+    /// pool.
     fn template_loaded(&mut self, pid: u32, loaded: &[Loaded]) {
         let Some(template) = self.templates.get_mut(&pid).filter(|t| t.state == State::Loading) else { return };
         template.state = State::Ready;
         let process = &template.process;
         process.is_ready();
         log_loaded(&process.settings, loaded);
-        process.settings.log(Code::TemplateUp, Some(pid), &[process.generation.to_string()]);
+        process.settings.log(Code::ForkServerUp, Some(pid), &[process.generation.to_string()]);
         self.fork_next(pid);
     }
 
-    /// It is of no use: those who wait for it learn why, and it goes.
+    /// The fork server is unusable: the workers that wait for it fail with the reason, and it is
+    /// terminated.
     fn template_failed(&mut self, pid: u32, why: &str) {
         let Some(template) = self.templates.get(&pid) else { return };
         if template.state != State::Ending {
             let told = self.units.get_mut(&template.process.unit).map_or_else(|| why.to_owned(), |u| u.told.text(why));
-            template.process.settings.log(Code::TemplateFailed, Some(pid), &[told]);
+            template.process.settings.log(Code::ForkServerFailed, Some(pid), &[told]);
         }
         self.end_template(pid);
         let reason = why.trim_end().rsplit('\n').next().unwrap_or_default();
         self.disappoint(pid, reason, false);
     }
 
-    /// Whoever waits for this template has failed to start.
+    /// Fails all workers that wait for this fork server.
     fn disappoint(&mut self, pid: u32, reason: &str, killed: bool) {
         let Some(template) = self.templates.get_mut(&pid) else { return };
         let (unit, waiting) = (template.process.unit, std::mem::take(&mut template.waiting));
@@ -192,7 +198,7 @@ impl Supervisor {
         }
     }
 
-    /// A template has died.
+    /// A fork server has exited.
     pub fn template_ended(&mut self, pid: u32, status: WaitStatus) {
         self.template_says(pid);
         self.read_last_output(pid);
@@ -209,9 +215,9 @@ impl Supervisor {
             }
             (Ended::Ran { how, killed, .. }, state) => {
                 let code = match state {
-                    State::Loading => Code::TemplateFailed,
-                    State::Ready => Code::TemplateDied,
-                    State::Ending => Code::Ended,
+                    State::Loading => Code::ForkServerFailed,
+                    State::Ready => Code::ForkServerExited,
+                    State::Ending => Code::Exited,
                 };
                 settings.log(code, Some(pid), std::slice::from_ref(&how));
                 (format!("the template process {how}{}", process.last_words()), killed)
@@ -223,7 +229,8 @@ impl Supervisor {
         self.newborns_of_dead_template(pid);
     }
 
-    /// Ends the templates of a unit that nobody needs any more. Called after every step of its pool.
+    /// Terminates a unit's fork servers that are no longer needed. Called after every step of its
+    /// pool.
     pub fn review_templates(&mut self, id: u32) {
         let pool = self.units.get(&id).map(|u| &u.pool);
         let useless = |t: &Template| {
@@ -236,7 +243,8 @@ impl Supervisor {
         }
     }
 
-    /// Ends all templates of a unit, as they have its old queue; whoever waited for one is ended by its pool.
+    /// Terminates all fork servers of a unit, which have its old queue. The pool terminates the
+    /// workers that wait for them.
     pub fn end_templates(&mut self, id: u32) {
         for pid in self.templates.iter().filter(|(_, t)| t.process.unit == id).map(|(pid, _)| *pid).collect::<Vec<_>>() {
             self.end_template(pid);
@@ -248,7 +256,7 @@ impl Supervisor {
         if template.state == State::Ending {
             return;
         }
-        // What cannot be told is killed.
+        // A fork server that cannot be told is killed.
         let _ = template.process.tell(&ToWorker::Drain);
         if template.state == State::Loading && !template.dumped {
             template.process.signal(Signal::TERM);
@@ -258,7 +266,7 @@ impl Supervisor {
         self.gate.leave((template.process.unit, template.process.number));
     }
 
-    /// A worker is not wanted any more, and there is no process yet that could be ended.
+    /// Withdraws a worker that has no process yet.
     pub fn withdraw(&mut self, id: u32, worker: Number) {
         let mut found = false;
         for template in self.templates.values_mut().filter(|t| t.process.unit == id) {
@@ -271,8 +279,8 @@ impl Supervisor {
         }
     }
 
-    /// Has the template that a worker waits for write its stacks. It reads no messages while it imports, but Python's fault handler
-    /// listens to this signal.
+    /// Makes the fork server that a worker waits for write its stacks. It reads no messages during
+    /// the import, but Python's fault handler handles this signal.
     pub fn dump_template(&mut self, id: u32, worker: Number) {
         let waits = |t: &Template| t.process.unit == id && t.waiting.contains(&worker);
         if let Some(template) = self.templates.values_mut().find(|t| waits(t))

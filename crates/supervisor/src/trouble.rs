@@ -1,14 +1,15 @@
-//! What was said of a group's failures, so that the log neither repeats itself nor forgets to say that they are over.
+//! What was logged about a group's failures, so that the log does not repeat itself and reports
+//! their end.
 //!
-//! Responsible for: a traceback standing in the log once, however often the same failure is met again; one line when the group serves again.
-//! Must never: remember without bound. Called by: [`crate::generation`]; `worker_talk.rs` and `template.rs` for processes that cannot set
-//! themselves up.
+//! Responsible for: logging each traceback once, however often the failure recurs, and one message
+//! when the group serves again. Must never: remember without bound. Called by:
+//! [`crate::generation`]; `workers/messages.rs` and `fork_server.rs` for setup failures.
 #![forbid(unsafe_code)]
 use crate::pool::{Path, ScriptFailure};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Scripts of which the last traceback is known.
+/// Scripts whose last traceback is remembered.
 const MAX_SCRIPTS: usize = 256;
 
 /// The failures of one pool since it last served without any.
@@ -26,7 +27,7 @@ fn hash(value: impl Hash) -> u64 {
 }
 
 impl Trouble {
-    /// A failure, in one line; gives what to log of it.
+    /// Records a failure, given in one line; returns the text to log.
     pub fn met(&mut self, reason: &str) -> String {
         self.count = self.count.saturating_add(1);
         if self.count > 1 && self.last == reason {
@@ -36,7 +37,7 @@ impl Trouble {
         reason.to_owned()
     }
 
-    /// Whether the traceback is another one than the last of that script, or the file was changed since.
+    /// Whether the traceback differs from the script's last one, or the file changed since.
     pub fn is_new(&mut self, failure: &ScriptFailure) -> bool {
         let hash = hash((failure.mtime_us, &failure.text));
         if self.tracebacks.len() >= MAX_SCRIPTS && !self.tracebacks.contains_key(&failure.path) {
@@ -45,19 +46,19 @@ impl Trouble {
         self.tracebacks.insert(failure.path.clone(), hash) != Some(hash)
     }
 
-    /// The group serves without failures. If that is news: how many there were, and the last of them.
+    /// The group serves without failures. If there were any: their number and the last of them.
     pub fn over(&mut self) -> Option<(u32, String)> {
         let Self { count, last, .. } = std::mem::take(self);
         (count > 0).then_some((count, last))
     }
 }
 
-/// Why processes cannot set themselves up, as it was last logged.
+/// The last logged setup failure.
 #[derive(Debug, Default)]
 pub struct Told(Option<(u64, u32)>);
 
 impl Told {
-    /// The text to log: its last line only if it is the one of the last time.
+    /// The text to log: only its last line if the failure is the same as last time.
     pub fn text(&mut self, text: &str) -> String {
         let hash = hash(text);
         let count = self.0.filter(|(last, _)| *last == hash).map_or(1, |(_, count)| count.saturating_add(1));
@@ -66,7 +67,7 @@ impl Told {
         if count > 1 { format!("same failure as before, {count} attempts: {last}") } else { text.to_owned() }
     }
 
-    /// Processes start again.
+    /// Workers start again.
     pub const fn over(&mut self) {
         self.0 = None;
     }

@@ -1,6 +1,7 @@
-//! What workers say.
+//! Messages from workers.
 //!
-//! Responsible for: taking their messages as data that may be anything, and turning them into events. Called by: the event loop.
+//! Responsible for: treating them as untrusted input and turning them into events. Called by: the
+//! event loop.
 use crate::genuine::{is_request, made_by_httpd};
 use crate::messages::Code;
 use crate::pool::{Event, Number, Pool, Why};
@@ -16,13 +17,13 @@ use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
-/// A handed-back request and what stands around it.
+/// A returned request with its overhead.
 const LARGEST: usize = MAX_INLINE + 16 * 1024;
-/// So many messages of one worker are read before the loop looks at something else.
+/// Messages of one worker read before the loop serves another descriptor.
 const AT_ONCE: usize = 32;
 
 impl Supervisor {
-    /// Reads what a worker has sent.
+    /// Reads a worker's messages.
     pub fn worker_says(&mut self, pid: u32) {
         let mut buffer = vec![0; LARGEST];
         for _ in 0..AT_ONCE {
@@ -47,7 +48,7 @@ impl Supervisor {
                     }
                     dispose(fds);
                 }
-                // Without memory the kernel gives nothing; what is there stays there.
+                // The kernel is out of memory; the message stays queued.
                 Err(Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS) => return,
                 Err(e) => {
                     self.misunderstood(pid, &e.to_string());
@@ -57,7 +58,7 @@ impl Supervisor {
         }
     }
 
-    /// It is replaced, and not listened to any more: whatever else it says is not worth a line in the log.
+    /// Replaces a worker that sent an invalid message and ignores its further messages.
     fn misunderstood(&mut self, pid: u32, why: &str) {
         let Some(process) = self.processes.get_mut(&pid).filter(|p| !p.distrusted) else { return };
         process.distrusted = true;
@@ -69,7 +70,7 @@ impl Supervisor {
         self.feed(unit, Event::Unfit { worker, reason: why.to_owned() });
     }
 
-    /// Understands a message; takes those of its descriptors that belong to it.
+    /// Handles a message and takes the descriptors that belong to it.
     pub fn heard(&mut self, pid: u32, message: FromWorker, fds: &mut Vec<OwnedFd>) {
         let Some(process) = self.processes.get(&pid) else { return };
         let (unit, worker) = (process.unit, process.number);
@@ -80,7 +81,7 @@ impl Supervisor {
             FromWorker::Hello { .. } | FromWorker::SetupFailed(_) | FromWorker::Loaded(_) if serves => {
                 self.misunderstood(pid, "a worker that serves said what one says while it starts");
             }
-            // One that was overtaken while it started.
+            // The worker was superseded while it started.
             FromWorker::SetupFailed(_) | FromWorker::Loaded(_) if !starts => {}
             FromWorker::Hello { version, .. } if !starts && version != VERSION => {}
             FromWorker::Hello { version, .. } => self.greeted(pid, &version),
@@ -121,7 +122,7 @@ impl Supervisor {
         }
     }
 
-    /// A worker's first word: it gets its configuration.
+    /// A worker's first message: send it its configuration.
     fn greeted(&mut self, pid: u32, version: &str) {
         let Some(process) = self.processes.get(&pid) else { return };
         if version != VERSION {
@@ -133,7 +134,8 @@ impl Supervisor {
             && let Err(e) = process.tell(&ToWorker::Start(Box::new(config)))
         {
             if matches!(e, Errno::PIPE | Errno::CONNRESET) {
-                // One that another generation has overtaken is gone already; its end is reaped like any other. It must not wait for ever.
+                // A superseded worker may have exited already; it is reaped like any other. Kill
+                // it, so that it cannot wait forever.
                 process.signal(Signal::KILL);
             } else {
                 self.misunderstood(pid, &format!("cannot send the configuration: {e}"));
@@ -141,13 +143,13 @@ impl Supervisor {
         }
     }
 
-    /// A worker has imported what it was told to.
+    /// A worker has imported its scripts.
     fn has_loaded(&mut self, pid: u32, loaded: Vec<Loaded>) {
         let Some(process) = self.processes.get(&pid) else { return };
         let (unit, worker) = (process.unit, process.number);
         let Some(u) = self.units.get_mut(&unit) else { return };
         process.is_ready();
-        // Else its template has imported them.
+        // Otherwise its fork server imported them.
         if !process.is_forked() {
             log_loaded(&u.settings, &loaded);
         }
@@ -159,20 +161,21 @@ impl Supervisor {
         self.feed(unit, Event::Loaded { worker, failures, good });
     }
 
-    /// A request is kept only if it is one, as far as that can be seen; else its way back is closed here, which httpd sees.
+    /// Accepts a returned request only if it passes the provenance check. Otherwise its reply
+    /// socket is closed, which httpd sees.
     fn handed_back(&mut self, message: Vec<u8>, fds: &mut Vec<OwnedFd>) -> Option<u64> {
         is_request(&message, fds, made_by_httpd).then(|| self.keep_request(HandedBack { message, fds: std::mem::take(fds) }))
     }
 }
 
-/// A request that is handed back has its reply socket, and perhaps a memory file.
+/// A returned request has its reply socket, and perhaps a memory file.
 const fn allowed_descriptors(message: &FromWorker) -> usize {
     if matches!(message, FromWorker::Changed { .. }) { 2 } else { 0 }
 }
 
-/// Says which scripts were imported.
+/// Logs which scripts were imported.
 pub fn log_loaded(settings: &Settings, loaded: &[Loaded]) {
-    // A script is known once for each name of a callable in it, and loaded once.
+    // A script with several callables is listed for each, but loaded once.
     let good: BTreeSet<_> = loaded.iter().filter(|l| l.failure.is_none()).map(|l| &l.script.path).collect();
     for path in good {
         settings.log(Code::ScriptLoaded, None, &[String::from_utf8_lossy(path).into_owned()]);
