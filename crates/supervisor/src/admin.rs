@@ -23,9 +23,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Clients connected at once; one more makes droverd drop a client.
-const MOST_CLIENTS: usize = 16;
+const MAX_CLIENTS: usize = 16;
 /// Clients accepted before the loop serves another descriptor.
-const AT_ONCE: usize = 16;
+const MAX_PER_TURN: usize = 16;
 
 /// How long a cached report is valid for a user.
 const REPORT_AGE: Duration = Duration::from_secs(1);
@@ -50,27 +50,27 @@ struct Client {
 }
 
 /// True for root and droverd's own user.
-fn may_all(uid: u32) -> bool {
+fn is_privileged(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
 /// True for root, droverd's own user and the user that the group's workers run as.
-fn may(uid: u32, spec: &GroupSpec) -> bool {
-    may_all(uid) || spec.identity.as_ref().is_some_and(|identity| identity.uid == uid)
+fn may_control(uid: u32, spec: &GroupSpec) -> bool {
+    is_privileged(uid) || spec.identity.as_ref().is_some_and(|identity| identity.uid == uid)
 }
 
 /// The client to drop when there are too many. Clients are given with their users, oldest first. It
 /// is the oldest client of the user with the most clients; privileged users are considered last.
-fn whom_to_forget(clients: impl Iterator<Item = (u32, u32)>) -> Option<u32> {
+fn client_to_drop(clients: impl Iterator<Item = (u32, u32)>) -> Option<u32> {
     let mut all = 0;
     let mut of_user: BTreeMap<u32, (bool, usize, u32)> = BTreeMap::new();
     for (id, uid) in clients {
         all += 1;
-        of_user.entry(uid).or_insert((!may_all(uid), 0, id)).1 += 1;
+        of_user.entry(uid).or_insert((!is_privileged(uid), 0, id)).1 += 1;
     }
     let (_, _, oldest) = of_user
         .into_values()
-        .filter(|_| all > MOST_CLIENTS)
+        .filter(|_| all > MAX_CLIENTS)
         .max_by_key(|(common, count, oldest)| (*common, *count, std::cmp::Reverse(*oldest)))?;
     Some(oldest)
 }
@@ -93,8 +93,8 @@ impl Supervisor {
     }
 
     /// Accepts waiting clients.
-    pub fn admin_connects(&mut self) {
-        for _ in 0..AT_ONCE {
+    pub fn accept_admin_clients(&mut self) {
+        for _ in 0..MAX_PER_TURN {
             let Some(listener) = &self.admin.listener else { return };
             let Ok(client) = accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else { return };
             let id = self.admin.next;
@@ -104,7 +104,7 @@ impl Supervisor {
             if self.poller.add(&socket, Source::AdminClient(id)).is_ok() {
                 self.admin.clients.insert(id, Client { socket, uid });
             }
-            let forgotten = whom_to_forget(self.admin.clients.iter().map(|(id, c)| (*id, c.uid)));
+            let forgotten = client_to_drop(self.admin.clients.iter().map(|(id, c)| (*id, c.uid)));
             if let Some(forgotten) = forgotten.and_then(|id| self.admin.clients.remove(&id)) {
                 self.poller.remove(&forgotten.socket);
             }
@@ -112,7 +112,7 @@ impl Supervisor {
     }
 
     /// Reads a client's request and replies. The client may have disconnected.
-    pub fn admin_says(&mut self, id: u32, httpd: u32) {
+    pub fn read_admin_client(&mut self, id: u32, httpd: u32) {
         let Some(Client { socket: client, uid }) = self.admin.clients.remove(&id) else { return };
         self.poller.remove(&client);
         let mut buffer = vec![0; MAX_REQUEST];
@@ -122,7 +122,7 @@ impl Supervisor {
             Err(e) => reply_to(
                 &client,
                 &Reply::Refused(format!(
-                    "not understood: {e}; drover and droverd differ in version: stop and start httpd after an upgrade"
+                    "invalid request: {e}; drover and droverd have different versions: stop and start httpd after an upgrade"
                 )),
             ),
         }
@@ -155,8 +155,8 @@ impl Supervisor {
         if let Some((_, report)) = self.admin.reports.get(&uid) {
             return report.clone();
         }
-        let report = self.report(httpd, |spec| may(uid, spec));
-        if !may_all(uid) && self.admin.reports.len() < MAX_REPORTS {
+        let report = self.report(httpd, |spec| may_control(uid, spec));
+        if !is_privileged(uid) && self.admin.reports.len() < MAX_REPORTS {
             self.admin.reports.insert(uid, (now, report.clone()));
         }
         report
@@ -166,7 +166,7 @@ impl Supervisor {
     fn answer_to(&mut self, request: &Request, uid: u32, httpd: u32) -> Option<Reply> {
         if request.version != drover_wire::VERSION {
             return Some(Reply::Refused(format!(
-                "this is droverd {}, drover is version {}: stop and start httpd after an upgrade",
+                "droverd is version {} but drover is version {}: stop and start httpd after an upgrade",
                 drover_wire::VERSION,
                 request.version
             )));
@@ -176,16 +176,16 @@ impl Supervisor {
                 let mut report = self.report_for(uid, httpd);
                 report.groups.retain(|group| wanted.as_ref().is_none_or(|wanted| *wanted == group.name));
                 return Some(match wanted {
-                    Some(name) if report.groups.is_empty() => Reply::Refused(format!("there is no group '{name}' that you may see")),
+                    Some(name) if report.groups.is_empty() => Reply::Refused(format!("no group '{name}' that you may see")),
                     _ => Reply::Status(report),
                 });
             }
             Command::Reload(name) | Command::Stop(name) | Command::Await(name) => name,
         };
         match self.groups.get(name.as_bytes()) {
-            Some(settings) if may(uid, &settings.spec) => None,
+            Some(settings) if may_control(uid, &settings.spec) => None,
             // One reply for both cases, so that a user cannot probe for group names.
-            _ => Some(Reply::Refused(format!("there is no group '{name}' that you may steer (root and the group's own user may)"))),
+            _ => Some(Reply::Refused(format!("no group '{name}' that you may control (only root and the group's own user may)"))),
         }
     }
 }
@@ -193,7 +193,7 @@ impl Supervisor {
 /// Sends a reply without waiting.
 pub fn reply_to(client: &Peer, reply: &Reply) {
     let bytes = encode(reply).ok().filter(|b| b.len() <= MAX_REPLY);
-    let bytes = bytes.or_else(|| encode(&Reply::Refused("the answer is too large; ask for one group".to_owned())).ok());
+    let bytes = bytes.or_else(|| encode(&Reply::Refused("the report is too large; request a single group".to_owned())).ok());
     let len = bytes.as_ref().and_then(|b| u32::try_from(b.len()).ok()).and_then(|len| encode(&len).ok());
     if let (Some(file), Some(len)) = (bytes.and_then(|b| memfile::create(&b).ok()), len) {
         // This fails only for a client that closed its end.
@@ -212,16 +212,16 @@ mod tests {
     fn a_crowd_does_not_push_others_out() {
         let own = rustix::process::geteuid().as_raw();
         let (crowd, other) = (own.wrapping_add(1000), own.wrapping_add(1001));
-        let forget = |uids: &[u32]| whom_to_forget((10..).zip(uids.iter().copied()));
-        let first = |uid: u32, rest: u32| [&[uid][..], &[rest; MOST_CLIENTS]].concat();
-        assert_eq!(forget(&[crowd; MOST_CLIENTS]), None);
+        let forget = |uids: &[u32]| client_to_drop((10..).zip(uids.iter().copied()));
+        let first = |uid: u32, rest: u32| [&[uid][..], &[rest; MAX_CLIENTS]].concat();
+        assert_eq!(forget(&[crowd; MAX_CLIENTS]), None);
         for (clients, expected, why) in [
-            (vec![crowd; MOST_CLIENTS + 1], 10, "the oldest"),
+            (vec![crowd; MAX_CLIENTS + 1], 10, "the oldest"),
             (first(0, crowd), 11, "root's stays"),
-            (first(own, crowd), 11, "so does that of droverd's user"),
-            (first(other, crowd), 11, "and that of a third"),
-            (first(crowd, 0), 10, "however many root has"),
-            (vec![0; MOST_CLIENTS + 1], 10, "root's, when there are no others"),
+            (first(own, crowd), 11, "also that of droverd's user"),
+            (first(other, crowd), 11, "also that of a third user"),
+            (first(crowd, 0), 10, "not root's, however many there are"),
+            (vec![0; MAX_CLIENTS + 1], 10, "root's if there are no others"),
         ] {
             assert_eq!(forget(&clients), Some(expected), "{why}");
         }
@@ -229,7 +229,7 @@ mod tests {
 
     fn supervisor() -> Supervisor {
         let sink = || std::rc::Rc::new(crate::log::Sink::standard_error(3));
-        let place = crate::spawn::Place::new(Path::new("/nowhere/droverd"), None).unwrap();
+        let place = crate::spawn::SpawnContext::new(Path::new("/nowhere/droverd"), None).unwrap();
         let (read, write) = drover_sys::channel::packet_pair().unwrap();
         let store = crate::store::Store::new(read, write);
         Supervisor::new(place, crate::poller::Poller::new().unwrap(), sink(), store)
@@ -243,7 +243,7 @@ mod tests {
         supervisor.httpd_generation = 1;
         assert_eq!(supervisor.report_for(user, 7).generation, 1);
         supervisor.httpd_generation = 2;
-        assert_eq!(supervisor.report_for(own, 7).generation, 2, "who may do everything sees what is");
+        assert_eq!(supervisor.report_for(own, 7).generation, 2, "a privileged user gets a new report");
         let (at, report) = supervisor.admin.reports.get_mut(&user).unwrap();
         (*at, report.generation) = (now() + REPORT_AGE, 5);
         assert_eq!(supervisor.report_for(user, 7).generation, 5);
@@ -262,7 +262,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("drover-admin-{}.sock", std::process::id()));
         supervisor.configure_admin(Some(path.as_os_str().as_bytes()));
         let address = SocketAddrUnix::new(&path).unwrap();
-        let connected: Vec<_> = (0..=AT_ONCE)
+        let connected: Vec<_> = (0..=MAX_PER_TURN)
             .map(|_| {
                 let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None);
                 connect(socket.as_ref().unwrap(), &address).unwrap();
@@ -270,10 +270,10 @@ mod tests {
             })
             .collect();
         let waits = |s: &Supervisor| drover_sys::wait::readable_now(s.admin.listener.as_ref().unwrap());
-        supervisor.admin_connects();
-        assert_eq!((supervisor.admin.clients.len(), waits(&supervisor)), (AT_ONCE, true), "the loop looks at something else first");
-        supervisor.admin_connects();
-        assert_eq!((supervisor.admin.clients.len(), waits(&supervisor)), (MOST_CLIENTS, false));
+        supervisor.accept_admin_clients();
+        assert_eq!((supervisor.admin.clients.len(), waits(&supervisor)), (MAX_PER_TURN, true), "the loop serves other descriptors first");
+        supervisor.accept_admin_clients();
+        assert_eq!((supervisor.admin.clients.len(), waits(&supervisor)), (MAX_CLIENTS, false));
         supervisor.configure_admin(None);
         drop(connected);
         assert!(!path.exists());

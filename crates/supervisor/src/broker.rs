@@ -19,20 +19,20 @@ impl Supervisor {
         let others = |s: &Self| s.index.keys().filter(|k| k.group == key.group).count();
         let spec = settings.as_ref().map(|s| &s.spec);
         let mut admitted = admit(&open, spec, exists.is_some(), others(self));
-        if matches!(admitted, Err(OpenReply::TooManyApplications { .. })) && self.make_room(&key.group) {
+        if matches!(admitted, Err(OpenReply::TooManyApplications { .. })) && self.evict_least_used(&key.group) {
             admitted = admit(&open, spec, exists.is_some(), others(self));
         }
         let id = match (admitted, settings, exists) {
             (Err(refusal), ..) => Err(refusal),
             (Ok(()), _, Some(id)) => {
                 // The child may be asking because its queue no longer accepts requests.
-                self.mend_queue(id);
+                self.repair_queue(id);
                 Ok(id)
             }
             (Ok(()), None, None) => Err(OpenReply::UnknownGroup),
             (Ok(()), Some(settings), None) => self
                 .create(key, open.script.clone(), &settings)
-                .map_err(|e| OpenReply::Refused(format!("cannot make the group's queue: {e}"))),
+                .map_err(|e| OpenReply::Refused(format!("cannot create the group's queue: {e}"))),
         };
         let id = match id {
             Ok(id) => id,

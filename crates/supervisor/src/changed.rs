@@ -10,58 +10,59 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Requests parked for a new generation; any more are served by the old one.
-pub const MAX_HELD: usize = 64;
+pub const MAX_PARKED: usize = 64;
 /// Files remembered by name, each of at most `MAX_PATH_BYTES`. The names come from workers.
-pub const MOST_FILES: usize = 256;
-const LONGEST_PATH: usize = 4096;
+pub const MAX_FILES: usize = 256;
+/// PATH_MAX.
+const MAX_PATH_BYTES: usize = 4096;
 /// How long a request stays parked before the old generation serves it. The time starts again when
 /// an old worker returns the request again.
-pub const HOLD: Duration = Duration::from_secs(10);
+pub const PARK_LIMIT: Duration = Duration::from_secs(10);
 /// How long droverd tries to requeue a request when the queue is full.
-pub const RESEND_FOR: Duration = Duration::from_secs(10);
-const RESEND_EVERY: Duration = Duration::from_millis(20);
+pub const REQUEUE_FOR: Duration = Duration::from_secs(10);
+const REQUEUE_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone)]
-pub(crate) struct Held {
+pub(crate) struct ParkedRequest {
     pub token: Token,
     pub path: Path,
     pub mtime_us: u64,
     pub until: Now,
     /// When to requeue the request although old workers still serve and may take it.
-    pub resend_at: Option<Now>,
+    pub requeue_at: Option<Now>,
 }
 
 impl Pool {
     /// A worker reports a changed file, and may return a request that needs the new code.
     pub(crate) fn changed(&mut self, worker: Number, path: Path, mtime_us: u64, request: Option<Token>, now: Now, out: &mut Vec<Action>) {
         let Some(w) = self.workers.get(&worker) else {
-            out.extend(request.map(Action::Resend));
+            out.extend(request.map(Action::Requeue));
             return;
         };
-        if path.len() > LONGEST_PATH {
-            out.extend(request.map(Action::Answer)); // no file has such a name
+        if path.len() > MAX_PATH_BYTES {
+            out.extend(request.map(Action::Refuse)); // no file has such a name
             return;
         }
-        let (newest, ending) = (w.generation == self.generation, matches!(w.state, State::Ending { .. }));
+        let (newest, draining) = (w.generation == self.generation, matches!(w.state, State::Draining { .. }));
         match self.phase {
             Phase::Stopped { .. } | Phase::Retired { .. } | Phase::Halted | Phase::Idle => {
-                out.extend(request.map(Action::Answer));
+                out.extend(request.map(Action::Refuse));
                 return;
             }
-            _ if self.kept.get(&path) == Some(&mtime_us) => {
+            _ if self.known_bad.get(&path) == Some(&mtime_us) => {
                 // The worker had not yet read that this file is known bad when it returned the
                 // request.
-                out.push(Action::Keep { worker, path, mtime_us });
-                out.extend(request.map(Action::Resend));
+                out.push(Action::MarkKnownBad { worker, path, mtime_us });
+                out.extend(request.map(Action::Requeue));
                 return;
             }
             // The worker had not yet read that it is draining; the new generation serves or is
             // starting.
-            Phase::Steady | Phase::Waiting if ending => {
-                out.extend(request.map(Action::Resend));
+            Phase::Steady | Phase::Waiting if draining => {
+                out.extend(request.map(Action::Requeue));
                 return;
             }
-            Phase::Rising(_) if !newest || ending => {}
+            Phase::Rising(_) if !newest || draining => {}
             _ => {
                 // One message for each file and each generation started for it.
                 let first = self.next_begin.is_none_or(|(_, reason)| reason != Reason::Changed) || !self.changed.contains_key(&path);
@@ -77,9 +78,13 @@ impl Pool {
         }
         let remembered = remember(&mut self.changed, &path, mtime_us);
         if let Some(token) = request {
-            let resend_at = self.serves_new_code().then(|| now + RESEND_EVERY);
-            let held = Held { token, path, mtime_us, until: now + HOLD, resend_at };
-            if self.held.len() >= MAX_HELD || !remembered { self.serve_with_old_code(held, out) } else { self.held.push_back(held) }
+            let requeue_at = self.serves_new_code().then(|| now + REQUEUE_EVERY);
+            let parked = ParkedRequest { token, path, mtime_us, until: now + PARK_LIMIT, requeue_at };
+            if self.parked.len() >= MAX_PARKED || !remembered {
+                self.serve_with_old_code(parked, out)
+            } else {
+                self.parked.push_back(parked)
+            }
         }
         if self.may_begin_next() && self.next_begin.is_some_and(|(at, _)| at <= now) {
             self.begin(Reason::Changed, now, out);
@@ -102,15 +107,15 @@ impl Pool {
     /// can serve the request.
     pub(crate) fn touched(&mut self, path: Path, mtime_us: u64, token: Token, now: Now, out: &mut Vec<Action>) {
         let known = self.changed.get(&path) == Some(&mtime_us);
-        let waits = matches!(self.phase, Phase::Waiting | Phase::Rising(_)) && self.held.len() < MAX_HELD;
+        let waits = matches!(self.phase, Phase::Waiting | Phase::Rising(_)) && self.parked.len() < MAX_PARKED;
         if !waits || !remember(&mut self.changed, &path, mtime_us) {
-            out.push(Action::Answer(token));
+            out.push(Action::Refuse(token));
             return;
         }
         if !known {
             log(out, Code::Changed, None, [String::from_utf8_lossy(&path).into_owned()]);
         }
-        self.held.push_back(Held { token, path, mtime_us, until: now + HOLD, resend_at: None });
+        self.parked.push_back(ParkedRequest { token, path, mtime_us, until: now + PARK_LIMIT, requeue_at: None });
         if matches!(self.phase, Phase::Waiting) {
             self.backoff.reset();
             let at = self.last_begin.map_or(now, |last| now.max(last + Duration::from_secs(1)));
@@ -124,13 +129,13 @@ impl Pool {
     /// Whether a request that no worker can serve shows a file time that is not known bad. This
     /// also records the time, for scripts whose failure was never reported because the process
     /// crashed.
-    pub fn is_news(&mut self, path: &[u8], mtime_us: u64) -> bool {
-        match self.kept.get(path) {
+    pub fn shows_new_file(&mut self, path: &[u8], mtime_us: u64) -> bool {
+        match self.known_bad.get(path) {
             _ if mtime_us == 0 || !matches!(self.phase, Phase::Waiting | Phase::Rising(_)) => false,
             Some(known) => *known != mtime_us,
             None if matches!(self.phase, Phase::Rising(_)) => false,
             None => {
-                remember(&mut self.kept, path, mtime_us);
+                remember(&mut self.known_bad, path, mtime_us);
                 false
             }
         }
@@ -146,75 +151,75 @@ impl Pool {
     }
 
     /// Handles parked requests that waited too long and those due to be requeued.
-    pub(crate) fn time_out_held(&mut self, now: Now, out: &mut Vec<Action>) {
-        while self.held.front().is_some_and(|h| h.until <= now) {
-            if let Some(h) = self.held.pop_front() {
+    pub(crate) fn time_out_parked(&mut self, now: Now, out: &mut Vec<Action>) {
+        while self.parked.front().is_some_and(|h| h.until <= now) {
+            if let Some(h) = self.parked.pop_front() {
                 self.serve_with_old_code(h, out);
             }
         }
-        let due = |h: &Held| h.resend_at.is_some_and(|at| at <= now);
-        out.extend(self.held.iter().filter(|h| due(h)).map(|h| Action::Resend(h.token)));
-        self.held.retain(|h| !due(h));
-        if self.resend_at.is_some_and(|at| at <= now) {
-            self.resend_at = None;
+        let due = |h: &ParkedRequest| h.requeue_at.is_some_and(|at| at <= now);
+        out.extend(self.parked.iter().filter(|h| due(h)).map(|h| Action::Requeue(h.token)));
+        self.parked.retain(|h| !due(h));
+        if self.requeue_at.is_some_and(|at| at <= now) {
+            self.requeue_at = None;
             // Requests of the last round that were not reported as `Full` have been queued.
-            self.resending.clear();
+            self.requeueing.clear();
             for (token, until) in std::mem::take(&mut self.full) {
-                self.resending.insert(token, until);
-                out.push(Action::Resend(token));
+                self.requeueing.insert(token, until);
+                out.push(Action::Requeue(token));
             }
         }
     }
 
     /// A request was parked for too long, or there are too many. The serving workers are told to
     /// ignore the file's time.
-    fn serve_with_old_code(&mut self, held: Held, out: &mut Vec<Action>) {
-        let Held { token, path, mtime_us, .. } = held;
+    fn serve_with_old_code(&mut self, parked: ParkedRequest, out: &mut Vec<Action>) {
+        let ParkedRequest { token, path, mtime_us, .. } = parked;
         for (number, _) in self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })) {
-            out.push(Action::Keep { worker: *number, path: path.clone(), mtime_us });
+            out.push(Action::MarkKnownBad { worker: *number, path: path.clone(), mtime_us });
         }
-        out.push(Action::Resend(token));
+        out.push(Action::Requeue(token));
     }
 
     /// A request did not fit on the full queue.
     pub(crate) fn queue_was_full(&mut self, token: Token, now: Now, out: &mut Vec<Action>) {
-        let until = self.resending.remove(&token).unwrap_or(now + RESEND_FOR);
-        let over = until <= now || self.full.len() >= MAX_HELD;
+        let until = self.requeueing.remove(&token).unwrap_or(now + REQUEUE_FOR);
+        let over = until <= now || self.full.len() >= MAX_PARKED;
         if over || matches!(self.phase, Phase::Stopped { .. } | Phase::Retired { .. }) {
             // A worker can return any number of requests: log at most once a second.
-            if self.full_told.is_none_or(|at| at + Duration::from_secs(1) <= now) {
-                self.full_told = Some(now);
+            if self.full_logged_at.is_none_or(|at| at + Duration::from_secs(1) <= now) {
+                self.full_logged_at = Some(now);
                 log(out, Code::RequeueFailed, None, []);
             }
-            out.push(Action::Answer(token));
+            out.push(Action::Refuse(token));
             return;
         }
         self.full.push((token, until));
-        self.resend_at.get_or_insert(now + RESEND_EVERY);
+        self.requeue_at.get_or_insert(now + REQUEUE_EVERY);
     }
 
     /// Requeues all parked requests, because the new generation serves or has failed.
     pub(crate) fn release(&mut self, out: &mut Vec<Action>) {
-        out.extend(self.held.drain(..).map(|h| Action::Resend(h.token)));
+        out.extend(self.parked.drain(..).map(|h| Action::Requeue(h.token)));
     }
 
     /// Refuses all parked requests, because no worker will run them.
-    pub(crate) fn answer_held(&mut self, out: &mut Vec<Action>) {
-        out.extend(self.held.drain(..).map(|h| Action::Answer(h.token)));
-        out.extend(self.full.drain(..).map(|(token, _)| Action::Answer(token)));
-        self.resend_at = None;
+    pub(crate) fn refuse_parked(&mut self, out: &mut Vec<Action>) {
+        out.extend(self.parked.drain(..).map(|h| Action::Refuse(h.token)));
+        out.extend(self.full.drain(..).map(|(token, _)| Action::Refuse(token)));
+        self.requeue_at = None;
     }
 }
 
 fn may_remember(files: &BTreeMap<Path, u64>, path: &[u8]) -> bool {
-    path.len() <= LONGEST_PATH && (files.len() < MOST_FILES || files.contains_key(path))
+    path.len() <= MAX_PATH_BYTES && (files.len() < MAX_FILES || files.contains_key(path))
 }
 
 /// Records a file's time. False if there are too many files.
 pub(crate) fn remember(files: &mut BTreeMap<Path, u64>, path: &[u8], mtime_us: u64) -> bool {
-    let may = may_remember(files, path);
-    if may {
+    let may_control = may_remember(files, path);
+    if may_control {
         files.insert(path.to_vec(), mtime_us);
     }
-    may
+    may_control
 }

@@ -21,11 +21,11 @@ const MAX_LEFT_OUTPUTS: usize = 32;
 impl Supervisor {
     /// Starts a worker that the start limiter admitted.
     pub fn launch(&mut self, id: u32, number: Number) {
-        self.mend_queue(id);
+        self.repair_queue(id);
         let Some(unit) = self.units.get_mut(&id) else { return };
         let (Some(generation), Some(queue)) = (unit.waiting.remove(&number), unit.queue.as_ref()) else { return };
         if unit.settings.spec.preload_fork {
-            return self.launch_from_template(id, number, generation);
+            return self.launch_from_fork_server(id, number, generation);
         }
         match start(id, number, generation, &unit.settings, queue, &self.place) {
             Ok((process, outputs)) => {
@@ -43,7 +43,7 @@ impl Supervisor {
     /// Reports that a worker could not be started. `killed`: its process or its fork server was
     /// killed from outside.
     pub fn unstarted(&mut self, id: u32, worker: Number, reason: String, killed: bool) {
-        self.gate.leave((id, worker));
+        self.start_limiter.release((id, worker));
         self.feed(id, Event::Unstarted { worker, reason, killed });
     }
 
@@ -71,7 +71,7 @@ impl Supervisor {
 
     pub fn unfit_unless(&mut self, watched: Result<(), Errno>, id: u32, worker: Number) {
         if let Err(e) = watched {
-            self.main.message(Code::System, None, None, &["cannot watch a worker".into(), e.to_string()]);
+            self.main.message(Code::System, None, None, &["cannot watch a worker's descriptors".into(), e.to_string()]);
             self.feed(id, Event::Unfit { worker, reason: e.to_string() });
         }
     }
@@ -103,8 +103,8 @@ impl Supervisor {
     /// a subreaper, for the sake of forked workers ([`crate::newborn`]).
     pub fn reap(&mut self) {
         // A worker that said Hello and then exited is registered by this.
-        for id in self.newborns.keys().copied().collect::<Vec<_>>() {
-            self.newborn_says(id);
+        for id in self.forked_workers.keys().copied().collect::<Vec<_>>() {
+            self.read_forked_worker(id);
         }
         loop {
             match wait(WaitOptions::NOHANG) {
@@ -116,18 +116,18 @@ impl Supervisor {
     }
 
     fn child_ended(&mut self, pid: u32, status: WaitStatus) {
-        if self.templates.contains_key(&pid) {
-            return self.template_ended(pid, status);
+        if self.fork_servers.contains_key(&pid) {
+            return self.fork_server_exited(pid, status);
         }
         // Reads the last output first, so that it is logged before the exit.
-        self.worker_says(pid);
+        self.read_worker(pid);
         let Some(process) = self.processes.remove(&pid) else { return };
         self.read_last_output(pid);
         if let Some(control) = &process.control {
             self.poller.remove(control);
         }
         let worker = process.number;
-        self.gate.leave((process.unit, worker));
+        self.start_limiter.release((process.unit, worker));
         let event = match process.ended(status) {
             Ended::Ran { how, clean, killed } => {
                 let last_words = process.last_words();
@@ -197,12 +197,12 @@ impl Supervisor {
 
 /// Names requests for a log message; empty if there are none.
 fn named(requests: &[Vec<u8>]) -> String {
-    let shown: Vec<String> = requests.iter().take(MAX_NAMED).map(|about| about.escape_ascii().to_string()).collect();
-    let more = requests.len().saturating_sub(shown.len());
-    match (shown.is_empty(), more) {
+    let script_and_mtime: Vec<String> = requests.iter().take(MAX_NAMED).map(|about| about.escape_ascii().to_string()).collect();
+    let more = requests.len().saturating_sub(script_and_mtime.len());
+    match (script_and_mtime.is_empty(), more) {
         (true, _) => String::new(),
-        (_, 0) => format!(" (it ran {})", shown.join(", ")),
-        _ => format!(" (it ran {} and {more} more requests)", shown.join(", ")),
+        (_, 0) => format!(" (it ran {})", script_and_mtime.join(", ")),
+        _ => format!(" (it ran {} and {more} more requests)", script_and_mtime.join(", ")),
     }
 }
 
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn programs_that_outlive_their_workers_do_not_fill_droverd() {
         let sink = Rc::new(crate::log::Sink::standard_error(0));
-        let place = crate::spawn::Place::new(Path::new("/nowhere/droverd"), None).unwrap();
+        let place = crate::spawn::SpawnContext::new(Path::new("/nowhere/droverd"), None).unwrap();
         let (read, write) = drover_sys::channel::packet_pair().unwrap();
         let store = crate::store::Store::new(read, write);
         let mut supervisor = Supervisor::new(place, crate::poller::Poller::new().unwrap(), sink.clone(), store);
@@ -254,6 +254,6 @@ mod tests {
         (1..100).for_each(|number| ended(&mut supervisor, number, &shop));
         let left = |group: &[u8]| supervisor.outputs.values().filter(|o| o.settings.spec.name == group).map(|o| o.pid).collect::<Vec<_>>();
         assert_eq!((left(b"shop").len(), left(b"blog").len()), (MAX_LEFT_OUTPUTS, 2));
-        assert_eq!(left(b"shop").last(), Some(&1_000_099), "the newest are read on");
+        assert_eq!(left(b"shop").last(), Some(&1_000_099), "the newest are still read");
     }
 }

@@ -16,26 +16,26 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 /// Size limit of a configuration; a group needs a few hundred bytes.
-const LARGEST: usize = 64 << 20;
+const MAX_CONFIGURATION_BYTES: usize = 64 << 20;
 
 impl Supervisor {
     /// Reads the configuration from its memory file. The error text is for the log.
     pub fn read_configuration(&self, file: &OwnedFd, len: u32) -> Result<Configuration, String> {
-        let bytes = memfile::read(file, usize::try_from(len).unwrap_or(usize::MAX), LARGEST).map_err(|e| e.to_string())?;
+        let bytes = memfile::read(file, usize::try_from(len).unwrap_or(usize::MAX), MAX_CONFIGURATION_BYTES).map_err(|e| e.to_string())?;
         let configuration: Configuration = decode(&bytes).map_err(|e| e.to_string())?;
         if configuration.version != VERSION {
             self.main.message(Code::VersionMismatch, None, None, &[VERSION.to_owned(), configuration.version.clone()]);
-            return Err("it comes from another version".to_owned());
+            return Err("it was sent by another version".to_owned());
         }
         Ok(configuration)
     }
 
     /// Applies a configuration. `taken` are the queues of a previous droverd.
     pub fn configure(&mut self, configuration: Configuration, logs: Vec<OwnedFd>, taken: Vec<Stored>) {
-        let words = [configuration.generation.to_string(), configuration.groups.len().to_string()];
+        let args = [configuration.generation.to_string(), configuration.groups.len().to_string()];
         // The first log is the main server's. It is a new file after log rotation.
         self.main = sink(logs.first(), configuration.log_level);
-        self.main.message(Code::Configured, None, None, &words);
+        self.main.message(Code::Configured, None, None, &args);
         self.httpd_generation = configuration.generation;
         self.sessions.clone_from(&configuration.sessions);
         self.configure_admin(configuration.control_socket.as_deref());
@@ -71,7 +71,7 @@ impl Supervisor {
     fn clear_store(&mut self) {
         let index = &self.index;
         if let Err(e) = self.store.round(|key| index.contains_key(key)) {
-            self.main.message(Code::Store, None, None, &["that is gone".to_owned(), e.to_string()]);
+            self.main.message(Code::System, None, None, &["cannot remove unused queues from the store".to_owned(), e.to_string()]);
         }
     }
 
@@ -107,7 +107,7 @@ impl Supervisor {
             };
             match id {
                 Ok(id) => wanted.push(id),
-                Err(e) => settings.log(Code::System, None, &["cannot make the group's queue".into(), e.to_string()]),
+                Err(e) => settings.log(Code::System, None, &["cannot create the group's queue".into(), e.to_string()]),
             }
         }
         wanted

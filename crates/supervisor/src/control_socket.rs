@@ -52,7 +52,7 @@ impl Listener {
         }
         let made = look(&directory, &name)?;
         if !is_socket(&made) {
-            return Err(Errno::ADDRINUSE); // somebody has put something else there meanwhile
+            return Err(Errno::ADDRINUSE); // another file was created there meanwhile
         }
         listen(&socket, BACKLOG)?;
         Ok(Self { socket, directory, name, file: (made.st_dev, made.st_ino), path: path.to_owned() })
@@ -74,7 +74,7 @@ impl Drop for Listener {
     fn drop(&mut self) {
         discard(&self.socket);
         if look(&self.directory, &self.name).is_ok_and(|now| (now.st_dev, now.st_ino) == self.file) {
-            let _ = unlinkat(&self.directory, &self.name, AtFlags::empty()); // somebody else may have done it
+            let _ = unlinkat(&self.directory, &self.name, AtFlags::empty()); // it may be gone already
         }
     }
 }
@@ -133,7 +133,7 @@ pub(crate) mod tests {
         // The state that a killed droverd leaves.
         std::fs::rename(&path, directory.join("dead")).unwrap();
         drop(first);
-        assert!(directory.join("dead").exists(), "what has another name now is not removed");
+        assert!(directory.join("dead").exists(), "a renamed file is not removed");
         std::fs::rename(directory.join("dead"), &path).unwrap();
         drop(Listener::open(&path).unwrap());
         assert!(!path.exists());
@@ -161,15 +161,15 @@ pub(crate) mod tests {
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "somebody else's").unwrap();
         drop(listener);
-        assert!(path.exists(), "a file that has taken its place");
+        assert!(path.exists(), "a file that replaced it");
         std::fs::remove_file(&path).unwrap();
         let listener = Listener::open(&path).unwrap();
         std::fs::rename(&inside, &other).unwrap();
         std::fs::create_dir_all(&inside).unwrap();
         std::fs::write(&path, "somebody else's").unwrap();
         drop(listener);
-        assert!(path.exists(), "what its path leads to now");
-        assert!(!other.join("sock").exists(), "but its own file, in the directory that it was made in");
+        assert!(path.exists(), "the present target of its path");
+        assert!(!other.join("sock").exists(), "its own file, in the directory where it was created");
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -11,19 +11,19 @@ use drover_wire::text;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Requests answered before the loop serves another descriptor.
-const AT_ONCE: usize = 64;
+const MAX_PER_TURN: usize = 64;
 
 /// A request as it was queued: the message and its descriptors.
-pub type Waiting = (Vec<u8>, Vec<OwnedFd>);
+pub type QueuedRequest = (Vec<u8>, Vec<OwnedFd>);
 
 /// Takes a bounded number of requests from the queue. An error means that the queue is unusable.
-pub fn take_waiting(queue: &OwnedFd) -> Result<Vec<Waiting>, Errno> {
+pub fn take_waiting(queue: &OwnedFd) -> Result<Vec<QueuedRequest>, Errno> {
     let mut buffer = vec![0; MAX_INLINE + 4096];
     let mut all = Vec::new();
-    for _ in 0..AT_ONCE {
+    for _ in 0..MAX_PER_TURN {
         let mut fds = Vec::new();
         match receive(queue, &mut buffer, &mut fds, false) {
-            Ok(0) if !has_ended(queue) => {} // a message without bytes: no request of ours
+            Ok(0) if !has_ended(queue) => {} // an empty message is no valid request
             Ok(0) if all.is_empty() => return Err(Errno::PIPE),
             Ok(0) => break,
             Ok(n) => all.push((buffer.get(..n).unwrap_or_default().to_vec(), fds)),

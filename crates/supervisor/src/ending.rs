@@ -18,7 +18,7 @@ impl Pool {
     pub(crate) fn drain_within(&mut self, worker: Number, patience: Option<Duration>, now: Now, out: &mut Vec<Action>) {
         let term_at = patience.map(|g| now + g);
         if let Some(w) = self.workers.get_mut(&worker) {
-            w.state = State::Ending { term_at, kill_at: None };
+            w.state = State::Draining { term_at, kill_at: None };
             out.push(Action::Drain(worker));
         }
         self.hurry(now);
@@ -38,7 +38,7 @@ impl Pool {
     pub(crate) fn terminate(&mut self, worker: Number, now: Now, out: &mut Vec<Action>) {
         let kill_at = Some(now + self.limits.shutdown);
         if let Some(w) = self.workers.get_mut(&worker) {
-            w.state = State::Ending { term_at: None, kill_at };
+            w.state = State::Draining { term_at: None, kill_at };
             w.signalled = true;
             out.push(Action::Terminate(worker));
         }
@@ -56,7 +56,7 @@ impl Pool {
     }
 
     /// Terminates all workers that are not ready.
-    pub(crate) fn end_unready(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(crate) fn terminate_unready(&mut self, now: Now, out: &mut Vec<Action>) {
         self.cancel_queued(out);
         let starting = |w: &Worker| matches!(w.state, State::Starting { .. });
         let going: Vec<Number> = self.workers.iter().filter(|(_, w)| starting(w)).map(|(n, _)| *n).collect();
@@ -67,12 +67,12 @@ impl Pool {
 
     /// Drains all workers and kills those that still run after `within`. With `None`, SIGTERM
     /// follows after graceful-timeout as usual.
-    pub(crate) fn end_all(&mut self, within: Option<Duration>, now: Now, out: &mut Vec<Action>) {
-        self.end_unready(now, out);
+    pub(crate) fn drain_all(&mut self, within: Option<Duration>, now: Now, out: &mut Vec<Action>) {
+        self.terminate_unready(now, out);
         self.drain_where(|_, _| true, now, out);
         let Some(within) = within else { return };
         for w in self.workers.values_mut() {
-            if let State::Ending { term_at, kill_at } = &mut w.state {
+            if let State::Draining { term_at, kill_at } = &mut w.state {
                 // Both are `None` once SIGKILL was sent, so it is not sent again.
                 if term_at.is_some() || kill_at.is_some() || self.limits.graceful.is_none() {
                     *kill_at = Some(kill_at.map_or(now + within, |at| at.min(now + within)));
@@ -102,16 +102,16 @@ impl Pool {
     pub(crate) fn stop(&mut self, within: Option<Duration>, now: Now, out: &mut Vec<Action>) {
         let active = !matches!(self.phase, Phase::Idle | Phase::Retired { .. } | Phase::Stopped { active: false });
         self.outgoing.clear();
-        self.look_at = None;
+        self.check_at = None;
         if !self.is_retired() {
             self.phase = Phase::Stopped { active };
         }
         self.next_begin = None;
         self.failing = None;
         self.backoff.reset();
-        self.answer_held(out);
+        self.refuse_parked(out);
         let shutdown = within.map_or(self.limits.shutdown, |w| w.min(self.limits.shutdown));
-        self.end_all(Some(shutdown), now, out);
+        self.drain_all(Some(shutdown), now, out);
     }
 
     pub(crate) fn retire(&mut self, now: Now, out: &mut Vec<Action>) {
@@ -119,8 +119,8 @@ impl Pool {
         self.phase = Phase::Retired { until };
         self.next_begin = None;
         self.failing = None;
-        self.answer_held(out);
-        self.end_unready(now, out);
+        self.refuse_parked(out);
+        self.terminate_unready(now, out);
     }
 
     /// Signals workers whose deadline has passed.
@@ -136,8 +136,8 @@ impl Pool {
                     out.push(Action::Dump(number));
                     self.step(Event::Unfit { worker: number, reason: "startup-timeout".to_owned() }, now, out);
                 }
-                State::Ending { term_at, .. } if due(term_at) => {
-                    w.state = State::Ending { term_at: None, kill_at: Some(now + self.limits.shutdown) };
+                State::Draining { term_at, .. } if due(term_at) => {
+                    w.state = State::Draining { term_at: None, kill_at: Some(now + self.limits.shutdown) };
                     w.signalled = true;
                     log(out, Code::DrainTimeout, Some(number), []);
                     if !std::mem::replace(&mut w.dumped, true) {
@@ -145,8 +145,8 @@ impl Pool {
                     }
                     out.push(Action::Terminate(number));
                 }
-                State::Ending { kill_at, .. } if due(kill_at) => {
-                    w.state = State::Ending { term_at: None, kill_at: None };
+                State::Draining { kill_at, .. } if due(kill_at) => {
+                    w.state = State::Draining { term_at: None, kill_at: None };
                     w.signalled = true;
                     log(out, Code::Killed, Some(number), []);
                     out.push(Action::Kill(number));
@@ -154,8 +154,8 @@ impl Pool {
                 _ => {}
             }
             let Some(w) = self.workers.get_mut(&number) else { continue };
-            if due(w.lost_kill_at) {
-                w.lost_kill_at = None;
+            if due(w.closed_kill_at) {
+                w.closed_kill_at = None;
                 w.signalled = true;
                 log(out, Code::ControlClosed, Some(number), []);
                 out.push(Action::Kill(number));

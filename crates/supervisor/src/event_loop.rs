@@ -6,7 +6,7 @@ use crate::arguments::Inherited;
 use crate::messages::Code;
 use crate::poller::Source;
 use crate::pool::Event;
-use crate::reserve::Reserve;
+use crate::reserve::FdReserve;
 use crate::store::Stored;
 use crate::supervisor::Supervisor;
 use drover_sys::Errno;
@@ -21,14 +21,14 @@ use std::time::Duration;
 /// seconds.
 const ORPHANED: Duration = Duration::from_millis(1500);
 /// Messages read from one socket before the loop serves another descriptor.
-const AT_ONCE: usize = 64;
+const MAX_PER_TURN: usize = 64;
 
 pub struct EventLoop {
     supervisor: Supervisor,
     signals: Signals,
     control: Option<OwnedFd>,
     broker: OwnedFd,
-    reserve: Reserve,
+    fd_reserve: FdReserve,
     parent: Pid,
     /// Error logs that arrived before their configuration.
     logs: Vec<OwnedFd>,
@@ -38,7 +38,7 @@ pub struct EventLoop {
     /// StopAll was received, and no configuration since.
     stopped: bool,
     /// droverd exits when the last process has exited.
-    ending: bool,
+    exiting: bool,
     buffer: Vec<u8>,
 }
 
@@ -63,13 +63,13 @@ impl EventLoop {
             signals,
             control: Some(control),
             broker,
-            reserve: Reserve::default(),
+            fd_reserve: FdReserve::default(),
             parent,
             logs: Vec::new(),
             taken,
             configured: false,
             stopped: false,
-            ending: false,
+            exiting: false,
             buffer,
         })
     }
@@ -80,8 +80,8 @@ impl EventLoop {
         if getppid() != Some(self.parent) {
             self.parent_gone();
         }
-        while !(self.ending && self.supervisor.is_empty()) {
-            self.reserve.fill();
+        while !(self.exiting && self.supervisor.is_empty()) {
+            self.fd_reserve.fill();
             self.supervisor.tick();
             let until = self.supervisor.deadline().map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
             for source in self.supervisor.poller.wait(until)? {
@@ -89,16 +89,16 @@ impl EventLoop {
                     Source::Signals => self.on_signal(),
                     Source::Control => self.on_control(),
                     Source::Broker => self.on_broker(),
-                    Source::Worker(pid) => self.supervisor.worker_says(pid),
+                    Source::Worker(pid) => self.supervisor.read_worker(pid),
                     Source::Output(id) => self.supervisor.read_output(id),
                     Source::Queue(id) => self.supervisor.answer_queue(id),
-                    Source::Template(pid) => self.supervisor.template_says(pid),
-                    Source::Newborn(id) => self.supervisor.newborn_says(id),
-                    Source::Admin => self.supervisor.admin_connects(),
-                    Source::AdminClient(id) => self.supervisor.admin_says(id, self.parent.as_raw_nonzero().get().unsigned_abs()),
+                    Source::ForkServer(pid) => self.supervisor.read_fork_server(pid),
+                    Source::ForkedWorker(id) => self.supervisor.read_forked_worker(id),
+                    Source::Admin => self.supervisor.accept_admin_clients(),
+                    Source::AdminClient(id) => self.supervisor.read_admin_client(id, self.parent.as_raw_nonzero().get().unsigned_abs()),
                 }
             }
-            self.supervisor.tell_reloads();
+            self.supervisor.answer_reloads();
         }
         self.supervisor.read_all_output();
         Ok(())
@@ -112,18 +112,18 @@ impl EventLoop {
                 self.parent_gone();
             } else {
                 self.stop(None);
-                self.ending = true;
+                self.exiting = true;
             }
         }
     }
 
     /// httpd's parent exited. After a StopAll the workers keep their shutdown-timeout.
     fn parent_gone(&mut self) {
-        if !self.stopped && !self.ending {
+        if !self.stopped && !self.exiting {
             self.supervisor.main.message(Code::ParentExited, None, None, &[self.parent.as_raw_nonzero().to_string()]);
             self.stop(Some(ORPHANED));
         }
-        self.ending = true;
+        self.exiting = true;
         if let Some(control) = self.control.take() {
             self.supervisor.poller.remove(&control);
         }
@@ -136,17 +136,17 @@ impl EventLoop {
     }
 
     fn on_control(&mut self) {
-        for _ in 0..AT_ONCE {
+        for _ in 0..MAX_PER_TURN {
             let Some(control) = &self.control else { return };
             let mut fds = Vec::new();
-            match self.reserve.lend(|| receive(control, &mut self.buffer, &mut fds, false)) {
+            match self.fd_reserve.lend(|| receive(control, &mut self.buffer, &mut fds, false)) {
                 Ok(0) | Err(Errno::CONNRESET) => return self.parent_gone(),
                 Ok(n) => match decode::<ToSupervisor>(self.buffer.get(..n).unwrap_or_default()) {
                     Ok(message) => self.on_message(message, fds),
-                    Err(e) => self.misunderstood("httpd's parent", &e.to_string()),
+                    Err(e) => self.log_invalid("httpd's parent", &e.to_string()),
                 },
                 Err(Errno::AGAIN) => return,
-                Err(e) => return self.misunderstood("httpd's parent", &e.to_string()),
+                Err(e) => return self.log_invalid("httpd's parent", &e.to_string()),
             }
         }
     }
@@ -158,10 +158,10 @@ impl EventLoop {
             ToSupervisor::Configure { len } => {
                 let mut logs = std::mem::take(&mut self.logs);
                 let mut fds = fds.into_iter();
-                let file = fds.next().ok_or_else(|| "it came without its memory file".to_owned());
+                let file = fds.next().ok_or_else(|| "it has no memory file".to_owned());
                 logs.extend(fds);
                 match file.and_then(|file| self.supervisor.read_configuration(&file, len)) {
-                    Ok(_) if self.ending => {}
+                    Ok(_) if self.exiting => {}
                     Ok(configuration) => {
                         self.stopped = false;
                         let taken = std::mem::take(&mut self.taken);
@@ -187,25 +187,25 @@ impl EventLoop {
     }
 
     fn on_broker(&mut self) {
-        for _ in 0..AT_ONCE {
+        for _ in 0..MAX_PER_TURN {
             let mut fds = Vec::new();
-            match self.reserve.lend(|| receive(&self.broker, &mut self.buffer, &mut fds, false)) {
+            match self.fd_reserve.lend(|| receive(&self.broker, &mut self.buffer, &mut fds, false)) {
                 Ok(0) if has_ended(&self.broker) => return self.supervisor.poller.remove(&self.broker),
                 Ok(n) => {
                     match (decode::<OpenQueue>(self.buffer.get(..n).unwrap_or_default()), fds.first()) {
                         (Ok(open), Some(reply_to)) => self.supervisor.open_queue(open, reply_to),
-                        (Ok(_), None) => self.misunderstood("a child of httpd", "no descriptor for the answer"),
-                        (Err(e), _) => self.misunderstood("a child of httpd", &e.to_string()),
+                        (Ok(_), None) => self.log_invalid("a child of httpd", "no descriptor for the reply"),
+                        (Err(e), _) => self.log_invalid("a child of httpd", &e.to_string()),
                     }
                     dispose(fds);
                 }
                 Err(Errno::AGAIN) => return,
-                Err(e) => return self.misunderstood("a child of httpd", &e.to_string()),
+                Err(e) => return self.log_invalid("a child of httpd", &e.to_string()),
             }
         }
     }
 
-    fn misunderstood(&self, whom: &str, why: &str) {
+    fn log_invalid(&self, whom: &str, why: &str) {
         self.supervisor.main.message(Code::BadMessage, None, None, &[whom.to_owned(), why.to_owned()]);
     }
 }

@@ -40,7 +40,7 @@ pub struct Limits {
 
 /// Why a worker is replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
+pub enum ReplaceReason {
     MaximumRequests,
     CpuTime,
     /// It received a signal and takes no more requests. In all other cases a worker serves until
@@ -52,13 +52,13 @@ pub enum Why {
     Inactivity,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for ReplaceReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MaximumRequests => f.write_str("maximum-requests"),
             Self::CpuTime => f.write_str("cpu-time-limit"),
-            Self::Signal => f.write_str("it was sent a signal"),
-            Self::Memory(bytes) => write!(f, "memory-soft: it has {} MiB", bytes >> 20),
+            Self::Signal => f.write_str("it received a signal"),
+            Self::Memory(bytes) => write!(f, "memory-soft: it uses {} MiB", bytes >> 20),
             Self::RestartInterval => f.write_str("restart-interval"),
             Self::Inactivity => f.write_str("inactivity-timeout"),
         }
@@ -112,7 +112,7 @@ pub enum Event {
         killed: bool,
     },
     /// The worker closed its control socket.
-    Lost(Number),
+    ControlClosed(Number),
     Changed {
         worker: Number,
         path: Path,
@@ -120,9 +120,9 @@ pub enum Event {
         request: Option<Token>,
     },
     /// The worker is to be replaced.
-    Leaving {
+    Replace {
         worker: Number,
-        why: Why,
+        why: ReplaceReason,
     },
     Stuck {
         worker: Number,
@@ -140,8 +140,8 @@ pub enum Event {
         mtime_us: u64,
         request: Token,
     },
-    /// The result of [`Action::Look`].
-    Looked {
+    /// The result of [`Action::CheckQueue`].
+    QueueChecked {
         waiting: bool,
     },
     /// An administrator requested a new generation.
@@ -175,25 +175,25 @@ pub enum Action {
     StartFailed,
     Serve(Number),
     Drain(Number),
-    Keep {
+    MarkKnownBad {
         worker: Number,
         path: Path,
         mtime_us: u64,
     },
     Dump(Number),
-    /// Report whether requests wait in the queue ([`Event::Looked`]).
-    Look,
+    /// Report whether requests wait in the queue ([`Event::QueueChecked`]).
+    CheckQueue,
     /// Make the workers check the queue: the worker that was woken for a request may have exited.
     Wake(Number),
     Terminate(Number),
     Kill(Number),
     /// Requeue the request; answered by `Full` if the queue is full.
-    Resend(Token),
+    Requeue(Token),
     /// Refuse the request: no worker can run it.
-    Answer(Token),
+    Refuse(Token),
     Log {
         code: Code,
         worker: Option<Number>,
-        words: Vec<String>,
+        args: Vec<String>,
     },
 }

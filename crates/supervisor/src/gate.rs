@@ -9,26 +9,26 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// How long a worker counts as importing.
-const COUNTS: Duration = Duration::from_secs(10);
+const COUNTS_FOR: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-pub struct Gate<K> {
+pub struct StartLimiter<K> {
     limit: usize,
     inside: BTreeMap<K, Now>,
     waiting: VecDeque<K>,
 }
 
-impl<K: Ord + Copy> Gate<K> {
+impl<K: Ord + Copy> StartLimiter<K> {
     pub const fn new(limit: usize) -> Self {
         Self { limit, inside: BTreeMap::new(), waiting: VecDeque::new() }
     }
 
-    pub fn arrive(&mut self, key: K) {
+    pub fn enqueue(&mut self, key: K) {
         self.waiting.push_back(key);
     }
 
     /// Releases `key`, which is ready, has exited or is no longer wanted.
-    pub fn leave(&mut self, key: K) {
+    pub fn release(&mut self, key: K) {
         if self.inside.remove(&key).is_none() {
             self.waiting.retain(|k| *k != key);
         }
@@ -36,7 +36,7 @@ impl<K: Ord + Copy> Gate<K> {
 
     /// The next worker that may start.
     pub fn next(&mut self, now: Now) -> Option<K> {
-        self.inside.retain(|_, since| *since + COUNTS > now);
+        self.inside.retain(|_, since| *since + COUNTS_FOR > now);
         if self.inside.len() >= self.limit {
             return None;
         }
@@ -45,9 +45,9 @@ impl<K: Ord + Copy> Gate<K> {
         Some(key)
     }
 
-    /// When to call [`Gate::next`] again without another event.
+    /// When to call [`StartLimiter::next`] again without another event.
     pub fn deadline(&self) -> Option<Now> {
-        if self.waiting.is_empty() { None } else { self.inside.values().min().map(|since| *since + COUNTS) }
+        if self.waiting.is_empty() { None } else { self.inside.values().min().map(|since| *since + COUNTS_FOR) }
     }
 }
 
@@ -57,12 +57,12 @@ mod tests {
 
     #[test]
     fn two_at_a_time_in_order() {
-        let mut g = Gate::new(2);
+        let mut g = StartLimiter::new(2);
         let at = Duration::from_secs;
-        (1..=5).for_each(|k| g.arrive(k));
+        (1..=5).for_each(|k| g.enqueue(k));
         assert_eq!((g.next(at(0)), g.next(at(1)), g.next(at(1))), (Some(1), Some(2), None));
-        g.leave(3);
-        g.leave(1);
+        g.release(3);
+        g.release(1);
         assert_eq!((g.next(at(2)), g.next(at(2))), (Some(4), None));
         assert_eq!(g.deadline(), Some(at(11)));
         assert_eq!((g.next(at(11)), g.deadline()), (Some(5), None), "2 hangs and no longer counts");

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 use crate::changed::remember;
 use crate::messages::Code;
-use crate::pool::{Action, Broken, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log};
+use crate::pool::{Action, FailedScripts, Limits, Now, Number, Path, Phase, Pool, Reason, Rising, ScriptFailure, State, Worker, log};
 use drover_wire::admin::Service;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use std::time::Duration;
 const SLOT_PAUSE: Duration = Duration::from_secs(1);
 /// Starts killed from outside that are retried at once. After that many in a row, something kills
 /// every process that starts.
-const MOST_KILLED: u32 = 3;
+const MAX_KILLED_STARTS: u32 = 3;
 /// How long to wait for the last worker of a new generation after its first, when startup-timeout
 /// is off.
 const RISING_CAP: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ impl Pool {
             Phase::Idle | Phase::Retired { .. } => {}
             Phase::Stopped { active: false } => self.phase = Phase::Idle,
             _ => {
-                self.end_halt();
+                self.resume();
                 self.backoff.reset();
                 self.begin(Reason::Configure, now, out);
             }
@@ -35,7 +35,7 @@ impl Pool {
 
     /// Begins a new generation. One that is still starting is abandoned.
     pub(crate) fn begin(&mut self, reason: Reason, now: Now, out: &mut Vec<Action>) {
-        self.end_unready(now, out);
+        self.terminate_unready(now, out);
         if matches!(self.phase, Phase::Rising(_)) {
             let older = self.workers.values().any(|w| matches!(w.state, State::Serving { .. }) && w.generation < self.generation);
             if older {
@@ -49,9 +49,15 @@ impl Pool {
         self.target = self.target.clamp(self.limits.least.max(1), self.limits.processes);
         self.slots = vec![Now::ZERO; self.target];
         self.outgoing.clear();
-        self.look_at = None;
-        let rising =
-            Rising { reason, first_up: None, last_up: now, probe: self.backoff.waiting(), failed: false, broken: Broken::default() };
+        self.check_at = None;
+        let rising = Rising {
+            reason,
+            first_up: None,
+            last_up: now,
+            probe: self.backoff.waiting(),
+            failed: false,
+            failed_scripts: FailedScripts::default(),
+        };
         self.phase = Phase::Rising(rising);
         self.fill(now, out);
     }
@@ -64,10 +70,10 @@ impl Pool {
             _ => return false,
         }
         if self.rolls() && self.workers.len() > self.target {
-            return false; // one at a time: another has to be gone first
+            return false; // one at a time: another has to exit first
         }
         !self.workers.values().any(|w| {
-            let occupies = matches!(w.state, State::Queued | State::Starting { .. } | State::Serving { leaving: false });
+            let occupies = matches!(w.state, State::Queued | State::Starting { .. } | State::Serving { being_replaced: false });
             w.generation == self.generation && w.slot == slot && occupies
         })
     }
@@ -90,7 +96,7 @@ impl Pool {
                 state: State::Queued,
                 signalled: false,
                 dumped: false,
-                lost_kill_at: None,
+                closed_kill_at: None,
                 since: now,
                 active_at: now,
                 counted: false,
@@ -113,12 +119,13 @@ impl Pool {
         // is.
         let verdict = match &self.phase {
             Phase::Rising(r) if r.first_up.is_none() => {
-                let worse = !failed.is_subset(&self.broken.paths);
-                let no_gain = r.reason == Reason::Degraded && !self.broken.paths.is_empty() && failed.is_superset(&self.broken.paths);
+                let worse = !failed.is_subset(&self.failed_scripts.paths);
+                let no_gain =
+                    r.reason == Reason::Degraded && !self.failed_scripts.paths.is_empty() && failed.is_superset(&self.failed_scripts.paths);
                 if others && (worse || no_gain) { None } else { Some(true) }
             }
-            Phase::Rising(r) => Some(failed.is_subset(&r.broken.paths)),
-            Phase::Steady => Some(!others || failed.is_subset(&self.broken.paths)),
+            Phase::Rising(r) => Some(failed.is_subset(&r.failed_scripts.paths)),
+            Phase::Steady => Some(!others || failed.is_subset(&self.failed_scripts.paths)),
             _ => Some(false),
         };
         let news = matches!(&self.phase, Phase::Rising(r) if r.first_up.is_none()) || verdict != Some(true) || !others;
@@ -127,7 +134,7 @@ impl Pool {
             self.failure = Some(texts.join("\n"));
         }
         if news {
-            for f in failures.iter().filter(|f| self.trouble.is_new(f)) {
+            for f in failures.iter().filter(|f| self.failure_log.is_new(f)) {
                 log(out, Code::ScriptFailed, Some(worker), [String::from_utf8_lossy(&f.path).into_owned(), f.text.clone()]);
             }
         }
@@ -144,17 +151,17 @@ impl Pool {
                 self.start_failed(&w, summary(), false, now, out);
             }
             Some(true) => {
-                let broken = Broken { all: good == 0 && !failed.is_empty(), reason: summary(), paths: failed };
-                self.up(worker, &w, broken, others, now, out);
+                let failed_scripts = FailedScripts { all: good == 0 && !failed.is_empty(), reason: summary(), paths: failed };
+                self.up(worker, &w, failed_scripts, others, now, out);
             }
         }
     }
 
-    fn up(&mut self, worker: Number, w: &Worker, broken: Broken, others: bool, now: Now, out: &mut Vec<Action>) {
+    fn up(&mut self, worker: Number, w: &Worker, failed_scripts: FailedScripts, others: bool, now: Now, out: &mut Vec<Action>) {
         // Up to a tenth earlier than restart-interval, different for each worker.
         let interval = self.limits.restart_interval.map(|i| now + i.mul_f64(1.0 - 0.1 * self.refill.random()));
         if let Some(w) = self.workers.get_mut(&worker) {
-            w.state = State::Serving { leaving: false };
+            w.state = State::Serving { being_replaced: false };
             (w.since, w.active_at, w.interval_at) = (now, now, interval);
         }
         out.push(Action::Serve(worker));
@@ -163,12 +170,16 @@ impl Pool {
         self.killed = 0;
         self.refill.reset();
         let slot = w.slot;
-        self.drain_where(|o, newest| o.generation == newest && o.slot == slot && o.state == State::Serving { leaving: true }, now, out);
+        self.drain_where(
+            |o, newest| o.generation == newest && o.slot == slot && o.state == State::Serving { being_replaced: true },
+            now,
+            out,
+        );
         match &mut self.phase {
             Phase::Rising(r) => {
                 if r.first_up.is_none() {
                     r.first_up = Some(now);
-                    r.broken = broken;
+                    r.failed_scripts = failed_scripts;
                 }
                 r.last_up = now;
                 if self.limits.rolling {
@@ -186,21 +197,21 @@ impl Pool {
                 }
             }
             _ if !others => {
-                self.broken = broken;
+                self.failed_scripts = failed_scripts;
                 self.plan_after_success(now, out);
             }
             _ => {}
         }
         if self.is_complete() {
-            self.tell_recovery(out);
+            self.log_recovery(out);
         }
-        self.next_out(now, out);
+        self.start_next_replacement(now, out);
     }
 
     /// Logs that the failures logged before are over.
-    fn tell_recovery(&mut self, out: &mut Vec<Action>) {
-        if self.broken.paths.is_empty()
-            && let Some((count, last)) = self.trouble.over()
+    fn log_recovery(&mut self, out: &mut Vec<Action>) {
+        if self.failed_scripts.paths.is_empty()
+            && let Some((count, last)) = self.failure_log.over()
         {
             log(out, Code::Recovered, None, [format!("{count} failure{}", if count == 1 { "" } else { "s" }), last]);
         }
@@ -227,13 +238,13 @@ impl Pool {
     fn take_over(&mut self, now: Now, out: &mut Vec<Action>) {
         let Phase::Rising(rising) = std::mem::replace(&mut self.phase, Phase::Steady) else { return };
         self.drain_where(|w, newest| w.generation < newest, now, out);
-        self.broken = rising.broken;
-        self.kept.clear();
-        if self.broken.paths.is_empty() {
+        self.failed_scripts = rising.failed_scripts;
+        self.known_bad.clear();
+        if self.failed_scripts.paths.is_empty() {
             self.failure = None;
         }
         log(out, Code::GenerationUp, None, [self.generation.to_string()]);
-        self.tell_recovery(out);
+        self.log_recovery(out);
         self.plan_after_success(now, out);
         if self.next_begin.is_none_or(|(_, reason)| reason != Reason::Changed) {
             self.changed.clear();
@@ -243,39 +254,39 @@ impl Pool {
 
     fn plan_after_success(&mut self, now: Now, out: &mut Vec<Action>) {
         let touched = self.next_begin.filter(|(_, reason)| *reason == Reason::Changed);
-        if self.broken.paths.is_empty() {
+        if self.failed_scripts.paths.is_empty() {
             self.backoff.reset();
             self.next_begin = touched;
         } else if touched.is_none() {
             let pause = self.backoff.pause();
             self.next_begin = Some((now + pause, Reason::Degraded));
-            let reason = self.trouble.met(&self.broken.reason);
-            let code = if self.broken.all { Code::CannotStart } else { Code::Degraded };
+            let reason = self.failure_log.met(&self.failed_scripts.reason);
+            let code = if self.failed_scripts.all { Code::CannotStart } else { Code::Degraded };
             log(out, code, None, [seconds(pause), reason]);
         }
     }
 
     /// The deadline for the last workers has passed: the generation takes over with those it has,
     /// or has failed.
-    pub(crate) fn end_of_rising(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(crate) fn finish_rising(&mut self, now: Now, out: &mut Vec<Action>) {
         let newest = self.generation;
         if self.workers.values().any(|w| w.generation == newest && matches!(w.state, State::Serving { .. })) {
             self.take_over(now, out);
         } else {
-            self.fail("its processes do not stay up".to_owned(), &[], now, out);
+            self.fail("its workers do not keep running".to_owned(), &[], now, out);
         }
     }
 
     /// The result of the newest generation's start; `None` while it is unknown.
     pub fn outcome(&self) -> Option<Result<(), String>> {
-        let failure = || self.failure().unwrap_or(&self.broken.reason).to_owned();
+        let failure = || self.failure().unwrap_or(&self.failed_scripts.reason).to_owned();
         match &self.phase {
             Phase::Rising(_) => None,
-            Phase::Steady if !self.broken.paths.is_empty() => Some(Err(failure())),
+            Phase::Steady if !self.failed_scripts.paths.is_empty() => Some(Err(failure())),
             Phase::Steady | Phase::Idle => Some(Ok(())),
             Phase::Waiting => Some(Err(failure())),
             Phase::Halted => Some(Err("the group was stopped by an administrator".to_owned())),
-            Phase::Stopped { .. } | Phase::Retired { .. } => Some(Err("httpd stops or restarts".to_owned())),
+            Phase::Stopped { .. } | Phase::Retired { .. } => Some(Err("httpd is stopping or restarting".to_owned())),
         }
     }
 
@@ -284,8 +295,8 @@ impl Pool {
         match &self.phase {
             Phase::Idle => Service::OnDemand,
             // A worker that could load no script runs, and answers every request with the failure.
-            _ if self.broken.all || !self.any_serving() => Service::Nobody,
-            Phase::Steady if self.broken.paths.is_empty() => Service::New,
+            _ if self.failed_scripts.all || !self.any_serving() => Service::Nobody,
+            Phase::Steady if self.failed_scripts.paths.is_empty() => Service::New,
             Phase::Steady => Service::Partial,
             _ => Service::Old,
         }
@@ -323,7 +334,7 @@ impl Pool {
             Phase::Steady if !self.any_serving() && !self.workers.values().any(unready) => self.not_started(reason, killed, now, out),
             Phase::Rising(_) | Phase::Steady => {
                 if !killed {
-                    self.trouble.met(&reason);
+                    self.failure_log.met(&reason);
                 }
                 let pause = self.refill.pause();
                 if let Some(at) = self.slots.get_mut(w.slot) {
@@ -352,7 +363,7 @@ impl Pool {
     /// The newest generation was killed before it could prove itself. Another one begins at once,
     /// and no request is refused meanwhile.
     fn begin_again(&mut self, now: Now, out: &mut Vec<Action>) -> bool {
-        let again = self.killed < MOST_KILLED;
+        let again = self.killed < MAX_KILLED_STARTS;
         if again {
             self.killed += 1;
             let why = if let Phase::Rising(r) = &self.phase { r.reason } else { Reason::Wanted };
@@ -368,7 +379,7 @@ impl Pool {
             Phase::Rising(r) => r.reason,
             _ => Reason::Wanted,
         };
-        self.end_unready(now, out);
+        self.terminate_unready(now, out);
         self.phase = Phase::Waiting;
         let mut mended = false;
         for (path, mtime_us) in std::mem::take(&mut self.changed) {
@@ -377,16 +388,16 @@ impl Pool {
             if failures.iter().any(|f| f.path == path && f.mtime_us != mtime_us && f.mtime_us != 0) {
                 mended = true;
             } else {
-                remember(&mut self.kept, &path, mtime_us);
+                remember(&mut self.known_bad, &path, mtime_us);
             }
         }
         for f in failures {
-            remember(&mut self.kept, &f.path, f.mtime_us);
+            remember(&mut self.known_bad, &f.path, f.mtime_us);
         }
         let serving: Vec<Number> = self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| *n).collect();
         for worker in &serving {
-            let keep = |(path, mtime_us): (&Path, &u64)| Action::Keep { worker: *worker, path: path.clone(), mtime_us: *mtime_us };
-            out.extend(self.kept.iter().map(keep));
+            let keep = |(path, mtime_us): (&Path, &u64)| Action::MarkKnownBad { worker: *worker, path: path.clone(), mtime_us: *mtime_us };
+            out.extend(self.known_bad.iter().map(keep));
         }
         let touched = mended || self.next_begin.is_some_and(|(_, reason)| reason == Reason::Changed);
         let pause = if touched { Duration::from_secs(1) } else { self.backoff.pause() };
@@ -402,8 +413,8 @@ impl Pool {
             }
             self.phase = Phase::Steady;
         }
-        let code = if serving.is_empty() || self.broken.all { Code::CannotStart } else { Code::GenerationFailed };
-        log(out, code, None, [seconds(pause), self.trouble.met(&reason)]);
+        let code = if serving.is_empty() || self.failed_scripts.all { Code::CannotStart } else { Code::GenerationFailed };
+        log(out, code, None, [seconds(pause), self.failure_log.met(&reason)]);
         let texts: Vec<&str> = failures.iter().map(|f| f.text.trim_end()).collect();
         // The last lines of standard error follow as separate log lines; an answer's reason has no
         // space for them.
@@ -419,7 +430,7 @@ impl Pool {
         let (how, last_words) = how.split_once('\n').unwrap_or((&how, ""));
         // Programs other than Python exit like this, and so do scripts that do not expect to be
         // imported.
-        let hint = if failed && clean { " (is python= a Python of 3.9 or newer, and does no script end the process?)" } else { "" };
+        let hint = if failed && clean { " (check that python= is Python 3.9 or newer and that no script exits the process)" } else { "" };
         let code = match w.state {
             _ if failed => Code::StartFailed,
             State::Serving { .. } if !self.is_retired() => Code::Crashed,
@@ -434,17 +445,17 @@ impl Pool {
             out.extend(self.workers.iter().filter(|(_, w)| matches!(w.state, State::Serving { .. })).map(|(n, _)| Action::Wake(*n)));
         }
         if failed {
-            let reason = format!("a process {how} before it was ready{hint}{}", because(last_words));
+            let reason = format!("a worker {how} before it was ready{hint}{}", because(last_words));
             self.start_failed(&w, reason, killed && !w.signalled, now, out);
         }
         if matches!(w.state, State::Serving { .. }) {
             self.hurry(now);
             if code == Code::Crashed && !self.any_serving() {
-                self.trouble.met("a crash left no worker");
+                self.failure_log.met("a crash left no worker");
             }
         }
         self.fill(now, out);
-        self.next_out(now, out);
+        self.start_next_replacement(now, out);
     }
 }
 

@@ -83,8 +83,8 @@ mod tests {
             ("a request", 0, vec![way()], true),
             ("with a memory file", EXTERNAL, vec![way(), sealed()], true),
             ("without its memory file", EXTERNAL, vec![way()], false),
-            ("with one that can be changed", EXTERNAL, vec![way(), unsealed()], false),
-            ("with a file that it does not speak of", 0, vec![way(), sealed()], false),
+            ("with one that is not sealed", EXTERNAL, vec![way(), unsealed()], false),
+            ("with a file that it does not refer to", 0, vec![way(), sealed()], false),
             ("with too many", EXTERNAL, vec![way(), sealed(), sealed()], false),
             ("with none", 0, vec![], false),
             ("a datagram socket", 0, vec![datagrams()], false),
@@ -100,18 +100,18 @@ mod tests {
         }
         assert!(!is_request(b"nonsense", &[way()], |_| true));
         assert!(!is_request(&[message(0), vec![0; MAX_INLINE]].concat(), &[way()], |_| true), "too long");
-        assert_eq!(maker(connected_to_a_service().as_fd()), Some(getpid()), "of a service it is the service");
+        assert_eq!(maker(connected_to_a_service().as_fd()), Some(getpid()), "for a service: the service");
     }
 
     #[test]
     fn who_is_httpds() {
         assert_eq!(parent("12 (a) b) S 77 12 12 0"), Pid::from_raw(77));
         assert_eq!([parent(""), parent("12 (a"), parent("12 (a) S x"), parent("12 (a) S 0 1")], [None; 4]);
-        assert!(made_by_httpd(getpid()), "a child of our own parent, as droverd is");
+        assert!(made_by_httpd(getpid()), "a child of the parent process, like droverd");
         assert!(made_by_httpd(getppid().unwrap()));
         let mut below =
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap();
-        assert!(!made_by_httpd(Pid::from_child(&below)), "a child of ours, as a worker is");
+        assert!(!made_by_httpd(Pid::from_child(&below)), "a child of this process, like a worker");
         drop(below.stdin.take());
         below.wait().unwrap();
     }

@@ -2,9 +2,9 @@
 //!
 //! Responsible for: the complete path of such a request, including returns and requeues. Simulated
 //! workers start, load and exit without extra delay. Called by: the tests.
-use crate::changed::HOLD;
-use crate::gate::Gate;
-use crate::pool::{Action, Event, Limits, Now, Number, Phase, Pool, Reason, State, Token, Why};
+use crate::changed::PARK_LIMIT;
+use crate::gate::StartLimiter;
+use crate::pool::{Action, Event, Limits, Now, Number, Phase, Pool, Reason, ReplaceReason, State, Token};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -53,7 +53,7 @@ struct World {
     pool: Pool,
     machine: Machine,
     now: Now,
-    gate: Gate<Number>,
+    start_limiter: StartLimiter<Number>,
     processes: BTreeMap<Number, Process>,
     /// The current file time.
     file: u64,
@@ -66,7 +66,7 @@ struct World {
     /// The longest wait of a request that arrived after `begun`.
     longest: Duration,
     begun: Now,
-    kept: BTreeSet<Number>,
+    known_bad: BTreeSet<Number>,
 }
 
 impl World {
@@ -86,7 +86,7 @@ impl World {
             pool: Pool::new(limits, 3),
             machine,
             now: ms(100_000),
-            gate: Gate::new(4),
+            start_limiter: StartLimiter::new(4),
             processes: BTreeMap::new(),
             file: 1,
             next_token: 0,
@@ -94,7 +94,7 @@ impl World {
             turn: 0,
             longest: Duration::ZERO,
             begun: Duration::ZERO,
-            kept: BTreeSet::new(),
+            known_bad: BTreeSet::new(),
         };
         world.step(Event::Wanted);
         world.wait(ms(60_000));
@@ -117,20 +117,20 @@ impl World {
             }
         };
         match action {
-            Action::Start { worker, .. } => self.gate.arrive(worker),
-            Action::Cancel(worker) | Action::Serve(worker) => self.gate.leave(worker),
+            Action::Start { worker, .. } => self.start_limiter.enqueue(worker),
+            Action::Cancel(worker) | Action::Serve(worker) => self.start_limiter.release(worker),
             Action::Drain(worker) => {
-                self.gate.leave(worker);
+                self.start_limiter.release(worker);
                 ends_in(self, worker, self.machine.request);
             }
             Action::Terminate(worker) => {
-                self.gate.leave(worker);
+                self.start_limiter.release(worker);
                 ends_in(self, worker, self.machine.term);
             }
             Action::Kill(worker) => ends_in(self, worker, 0),
-            Action::Resend(token) => self.take(token),
-            Action::Answer(token) => panic!("request {token} was given up"),
-            Action::Keep { worker, .. } => drop(self.kept.insert(worker)),
+            Action::Requeue(token) => self.take(token),
+            Action::Refuse(token) => panic!("request {token} was given up"),
+            Action::MarkKnownBad { worker, .. } => drop(self.known_bad.insert(worker)),
             _ => {}
         }
     }
@@ -142,7 +142,7 @@ impl World {
         let Some((since, shows)) = self.waiting.get(&token).copied() else { return };
         self.turn += 1;
         let worker = serving[self.turn % serving.len()];
-        if self.processes[&worker].code < shows && !self.kept.contains(&worker) {
+        if self.processes[&worker].code < shows && !self.known_bad.contains(&worker) {
             self.step(Event::Changed { worker, path: b"/a".to_vec(), mtime_us: shows, request: Some(token) });
         } else {
             self.waiting.remove(&token);
@@ -162,14 +162,14 @@ impl World {
     fn wait(&mut self, time: Duration) {
         let until = self.now + time;
         loop {
-            while let Some(worker) = self.gate.next(self.now) {
+            while let Some(worker) = self.start_limiter.next(self.now) {
                 let straggles = if worker % 3 == 2 && self.machine.processes > 1 { self.machine.straggles } else { 0 };
                 let loaded_at = Some(self.now + ms(self.machine.load + straggles));
                 self.processes.insert(worker, Process { loaded_at, ends_at: None, code: self.file });
                 self.step(Event::Started(worker));
             }
             let of_processes = self.processes.values().flat_map(|p| [p.loaded_at, p.ends_at]).flatten();
-            let next = of_processes.chain(self.pool.deadline()).chain(self.gate.deadline()).min();
+            let next = of_processes.chain(self.pool.deadline()).chain(self.start_limiter.deadline()).min();
             let Some(next) = next.filter(|at| *at <= until) else { break };
             self.now = self.now.max(next);
             let due = |at: Option<Now>| at.is_some_and(|at| at <= self.now);
@@ -188,7 +188,7 @@ impl World {
 
     fn exit(&mut self, worker: Number) {
         self.processes.remove(&worker);
-        self.gate.leave(worker);
+        self.start_limiter.release(worker);
         self.step(Event::Exited { worker, how: "ended".into(), clean: true, killed: false });
     }
 
@@ -206,7 +206,7 @@ impl World {
                 self.request();
             }
             Op::Die(n) if serving.len() > 1 => self.exit(pick(n)),
-            Op::Leave(n) if serving.len() > 1 => self.step(Event::Leaving { worker: pick(n), why: Why::Signal }),
+            Op::Leave(n) if serving.len() > 1 => self.step(Event::Replace { worker: pick(n), why: ReplaceReason::Signal }),
             Op::Die(_) | Op::Leave(_) => {}
         }
     }
@@ -250,8 +250,8 @@ proptest! {
         let starts = ms(2 * machine.load + 2500);
         // With reload=rolling, workers start one by one, after the draining ones have exited.
         let bound = match (machine.rolling, behind) {
-            (true, _) => HOLD * 2 + starts,
-            (_, true) => (starts + ms(machine.straggles)).min(HOLD + starts),
+            (true, _) => PARK_LIMIT * 2 + starts,
+            (_, true) => (starts + ms(machine.straggles)).min(PARK_LIMIT + starts),
             _ => starts,
         };
         prop_assert!(world.longest <= bound, "{:?} with {:?}", world.longest, machine);

@@ -43,7 +43,7 @@ impl Sink {
 
     /// Logs one of droverd's messages. A text of several lines, such as a traceback, becomes
     /// several log lines.
-    pub fn message(&self, code: Code, group: Option<&[u8]>, pid: Option<u32>, words: &[String]) {
+    pub fn message(&self, code: Code, group: Option<&[u8]>, pid: Option<u32>, args: &[String]) {
         let level = code.level();
         if code.threshold() as u8 > self.level {
             return;
@@ -54,7 +54,7 @@ impl Sink {
             printable(group, &mut name);
             name.push_str("'): ");
         }
-        let text = code.fill(pid, words);
+        let text = code.fill(pid, args);
         let own = std::process::id();
         for (at, line) in text.trim_end().lines().enumerate() {
             // The code comes first, as in httpd's own messages.
@@ -78,9 +78,9 @@ impl Sink {
 
     /// Writes text without a line end, in as many lines as it needs.
     fn line(&self, level: Level, pid: u32, text: &[u8]) {
-        let mut shown = String::new();
-        printable(text, &mut shown);
-        let mut rest = shown.as_str();
+        let mut script_and_mtime = String::new();
+        printable(text, &mut script_and_mtime);
+        let mut rest = script_and_mtime.as_str();
         loop {
             let (piece, behind) = rest.split_at(begin(rest, ROOM).len());
             self.piece(level, pid, piece);
@@ -98,8 +98,8 @@ impl Sink {
             return;
         }
         if self.lost.get() > 0 {
-            let words = [self.lost.get().to_string()];
-            let told = Code::LogFull.fill(None, &words);
+            let args = [self.lost.get().to_string()];
+            let told = Code::LogFull.fill(None, &args);
             if self.write(&format(Code::LogFull.level(), std::process::id(), &told)) {
                 self.lost.set(0);
             }
@@ -176,9 +176,9 @@ mod tests {
         let n = rustix::io::read(&reader, &mut buffer).unwrap();
         let written = String::from_utf8(buffer[..n].to_vec()).unwrap();
         assert!(written.lines().all(|line| line.len() < 4096), "each fits into a pipe at once");
-        let shown: String = written.lines().map(|line| line.split("] ").last().unwrap()).collect();
+        let script_and_mtime: String = written.lines().map(|line| line.split("] ").last().unwrap()).collect();
         let escapes = "\\x1b".repeat(3000);
-        assert_eq!(shown, format!("(group 'shop'): {escapes}{}", "caf\u{e9} ".repeat(100)));
+        assert_eq!(script_and_mtime, format!("(group 'shop'): {escapes}{}", "caf\u{e9} ".repeat(100)));
         sink.output(b"shop", 1, b"");
         assert!(rustix::io::read(&reader, &mut buffer).unwrap() > 0, "an empty line is a line");
     }

@@ -104,22 +104,23 @@ fn main() -> ExitCode {
 fn supervise(run: &Run, main: Rc<log::Sink>) -> Result<(), (String, Errno)> {
     let cannot = |what: &'static str| move |errno| (format!("cannot {what}"), errno);
     let numbers = [run.control, run.broker, run.store_read, run.store_write];
-    let taken = inherited::take(numbers).map_err(|(number, errno)| (format!("descriptor {number} is not what httpd hands over"), errno))?;
+    let taken =
+        inherited::take(numbers).map_err(|(number, errno)| (format!("descriptor {number} is not the one that httpd passes"), errno))?;
     let [control, broker, store_read, store_write] = taken;
-    set_parent_process_death_signal(Some(Signal::TERM)).map_err(cannot("ask for a signal at httpd's end"))?;
+    set_parent_process_death_signal(Some(Signal::TERM)).map_err(cannot("request a signal on the exit of httpd"))?;
     // Workers forked by a fork server must become children of droverd.
-    set_child_subreaper(Some(getpid())).map_err(cannot("adopt the processes that templates fork"))?;
+    set_child_subreaper(Some(getpid())).map_err(cannot("become a subreaper for forked workers"))?;
     for signal in [signals::HANGUP, signals::PIPE, signals::USER1] {
         signals::ignore(signal);
     }
     let signals =
-        Signals::block(&[signals::CHILD, signals::TERMINATE, signals::INTERRUPT]).map_err(cannot("receive signals as a descriptor"))?;
-    let parent = Pid::from_raw(run.parent).ok_or_else(|| ("--parent is no process".to_owned(), Errno::INVAL))?;
+        Signals::block(&[signals::CHILD, signals::TERMINATE, signals::INTERRUPT]).map_err(cannot("create a signal descriptor"))?;
+    let parent = Pid::from_raw(run.parent).ok_or_else(|| ("--parent is not a process id".to_owned(), Errno::INVAL))?;
 
-    let executable =
-        std::env::current_exe().map_err(|e| ("cannot find its own path".to_owned(), Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
-    let place = spawn::Place::new(&executable, raise_open_files()).map_err(cannot("open /dev/null"))?;
-    let poller = poller::Poller::new().map_err(cannot("make an epoll set"))?;
+    let executable = std::env::current_exe()
+        .map_err(|e| ("cannot determine the path of droverd".to_owned(), Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
+    let place = spawn::SpawnContext::new(&executable, raise_open_files()).map_err(cannot("open /dev/null"))?;
+    let poller = poller::Poller::new().map_err(cannot("create an epoll descriptor"))?;
     let store = store::Store::new(store_read, store_write);
     let supervisor = supervisor::Supervisor::new(place, poller, main.clone(), store);
     main.message(Code::Running, None, None, &[VERSION.to_owned(), run.parent.to_string()]);

@@ -6,7 +6,7 @@
 //!
 //! Responsible for: memory-soft. Must never: read anything whose cost grows with the worker's
 //! memory. Called by: `workers/messages.rs`.
-use crate::pool::{Event, Now, Why};
+use crate::pool::{Event, Now, ReplaceReason};
 use crate::supervisor::{Supervisor, now};
 use std::time::Duration;
 
@@ -23,19 +23,19 @@ fn resident(pid: u32) -> Option<u64> {
 impl Supervisor {
     /// A worker or fork server reports its memory.
     pub fn memory_reported(&mut self, pid: u32, bytes: u64) {
-        let template = self.templates.get_mut(&pid).map(|t| &mut t.process);
-        let Some(process) = template.or_else(|| self.processes.get_mut(&pid)) else { return };
+        let fork_server = self.fork_servers.get_mut(&pid).map(|t| &mut t.process);
+        let Some(process) = fork_server.or_else(|| self.processes.get_mut(&pid)) else { return };
         process.memory = Some(bytes);
         let limit = process.settings.spec.memory_soft;
         let (unit, worker) = (process.unit, process.number);
         if self.processes.contains_key(&pid) && limit.is_some_and(|limit| bytes > limit) {
-            self.feed(unit, Event::Leaving { worker, why: Why::Memory(bytes) });
+            self.feed(unit, Event::Replace { worker, why: ReplaceReason::Memory(bytes) });
         }
     }
 
     /// A worker reports activity. A worker in a chroot without /proc cannot measure itself; its
     /// resident set size is used instead.
-    pub fn look_at_memory(&mut self, pid: u32) {
+    pub fn check_memory(&mut self, pid: u32) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let spec = &process.settings.spec;
         let now: Now = now();

@@ -9,7 +9,7 @@
 //! Responsible for: restoring service in the time that new workers need to start, without losing
 //! waiting requests. Must never: replace a working queue. Called by: `broker.rs` and `children.rs`
 //! before they pass a queue on, and `refuse.rs` when it cannot read one.
-use crate::drain_queue::{Waiting, answer, take_waiting};
+use crate::drain_queue::{QueuedRequest, answer, take_waiting};
 use crate::messages::Code;
 use crate::pool::Event;
 use crate::store::Queue;
@@ -24,11 +24,11 @@ use rustix::net::{Shutdown, shutdown};
 use std::os::fd::AsFd;
 
 /// Rounds of reading from the old queue; it holds fewer messages than these rounds take.
-const ROUNDS: usize = 1000;
+const MAX_ROUNDS: usize = 1000;
 
 impl Supervisor {
     /// Replaces a unit's queue if it was shut down. True if it was replaced.
-    pub fn mend_queue(&mut self, id: u32) -> bool {
+    pub fn repair_queue(&mut self, id: u32) -> bool {
         let Some(unit) = self.units.get_mut(&id) else { return false };
         if let Some(queue) = &unit.queue {
             // A socket option that a worker set stays with the queue, for all later workers.
@@ -43,12 +43,12 @@ impl Supervisor {
 
     /// Replaces a unit's queue. `taken` was already read from the old queue and comes first. False
     /// if no queue could be created.
-    pub fn replace_queue(&mut self, id: u32, taken: Vec<Waiting>) -> bool {
+    pub fn replace_queue(&mut self, id: u32, taken: Vec<QueuedRequest>) -> bool {
         let Some(unit) = self.units.get_mut(&id) else { return false };
         let new = match Queue::new() {
             Ok(new) => new,
             Err(e) => {
-                unit.settings.log(Code::System, None, &["cannot make the group's queue".into(), e.to_string()]);
+                unit.settings.log(Code::System, None, &["cannot create the group's queue".into(), e.to_string()]);
                 return false;
             }
         };
@@ -63,10 +63,10 @@ impl Supervisor {
             let _ = shutdown(&old.receive, Shutdown::Both);
             move_waiting(&old, &new);
         }
-        unit.answering = false;
+        unit.queue_watched = false;
         unit.queue = Some(new);
         self.feed(id, Event::QueueReplaced);
-        self.end_templates(id);
+        self.terminate_fork_servers(id);
         true
     }
 
@@ -82,7 +82,7 @@ impl Supervisor {
 
 /// Moves the waiting requests from one queue to another.
 fn move_waiting(old: &Queue, new: &Queue) {
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         let Ok(waiting) = take_waiting(&old.receive) else { return };
         if waiting.is_empty() {
             return;
@@ -91,11 +91,11 @@ fn move_waiting(old: &Queue, new: &Queue) {
     }
 }
 
-fn put(waiting: Vec<Waiting>, queue: &Queue) {
+fn put(waiting: Vec<QueuedRequest>, queue: &Queue) {
     for (message, fds) in waiting {
         let with: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         if send(&queue.send, &[&message], &with, false).is_err() {
-            answer(&message, &fds, Failure::Stopping, "the group's queue was shut down and had to be replaced");
+            answer(&message, &fds, Failure::Stopping, "the group's queue was shut down and is being replaced");
         }
     }
 }
@@ -124,11 +124,11 @@ mod tests {
                 moved.extend(more.into_iter().map(|(message, fds)| (message[0], fds.len())));
             }
             assert_eq!(moved, (0..100).map(|n| (n, 1)).collect::<Vec<_>>());
-            assert!(ended_now(&near), "the old queue holds no way back");
+            assert!(ended_now(&near), "the old queue holds no reply socket");
         }
         let quiet = Queue::new().unwrap();
         shutdown(&quiet.receive, Shutdown::Write).unwrap();
-        assert!(!ended_now(&quiet.receive), "it works still");
+        assert!(!ended_now(&quiet.receive), "it still works");
         send(&quiet.send, &[b"x"], &[], false).unwrap();
     }
 }

@@ -23,8 +23,8 @@ fn needed<'g>(groups: impl Iterator<Item = &'g GroupSpec>) -> u64 {
 
 fn of_group(group: &GroupSpec) -> u64 {
     let applications = group.preload.iter().map(|preload| &preload.application_group).collect::<BTreeSet<_>>().len().max(1);
-    let templates = u64::from(group.preload_fork);
-    let workers = u64::from(group.processes).saturating_add(templates).saturating_mul(2);
+    let fork_servers = u64::from(group.preload_fork);
+    let workers = u64::from(group.processes).saturating_add(fork_servers).saturating_mul(2);
     // Plus one for the group's log.
     let of_application = workers.saturating_mul(OF_A_WORKER).saturating_add(OF_A_QUEUE);
     of_application.saturating_mul(u64::try_from(applications).unwrap_or(u64::MAX)).saturating_add(1)

@@ -21,9 +21,9 @@ pub enum Source {
     /// The queue of a unit without serving workers.
     Queue(u32),
     /// The control socket of the fork server with this process id.
-    Template(u32),
+    ForkServer(u32),
     /// The control socket of a worker that is being forked.
-    Newborn(u32),
+    ForkedWorker(u32),
     /// The listening control socket for administrators.
     Admin,
     /// A client of the control socket.
@@ -39,8 +39,8 @@ impl Source {
             Self::Worker(id) => (3, id),
             Self::Output(id) => (4, id),
             Self::Queue(id) => (5, id),
-            Self::Template(id) => (8, id),
-            Self::Newborn(id) => (9, id),
+            Self::ForkServer(id) => (8, id),
+            Self::ForkedWorker(id) => (9, id),
             Self::Admin => (6, 0),
             Self::AdminClient(id) => (7, id),
         };
@@ -59,8 +59,8 @@ impl Source {
             5 => Self::Queue(id),
             6 => Self::Admin,
             7 => Self::AdminClient(id),
-            8 => Self::Template(id),
-            _ => Self::Newborn(id),
+            8 => Self::ForkServer(id),
+            _ => Self::ForkedWorker(id),
         }
     }
 }

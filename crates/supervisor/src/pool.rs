@@ -15,11 +15,11 @@
 //! administrator. `Stopped`: httpd stops or restarts. `Retired`: the group is no longer configured.
 #![forbid(unsafe_code)]
 use crate::backoff::Backoff;
-use crate::changed::Held;
-pub use crate::events::{Action, Event, Limits, Now, Number, Path, ScriptFailure, Token, Why};
+use crate::changed::ParkedRequest;
+pub use crate::events::{Action, Event, Limits, Now, Number, Path, ReplaceReason, ScriptFailure, Token};
 use crate::messages::Code;
 use crate::scale::Scale;
-use crate::trouble::Trouble;
+use crate::trouble::FailureLog;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +31,10 @@ pub(crate) enum State {
     },
     Serving {
         /// It drains once its replacement is ready.
-        leaving: bool,
+        being_replaced: bool,
     },
     /// It was told to drain or to exit.
-    Ending {
+    Draining {
         term_at: Option<Now>,
         kill_at: Option<Now>,
     },
@@ -50,7 +50,7 @@ pub(crate) struct Worker {
     /// Its stacks were logged.
     pub dumped: bool,
     /// Set when its control socket was closed.
-    pub lost_kill_at: Option<Now>,
+    pub closed_kill_at: Option<Now>,
     /// When it became ready.
     pub since: Now,
     /// Its last activity.
@@ -85,12 +85,12 @@ pub(crate) struct Rising {
     /// A start failed: no more workers are started until the others have reported.
     pub failed: bool,
     /// Scripts that its workers could not load.
-    pub broken: Broken,
+    pub failed_scripts: FailedScripts,
 }
 
 /// Scripts that a generation could not load.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Broken {
+pub(crate) struct FailedScripts {
     pub paths: BTreeSet<Path>,
     /// No script could be loaded, so no request is served although workers run.
     pub all: bool,
@@ -122,10 +122,10 @@ pub struct Pool {
     pub(crate) target: usize,
     pub(crate) scale: Scale,
     /// When the queue is checked next, and when a worker last reported activity.
-    pub(crate) look_at: Option<Now>,
+    pub(crate) check_at: Option<Now>,
     pub(crate) active_at: Now,
     /// Workers to be replaced, in order.
-    pub(crate) outgoing: VecDeque<(Number, Why)>,
+    pub(crate) outgoing: VecDeque<(Number, ReplaceReason)>,
     /// For each slot of the newest generation: the earliest time of the next start.
     pub(crate) slots: Vec<Now>,
     pub(crate) backoff: Backoff,
@@ -139,24 +139,24 @@ pub struct Pool {
     /// When the next generation begins, and why.
     pub(crate) next_begin: Option<(Now, Reason)>,
     pub(crate) last_begin: Option<Now>,
-    pub(crate) held: VecDeque<Held>,
+    pub(crate) parked: VecDeque<ParkedRequest>,
     /// Requests that found the queue full, and their deadlines; at most
-    /// [`MAX_HELD`](crate::changed::MAX_HELD).
+    /// [`MAX_PARKED`](crate::changed::MAX_HELD).
     pub(crate) full: Vec<(Token, Now)>,
-    pub(crate) resend_at: Option<Now>,
+    pub(crate) requeue_at: Option<Now>,
     /// When a request refused because of a full queue was last logged.
-    pub(crate) full_told: Option<Now>,
+    pub(crate) full_logged_at: Option<Now>,
     /// Files known to have changed since the last generation began; at most
-    /// [`MOST_FILES`](crate::changed::MOST_FILES).
+    /// [`MAX_FILES`](crate::changed::MOST_FILES).
     pub(crate) changed: BTreeMap<Path, u64>,
     /// File times known to fail, which the old generation was told to ignore; bounded likewise.
-    pub(crate) kept: BTreeMap<Path, u64>,
+    pub(crate) known_bad: BTreeMap<Path, u64>,
     /// Scripts that the serving generation could not load.
-    pub(crate) broken: Broken,
+    pub(crate) failed_scripts: FailedScripts,
     /// The failures that were logged and are not over.
-    pub(crate) trouble: Trouble,
+    pub(crate) failure_log: FailureLog,
     /// The requests of the last requeue round, with their deadlines.
-    pub(crate) resending: BTreeMap<Token, Now>,
+    pub(crate) requeueing: BTreeMap<Token, Now>,
 }
 
 impl Pool {
@@ -170,7 +170,7 @@ impl Pool {
             generation: 0,
             target: 0,
             scale: Scale::default(),
-            look_at: None,
+            check_at: None,
             active_at: Now::ZERO,
             outgoing: VecDeque::new(),
             slots: Vec::new(),
@@ -181,15 +181,15 @@ impl Pool {
             failure: None,
             next_begin: None,
             last_begin: None,
-            held: VecDeque::new(),
+            parked: VecDeque::new(),
             full: Vec::new(),
-            resend_at: None,
-            full_told: None,
+            requeue_at: None,
+            full_logged_at: None,
             changed: BTreeMap::new(),
-            kept: BTreeMap::new(),
-            broken: Broken::default(),
-            trouble: Trouble::default(),
-            resending: BTreeMap::new(),
+            known_bad: BTreeMap::new(),
+            failed_scripts: FailedScripts::default(),
+            failure_log: FailureLog::default(),
+            requeueing: BTreeMap::new(),
         }
     }
 
@@ -206,7 +206,7 @@ impl Pool {
     /// No request is running or parked, as far as reported, and no worker is starting.
     pub fn is_idle(&self) -> bool {
         let busy = |w: &Worker| w.running > 0 || matches!(w.state, State::Queued | State::Starting { .. });
-        self.held.is_empty() && self.full.is_empty() && !matches!(self.phase, Phase::Rising(_)) && !self.workers.values().any(busy)
+        self.parked.is_empty() && self.full.is_empty() && !matches!(self.phase, Phase::Rising(_)) && !self.workers.values().any(busy)
     }
 
     pub const fn is_retired(&self) -> bool {
@@ -246,18 +246,18 @@ impl Pool {
             }
             Event::Unfit { worker, reason } => self.unfit(worker, reason, now, out),
             Event::Loaded { worker, failures, good } => self.loaded(worker, failures, good, now, out),
-            Event::AlsoLoaded => self.broken.all = false,
+            Event::AlsoLoaded => self.failed_scripts.all = false,
             Event::Exited { worker, how, clean, killed } => self.exited(worker, how, (clean, killed), now, out),
-            Event::Lost(worker) => {
+            Event::ControlClosed(worker) => {
                 let kill_at = now + self.limits.shutdown;
                 if let Some(w) = self.workers.get_mut(&worker) {
-                    w.lost_kill_at.get_or_insert(kill_at);
+                    w.closed_kill_at.get_or_insert(kill_at);
                 }
             }
             Event::Changed { worker, path, mtime_us, request } => self.changed(worker, path, mtime_us, request, now, out),
-            Event::Leaving { worker, why } => self.leaving(worker, why, now, out),
+            Event::Replace { worker, why } => self.being_replaced(worker, why, now, out),
             Event::Activity { worker, activity } => self.activity(worker, activity, now),
-            Event::Looked { waiting } => self.looked(waiting, now, out),
+            Event::QueueChecked { waiting } => self.queue_checked(waiting, now, out),
             Event::Touched { path, mtime_us, request } => self.touched(path, mtime_us, request, now, out),
             Event::Reload => self.reload(now, out),
             Event::Halt => self.halt(now, out),
@@ -275,10 +275,10 @@ impl Pool {
         let workers = self.workers.values().flat_map(|w| {
             let (a, b) = match w.state {
                 State::Starting { until } => (until, None),
-                State::Ending { term_at, kill_at } => (term_at, kill_at),
+                State::Draining { term_at, kill_at } => (term_at, kill_at),
                 _ => (None, None),
             };
-            [a, b, w.lost_kill_at]
+            [a, b, w.closed_kill_at]
         });
         let phase = match &self.phase {
             Phase::Rising(r) => r.first_up.map(|_| r.last_up + self.rising_cap()),
@@ -287,19 +287,27 @@ impl Pool {
         };
         let begin = self.next_begin.filter(|_| !self.is_retired() && self.may_begin_next()).map(|(at, _)| at);
         let slots = (0..self.slots.len()).filter(|slot| self.may_fill(*slot)).filter_map(|slot| self.slots.get(slot).copied());
-        let held = self.held.iter().filter_map(|h| h.resend_at).chain(self.held.front().map(|h| h.until)).min();
-        workers.flatten().chain(phase).chain(begin).chain(slots).chain(held).chain(self.resend_at).chain(self.replacement_deadline()).min()
+        let parked = self.parked.iter().filter_map(|h| h.requeue_at).chain(self.parked.front().map(|h| h.until)).min();
+        workers
+            .flatten()
+            .chain(phase)
+            .chain(begin)
+            .chain(slots)
+            .chain(parked)
+            .chain(self.requeue_at)
+            .chain(self.replacement_deadline())
+            .min()
     }
 
     fn tick(&mut self, now: Now, out: &mut Vec<Action>) {
         self.time_out_workers(now, out);
         match &self.phase {
             Phase::Rising(r) if r.first_up.is_some() && r.last_up + self.rising_cap() <= now => {
-                self.end_of_rising(now, out);
+                self.finish_rising(now, out);
             }
             Phase::Retired { until } if until.is_some_and(|at| at <= now) => {
                 self.phase = Phase::Retired { until: None };
-                self.end_all(Some(self.limits.shutdown), now, out);
+                self.drain_all(Some(self.limits.shutdown), now, out);
             }
             _ => {}
         }
@@ -310,8 +318,8 @@ impl Pool {
         }
         self.fill(now, out);
         self.plan_replacements(now, out);
-        self.look(now, out);
-        self.time_out_held(now, out);
+        self.check_queue(now, out);
+        self.time_out_parked(now, out);
     }
 
     fn started(&mut self, worker: Number, now: Now, out: &mut Vec<Action>) {
@@ -339,7 +347,7 @@ impl Pool {
         // The worker wrote its stacks itself.
         w.dumped = true;
         if deadlocked {
-            self.terminate(worker, now, out); // it will finish nothing
+            self.terminate(worker, now, out); // it cannot finish anything
         } else {
             self.drain(worker, now, out);
         }
@@ -349,14 +357,14 @@ impl Pool {
     /// An administrator requested new workers.
     fn reload(&mut self, now: Now, out: &mut Vec<Action>) {
         if !matches!(self.phase, Phase::Idle | Phase::Stopped { .. } | Phase::Retired { .. }) {
-            self.end_halt();
+            self.resume();
             self.backoff.reset();
             self.begin(Reason::Configure, now, out);
         }
     }
 
     /// Requests are no longer refused: they wait for the new workers.
-    pub(crate) fn end_halt(&mut self) {
+    pub(crate) fn resume(&mut self) {
         if matches!(self.phase, Phase::Halted) {
             self.failing = None;
         }
@@ -369,8 +377,8 @@ impl Pool {
         }
         self.phase = Phase::Halted;
         self.next_begin = None;
-        self.answer_held(out);
-        self.end_unready(now, out);
+        self.refuse_parked(out);
+        self.terminate_unready(now, out);
         self.drain_where(|_, _| true, now, out);
         self.failing = Some("the group was stopped by an administrator".to_owned());
         self.failure = None;
@@ -395,6 +403,6 @@ impl Pool {
     }
 }
 
-pub(crate) fn log<const N: usize>(out: &mut Vec<Action>, code: Code, worker: Option<Number>, words: [String; N]) {
-    out.push(Action::Log { code, worker, words: words.into() });
+pub(crate) fn log<const N: usize>(out: &mut Vec<Action>, code: Code, worker: Option<Number>, args: [String; N]) {
+    out.push(Action::Log { code, worker, args: args.into() });
 }

@@ -7,7 +7,7 @@ use crate::lines::Lines;
 use crate::peer::Peer;
 use crate::pool::{Now, Number};
 use crate::settings::Settings;
-use crate::spawn::{Place, SpawnError, launch};
+use crate::spawn::{SpawnContext, SpawnError, launch};
 use crate::store::Queue;
 use drover_sys::channel::{packet_pair, send};
 use drover_sys::spawn::Child;
@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 /// Bytes read from one pipe before the loop serves another descriptor.
-const AT_ONCE: usize = 64 * 1024;
+const MAX_PER_TURN: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub struct Process {
@@ -92,7 +92,7 @@ pub struct Output {
 /// Creates a worker's control socket and output pipes: droverd's ends, and the worker's in the
 /// order control, output, error.
 pub fn ends() -> Result<(Ends, [OwnedFd; 3]), SpawnError> {
-    let system = |errno| SpawnError::System("make the worker's pipes and sockets", errno);
+    let system = |errno| SpawnError::System("create the worker's pipes and sockets", errno);
     let (control, theirs) = packet_pair().map_err(system)?;
     let (output, output_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(system)?;
     let (error, error_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(system)?;
@@ -109,7 +109,7 @@ pub fn start(
     generation: u64,
     settings: &Rc<Settings>,
     queue: &Queue,
-    place: &Place,
+    place: &SpawnContext,
 ) -> Result<(Process, [Output; 2]), SpawnError> {
     let (ours, [control, output, error]) = ends()?;
     let child = launch(settings, place, control.as_fd(), queue, output.as_fd(), error.as_fd())?;
@@ -217,7 +217,7 @@ fn describe(status: WaitStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(status), _) => format!("exited with status {status}"),
         (_, Some(signal)) => format!("was killed by signal {signal}{core}"),
-        _ => format!("ended with status {:#x}", status.as_raw()),
+        _ => format!("exited with wait status {:#x}", status.as_raw()),
     }
 }
 
@@ -225,7 +225,7 @@ impl Output {
     /// Logs the available output. False if the pipe was closed.
     pub fn read(&mut self) -> bool {
         let mut buffer = [0; 8192];
-        let mut left = AT_ONCE;
+        let mut left = MAX_PER_TURN;
         let Self { fd, pid, lines, settings, tail, .. } = self;
         let log = |line: &[u8]| {
             // Empty lines are useless in a log.

@@ -6,47 +6,47 @@
 //! [`crate::pool`].
 #![forbid(unsafe_code)]
 use crate::messages::Code;
-use crate::pool::{Action, Now, Number, Phase, Pool, State, Why, Worker, log};
-use crate::scale::{DEFAULT_IDLE, LOOK_EVERY, LOOK_FOR, REPORT_LAG, Seen};
+use crate::pool::{Action, Now, Number, Phase, Pool, ReplaceReason, State, Worker, log};
+use crate::scale::{CHECK_EVERY, CHECK_FOR, DEFAULT_IDLE, Observation, REPORT_LAG};
 use drover_wire::control::Activity;
 use std::time::Duration;
 
 impl Pool {
     /// A worker is to be replaced.
-    pub(crate) fn leaving(&mut self, worker: Number, why: Why, now: Now, out: &mut Vec<Action>) {
+    pub(crate) fn being_replaced(&mut self, worker: Number, why: ReplaceReason, now: Now, out: &mut Vec<Action>) {
         let Some(w) = self.workers.get(&worker).cloned() else { return };
         let starts = matches!(w.state, State::Starting { .. });
-        if !(matches!(w.state, State::Serving { .. }) || starts && why == Why::Signal) {
+        if !(matches!(w.state, State::Serving { .. }) || starts && why == ReplaceReason::Signal) {
             return;
         }
-        if why == Why::Signal {
+        if why == ReplaceReason::Signal {
             log(out, Code::Replacing, Some(worker), [why.to_string()]);
             let patience = self.limits.eviction.or(self.limits.graceful);
             self.drain_within(worker, patience, now, out);
             if starts {
                 // It exits after it has imported the application, and must not be counted as
                 // serving.
-                self.start_failed(&w, "a process was sent a signal before it was ready".to_owned(), true, now, out);
+                self.start_failed(&w, "a worker received a signal before it was ready".to_owned(), true, now, out);
             }
             self.fill(now, out);
-        } else if w.state == (State::Serving { leaving: false }) && !self.outgoing.iter().any(|(n, _)| *n == worker) {
+        } else if w.state == (State::Serving { being_replaced: false }) && !self.outgoing.iter().any(|(n, _)| *n == worker) {
             self.outgoing.push_back((worker, why));
-            self.next_out(now, out);
+            self.start_next_replacement(now, out);
         }
     }
 
     /// Starts the next replacement, unless one is in progress.
-    pub(crate) fn next_out(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(crate) fn start_next_replacement(&mut self, now: Now, out: &mut Vec<Action>) {
         let newest = self.generation;
-        let busy = |w: &Worker| matches!(w.state, State::Queued | State::Starting { .. } | State::Serving { leaving: true });
+        let busy = |w: &Worker| matches!(w.state, State::Queued | State::Starting { .. } | State::Serving { being_replaced: true });
         if !matches!(self.phase, Phase::Steady) || self.workers.values().any(|w| w.generation == newest && busy(w)) {
             return;
         }
         while let Some((worker, why)) = self.outgoing.pop_front() {
             if let Some(w) =
-                self.workers.get_mut(&worker).filter(|w| w.generation == newest && w.state == State::Serving { leaving: false })
+                self.workers.get_mut(&worker).filter(|w| w.generation == newest && w.state == State::Serving { being_replaced: false })
             {
-                w.state = State::Serving { leaving: true };
+                w.state = State::Serving { being_replaced: true };
                 log(out, Code::Replacing, Some(worker), [why.to_string()]);
                 return self.fill(now, out);
             }
@@ -60,19 +60,19 @@ impl Pool {
         }
         let (newest, idle) = (self.generation, self.limits.inactivity.filter(|_| !self.is_elastic()));
         for (number, w) in &mut self.workers {
-            if w.generation != newest || w.state != (State::Serving { leaving: false }) {
+            if w.generation != newest || w.state != (State::Serving { being_replaced: false }) {
                 continue;
             }
             if w.interval_at.is_some_and(|at| at <= now) {
                 w.interval_at = None;
-                self.outgoing.push_back((*number, Why::RestartInterval));
+                self.outgoing.push_back((*number, ReplaceReason::RestartInterval));
             }
             if w.idle_since().zip(idle).is_some_and(|(since, idle)| w.counted && since + idle <= now) {
                 w.counted = false;
-                self.outgoing.push_back((*number, Why::Inactivity));
+                self.outgoing.push_back((*number, ReplaceReason::Inactivity));
             }
         }
-        self.next_out(now, out);
+        self.start_next_replacement(now, out);
     }
 
     /// When [`Pool::plan_replacements`] or a check of the size is due.
@@ -81,19 +81,19 @@ impl Pool {
             return None;
         }
         let idle = self.limits.inactivity.filter(|_| !self.is_elastic());
-        let replaceable = |w: &&Worker| w.generation == self.generation && w.state == State::Serving { leaving: false };
+        let replaceable = |w: &&Worker| w.generation == self.generation && w.state == State::Serving { being_replaced: false };
         let of_worker = |w: &Worker| {
             let idle = w.idle_since().zip(idle).filter(|_| w.counted).map(|(since, idle)| since + idle);
             w.interval_at.into_iter().chain(idle).min()
         };
         let replace = self.workers.values().filter(replaceable).filter_map(of_worker).min();
-        let shrink = match (self.look_at, self.coldest()) {
+        let shrink = match (self.check_at, self.least_used()) {
             (None, Some((_, since))) if self.target > self.limits.least && self.is_complete() => {
                 Some(self.scale.deadline(since, self.patience()))
             }
             _ => None,
         };
-        replace.into_iter().chain(shrink).chain(self.look_at).min()
+        replace.into_iter().chain(shrink).chain(self.check_at).min()
     }
 
     /// A worker reports its activity.
@@ -113,34 +113,34 @@ impl Pool {
             self.scale.waited(waited);
         }
         if self.is_elastic() && self.target < self.limits.processes {
-            self.look_at.get_or_insert(now + LOOK_EVERY);
+            self.check_at.get_or_insert(now + CHECK_EVERY);
         }
     }
 
     /// Checks the queue if it is time to.
-    pub(crate) fn look(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(crate) fn check_queue(&mut self, now: Now, out: &mut Vec<Action>) {
         let due = |at: Option<Now>| at.is_some_and(|at| at <= now);
-        let shrink = || self.coldest().filter(|_| self.target > self.limits.least && self.is_complete());
-        let idle = self.look_at.is_none() && due(shrink().map(|(_, since)| self.scale.deadline(since, self.patience())));
-        if self.is_elastic() && (due(self.look_at) || idle) {
-            self.look_at = None;
-            out.push(Action::Look);
+        let shrink = || self.least_used().filter(|_| self.target > self.limits.least && self.is_complete());
+        let idle = self.check_at.is_none() && due(shrink().map(|(_, since)| self.scale.deadline(since, self.patience())));
+        if self.is_elastic() && (due(self.check_at) || idle) {
+            self.check_at = None;
+            out.push(Action::CheckQueue);
         }
     }
 
     /// The result of checking the queue.
-    pub(crate) fn looked(&mut self, waiting: bool, now: Now, out: &mut Vec<Action>) {
+    pub(crate) fn queue_checked(&mut self, waiting: bool, now: Now, out: &mut Vec<Action>) {
         if !self.is_elastic() || !matches!(self.phase, Phase::Steady) {
             return;
         }
-        let seen = Seen {
+        let seen = Observation {
             now,
             target: self.target,
             least: self.limits.least,
             most: self.limits.processes,
             complete: self.is_complete(),
             waiting,
-            idle: self.coldest().map_or(Duration::ZERO, |(_, since)| now.saturating_sub(since)),
+            idle: self.least_used().map_or(Duration::ZERO, |(_, since)| now.saturating_sub(since)),
             patience: self.patience(),
         };
         let target = self.scale.decide(&seen);
@@ -155,16 +155,16 @@ impl Pool {
             std::cmp::Ordering::Equal => {}
         }
         let running = self.workers.values().any(|w| w.running > 0);
-        let may_grow = self.target < self.limits.processes && (running || self.active_at + LOOK_FOR > now);
+        let may_grow = self.target < self.limits.processes && (running || self.active_at + CHECK_FOR > now);
         // Requests are queueing, which keeps an idle worker from being drained: check again.
         if waiting || may_grow {
-            self.look_at.get_or_insert(now + LOOK_EVERY);
+            self.check_at.get_or_insert(now + CHECK_EVERY);
         }
     }
 
     /// Drains the least used worker. The worker of the last slot takes its slot.
     fn shrink(&mut self, now: Now, out: &mut Vec<Action>) {
-        let Some((worker, _)) = self.coldest() else { return };
+        let Some((worker, _)) = self.least_used() else { return };
         log(out, Code::ScaleDown, Some(worker), [self.target.to_string(), (self.target - 1).to_string()]);
         self.drain(worker, now, out);
         let last = self.target - 1;
@@ -179,14 +179,14 @@ impl Pool {
         if last == 0 {
             self.phase = Phase::Idle;
             self.next_begin = None;
-            self.look_at = None;
+            self.check_at = None;
         }
     }
 
     /// The worker with the longest idle time, and since when it is idle.
-    fn coldest(&self) -> Option<(Number, Now)> {
+    fn least_used(&self) -> Option<(Number, Now)> {
         let newest = self.generation;
-        let stays = |w: &Worker| w.generation == newest && w.state == State::Serving { leaving: false };
+        let stays = |w: &Worker| w.generation == newest && w.state == State::Serving { being_replaced: false };
         let idle = self.workers.iter().filter(|(_, w)| stays(w)).filter_map(|(n, w)| w.idle_since().map(|since| (*n, since)));
         // Among equally idle workers the newest: the kernel wakes the oldest first.
         idle.min_by_key(|(n, since)| (*since, std::cmp::Reverse(*n)))
@@ -195,7 +195,8 @@ impl Pool {
     /// All wanted workers serve.
     pub(crate) fn is_complete(&self) -> bool {
         let newest = self.generation;
-        let staying = self.workers.values().filter(|w| w.generation == newest && w.state == State::Serving { leaving: false }).count();
+        let staying =
+            self.workers.values().filter(|w| w.generation == newest && w.state == State::Serving { being_replaced: false }).count();
         matches!(self.phase, Phase::Steady) && staying == self.target
     }
 

@@ -15,9 +15,9 @@ const SIZE: usize = 8;
 
 /// The reserved descriptors.
 #[derive(Debug, Default)]
-pub struct Reserve(Vec<OwnedFd>);
+pub struct FdReserve(Vec<OwnedFd>);
 
-impl Reserve {
+impl FdReserve {
     /// Reserves up to [`SIZE`] descriptors.
     pub fn fill(&mut self) {
         while self.0.len() < SIZE {

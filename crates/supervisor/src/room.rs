@@ -2,8 +2,8 @@
 //!
 //! Responsible for: evicting the least recently used application group at the limit, removing those
 //! that were unused during a whole configuration, and logging refusals at most once a second. Must
-//! never: evict an application group that has requests; prefer a configured name to evict over one
-//! known only from requests. Called by: `broker.rs`, `configure.rs`.
+//! never: evict an application group that has requests; evict a configured name while one
+//! known only from requests is idle. Called by: `broker.rs`, `configure.rs`.
 use crate::drain_queue::take_waiting;
 use crate::group::PoolKey;
 use crate::messages::Code;
@@ -58,14 +58,14 @@ impl Unit {
 impl Supervisor {
     /// The smallest number that no other application group of the group has; httpd counts requests
     /// by it.
-    pub fn free_place(&self, group: &[u8]) -> u32 {
+    pub fn free_counter_slot(&self, group: &[u8]) -> u32 {
         let units = self.index.iter().filter(|(key, _)| key.group == group).filter_map(|(_, id)| self.units.get(id));
         let taken: BTreeSet<u32> = units.map(|u| u.place).collect();
         (0..).find(|place| !taken.contains(place)).unwrap_or(u32::MAX)
     }
 
     /// Evicts the group's least recently used idle application group. False if none is idle.
-    pub fn make_room(&mut self, group: &[u8]) -> bool {
+    pub fn evict_least_used(&mut self, group: &[u8]) -> bool {
         let now = now();
         let units = self.index.iter().filter(|(key, _)| key.group == group);
         let idle = units.filter_map(|(key, id)| {
@@ -76,7 +76,7 @@ impl Supervisor {
         idle.sort();
         for (_, _, id, key) in idle {
             if self.close_queue(id) {
-                self.give_up(&key);
+                self.evict_application(&key);
                 return true;
             }
         }
@@ -96,7 +96,7 @@ impl Supervisor {
         true
     }
 
-    fn give_up(&mut self, key: &PoolKey) {
+    fn evict_application(&mut self, key: &PoolKey) {
         if let Some(unit) = self.index.get(key).and_then(|id| self.units.get(id)) {
             unit.settings.log(Code::ApplicationEvicted, None, &[String::from_utf8_lossy(&key.application).into_owned()]);
         }
@@ -130,7 +130,7 @@ impl Supervisor {
             OpenReply::TooManyApplications { limit } => {
                 format!("all {limit} application groups (max-application-groups) are in use")
             }
-            OpenReply::UnknownGroup => "there is no such group in the configuration".to_owned(),
+            OpenReply::UnknownGroup => "no such group in the configuration".to_owned(),
             OpenReply::Refused(why) => why.clone(),
             OpenReply::Opened { .. } => return,
         };
@@ -154,6 +154,6 @@ mod tests {
         for n in 0..1000u32 {
             let _ = r.may_log(&n.to_ne_bytes(), false, at(2000));
         }
-        assert_eq!(r.0.len(), 3, "names that are no groups are not remembered");
+        assert_eq!(r.0.len(), 3, "unknown groups are not remembered");
     }
 }

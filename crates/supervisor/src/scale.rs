@@ -10,21 +10,21 @@ use crate::events::Now;
 use std::time::Duration;
 
 /// A request that waited longer than this indicates too few workers.
-const TOO_LONG: Duration = Duration::from_millis(50);
+const MAX_WAIT: Duration = Duration::from_millis(50);
 /// Consecutive checks that must see waiting requests when no worker reports how long they wait.
-const LOOKS: u32 = 2;
+const PRESSED_CHECKS: u32 = 2;
 /// Time between two checks.
-pub const LOOK_EVERY: Duration = Duration::from_millis(100);
+pub const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// Maximum delay of a worker's activity report.
 pub const REPORT_LAG: Duration = Duration::from_millis(250);
 /// How long after the last activity the checks go on.
-pub const LOOK_FOR: Duration = Duration::from_secs(2);
+pub const CHECK_FOR: Duration = Duration::from_secs(2);
 /// Idle time before scaling down when inactivity-timeout is off.
 pub const DEFAULT_IDLE: Duration = Duration::from_secs(30);
 
 /// Observations of a pool at one check.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen {
+pub struct Observation {
     pub now: Now,
     /// Currently wanted workers.
     pub target: usize,
@@ -44,7 +44,7 @@ pub struct Seen {
 #[derive(Debug, Clone, Default)]
 pub struct Scale {
     /// Consecutive checks that saw waiting requests.
-    looks: u32,
+    checks: u32,
     /// The longest wait reported since the last decision.
     waited: Duration,
     /// When it last grew (or would have, without the limit) or shrank.
@@ -59,19 +59,19 @@ impl Scale {
     }
 
     /// The number of workers wanted from now on.
-    pub fn decide(&mut self, seen: &Seen) -> usize {
-        self.looks = if seen.waiting { self.looks.saturating_add(1) } else { 0 };
+    pub fn decide(&mut self, seen: &Observation) -> usize {
+        self.checks = if seen.waiting { self.checks.saturating_add(1) } else { 0 };
         let target = seen.target.clamp(seen.least, seen.most);
         if !seen.complete {
             // Waiting while workers start does not show how many are needed.
             self.waited = Duration::ZERO;
-            self.looks = 0;
+            self.checks = 0;
             return target;
         }
-        let pressed = std::mem::take(&mut self.waited) > TOO_LONG || self.looks >= LOOKS;
+        let pressed = std::mem::take(&mut self.waited) > MAX_WAIT || self.checks >= PRESSED_CHECKS;
         if pressed {
             // Also at the upper limit: a pool under load does not shrink soon.
-            self.looks = 0;
+            self.checks = 0;
             self.grown = Some(seen.now);
             return (target + target.div_ceil(2).max(1)).min(seen.most);
         }
@@ -128,12 +128,12 @@ mod tests {
 
         /// Simulates one check interval at this request rate.
         fn step(&mut self, rate: f64) {
-            self.now += LOOK_EVERY;
+            self.now += CHECK_EVERY;
             let (now, before) = (self.now, self.coming.len());
             self.coming.retain(|at| *at > now);
             self.serving += before - self.coming.len();
-            let capacity = self.serving as f64 * LOOK_EVERY.as_secs_f64() / SERVICE.as_secs_f64();
-            self.queue += rate * LOOK_EVERY.as_secs_f64();
+            let capacity = self.serving as f64 * CHECK_EVERY.as_secs_f64() / SERVICE.as_secs_f64();
+            self.queue += rate * CHECK_EVERY.as_secs_f64();
             let done = self.queue.min(capacity);
             self.queue -= done;
             // The kernel wakes the oldest worker first: the newest ones are idle.
@@ -142,17 +142,17 @@ mod tests {
                 self.idle_since[worker] = now;
             }
             if self.queue >= 1.0 {
-                self.scale.waited(Duration::from_secs_f64(self.queue / (capacity / LOOK_EVERY.as_secs_f64())));
+                self.scale.waited(Duration::from_secs_f64(self.queue / (capacity / CHECK_EVERY.as_secs_f64())));
             }
-            let coldest = self.idle_since[self.serving.saturating_sub(1)];
-            let seen = Seen {
+            let least_used = self.idle_since[self.serving.saturating_sub(1)];
+            let seen = Observation {
                 now,
                 target: self.target,
                 least: self.least,
                 most: self.most,
                 complete: self.coming.is_empty(),
                 waiting: self.queue >= 1.0,
-                idle: now - coldest,
+                idle: now - least_used,
                 patience: PATIENCE,
             };
             let target = self.scale.decide(&seen);
@@ -216,13 +216,21 @@ mod tests {
     #[test]
     fn a_request_that_waits_for_the_first_worker_does_not_ask_for_a_second() {
         let mut scale = Scale::default();
-        let seen =
-            Seen { now: 100 * MS, target: 1, least: 0, most: 8, complete: false, waiting: true, idle: Duration::ZERO, patience: PATIENCE };
+        let seen = Observation {
+            now: 100 * MS,
+            target: 1,
+            least: 0,
+            most: 8,
+            complete: false,
+            waiting: true,
+            idle: Duration::ZERO,
+            patience: PATIENCE,
+        };
         for _ in 0..20 {
             scale.waited(Duration::from_secs(3));
             assert_eq!(scale.decide(&seen), 1);
         }
-        assert_eq!(scale.decide(&Seen { complete: true, waiting: false, ..seen }), 1);
+        assert_eq!(scale.decide(&Observation { complete: true, waiting: false, ..seen }), 1);
     }
 
     proptest! {

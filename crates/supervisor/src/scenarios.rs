@@ -1,6 +1,6 @@
 //! Scenarios of the pool: events and the expected actions.
-use crate::changed::{HOLD, MAX_HELD, MOST_FILES};
-use crate::events::{Action, Event, Limits, Now, ScriptFailure, Why};
+use crate::changed::{MAX_FILES, MAX_PARKED, PARK_LIMIT};
+use crate::events::{Action, Event, Limits, Now, ReplaceReason, ScriptFailure};
 use crate::pool::Pool;
 use drover_wire::admin::Service;
 use std::time::Duration;
@@ -80,7 +80,7 @@ fn start(worker: u32, generation: u64) -> Action {
 }
 
 fn keep(worker: u32, mtime_us: u64) -> Action {
-    Action::Keep { worker, path: b"/a".to_vec(), mtime_us }
+    Action::MarkKnownBad { worker, path: b"/a".to_vec(), mtime_us }
 }
 
 #[test]
@@ -112,21 +112,21 @@ fn a_broken_script_is_tried_again_with_one_process_and_at_once_when_touched() {
     assert_eq!(story.changed(1, 7, 2), []);
     story.tell(Event::Started(3));
     let said = story.broken(2, 7);
-    assert_eq!(said, [Action::Drain(2), Action::Terminate(3), keep(0, 7), keep(1, 7), Action::Resend(1), Action::Resend(2)]);
-    assert_eq!(story.changed(1, 7, 3), [keep(1, 7), Action::Resend(3)], "it had not heard yet");
+    assert_eq!(said, [Action::Drain(2), Action::Terminate(3), keep(0, 7), keep(1, 7), Action::Requeue(1), Action::Requeue(2)]);
+    assert_eq!(story.changed(1, 7, 3), [keep(1, 7), Action::Requeue(3)], "it had not heard yet");
     let before = story.now;
     assert_eq!(story.wait(), [start(4, 3)], "one shows the way");
     assert!(story.now - before >= s(1));
     assert_eq!(story.broken(4, 7), [Action::Drain(4), keep(0, 7), keep(1, 7)]);
     story.now += Duration::from_millis(1100);
     assert_eq!(story.changed(0, 8, 4), [start(5, 4), start(6, 4)], "touched");
-    assert_eq!(story.up(5), [Action::Serve(5), Action::Resend(4)], "the first that has the new code");
+    assert_eq!(story.up(5), [Action::Serve(5), Action::Requeue(4)], "the first that has the new code");
     // An old worker took it again.
     assert_eq!(story.changed(0, 8, 5), []);
-    assert_eq!(story.wait(), [Action::Resend(5)]);
+    assert_eq!(story.wait(), [Action::Requeue(5)]);
     assert!(story.now < s(300));
     assert_eq!(story.changed(0, 8, 6), []);
-    assert_eq!(story.up(6), [Action::Serve(6), Action::Drain(0), Action::Drain(1), Action::Resend(6)]);
+    assert_eq!(story.up(6), [Action::Serve(6), Action::Drain(0), Action::Drain(1), Action::Requeue(6)]);
     assert_eq!(story.pool.refusal(), None);
 }
 
@@ -139,7 +139,7 @@ fn nobody_can_start() {
     assert_eq!(story.tell(failed(1)), [Action::Cancel(2)], "no more are started once one has failed");
     assert_eq!(story.pool.refusal(), None, "the first may still come up");
     assert_eq!(story.tell(Event::Exited { worker: 0, how: "exited with status 1".into(), clean: false, killed: false }), []);
-    assert_eq!(story.pool.refusal(), Some("a process exited with status 1 before it was ready"));
+    assert_eq!(story.pool.refusal(), Some("a worker exited with status 1 before it was ready"));
     let mut pauses = Vec::new();
     for worker in 3..8 {
         let before = story.now;
@@ -160,10 +160,10 @@ fn a_leaving_worker_goes_when_its_replacement_is_up() {
     story.tell(Event::Wanted);
     story.up(0);
     story.now += s(100);
-    assert_eq!(story.tell(Event::Leaving { worker: 0, why: Why::MaximumRequests }), [start(1, 1)]);
+    assert_eq!(story.tell(Event::Replace { worker: 0, why: ReplaceReason::MaximumRequests }), [start(1, 1)]);
     assert_eq!(story.up(1), [Action::Serve(1), Action::Drain(0)]);
     story.now += s(100);
-    assert_eq!(story.tell(Event::Leaving { worker: 1, why: Why::Signal }), [Action::Drain(1), start(2, 1)]);
+    assert_eq!(story.tell(Event::Replace { worker: 1, why: ReplaceReason::Signal }), [Action::Drain(1), start(2, 1)]);
     assert_eq!(story.up(2), [Action::Serve(2)]);
 }
 
@@ -229,7 +229,7 @@ fn while_an_older_generation_serves_starts_that_are_killed_refuse_nobody_later()
     story.now += Duration::from_millis(500);
     // No worker serves, but the application is not known to be at fault: queued requests wait for
     // the next attempt, which comes soon.
-    assert_eq!(story.tell(Event::Leaving { worker: 0, why: Why::Signal }), [Action::Drain(0)]);
+    assert_eq!(story.tell(Event::Replace { worker: 0, why: ReplaceReason::Signal }), [Action::Drain(0)]);
     assert_eq!(story.pool.refusal(), None);
     assert_eq!((story.wait(), story.now - began), (vec![start(5, 6)], s(1)));
     for worker in 5..8 {
@@ -251,7 +251,7 @@ fn what_is_known_against_the_new_code_is_not_forgotten_when_its_start_is_killed(
     for worker in 2..6 {
         story.tell(Event::Exited { worker, how: "was killed by signal 9".into(), clean: false, killed: true });
     }
-    story.tell(Event::Leaving { worker: 0, why: Why::Signal });
+    story.tell(Event::Replace { worker: 0, why: ReplaceReason::Signal });
     assert!(story.pool.refusal().is_some_and(|why| why.contains("SyntaxError")), "{:?}", story.pool.refusal());
 }
 
@@ -261,7 +261,7 @@ fn a_worker_that_is_sent_a_signal_while_it_starts_never_serves() {
     story.tell(Event::Wanted);
     story.up(0);
     story.now += s(100);
-    let told = |worker| Event::Leaving { worker, why: Why::Signal };
+    let told = |worker| Event::Replace { worker, why: ReplaceReason::Signal };
     story.tell(Event::Reload);
     story.tell(Event::Started(1));
     assert_eq!(story.tell(told(1)), [Action::Drain(1), start(2, 3)], "another one at once, as if it had been killed");
@@ -271,7 +271,7 @@ fn a_worker_that_is_sent_a_signal_while_it_starts_never_serves() {
     assert_eq!(story.up(2), [Action::Serve(2), Action::Drain(0)]);
     // One of the serving workers is being replaced.
     story.now += s(2);
-    story.tell(Event::Leaving { worker: 2, why: Why::MaximumRequests });
+    story.tell(Event::Replace { worker: 2, why: ReplaceReason::MaximumRequests });
     story.tell(Event::Started(3));
     assert_eq!(story.tell(told(3)), [Action::Drain(3)]);
     assert_eq!(story.wait(), [start(4, 3)], "after a pause");
@@ -286,13 +286,13 @@ fn requests_are_not_held_without_bound() {
     story.up(0);
     story.now += s(100);
     assert_eq!(story.changed(0, 7, 0), [start(1, 2)]);
-    for token in 1..MAX_HELD as u64 {
+    for token in 1..MAX_PARKED as u64 {
         assert_eq!(story.changed(0, 7, token), []);
     }
-    assert_eq!(story.changed(0, 7, 1000), [keep(0, 7), Action::Resend(1000)], "the old code serves what is too much");
+    assert_eq!(story.changed(0, 7, 1000), [keep(0, 7), Action::Requeue(1000)], "the old code serves what is too much");
     let before = story.now;
-    assert_eq!(story.wait().len(), 2 * MAX_HELD, "and what has waited too long");
-    assert_eq!(story.now - before, HOLD);
+    assert_eq!(story.wait().len(), 2 * MAX_PARKED, "and what has waited too long");
+    assert_eq!(story.now - before, PARK_LIMIT);
 }
 
 #[test]
@@ -302,14 +302,14 @@ fn a_full_queue_is_tried_again_and_then_given_up() {
     story.up(0);
     story.now += s(100);
     story.changed(0, 7, 1);
-    assert_eq!(story.up(1), [Action::Serve(1), Action::Drain(0), Action::Resend(1)]);
+    assert_eq!(story.up(1), [Action::Serve(1), Action::Drain(0), Action::Requeue(1)]);
     let before = story.now;
     assert_eq!(story.tell(Event::Full(1)), []);
     loop {
         match story.wait().as_slice() {
-            [Action::Resend(1)] => match story.tell(Event::Full(1)).as_slice() {
+            [Action::Requeue(1)] => match story.tell(Event::Full(1)).as_slice() {
                 [] => {}
-                [Action::Answer(1)] => break,
+                [Action::Refuse(1)] => break,
                 other => panic!("{other:?}"),
             },
             other => panic!("{other:?}"),
@@ -323,7 +323,7 @@ fn requests_that_find_the_queue_full_are_bounded() {
     let mut story = Story::new(1);
     story.tell(Event::Wanted);
     story.up(0);
-    let most = MAX_HELD as u64;
+    let most = MAX_PARKED as u64;
     for token in 0..most {
         assert_eq!(story.tell(Event::Full(token)), []);
     }
@@ -331,12 +331,12 @@ fn requests_that_find_the_queue_full_are_bounded() {
     for token in [most, most + 1] {
         story.pool.step(Event::Full(token), story.now, &mut out);
     }
-    assert!(matches!(out[..], [Action::Log { .. }, Action::Answer(a), Action::Answer(b)] if (a, b) == (most, most + 1)), "{out:?}");
-    assert_eq!(story.wait().len(), MAX_HELD, "the others are tried again");
+    assert!(matches!(out[..], [Action::Log { .. }, Action::Refuse(a), Action::Refuse(b)] if (a, b) == (most, most + 1)), "{out:?}");
+    assert_eq!(story.wait().len(), MAX_PARKED, "the others are tried again");
     for token in 0..most {
         assert_eq!(story.tell(Event::Full(token)), []);
     }
-    assert_eq!((story.tell(Event::Full(most + 2)), story.pool.full.len()), (vec![Action::Answer(most + 2)], MAX_HELD));
+    assert_eq!((story.tell(Event::Full(most + 2)), story.pool.full.len()), (vec![Action::Refuse(most + 2)], MAX_PARKED));
 }
 
 #[test]
@@ -346,25 +346,25 @@ fn files_are_not_remembered_without_bound() {
     story.up(0);
     story.now += s(100);
     let changed = |path: Vec<u8>, mtime_us, request| Event::Changed { worker: 0, path, mtime_us, request };
-    assert_eq!(story.tell(changed(vec![b'x'; 5000], 7, Some(1))), [Action::Answer(1)], "no file has such a name");
+    assert_eq!(story.tell(changed(vec![b'x'; 5000], 7, Some(1))), [Action::Refuse(1)], "no file has such a name");
     assert_eq!(story.tell(changed(b"0".to_vec(), 7, None)), [start(1, 2)]);
     let mut lines = Vec::new();
     for n in 0..2000 {
         story.pool.step(changed(n.to_string().into_bytes(), 7, None), story.now, &mut lines);
         story.pool.step(changed(b"0".to_vec(), n, None), story.now, &mut lines);
     }
-    assert_eq!((story.pool.changed.len(), lines.len()), (MOST_FILES, 0), "and an old worker is not believed while the new one starts");
-    let keep = Action::Keep { worker: 0, path: b"new".to_vec(), mtime_us: 7 };
-    assert_eq!(story.tell(changed(b"new".to_vec(), 7, Some(2))), [keep, Action::Resend(2)], "the old code serves what is too much");
+    assert_eq!((story.pool.changed.len(), lines.len()), (MAX_FILES, 0), "and an old worker is not believed while the new one starts");
+    let keep = Action::MarkKnownBad { worker: 0, path: b"new".to_vec(), mtime_us: 7 };
+    assert_eq!(story.tell(changed(b"new".to_vec(), 7, Some(2))), [keep, Action::Requeue(2)], "the old code serves what is too much");
     story.tell(Event::Started(1));
     story.tell(Event::Unfit { worker: 1, reason: "no".into() });
-    assert_eq!((story.pool.kept.len(), story.pool.changed.len()), (MOST_FILES, 0));
+    assert_eq!((story.pool.known_bad.len(), story.pool.changed.len()), (MAX_FILES, 0));
     for n in 0..2000u64 {
-        story.pool.is_news(&n.to_le_bytes(), 7);
+        story.pool.shows_new_file(&n.to_le_bytes(), 7);
         story.pool.step(changed(b"0".to_vec(), 10_000 + n, None), story.now, &mut lines);
     }
     let logged = lines.iter().filter(|a| matches!(a, Action::Log { .. })).count();
-    assert!(story.pool.kept.len() <= MOST_FILES && logged == 1, "{logged} lines");
+    assert!(story.pool.known_bad.len() <= MAX_FILES && logged == 1, "{logged} lines");
 }
 
 #[test]
@@ -509,13 +509,13 @@ fn a_reload_ends_a_stop_at_once_and_says_how_it_went() {
 /// code logged.
 #[test]
 fn a_death_is_told_also_of_a_worker_that_is_to_go() {
-    let leaving = || Event::Leaving { worker: 0, why: Why::MaximumRequests };
-    let signalled = || Event::Leaving { worker: 0, why: Why::Signal };
+    let being_replaced = || Event::Replace { worker: 0, why: ReplaceReason::MaximumRequests };
+    let signalled = || Event::Replace { worker: 0, why: ReplaceReason::Signal };
     let stuck = || Event::Stuck { worker: 0, what: String::new(), deadlocked: true };
     let rows: [(&[Event], bool, u16); 8] = [
         (&[], false, 232),
-        (&[leaving()], false, 232),
-        (&[leaving()], true, 232),
+        (&[being_replaced()], false, 232),
+        (&[being_replaced()], true, 232),
         (&[signalled()], false, 271),
         (&[signalled()], true, 237),
         (&[stuck()], false, 237),
@@ -536,7 +536,7 @@ fn a_death_is_told_also_of_a_worker_that_is_to_go() {
     story.tell(Event::Wanted);
     story.up(0);
     story.now += s(2);
-    story.tell(leaving());
+    story.tell(being_replaced());
     story.up(1);
     assert_eq!(story.codes(Event::Exited { worker: 0, how: "was killed by signal 11".into(), clean: false, killed: false }), [271]);
 }
@@ -547,7 +547,11 @@ fn a_program_that_is_no_python_is_suspected() {
     story.tell(Event::Wanted);
     story.tell(Event::Started(0));
     story.tell(Event::Exited { worker: 0, how: "exited with status 0".into(), clean: true, killed: false });
-    assert!(story.pool.refusal().is_some_and(|why| why.contains("before it was ready (is python= a Python")), "{:?}", story.pool.refusal());
+    assert!(
+        story.pool.refusal().is_some_and(|why| why.contains("before it was ready (check that python= is Python")),
+        "{:?}",
+        story.pool.refusal()
+    );
 }
 
 /// Each row: how long after its first worker was ready an elastic pool learns of a request, how
@@ -566,8 +570,8 @@ fn a_request_that_waited_for_the_first_worker_calls_no_second() {
         story.now += after;
         let activity = drover_wire::control::Activity { taken: 1, counted: 1, waited_us: waited_ms * 1000, running: 0 };
         story.tell(Event::Activity { worker: 0, activity });
-        assert_eq!(story.wait(), [Action::Look]);
-        let starts = story.tell(Event::Looked { waiting: false }).len();
+        assert_eq!(story.wait(), [Action::CheckQueue]);
+        let starts = story.tell(Event::QueueChecked { waiting: false }).len();
         assert_eq!(starts == 1, grows, "{after:?} {waited_ms}");
     }
 }
@@ -620,8 +624,7 @@ fn recovery_is_told_and_the_same_traceback_is_not() {
         story.tell(Event::Started(worker));
         let mut out = Vec::new();
         story.pool.step(Event::Loaded { worker, failures: failed(1), good: 0 }, story.now, &mut out);
-        let lines: Vec<_> =
-            out.iter().filter_map(|a| if let Action::Log { words, .. } = a { Some(words.join(" ")) } else { None }).collect();
+        let lines: Vec<_> = out.iter().filter_map(|a| if let Action::Log { args, .. } = a { Some(args.join(" ")) } else { None }).collect();
         assert!(lines.len() == 1 && lines[0].contains(&format!("same failure as before, {worker} attempts: /a: SyntaxError")), "{lines:?}");
         gone(&mut story, worker);
     }

@@ -205,10 +205,10 @@ mod tests {
         let said = ["/preloaded", "/ours", "/requested", "/other", "/nobody"].map(|path| failed(path, Failure::Import));
         let outcome = s.outcome([said.to_vec(), vec![failed("/gone", Failure::ScriptMissing)]].concat());
         assert_eq!(paths(&outcome.failures), ["/preloaded", "/ours"]);
-        assert_eq!(paths(&outcome.forgotten), ["/requested", "/other"], "a removed one is forgotten in silence");
+        assert_eq!(paths(&outcome.forgotten), ["/requested", "/other"], "a removed one is not reported");
         assert_eq!(s.optional(), ["/theirs", "/y"].map(script));
         s.configure(&key(), &settings);
-        assert_eq!((s.required().len(), s.optional()), (3, vec![]), "a new configuration forgets what it does not name");
+        assert_eq!((s.required().len(), s.optional()), (3, vec![]), "a new configuration drops scripts that it does not name");
     }
 
     #[test]
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!((paths(&outcome.failures), outcome.forgotten), (vec!["/a"], vec![]));
         assert_eq!(s.required(), [script("/a")]);
         s.add(script("/b"));
-        assert_eq!(paths(&s.outcome(vec![failed("/b", Failure::NoCallable)]).failures), ["/b"], "a broken deploy");
+        assert_eq!(paths(&s.outcome(vec![failed("/b", Failure::NoCallable)]).failures), ["/b"], "a broken deployment");
     }
 
     #[test]
@@ -255,7 +255,7 @@ mod tests {
                 s.add(script(&format!("{n:0>length$}")));
             }
             assert_eq!(s.optional().len(), count, "{length}");
-            assert!(count == 0 || s.optional().last() == Some(&script(&format!("{:0>length$}", 9999))), "the newest stay");
+            assert!(count == 0 || s.optional().last() == Some(&script(&format!("{:0>length$}", 9999))), "the newest are kept");
             assert!(message(&s) <= MAX_REQUESTED_BYTES + 16);
         }
         let mut s = Scripts::default();

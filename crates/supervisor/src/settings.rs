@@ -29,7 +29,7 @@ impl Settings {
     }
 
     /// Logs one of droverd's messages to the group's log.
-    pub fn log(&self, code: Code, pid: Option<u32>, words: &[String]) {
-        self.sink.message(code, Some(&self.spec.name), pid, words);
+    pub fn log(&self, code: Code, pid: Option<u32>, args: &[String]) {
+        self.sink.message(code, Some(&self.spec.name), pid, args);
     }
 }

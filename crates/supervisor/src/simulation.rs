@@ -1,5 +1,5 @@
 //! Property tests of the pool with random events.
-use crate::pool::{Action, Event, Limits, Now, Number, Phase, Pool, ScriptFailure, State, Token, Why};
+use crate::pool::{Action, Event, Limits, Now, Number, Phase, Pool, ReplaceReason, ScriptFailure, State, Token};
 use drover_wire::control::Activity;
 use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
@@ -179,13 +179,13 @@ impl World {
                 | Event::QueueReplaced
                 | Event::Unfit { .. }
                 | Event::Stuck { .. }
-                | Event::Leaving { why: Why::Signal, .. }
+                | Event::Replace { why: ReplaceReason::Signal, .. }
         );
         // An elastic group may shrink to nothing.
-        let may_end_all = may_end_all || (matches!(event, Event::Looked { .. }) && self.pool.limits.least == 0);
+        let may_end_all = may_end_all || (matches!(event, Event::QueueChecked { .. }) && self.pool.limits.least == 0);
         let mut out = Vec::new();
         self.pool.step(event.clone(), self.now, &mut out);
-        let (mut again, mut looks) = (Vec::new(), 0);
+        let (mut again, mut checks) = (Vec::new(), 0);
         for action in out {
             match action {
                 Action::Start { worker, .. } => {
@@ -210,21 +210,21 @@ impl World {
                     assert!(self.alive.contains(&n));
                     self.killed.insert(n);
                 }
-                Action::Keep { worker, .. } | Action::Dump(worker) | Action::Wake(worker) => assert!(self.alive.contains(&worker)),
-                Action::Resend(t) => {
+                Action::MarkKnownBad { worker, .. } | Action::Dump(worker) | Action::Wake(worker) => assert!(self.alive.contains(&worker)),
+                Action::Requeue(t) => {
                     assert!(self.outstanding.contains(&t), "resent twice");
                     if self.queue_full { again.push(t) } else { assert!(self.outstanding.remove(&t)) }
                 }
-                Action::Answer(t) => assert!(self.outstanding.remove(&t), "answered twice"),
-                Action::Look => looks += 1,
+                Action::Refuse(t) => assert!(self.outstanding.remove(&t), "answered twice"),
+                Action::CheckQueue => checks += 1,
                 Action::StartFailed | Action::Log { .. } => {}
             }
         }
         for t in again {
             self.feed(Event::Full(t));
         }
-        for _ in 0..looks {
-            self.feed(Event::Looked { waiting: self.waiting });
+        for _ in 0..checks {
+            self.feed(Event::QueueChecked { waiting: self.waiting });
         }
     }
 
@@ -238,13 +238,13 @@ impl World {
         }
         let bound = self.most_processes * (3 + self.causes.len());
         assert!(self.starts.len() <= bound, "a fork storm: {} starts in a second, {bound} allowed", self.starts.len());
-        let leaving = self.pool.workers.values().filter(|w| w.state == State::Serving { leaving: true }).count();
-        let going = self.pool.workers.values().filter(|w| matches!(w.state, State::Ending { .. })).count();
-        let staying = self.pool.workers.len() - leaving - going;
+        let being_replaced = self.pool.workers.values().filter(|w| w.state == State::Serving { being_replaced: true }).count();
+        let going = self.pool.workers.values().filter(|w| matches!(w.state, State::Draining { .. })).count();
+        let staying = self.pool.workers.len() - being_replaced - going;
         assert!(staying <= 2 * self.most_processes, "{staying} workers");
         assert_eq!(self.pool.workers.len(), self.alive.len() + self.to_fork.len(), "the pool and the world count alike");
-        let held: BTreeSet<Token> = self.pool.held.iter().map(|h| h.token).chain(self.pool.full.iter().map(|f| f.0)).collect();
-        assert_eq!(held, self.outstanding, "every request is somewhere");
+        let parked: BTreeSet<Token> = self.pool.parked.iter().map(|h| h.token).chain(self.pool.full.iter().map(|f| f.0)).collect();
+        assert_eq!(parked, self.outstanding, "every request is somewhere");
         if self.pool.refusal().is_some() {
             assert!(self.serving().is_empty(), "requests are refused although somebody serves");
         }
@@ -313,8 +313,8 @@ impl World {
             Op::Obey => self.obey(),
             Op::Leave { pick: p, signalled } => {
                 if let Some(worker) = pick(self.serving(), p) {
-                    let why = if signalled { Why::Signal } else { Why::MaximumRequests };
-                    self.step(Event::Leaving { worker, why });
+                    let why = if signalled { ReplaceReason::Signal } else { ReplaceReason::MaximumRequests };
+                    self.step(Event::Replace { worker, why });
                 }
             }
             Op::Stuck { pick: p } => {
@@ -346,7 +346,7 @@ impl World {
             }
             Op::Lost { pick: p } => {
                 if let Some(worker) = pick(self.alive.iter().copied().collect(), p) {
-                    self.step(Event::Lost(worker));
+                    self.step(Event::ControlClosed(worker));
                 }
             }
             Op::QueueFull(full) => self.queue_full = full,
@@ -367,7 +367,7 @@ impl World {
                 assert!(self.serving().is_empty() && self.starting().is_empty(), "somebody keeps the old queue");
             }
             Op::Touched { path, mtime } => {
-                if self.pool.refusal().is_some() && self.pool.is_news(&[path], mtime) {
+                if self.pool.refusal().is_some() && self.pool.shows_new_file(&[path], mtime) {
                     self.next_token += 1;
                     self.outstanding.insert(self.next_token);
                     self.step(Event::Touched { path: vec![path], mtime_us: mtime, request: self.next_token });

@@ -16,11 +16,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 /// Space for the suffix that a fork server adds to its display-name.
-const TEMPLATE_TITLE: usize = " template".len();
+const FORK_SERVER_SUFFIX: usize = " template".len();
 
 /// What all workers have in common.
 #[derive(Debug)]
-pub struct Place {
+pub struct SpawnContext {
     /// boot.py, installed beside droverd.
     boot: Bytes,
     /// httpd's environment.
@@ -30,7 +30,7 @@ pub struct Place {
     null: OwnedFd,
 }
 
-impl Place {
+impl SpawnContext {
     pub fn new(executable: &Path, open_files: Option<u64>) -> Result<Self, Errno> {
         use rustix::fs::{Mode, OFlags, open};
         let boot = executable.parent().unwrap_or(Path::new("/")).join("python/mod_drover/boot.py");
@@ -65,7 +65,7 @@ impl SpawnError {
         let user = spec.identity.as_ref().map(|i| (String::from_utf8_lossy(&i.user).into_owned(), i.uid, i.gid)).unwrap_or_default();
         let what = match failed.step {
             Step::Fork => return Self::System("start a process", failed.errno),
-            Step::Descriptors => return Self::System("hand descriptors to a process", failed.errno),
+            Step::Descriptors => return Self::System("pass descriptors to a process", failed.errno),
             Step::Limits => "set its limits (memory-limit=, virtual-memory-limit=, cpu-time-limit=)".to_owned(),
             Step::Priority => format!("set priority {} (cpu-priority=)", spec.cpu_priority.unwrap_or_default()),
             Step::Chroot => format!("change the root directory to {} (chroot=)", text(&spec.chroot)),
@@ -83,9 +83,7 @@ impl SpawnError {
         let path = path.filter(|_| failed.errno == Errno::ACCESS && spec.chroot.is_none());
         let because = path.map(|(path, need)| match barrier(&who(spec), Path::new(OsStr::from_bytes(path)), need) {
             Some(barrier) => barrier.to_string(),
-            None => {
-                "the modes of the path allow it; look at access control lists, mount options (noexec) and SELinux or AppArmor".to_owned()
-            }
+            None => "the modes of the path allow it; check access control lists, mount options (noexec) and SELinux or AppArmor".to_owned(),
         });
         Self::Step { what, errno: failed.errno, because }
     }
@@ -94,7 +92,7 @@ impl SpawnError {
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nul(option) => write!(f, "the value of {option} has a NUL byte in it"),
+            Self::Nul(option) => write!(f, "the value of {option} contains a NUL byte"),
             Self::System(what, errno @ (Errno::MFILE | Errno::NFILE)) => {
                 write!(f, "cannot {what}: {errno}; raise LimitNOFILE= of httpd's systemd unit (or ulimit -Hn where httpd is started)")
             }
@@ -133,7 +131,7 @@ fn arguments(spec: &GroupSpec, boot: &[u8], descriptors: [(&str, i32); 3]) -> Ve
     all.extend(descriptors.into_iter().flat_map(|(name, fd)| [name.into(), fd.to_string().into_bytes()]));
     // The worker overwrites these arguments with its display-name; a long name gets extra space.
     let room: usize = all.iter().map(|a| a.len() + 1).sum();
-    let addition = if spec.preload_fork { TEMPLATE_TITLE } else { 0 };
+    let addition = if spec.preload_fork { FORK_SERVER_SUFFIX } else { 0 };
     let wanted = spec.worker.display_name.as_ref().map_or(0, |n| n.len() + addition + 1);
     if wanted > room {
         all.push([b"--room=".to_vec(), vec![b'-'; wanted - room]].concat());
@@ -168,7 +166,7 @@ fn limits(spec: &GroupSpec) -> Vec<(Limit, u64, u64)> {
 /// Starts a worker with the given descriptors.
 pub fn launch(
     settings: &Settings,
-    place: &Place,
+    place: &SpawnContext,
     control: BorrowedFd<'_>,
     queue: &Queue,
     output: BorrowedFd<'_>,

@@ -3,13 +3,13 @@
 //! Responsible for: the report. Must never: change anything. Called by: `admin.rs`.
 use crate::pool::{Now, Phase, Pool, State};
 use crate::supervisor::{Supervisor, Unit, now};
-use crate::template::Template;
+use crate::template::ForkServer;
 use drover_wire::admin::{Application, ApplicationState, Group, Server, Worker, WorkerState};
 use drover_wire::control::GroupSpec;
 use std::time::Duration;
 
 /// A longer traceback loses its beginning.
-const LONGEST_FAILURE: usize = 64 * 1024;
+const MAX_FAILURE_BYTES: usize = 64 * 1024;
 
 impl Supervisor {
     /// Reports the groups for which `which` is true.
@@ -58,7 +58,7 @@ impl Supervisor {
                 memory: self.processes.get(&pid).and_then(|p| p.memory).unwrap_or(0),
             }
         };
-        let template = |(pid, t): (&u32, &Template)| Worker {
+        let fork_server = |(pid, t): (&u32, &ForkServer)| Worker {
             pid: *pid,
             generation: t.process.generation,
             state: WorkerState::Template,
@@ -67,7 +67,7 @@ impl Supervisor {
             running: 0,
             memory: t.process.memory.unwrap_or(0),
         };
-        let templates = self.templates.iter().filter(|(_, t)| t.process.unit == id).map(template);
+        let fork_servers = self.fork_servers.iter().filter(|(_, t)| t.process.unit == id).map(fork_server);
         Application {
             name: String::from_utf8_lossy(&unit.key.application).into_owned(),
             state: phase(pool),
@@ -76,8 +76,8 @@ impl Supervisor {
             failure: pool.failure().map(cut),
             next_try_ms: pool.next_begin.map(|(at, _)| ms(at.saturating_sub(now))),
             waiting: unit.queue.as_ref().is_some_and(|q| drover_sys::wait::readable_now(&q.receive)),
-            held: count(pool.held.len()),
-            workers: templates.chain(pool.workers.iter().map(worker)).collect(),
+            held: count(pool.parked.len()),
+            workers: fork_servers.chain(pool.workers.iter().map(worker)).collect(),
         }
     }
 }
@@ -92,15 +92,15 @@ fn count(n: usize) -> u32 {
 
 /// Cuts a long text; the end of a traceback says more than its beginning.
 pub fn cut(text: &str) -> String {
-    drover_wire::text::end(text, LONGEST_FAILURE).into_owned()
+    drover_wire::text::end(text, MAX_FAILURE_BYTES).into_owned()
 }
 
 const fn state(state: State) -> WorkerState {
     match state {
         State::Queued | State::Starting { .. } => WorkerState::Starting,
-        State::Serving { leaving: false } => WorkerState::Serving,
-        State::Serving { leaving: true } => WorkerState::Leaving,
-        State::Ending { .. } => WorkerState::Ending,
+        State::Serving { being_replaced: false } => WorkerState::Serving,
+        State::Serving { being_replaced: true } => WorkerState::Leaving,
+        State::Draining { .. } => WorkerState::Ending,
     }
 }
 
@@ -109,8 +109,8 @@ pub fn phase(pool: &Pool) -> ApplicationState {
     match pool.phase {
         Phase::Idle => ApplicationState::Idle,
         Phase::Rising(_) => ApplicationState::Starting,
-        Phase::Steady | Phase::Waiting if pool.broken.all => ApplicationState::Failing,
-        Phase::Steady if pool.broken.paths.is_empty() => ApplicationState::Serving,
+        Phase::Steady | Phase::Waiting if pool.failed_scripts.all => ApplicationState::Failing,
+        Phase::Steady if pool.failed_scripts.paths.is_empty() => ApplicationState::Serving,
         Phase::Steady => ApplicationState::ServingPartly,
         Phase::Waiting if pool.any_serving() => ApplicationState::ServingOldCode,
         Phase::Waiting => ApplicationState::Failing,

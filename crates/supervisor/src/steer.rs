@@ -3,7 +3,7 @@
 //! Responsible for: applying a stop to the whole group, including applications first requested
 //! later; and for reporting the result of a reload, not only that it began. Must never: wait for
 //! that result: the client is remembered and answered later. Called by: `admin.rs`, and the event
-//! loop after each turn ([`Supervisor::tell_reloads`]).
+//! loop after each turn ([`Supervisor::answer_reloads`]).
 use crate::admin::reply_to;
 use crate::messages::Code;
 use crate::peer::Peer;
@@ -13,11 +13,11 @@ use crate::supervisor::Supervisor;
 use drover_wire::admin::{Reloaded, Reply};
 
 /// Clients waiting for a reload at once; with more, the oldest is dropped without a reply.
-const MOST_WAITING: usize = 16;
+const MAX_PENDING_RELOADS: usize = 16;
 
 /// A client that waits for the result of a reload.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct PendingReload {
     client: Peer,
     units: Vec<u32>,
 }
@@ -60,19 +60,19 @@ impl Supervisor {
     /// Answers the client when it is known whether the group's workers serve.
     pub fn await_group(&mut self, group: &[u8], client: Peer) {
         let units = self.units_of(group);
-        self.reloads.push_back(Waiting { client, units });
-        if self.reloads.len() > MOST_WAITING {
-            self.reloads.pop_front();
+        self.pending_reloads.push_back(PendingReload { client, units });
+        if self.pending_reloads.len() > MAX_PENDING_RELOADS {
+            self.pending_reloads.pop_front();
         }
-        self.tell_reloads();
+        self.answer_reloads();
     }
 
     /// Answers clients whose new workers serve or have failed.
-    pub fn tell_reloads(&mut self) {
-        for waiting in std::mem::take(&mut self.reloads) {
+    pub fn answer_reloads(&mut self) {
+        for waiting in std::mem::take(&mut self.pending_reloads) {
             let rises = |id: &u32| self.units.get(id).is_some_and(|u| u.pool.outcome().is_none());
             if waiting.units.iter().any(rises) {
-                self.reloads.push_back(waiting);
+                self.pending_reloads.push_back(waiting);
                 continue;
             }
             let told = waiting.units.iter().filter_map(|id| self.reloaded(*id)).collect();

@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, OwnedFd};
 const MARK: u8 = 0;
 const QUEUE: u8 = 1;
 /// A record has at most three paths or names, none of which is nearly as long.
-const LARGEST: usize = 64 * 1024;
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 const ROOM: usize = 4 << 20;
 const QUEUE_ROOM: usize = 4 << 20;
 
@@ -80,7 +80,7 @@ impl Store {
     pub fn put(&self, key: &PoolKey, script: &Script, queue: &Queue) -> Result<(), Errno> {
         let record: Record = (QUEUE, 0, key.group.clone(), key.application.clone(), script.path.clone(), script.callable.clone());
         let bytes = encode(&record).map_err(|_| Errno::INVAL)?;
-        if bytes.len() > LARGEST {
+        if bytes.len() > MAX_MESSAGE_BYTES {
             return Err(Errno::MSGSIZE);
         }
         set_send_buffer(&self.write, self.room / 4 * 3);
@@ -106,7 +106,7 @@ impl Store {
         let last: Record = (MARK, mark, vec![], vec![], vec![], vec![]);
         let last = encode(&last).map_err(|_| Errno::INVAL)?;
         let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
-        let mut buffer = vec![0; LARGEST];
+        let mut buffer = vec![0; MAX_MESSAGE_BYTES];
         set_send_buffer(&self.write, self.room);
         send(&self.write, &[&last], &[], false)?;
         loop {

@@ -5,22 +5,22 @@
 //! the files that read sockets.
 use crate::admin::Admin;
 use crate::drain_queue::{answer, take_waiting};
-use crate::gate::Gate;
+use crate::gate::StartLimiter;
 use crate::group::PoolKey;
 use crate::log::Sink;
 use crate::messages::Code;
-use crate::newborn::Newborn;
+use crate::newborn::ForkedWorker;
 use crate::poller::{Poller, Source};
 use crate::pool::{Action, Event, Now, Number, Pool, Token};
 use crate::process::{Output, Process};
 use crate::room::Refusals;
 use crate::scripts::Scripts;
 use crate::settings::Settings;
-use crate::spawn::Place;
-use crate::steer::Waiting;
+use crate::spawn::SpawnContext;
+use crate::steer::PendingReload;
 use crate::store::{Queue, Store};
-use crate::template::Template;
-use crate::trouble::Told;
+use crate::template::ForkServer;
+use crate::trouble::SetupFailureLog;
 use drover_sys::channel::send;
 use drover_sys::{Errno, clock};
 use drover_wire::control::{Script, ToWorker};
@@ -40,7 +40,7 @@ pub struct Unit {
     pub settings: Rc<Settings>,
     pub scripts: Scripts,
     /// The setup failures of its workers, as logged.
-    pub told: Told,
+    pub setup_failures: SetupFailureLog,
     /// `None`: the group is no longer configured.
     pub queue: Option<Queue>,
     /// Process ids.
@@ -54,19 +54,19 @@ pub struct Unit {
     /// Used since the last configuration.
     pub used: bool,
     /// The queue is watched, because no worker can serve it.
-    pub answering: bool,
+    pub queue_watched: bool,
 }
 
 /// A request that a worker returned.
 #[derive(Debug)]
-pub struct HandedBack {
+pub struct ReturnedRequest {
     pub message: Vec<u8>,
     pub fds: Vec<OwnedFd>,
 }
 
 #[derive(Debug)]
 pub struct Supervisor {
-    pub place: Place,
+    pub place: SpawnContext,
     pub poller: Poller,
     /// The main server's log.
     pub main: Rc<Sink>,
@@ -77,24 +77,24 @@ pub struct Supervisor {
     pub index: BTreeMap<PoolKey, u32>,
     pub processes: BTreeMap<u32, Process>,
     /// By process id, like the workers.
-    pub templates: BTreeMap<u32, Template>,
+    pub fork_servers: BTreeMap<u32, ForkServer>,
     /// Workers that fork servers were told to fork.
-    pub newborns: BTreeMap<u32, Newborn>,
+    pub forked_workers: BTreeMap<u32, ForkedWorker>,
     pub admin: Admin,
     /// Groups that an administrator stopped.
     pub halted: BTreeSet<Vec<u8>>,
     /// Clients that wait for the result of a reload.
-    pub reloads: VecDeque<Waiting>,
+    pub pending_reloads: VecDeque<PendingReload>,
     /// From the last configuration.
     pub httpd_generation: u64,
     /// httpd's report about sessions.
     pub sessions: Vec<String>,
     pub outputs: BTreeMap<u32, Output>,
-    pub gate: Gate<(u32, Number)>,
+    pub start_limiter: StartLimiter<(u32, Number)>,
     pub refusals: Refusals,
-    handed: BTreeMap<Token, HandedBack>,
+    returned: BTreeMap<Token, ReturnedRequest>,
     pub inbox: VecDeque<(u32, Event)>,
-    pub next_newborn: u32,
+    pub next_forked_worker: u32,
     next_unit: u32,
     pub next_output: u32,
     next_token: Token,
@@ -105,7 +105,7 @@ pub fn now() -> Now {
 }
 
 impl Supervisor {
-    pub fn new(place: Place, poller: Poller, main: Rc<Sink>, store: Store) -> Self {
+    pub fn new(place: SpawnContext, poller: Poller, main: Rc<Sink>, store: Store) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             place,
@@ -116,19 +116,19 @@ impl Supervisor {
             units: BTreeMap::new(),
             index: BTreeMap::new(),
             processes: BTreeMap::new(),
-            templates: BTreeMap::new(),
-            newborns: BTreeMap::new(),
+            fork_servers: BTreeMap::new(),
+            forked_workers: BTreeMap::new(),
             admin: Admin::default(),
             halted: BTreeSet::new(),
-            reloads: VecDeque::new(),
+            pending_reloads: VecDeque::new(),
             httpd_generation: 0,
             sessions: Vec::new(),
             outputs: BTreeMap::new(),
-            gate: Gate::new(cores.saturating_mul(2)),
+            start_limiter: StartLimiter::new(cores.saturating_mul(2)),
             refusals: Refusals::default(),
-            handed: BTreeMap::new(),
+            returned: BTreeMap::new(),
             inbox: VecDeque::new(),
-            next_newborn: 0,
+            next_forked_worker: 0,
             next_unit: 0,
             next_output: 0,
             next_token: 0,
@@ -147,14 +147,14 @@ impl Supervisor {
             pool,
             settings: settings.clone(),
             scripts,
-            told: Told::default(),
+            setup_failures: SetupFailureLog::default(),
             queue: Some(queue),
             pids: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            place: self.free_place(&key.group),
+            place: self.free_counter_slot(&key.group),
             used_at: now(),
             used: false,
-            answering: false,
+            queue_watched: false,
         };
         self.units.insert(id, unit);
         self.index.insert(key, id);
@@ -186,7 +186,7 @@ impl Supervisor {
             if let Some(queue) = unit.queue.take() {
                 self.poller.remove(&queue.receive);
             }
-            unit.answering = false;
+            unit.queue_watched = false;
         }
         self.feed(id, Event::Retire);
     }
@@ -202,7 +202,7 @@ impl Supervisor {
                 self.perform(id, action);
             }
             self.watch_queue(id);
-            self.review_templates(id);
+            self.review_fork_servers(id);
             if self.units.get(&id).is_some_and(|u| u.pool.is_retired() && u.pool.is_empty()) {
                 self.units.remove(&id);
             }
@@ -218,7 +218,7 @@ impl Supervisor {
 
     /// No process is left to wait for.
     pub fn is_empty(&self) -> bool {
-        self.processes.is_empty() && self.templates.is_empty() && self.newborns.is_empty()
+        self.processes.is_empty() && self.fork_servers.is_empty() && self.forked_workers.is_empty()
     }
 
     /// Sends a tick to the pools whose deadline has passed, and starts waiting workers.
@@ -228,16 +228,16 @@ impl Supervisor {
         for id in self.units.iter().filter(|(_, u)| due(u)).map(|(id, _)| *id).collect::<Vec<_>>() {
             self.feed(id, Event::Tick);
         }
-        self.tick_templates(now);
-        self.tick_newborns(now);
-        while let Some((id, number)) = self.gate.next(now) {
+        self.tick_fork_servers(now);
+        self.tick_forked_workers(now);
+        while let Some((id, number)) = self.start_limiter.next(now) {
             self.launch(id, number);
         }
     }
 
     pub fn deadline(&self) -> Option<Now> {
-        let births = self.templates_deadline().into_iter().chain(self.newborns_deadline());
-        self.units.values().filter_map(|u| u.pool.deadline()).chain(self.gate.deadline()).chain(births).min()
+        let forks = self.fork_servers_deadline().into_iter().chain(self.forked_workers_deadline());
+        self.units.values().filter_map(|u| u.pool.deadline()).chain(self.start_limiter.deadline()).chain(forks).min()
     }
 
     fn perform(&mut self, id: u32, action: Action) {
@@ -245,23 +245,23 @@ impl Supervisor {
         match action {
             Action::Start { worker, generation } => {
                 unit.waiting.insert(worker, generation);
-                self.gate.arrive((id, worker));
+                self.start_limiter.enqueue((id, worker));
             }
             Action::Cancel(worker) => {
                 unit.waiting.remove(&worker);
-                self.gate.leave((id, worker));
+                self.start_limiter.release((id, worker));
             }
             Action::Serve(worker) => self.tell(id, worker, &ToWorker::Serve),
             Action::Drain(worker) => self.tell(id, worker, &ToWorker::Drain),
-            Action::Keep { worker, path, mtime_us } => self.tell(id, worker, &ToWorker::Keep { path, mtime_us }),
+            Action::MarkKnownBad { worker, path, mtime_us } => self.tell(id, worker, &ToWorker::Keep { path, mtime_us }),
             Action::Dump(worker) => {
                 self.tell(id, worker, &ToWorker::Dump);
-                self.dump_template(id, worker);
+                self.dump_fork_server(id, worker);
             }
             Action::Wake(worker) => self.tell(id, worker, &ToWorker::Look),
-            Action::Look => {
+            Action::CheckQueue => {
                 let waiting = unit.queue.as_ref().is_some_and(|q| drover_sys::wait::readable_now(&q.receive));
-                self.inbox.push_back((id, Event::Looked { waiting }));
+                self.inbox.push_back((id, Event::QueueChecked { waiting }));
             }
             Action::Terminate(worker) => {
                 let within_ms = unit.settings.spec.shutdown_timeout_ms;
@@ -269,22 +269,22 @@ impl Supervisor {
                 self.signal(id, worker, Signal::TERM);
             }
             Action::Kill(worker) => self.signal(id, worker, Signal::KILL),
-            Action::Resend(token) => self.resend(id, token),
-            Action::Answer(token) => {
-                if let Some(h) = self.handed.remove(&token) {
-                    answer(&h.message, &h.fds, Failure::Stopping, "the group's processes are being replaced or stopped");
+            Action::Requeue(token) => self.requeue(id, token),
+            Action::Refuse(token) => {
+                if let Some(h) = self.returned.remove(&token) {
+                    answer(&h.message, &h.fds, Failure::Stopping, "the group's workers are being replaced or stopped");
                 }
             }
             Action::StartFailed => unit.scripts.forget_optional(),
-            Action::Log { code, worker, words } => {
+            Action::Log { code, worker, args } => {
                 if matches!(code, Code::WorkerUp) {
-                    unit.told.over();
+                    unit.setup_failures.over();
                 }
                 let pid = worker.and_then(|w| unit.pids.get(&w)).copied();
                 // A worker that waits for its fork server has no process yet; `forked_worker.rs`
                 // logs its start.
                 if code != Code::Started || pid.is_some() {
-                    unit.settings.log(code, pid, &words);
+                    unit.settings.log(code, pid, &args);
                 }
             }
         }
@@ -294,7 +294,7 @@ impl Supervisor {
         let must_know = !matches!(message, ToWorker::Dump | ToWorker::Keep { .. } | ToWorker::Look);
         if must_know {
             // It is ready or no longer wanted: others may import.
-            self.gate.leave((id, worker));
+            self.start_limiter.release((id, worker));
         }
         if let Some(p) = self.process(id, worker)
             && p.tell(message).is_err()
@@ -307,7 +307,7 @@ impl Supervisor {
     }
 
     fn signal(&mut self, id: u32, worker: Number, signal: Signal) {
-        self.gate.leave((id, worker));
+        self.start_limiter.release((id, worker));
         match self.process(id, worker) {
             Some(p) => p.signal(signal),
             None => self.withdraw(id, worker),
@@ -318,25 +318,25 @@ impl Supervisor {
         self.processes.get(self.units.get(&id)?.pids.get(&worker)?)
     }
 
-    fn resend(&mut self, id: u32, token: Token) {
-        let Some(h) = self.handed.get_mut(&token) else { return };
+    fn requeue(&mut self, id: u32, token: Token) {
+        let Some(h) = self.returned.get_mut(&token) else { return };
         drover_wire::request::mark_resent(&mut h.message);
         let Some(queue) = self.units.get(&id).and_then(|u| u.queue.as_ref()) else {
-            self.perform(id, Action::Answer(token));
+            self.perform(id, Action::Refuse(token));
             return;
         };
         let fds: Vec<_> = h.fds.iter().map(AsFd::as_fd).collect();
         match send(&queue.send, &[&h.message], &fds, false) {
-            Ok(_) => drop(self.handed.remove(&token)),
+            Ok(_) => drop(self.returned.remove(&token)),
             Err(Errno::AGAIN | Errno::TOOMANYREFS | Errno::NOBUFS) => self.inbox.push_back((id, Event::Full(token))),
-            Err(_) => self.perform(id, Action::Answer(token)),
+            Err(_) => self.perform(id, Action::Refuse(token)),
         }
     }
 
     /// Keeps a request until its pool decides about it.
-    pub fn keep_request(&mut self, handed: HandedBack) -> Token {
+    pub fn keep_request(&mut self, returned: ReturnedRequest) -> Token {
         self.next_token += 1;
-        self.handed.insert(self.next_token, handed);
+        self.returned.insert(self.next_token, returned);
         self.next_token
     }
 
@@ -344,12 +344,12 @@ impl Supervisor {
     fn watch_queue(&mut self, id: u32) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         let wanted = unit.pool.refusal().is_some() || unit.pool.sleeps();
-        let Some(queue) = unit.queue.as_ref().filter(|_| wanted != unit.answering) else { return };
+        let Some(queue) = unit.queue.as_ref().filter(|_| wanted != unit.queue_watched) else { return };
         if wanted {
-            unit.answering = self.poller.add(&queue.receive, Source::Queue(id)).is_ok();
+            unit.queue_watched = self.poller.add(&queue.receive, Source::Queue(id)).is_ok();
         } else {
             self.poller.remove(&queue.receive);
-            unit.answering = false;
+            unit.queue_watched = false;
         }
     }
 
@@ -364,11 +364,11 @@ impl Supervisor {
         match take_waiting(&queue.receive) {
             Ok(waiting) => {
                 for (message, fds) in waiting {
-                    self.refuse(id, HandedBack { message, fds }, &reason);
+                    self.refuse(id, ReturnedRequest { message, fds }, &reason);
                 }
             }
             Err(e) => {
-                if !self.mend_queue(id) {
+                if !self.repair_queue(id) {
                     self.abandon_queue(id, e);
                 }
             }
@@ -376,10 +376,10 @@ impl Supervisor {
     }
 
     /// Refuses a request that no worker can serve, unless it shows a changed script to try.
-    fn refuse(&mut self, id: u32, request: HandedBack, reason: &str) {
-        let news = shown(&request.message).filter(|(path, mtime_us)| {
+    fn refuse(&mut self, id: u32, request: ReturnedRequest, reason: &str) {
+        let news = script_and_mtime(&request.message).filter(|(path, mtime_us)| {
             let unit = self.units.get_mut(&id);
-            unit.is_some_and(|u| u.pool.is_news(path, *mtime_us))
+            unit.is_some_and(|u| u.pool.shows_new_file(path, *mtime_us))
         });
         match news {
             Some((path, mtime_us)) => {
@@ -392,10 +392,10 @@ impl Supervisor {
 }
 
 /// The script of a request, and the file time that httpd saw.
-fn shown(message: &[u8]) -> Option<(Vec<u8>, u64)> {
+fn script_and_mtime(message: &[u8]) -> Option<(Vec<u8>, u64)> {
     let prefix = Prefix::decode(message).ok()?;
     if prefix.flags & EXTERNAL != 0 {
-        return None; // what it says lies in a memory file
+        return None; // the payload is in a memory file
     }
     let payload = Payload::decode(&prefix, message.get(PREFIX..)?).ok()?;
     Some((payload.script.to_vec(), prefix.script_mtime_us))

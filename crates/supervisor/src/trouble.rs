@@ -14,7 +14,7 @@ const MAX_SCRIPTS: usize = 256;
 
 /// The failures of one pool since it last served without any.
 #[derive(Debug, Clone, Default)]
-pub struct Trouble {
+pub struct FailureLog {
     count: u32,
     last: String,
     tracebacks: BTreeMap<Path, u64>,
@@ -26,7 +26,7 @@ fn hash(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-impl Trouble {
+impl FailureLog {
     /// Records a failure, given in one line; returns the text to log.
     pub fn met(&mut self, reason: &str) -> String {
         self.count = self.count.saturating_add(1);
@@ -55,9 +55,9 @@ impl Trouble {
 
 /// The last logged setup failure.
 #[derive(Debug, Default)]
-pub struct Told(Option<(u64, u32)>);
+pub struct SetupFailureLog(Option<(u64, u32)>);
 
-impl Told {
+impl SetupFailureLog {
     /// The text to log: only its last line if the failure is the same as last time.
     pub fn text(&mut self, text: &str) -> String {
         let hash = hash(text);
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_at_length_once() {
-        let mut t = Trouble::default();
+        let mut t = FailureLog::default();
         let failure = |path: &str, mtime_us, text: &str| ScriptFailure { path: path.into(), mtime_us, text: text.into() };
         for (path, mtime_us, text, is_new) in
             [("/a", 1, "x", true), ("/a", 1, "x", false), ("/b", 1, "x", true), ("/a", 1, "y", true), ("/a", 2, "y", true)]
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!((t.met("x"), t.met("x")), ("x".into(), "same failure as before, 2 attempts: x".into()));
         assert_eq!(t.met("y"), "y");
         assert_eq!((t.over(), t.over()), (Some((3, "y".into())), None));
-        let mut told = Told::default();
+        let mut told = SetupFailureLog::default();
         let said = ["Traceback\n  x", "Traceback\n  x", "y"].map(|text| told.text(text));
         assert_eq!(said, ["Traceback\n  x", "same failure as before, 2 attempts:   x", "y"]);
     }

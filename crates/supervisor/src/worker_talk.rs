@@ -4,10 +4,10 @@
 //! event loop.
 use crate::genuine::{is_request, made_by_httpd};
 use crate::messages::Code;
-use crate::pool::{Event, Number, Pool, Why};
+use crate::pool::{Event, Number, Pool, ReplaceReason};
 use crate::scripts::Outcome;
 use crate::settings::Settings;
-use crate::supervisor::{HandedBack, Supervisor, now};
+use crate::supervisor::{ReturnedRequest, Supervisor, now};
 use drover_sys::Errno;
 use drover_sys::channel::{dispose, receive};
 use drover_wire::VERSION;
@@ -18,15 +18,15 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 /// A returned request with its overhead.
-const LARGEST: usize = MAX_INLINE + 16 * 1024;
+const MAX_MESSAGE_BYTES: usize = MAX_INLINE + 16 * 1024;
 /// Messages of one worker read before the loop serves another descriptor.
-const AT_ONCE: usize = 32;
+const MAX_PER_TURN: usize = 32;
 
 impl Supervisor {
     /// Reads a worker's messages.
-    pub fn worker_says(&mut self, pid: u32) {
-        let mut buffer = vec![0; LARGEST];
-        for _ in 0..AT_ONCE {
+    pub fn read_worker(&mut self, pid: u32) {
+        let mut buffer = vec![0; MAX_MESSAGE_BYTES];
+        for _ in 0..MAX_PER_TURN {
             let Some(process) = self.processes.get_mut(&pid).filter(|p| !p.distrusted) else { return };
             let (unit, number) = (process.unit, process.number);
             let Some(control) = &process.control else { return };
@@ -35,23 +35,23 @@ impl Supervisor {
                 Ok(0) | Err(Errno::CONNRESET) => {
                     self.poller.remove(control);
                     process.control = None;
-                    self.feed(unit, Event::Lost(number));
+                    self.feed(unit, Event::ControlClosed(number));
                     return;
                 }
                 Ok(n) => {
                     match decode::<FromWorker>(buffer.get(..n).unwrap_or_default()) {
                         Ok(message) if fds.len() > allowed_descriptors(&message) => {
-                            self.misunderstood(pid, &format!("{} descriptors came with a message that has no use for them", fds.len()));
+                            self.reject_worker(pid, &format!("{} descriptors with a message that may not carry them", fds.len()));
                         }
-                        Ok(message) => self.heard(pid, message, &mut fds),
-                        Err(e) => self.misunderstood(pid, &e.to_string()),
+                        Ok(message) => self.on_message(pid, message, &mut fds),
+                        Err(e) => self.reject_worker(pid, &e.to_string()),
                     }
                     dispose(fds);
                 }
                 // The kernel is out of memory; the message stays queued.
                 Err(Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS) => return,
                 Err(e) => {
-                    self.misunderstood(pid, &e.to_string());
+                    self.reject_worker(pid, &e.to_string());
                     return;
                 }
             }
@@ -59,7 +59,7 @@ impl Supervisor {
     }
 
     /// Replaces a worker that sent an invalid message and ignores its further messages.
-    fn misunderstood(&mut self, pid: u32, why: &str) {
+    fn reject_worker(&mut self, pid: u32, why: &str) {
         let Some(process) = self.processes.get_mut(&pid).filter(|p| !p.distrusted) else { return };
         process.distrusted = true;
         if let Some(control) = &process.control {
@@ -71,7 +71,7 @@ impl Supervisor {
     }
 
     /// Handles a message and takes the descriptors that belong to it.
-    pub fn heard(&mut self, pid: u32, message: FromWorker, fds: &mut Vec<OwnedFd>) {
+    pub fn on_message(&mut self, pid: u32, message: FromWorker, fds: &mut Vec<OwnedFd>) {
         let Some(process) = self.processes.get(&pid) else { return };
         let (unit, worker) = (process.unit, process.number);
         let pool = self.units.get(&unit).map(|u| &u.pool);
@@ -79,19 +79,19 @@ impl Supervisor {
         let (starts, serves) = (is(Pool::is_starting), is(Pool::is_serving));
         match message {
             FromWorker::Hello { .. } | FromWorker::SetupFailed(_) | FromWorker::Loaded(_) if serves => {
-                self.misunderstood(pid, "a worker that serves said what one says while it starts");
+                self.reject_worker(pid, "a serving worker sent a message that is valid only during its start");
             }
             // The worker was superseded while it started.
             FromWorker::SetupFailed(_) | FromWorker::Loaded(_) if !starts => {}
             FromWorker::Hello { version, .. } if !starts && version != VERSION => {}
-            FromWorker::Hello { version, .. } => self.greeted(pid, &version),
+            FromWorker::Hello { version, .. } => self.on_hello(pid, &version),
             FromWorker::SetupFailed(text) => {
-                let told = self.units.get_mut(&unit).map_or_else(|| text.clone(), |u| u.told.text(&text));
+                let told = self.units.get_mut(&unit).map_or_else(|| text.clone(), |u| u.setup_failures.text(&text));
                 process.settings.log(Code::StartFailed, Some(pid), &[told]);
                 let reason = text.trim_end().rsplit('\n').next().unwrap_or_default().to_owned();
                 self.feed(unit, Event::Unfit { worker, reason });
             }
-            FromWorker::Loaded(loaded) => self.has_loaded(pid, loaded),
+            FromWorker::Loaded(loaded) => self.on_loaded(pid, loaded),
             FromWorker::AlsoLoaded(script) => {
                 if let Some(u) = self.units.get_mut(&unit) {
                     u.scripts.add(script);
@@ -99,16 +99,16 @@ impl Supervisor {
                 self.feed(unit, Event::AlsoLoaded);
             }
             FromWorker::Changed { path, mtime_us, request } => {
-                let request = self.handed_back(request, fds);
+                let request = self.accept_returned(request, fds);
                 self.feed(unit, Event::Changed { worker, path, mtime_us, request });
             }
             FromWorker::Leaving(why) => {
                 let why = match why {
-                    Leave::MaximumRequests => Why::MaximumRequests,
-                    Leave::CpuTime => Why::CpuTime,
-                    Leave::Signal => Why::Signal,
+                    Leave::MaximumRequests => ReplaceReason::MaximumRequests,
+                    Leave::CpuTime => ReplaceReason::CpuTime,
+                    Leave::Signal => ReplaceReason::Signal,
                 };
-                self.feed(unit, Event::Leaving { worker, why });
+                self.feed(unit, Event::Replace { worker, why });
             }
             FromWorker::Stuck { what, deadlocked } => self.feed(unit, Event::Stuck { worker, what, deadlocked }),
             FromWorker::Activity(activity) => {
@@ -116,14 +116,14 @@ impl Supervisor {
                     (u.used_at, u.used) = (now(), true);
                 }
                 self.feed(unit, Event::Activity { worker, activity });
-                self.look_at_memory(pid);
+                self.check_memory(pid);
             }
             FromWorker::Memory(bytes) => self.memory_reported(pid, bytes),
         }
     }
 
     /// A worker's first message: send it its configuration.
-    fn greeted(&mut self, pid: u32, version: &str) {
+    fn on_hello(&mut self, pid: u32, version: &str) {
         let Some(process) = self.processes.get(&pid) else { return };
         if version != VERSION {
             process.settings.log(Code::WorkerVersion, Some(pid), &[version.to_owned(), VERSION.to_owned()]);
@@ -138,13 +138,13 @@ impl Supervisor {
                 // it, so that it cannot wait forever.
                 process.signal(Signal::KILL);
             } else {
-                self.misunderstood(pid, &format!("cannot send the configuration: {e}"));
+                self.reject_worker(pid, &format!("cannot send the configuration: {e}"));
             }
         }
     }
 
     /// A worker has imported its scripts.
-    fn has_loaded(&mut self, pid: u32, loaded: Vec<Loaded>) {
+    fn on_loaded(&mut self, pid: u32, loaded: Vec<Loaded>) {
         let Some(process) = self.processes.get(&pid) else { return };
         let (unit, worker) = (process.unit, process.number);
         let Some(u) = self.units.get_mut(&unit) else { return };
@@ -163,8 +163,8 @@ impl Supervisor {
 
     /// Accepts a returned request only if it passes the provenance check. Otherwise its reply
     /// socket is closed, which httpd sees.
-    fn handed_back(&mut self, message: Vec<u8>, fds: &mut Vec<OwnedFd>) -> Option<u64> {
-        is_request(&message, fds, made_by_httpd).then(|| self.keep_request(HandedBack { message, fds: std::mem::take(fds) }))
+    fn accept_returned(&mut self, message: Vec<u8>, fds: &mut Vec<OwnedFd>) -> Option<u64> {
+        is_request(&message, fds, made_by_httpd).then(|| self.keep_request(ReturnedRequest { message, fds: std::mem::take(fds) }))
     }
 }
 

@@ -374,7 +374,7 @@ fn a_process_that_ends_while_starting_is_a_failed_start() {
         answer,
         Answer::Failed(
             Failure::CannotStart,
-            "a process exited with status 3 before it was ready; standard error: loading for generation 1".into()
+            "a worker exited with status 3 before it was ready; standard error: loading for generation 1".into()
         )
     );
     // The pause over, it is tried again, and then it works.
@@ -492,7 +492,7 @@ fn a_worker_is_as_large_as_it_says() {
     httpd.configure(vec![GroupSpec { memory_soft: Some(1 << 30), ..group("shop") }]);
     let queue = httpd.open("shop", "", &script).unwrap();
     request(&queue, &script, "large", 1000).served();
-    httpd.expect("memory-soft: it has 1048576 MiB");
+    httpd.expect("memory-soft: it uses 1048576 MiB");
 }
 
 #[test]
@@ -654,9 +654,9 @@ fn the_last_words_of_a_process_that_could_not_start_are_told() {
     httpd.configure(vec![spec]);
     let queue = httpd.open("shop", "", &script).unwrap();
     let Answer::Failed(Failure::CannotStart, why) = request(&queue, &script, "application", 1000).answer() else { panic!() };
-    assert_eq!(why, "a process exited with status 3 before it was ready; standard error: cause: none");
+    assert_eq!(why, "a worker exited with status 3 before it was ready; standard error: cause: none");
     let line = httpd.expect("DROVER0227");
-    assert!(line.ends_with("a process exited with status 3 before it was ready; standard error: cause: none"), "{line}");
+    assert!(line.ends_with("a worker exited with status 3 before it was ready; standard error: cause: none"), "{line}");
     for wanted in (2..10).map(|n| format!("line {n}")).chain(["cause: none".to_owned(), "frame".to_owned()]) {
         let line = httpd.expect(&wanted);
         assert!(line.ends_with(&format!("(group 'shop'): {wanted}")), "{line}");
@@ -750,9 +750,9 @@ fn a_template_that_cannot_be_one_is_a_failed_start() {
     for (text, reason) in [
         ("refuse", "it has threads"),
         ("exit", "the template process exited with status 3"),
-        ("drop", "a process ended before it could say who it is"),
-        ("forge", "the process that said Hello is not the template's child"),
-        ("keep", "the process that said Hello is not the template's child"),
+        ("drop", "a worker exited before its first message"),
+        ("forge", "the process that sent Hello was not forked by the template"),
+        ("keep", "the process that sent Hello was not forked by the template"),
     ] {
         let mut httpd = Httpd::new();
         let script = httpd.script("a.wsgi", text, 1000);
