@@ -7,61 +7,21 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
-mod event_loop;
+mod reactor;
 mod supervisor;
 
-mod admin;
-mod broker;
-mod children;
-mod configure;
-mod control_socket;
-mod mend_queue;
-mod newborn;
-mod open_files;
-mod room;
-mod steer;
-mod template;
-mod worker_talk;
-
-mod backoff;
-mod changed;
-mod ending;
-mod events;
-mod gate;
-mod generation;
-mod group;
-#[cfg(test)]
-mod held_requests;
 mod pool;
-mod replace;
-mod reserve;
-mod scale;
-#[cfg(test)]
-mod scenarios;
-mod scripts;
-#[cfg(test)]
-mod simulation;
-mod trouble;
 
-mod drain_queue;
-mod genuine;
-mod lines;
+mod control;
 mod log;
-mod memory;
-mod messages;
-mod peer;
-mod poller;
-mod process;
-mod settings;
-mod spawn;
-mod status;
-mod store;
+mod queue;
+mod workers;
 
 use arguments::{Arguments, Inherited, Run};
 use drover_sys::signals::{self, Signals};
 use drover_sys::{Errno, inherited};
 use drover_wire::VERSION;
-use messages::Code;
+use log::messages::Code;
 use rustix::process::{Pid, Resource, Signal, getpid, getrlimit, set_child_subreaper, set_parent_process_death_signal, setrlimit};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -119,13 +79,13 @@ fn supervise(run: &Run, main: Rc<log::Sink>) -> Result<(), (String, Errno)> {
 
     let executable = std::env::current_exe()
         .map_err(|e| ("cannot determine the path of droverd".to_owned(), Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
-    let place = spawn::SpawnContext::new(&executable, raise_open_files()).map_err(cannot("open /dev/null"))?;
-    let poller = poller::Poller::new().map_err(cannot("create an epoll descriptor"))?;
-    let store = store::Store::new(store_read, store_write);
+    let place = workers::spawn::SpawnContext::new(&executable, raise_open_files()).map_err(cannot("open /dev/null"))?;
+    let poller = reactor::poller::Poller::new().map_err(cannot("create an epoll descriptor"))?;
+    let store = queue::store::Store::new(store_read, store_write);
     let supervisor = supervisor::Supervisor::new(place, poller, main.clone(), store);
     main.message(Code::Running, None, None, &[VERSION.to_owned(), run.parent.to_string()]);
-    let event_loop = event_loop::EventLoop::new(supervisor, signals, Inherited { control, broker }, parent);
-    event_loop.and_then(event_loop::EventLoop::run).map_err(cannot("wait for events"))
+    let event_loop = reactor::event_loop::EventLoop::new(supervisor, signals, Inherited { control, broker }, parent);
+    event_loop.and_then(reactor::event_loop::EventLoop::run).map_err(cannot("wait for events"))
 }
 
 /// Raises the soft limit of open files, because droverd needs several descriptors for each worker.

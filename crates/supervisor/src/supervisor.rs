@@ -3,24 +3,24 @@
 //! Responsible for: units (a pool with its queue), processes, returned requests, and performing
 //! every action. Must never: make decisions; those are the pool's. Called by: `event_loop.rs` and
 //! the files that read sockets.
-use crate::admin::Admin;
-use crate::drain_queue::{answer, take_waiting};
-use crate::gate::StartLimiter;
-use crate::group::PoolKey;
+use crate::control::admin::Admin;
+use crate::control::commands::PendingReload;
+use crate::control::plan::PoolKey;
+use crate::control::settings::Settings;
 use crate::log::Sink;
-use crate::messages::Code;
-use crate::newborn::ForkedWorker;
-use crate::poller::{Poller, Source};
+use crate::log::messages::Code;
+use crate::log::setup_failures::SetupFailureLog;
+use crate::pool::start_limit::StartLimiter;
 use crate::pool::{Action, Event, Now, Number, Pool, Token};
-use crate::process::{Output, Process};
-use crate::room::Refusals;
-use crate::scripts::Scripts;
-use crate::settings::Settings;
-use crate::spawn::SpawnContext;
-use crate::steer::PendingReload;
-use crate::store::{Queue, Store};
-use crate::template::ForkServer;
-use crate::trouble::SetupFailureLog;
+use crate::queue::drain_queue::{answer, take_waiting};
+use crate::queue::eviction::Refusals;
+use crate::queue::store::{Queue, Store};
+use crate::reactor::poller::{Poller, Source};
+use crate::workers::fork_server::ForkServer;
+use crate::workers::forked_worker::ForkedWorker;
+use crate::workers::process::{Output, Process};
+use crate::workers::scripts::Scripts;
+use crate::workers::spawn::SpawnContext;
 use drover_sys::channel::send;
 use drover_sys::{Errno, clock};
 use drover_wire::control::{Script, ToWorker};
