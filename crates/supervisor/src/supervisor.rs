@@ -12,10 +12,10 @@ use crate::log::messages::Code;
 use crate::log::setup_failures::SetupFailureLog;
 use crate::pool::start_limit::StartLimiter;
 use crate::pool::{Action, Event, Now, Number, Pool, Token};
-use crate::queue::drain_queue::{answer, take_waiting};
-use crate::queue::eviction::Refusals;
+use crate::queue::drain_queue::answer;
+use crate::queue::refuse::Refusals;
 use crate::queue::store::{Queue, Store};
-use crate::reactor::poller::{Poller, Source};
+use crate::reactor::poller::Poller;
 use crate::workers::fork_server::ForkServer;
 use crate::workers::forked_worker::ForkedWorker;
 use crate::workers::process::{Output, Process};
@@ -25,7 +25,6 @@ use drover_sys::channel::send;
 use drover_sys::{Errno, clock};
 use drover_wire::control::{Script, ToWorker};
 use drover_wire::frame::Failure;
-use drover_wire::request::{EXTERNAL, PREFIX, Payload, Prefix};
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -93,7 +92,8 @@ pub struct Supervisor {
     pub start_limiter: StartLimiter<(u32, Number)>,
     pub refusals: Refusals,
     returned: BTreeMap<Token, ReturnedRequest>,
-    pub inbox: VecDeque<(u32, Event)>,
+    /// Events caused by actions, delivered by the running [`Supervisor::feed`].
+    inbox: VecDeque<(u32, Event)>,
     pub next_forked_worker: u32,
     next_unit: u32,
     pub next_output: u32,
@@ -165,7 +165,7 @@ impl Supervisor {
     pub fn create(&mut self, key: PoolKey, script: Script, settings: &Rc<Settings>) -> Result<u32, Errno> {
         let queue = Queue::new()?;
         if let Err(e) = self.store.put(&key, &script, &queue) {
-            self.main.message(Code::Store, None, None, &[String::from_utf8_lossy(&key.group).into_owned(), e.to_string()]);
+            self.main.message(Code::Store, None, None, &[format!("group '{}'", String::from_utf8_lossy(&key.group)), e.to_string()]);
         }
         let halted = self.halted.contains(&key.group);
         let id = self.adopt(key, queue, settings);
@@ -207,6 +207,12 @@ impl Supervisor {
                 self.units.remove(&id);
             }
         }
+    }
+
+    /// Queues an event that an action caused. The running [`Supervisor::feed`] delivers it after the
+    /// other actions, so that no step is nested in another.
+    pub fn post(&mut self, id: u32, event: Event) {
+        self.inbox.push_back((id, event));
     }
 
     /// Passes an event to every pool.
@@ -261,7 +267,7 @@ impl Supervisor {
             Action::Wake(worker) => self.tell(id, worker, &ToWorker::Look),
             Action::CheckQueue => {
                 let waiting = unit.queue.as_ref().is_some_and(|q| drover_sys::wait::readable_now(&q.receive));
-                self.inbox.push_back((id, Event::QueueChecked { waiting }));
+                self.post(id, Event::QueueChecked { waiting });
             }
             Action::Terminate(worker) => {
                 let within_ms = unit.settings.spec.shutdown_timeout_ms;
@@ -328,7 +334,7 @@ impl Supervisor {
         let fds: Vec<_> = h.fds.iter().map(AsFd::as_fd).collect();
         match send(&queue.send, &[&h.message], &fds, false) {
             Ok(_) => drop(self.returned.remove(&token)),
-            Err(Errno::AGAIN | Errno::TOOMANYREFS | Errno::NOBUFS) => self.inbox.push_back((id, Event::Full(token))),
+            Err(Errno::AGAIN | Errno::TOOMANYREFS | Errno::NOBUFS) => self.post(id, Event::Full(token)),
             Err(_) => self.perform(id, Action::Refuse(token)),
         }
     }
@@ -339,64 +345,4 @@ impl Supervisor {
         self.returned.insert(self.next_token, returned);
         self.next_token
     }
-
-    /// Watches the queue of a pool only while no worker serves and none can start.
-    fn watch_queue(&mut self, id: u32) {
-        let Some(unit) = self.units.get_mut(&id) else { return };
-        let wanted = unit.pool.refusal().is_some() || unit.pool.sleeps();
-        let Some(queue) = unit.queue.as_ref().filter(|_| wanted != unit.queue_watched) else { return };
-        if wanted {
-            unit.queue_watched = self.poller.add(&queue.receive, Source::Queue(id)).is_ok();
-        } else {
-            self.poller.remove(&queue.receive);
-            unit.queue_watched = false;
-        }
-    }
-
-    /// Requests wait for a pool without serving workers: they start it, or are refused with the
-    /// reason.
-    pub fn answer_queue(&mut self, id: u32) {
-        let Some(unit) = self.units.get_mut(&id) else { return };
-        if unit.pool.sleeps() {
-            return self.feed(id, Event::Wanted);
-        }
-        let (Some(reason), Some(queue)) = (unit.pool.refusal().map(str::to_owned), unit.queue.as_ref()) else { return };
-        match take_waiting(&queue.receive) {
-            Ok(waiting) => {
-                for (message, fds) in waiting {
-                    self.refuse(id, ReturnedRequest { message, fds }, &reason);
-                }
-            }
-            Err(e) => {
-                if !self.repair_queue(id) {
-                    self.abandon_queue(id, e);
-                }
-            }
-        }
-    }
-
-    /// Refuses a request that no worker can serve, unless it shows a changed script to try.
-    fn refuse(&mut self, id: u32, request: ReturnedRequest, reason: &str) {
-        let news = script_and_mtime(&request.message).filter(|(path, mtime_us)| {
-            let unit = self.units.get_mut(&id);
-            unit.is_some_and(|u| u.pool.shows_new_file(path, *mtime_us))
-        });
-        match news {
-            Some((path, mtime_us)) => {
-                let request = self.keep_request(request);
-                self.feed(id, Event::Touched { path, mtime_us, request });
-            }
-            None => answer(&request.message, &request.fds, Failure::CannotStart, reason),
-        }
-    }
-}
-
-/// The script of a request, and the file time that httpd saw.
-fn script_and_mtime(message: &[u8]) -> Option<(Vec<u8>, u64)> {
-    let prefix = Prefix::decode(message).ok()?;
-    if prefix.flags & EXTERNAL != 0 {
-        return None; // the payload is in a memory file
-    }
-    let payload = Payload::decode(&prefix, message.get(PREFIX..)?).ok()?;
-    Some((payload.script.to_vec(), prefix.script_mtime_us))
 }

@@ -71,7 +71,7 @@ impl Supervisor {
     fn clear_store(&mut self) {
         let index = &self.index;
         if let Err(e) = self.store.round(|key| index.contains_key(key)) {
-            self.main.message(Code::System, None, None, &["cannot remove unused queues from the store".to_owned(), e.to_string()]);
+            self.main.message(Code::Store, None, None, &["groups that were removed".to_owned(), e.to_string()]);
         }
     }
 

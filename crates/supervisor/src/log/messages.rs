@@ -73,8 +73,8 @@ codes! {
     BadConfiguration = 205, Error, "cannot read the configuration from httpd; all groups keep their previous configuration: {}";
     /// The system denied something that droverd needs: descriptors, memory or processes. The message includes the system's reason.
     System = 206, Error, "{}: {}";
-    /// The group's queue could not be saved for a later droverd. If droverd is killed, requests waiting in this queue are lost.
-    Store = 207, Warn, "group '{}': cannot save the queue for a later droverd: {}";
+    /// A queue could not be saved for a later droverd, or not removed from the store. If droverd is killed, requests waiting in an unsaved queue are lost.
+    Store = 207, Warn, "cannot update the saved queue of {}: {}";
     /// droverd was restarted after it was killed, and recovered the queues with their requests. Find out what killed it.
     TakenOver = 208, Notice, "took over {} queues from a previous droverd";
     /// A message on a socket could not be decoded. Two versions may be running together: stop and start httpd.

@@ -1,44 +1,21 @@
 //! Limits application groups whose names come from requests, as with `%{RESOURCE}` and `%{HOST}`.
 //!
-//! Responsible for: evicting the least recently used application group at the limit, removing those
-//! that were unused during a whole configuration, and logging refusals at most once a second. Must
-//! never: evict an application group that has requests; evict a configured name while one
-//! known only from requests is idle. Called by: `broker.rs`, `configure.rs`.
+//! Responsible for: evicting the least recently used application group at the limit, and removing
+//! those that were unused during a whole configuration. Must never: evict an application group that
+//! has requests; evict a configured name while one known only from requests is idle. Called by:
+//! `broker.rs`, `configure.rs`.
 use crate::control::plan::PoolKey;
 use crate::control::settings::Settings;
 use crate::log::messages::Code;
 use crate::pool::Now;
 use crate::queue::drain_queue::take_waiting;
 use crate::supervisor::{Supervisor, Unit, now};
-use drover_wire::control::OpenReply;
 use rustix::net::{Shutdown, shutdown};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// An application group is idle this long after its last request.
 const IDLE: Duration = Duration::from_secs(1);
-/// Interval for logging refusals of one group.
-const REFUSALS_EVERY: Duration = Duration::from_secs(1);
-
-/// Refusals of each group: when one was last logged, and how many were not since.
-#[derive(Debug, Default)]
-pub struct Refusals(BTreeMap<Vec<u8>, (Now, u64)>);
-
-impl Refusals {
-    /// Whether to log this refusal; returns how many were not logged before it. Only configured
-    /// groups are remembered.
-    fn may_log(&mut self, group: &[u8], is_known: bool, now: Now) -> Option<u64> {
-        let key = if is_known { group } else { &[] };
-        let (at, more) = self.0.entry(key.to_vec()).or_insert((Now::ZERO, 0));
-        if *at != Now::ZERO && now < *at + REFUSALS_EVERY {
-            *more = more.saturating_add(1);
-            return None;
-        }
-        *at = now;
-        Some(std::mem::take(more))
-    }
-}
-
 fn is_demanded(settings: &Settings, key: &PoolKey) -> bool {
     settings.spec.preload.iter().any(|p| p.application_group == key.application)
 }
@@ -103,7 +80,7 @@ impl Supervisor {
         self.retire(key);
         let index = &self.index;
         if let Err(e) = self.store.round(|key| index.contains_key(key)) {
-            self.main.message(Code::Store, None, None, &[String::from_utf8_lossy(&key.group).into_owned(), e.to_string()]);
+            self.main.message(Code::Store, None, None, &[format!("group '{}'", String::from_utf8_lossy(&key.group)), e.to_string()]);
         }
     }
 
@@ -120,40 +97,5 @@ impl Supervisor {
             }
         }
         unused
-    }
-
-    /// Logs that a child of httpd was refused a queue.
-    pub fn log_refusal(&mut self, group: &[u8], refusal: &OpenReply) {
-        let is_known = self.groups.contains_key(group);
-        let Some(more) = self.refusals.may_log(group, is_known, now()) else { return };
-        let why = match refusal {
-            OpenReply::TooManyApplications { limit } => {
-                format!("all {limit} application groups (max-application-groups) are in use")
-            }
-            OpenReply::UnknownGroup => "no such group in the configuration".to_owned(),
-            OpenReply::Refused(why) => why.clone(),
-            OpenReply::Opened { .. } => return,
-        };
-        let more = if more > 0 { format!(" ({more} more refused since the last message)") } else { String::new() };
-        self.main.message(Code::Refused, Some(group), None, &[format!("{why}{more}")]);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn refusals_are_logged_once_a_second() {
-        let at = |ms: u64| Duration::from_millis(100_000 + ms);
-        let mut r = Refusals::default();
-        assert_eq!(r.may_log(b"a", true, at(0)), Some(0));
-        assert_eq!((r.may_log(b"a", true, at(1)), r.may_log(b"a", true, at(999))), (None, None));
-        assert_eq!(r.may_log(b"b", true, at(999)), Some(0), "another group");
-        assert_eq!(r.may_log(b"a", true, at(1000)), Some(2));
-        for n in 0..1000u32 {
-            let _ = r.may_log(&n.to_ne_bytes(), false, at(2000));
-        }
-        assert_eq!(r.0.len(), 3, "unknown groups are not remembered");
     }
 }

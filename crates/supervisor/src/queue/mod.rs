@@ -6,5 +6,6 @@
 pub mod broker;
 pub mod drain_queue;
 pub mod eviction;
+pub mod refuse;
 pub mod repair;
 pub mod store;

@@ -55,7 +55,7 @@ impl Supervisor {
         put(taken, &new);
         let script = unit.scripts.required().into_iter().next().unwrap_or(Script { path: vec![], callable: vec![] });
         if let Err(e) = self.store.replace(&unit.key, &script, &new) {
-            self.main.message(Code::Store, None, None, &[String::from_utf8_lossy(&unit.key.group).into_owned(), e.to_string()]);
+            self.main.message(Code::Store, None, None, &[format!("group '{}'", String::from_utf8_lossy(&unit.key.group)), e.to_string()]);
         }
         if let Some(old) = unit.queue.take() {
             self.poller.remove(&old.receive);

@@ -275,7 +275,7 @@ impl Supervisor {
             found |= fork_server.waiting.len() < before;
         }
         if self.withdraw_forked_worker(id, worker) || found {
-            self.inbox.push_back((id, Event::Exited { worker, how: "was not forked".to_owned(), clean: false, killed: false }));
+            self.post(id, Event::Exited { worker, how: "was not forked".to_owned(), clean: false, killed: false });
         }
     }
 
