@@ -47,7 +47,7 @@ pub struct Unit {
     /// The generation of each worker that waits for the start limiter.
     pub waiting: BTreeMap<Number, u64>,
     /// The number by which httpd counts its requests.
-    pub place: u32,
+    pub counter_slot: u32,
     /// When a queue was last opened for a request, or a worker last reported a request.
     pub used_at: Now,
     /// Used since the last configuration.
@@ -65,7 +65,7 @@ pub struct ReturnedRequest {
 
 #[derive(Debug)]
 pub struct Supervisor {
-    pub place: SpawnContext,
+    pub spawn_context: SpawnContext,
     pub poller: Poller,
     /// The main server's log.
     pub main: Rc<Sink>,
@@ -105,10 +105,10 @@ pub fn now() -> Now {
 }
 
 impl Supervisor {
-    pub fn new(place: SpawnContext, poller: Poller, main: Rc<Sink>, store: Store) -> Self {
+    pub fn new(spawn_context: SpawnContext, poller: Poller, main: Rc<Sink>, store: Store) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            place,
+            spawn_context,
             poller,
             main,
             store,
@@ -151,7 +151,7 @@ impl Supervisor {
             queue: Some(queue),
             pids: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            place: self.free_counter_slot(&key.group),
+            counter_slot: self.free_counter_slot(&key.group),
             used_at: now(),
             used: false,
             queue_watched: false,

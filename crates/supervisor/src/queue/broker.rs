@@ -45,7 +45,7 @@ impl Supervisor {
         if let Some(unit) = self.units.get_mut(&id) {
             unit.scripts.add(open.script);
             (unit.used_at, unit.used) = (now(), true);
-            reply(reply_to, &OpenReply::Opened { place: unit.place }, unit.queue.as_ref());
+            reply(reply_to, &OpenReply::Opened { place: unit.counter_slot }, unit.queue.as_ref());
         }
         self.feed(id, Event::Wanted);
     }

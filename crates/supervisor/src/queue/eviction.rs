@@ -37,8 +37,8 @@ impl Supervisor {
     /// by it.
     pub fn free_counter_slot(&self, group: &[u8]) -> u32 {
         let units = self.index.iter().filter(|(key, _)| key.group == group).filter_map(|(_, id)| self.units.get(id));
-        let taken: BTreeSet<u32> = units.map(|u| u.place).collect();
-        (0..).find(|place| !taken.contains(place)).unwrap_or(u32::MAX)
+        let taken: BTreeSet<u32> = units.map(|u| u.counter_slot).collect();
+        (0..).find(|slot| !taken.contains(slot)).unwrap_or(u32::MAX)
     }
 
     /// Evicts the group's least recently used idle application group. False if none is idle.

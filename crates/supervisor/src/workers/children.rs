@@ -27,7 +27,7 @@ impl Supervisor {
         if unit.settings.spec.preload_fork {
             return self.launch_from_fork_server(id, number, generation);
         }
-        match start(id, number, generation, &unit.settings, queue, &self.place) {
+        match start(id, number, generation, &unit.settings, queue, &self.spawn_context) {
             Ok((process, outputs)) => {
                 let watched = self.attach(process, outputs);
                 self.feed(id, Event::Started(number));

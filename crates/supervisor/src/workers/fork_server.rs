@@ -72,7 +72,7 @@ impl Supervisor {
         }
         let Some(unit) = self.units.get(&id) else { return };
         let Some(queue) = &unit.queue else { return self.unstarted(id, number, "the group is no longer configured".to_owned(), false) };
-        match start(id, number, generation, &unit.settings, queue, &self.place) {
+        match start(id, number, generation, &unit.settings, queue, &self.spawn_context) {
             Ok((process, outputs)) => {
                 let pid = process.pid().as_raw_nonzero().get().unsigned_abs();
                 unit.settings.log(Code::ForkServerStarted, Some(pid), &[]);
