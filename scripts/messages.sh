@@ -9,7 +9,7 @@ echo "httpd's \`[wsgi:level]\`. 0001â€“0199 come from the module in httpd, 0200â
 echo
 echo "| code | meaning, and what to do |"
 echo "|---|---|"
-for file in src/messages.rs crates/supervisor/src/messages.rs crates/worker/src/messages.rs; do
+for file in src/messages.rs crates/supervisor/src/log/messages.rs crates/worker/src/messages.rs; do
     awk '
         /^codes! \{/ { on = 1; next }
         on && /^\}/ { on = 0 }

@@ -3,7 +3,7 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../crates/supervisor/src/lines.rs"]
+#[path = "../../crates/supervisor/src/workers/lines.rs"]
 mod lines;
 
 fuzz_target!(|input: (u8, &[u8])| {

@@ -142,7 +142,7 @@ fn a_fault_is_fatal_and_a_kill_is_not() {
     let line = |text: &str| fatal(&format!("[Fri Nov 20 22:11:27.000001 2026] [core:notice] [pid 7:tid 8] {text}"));
     assert!(line("AH00052: child pid 9 exit signal Segmentation fault (11)"));
     assert!(line("AH00051: child pid 9 exit signal Bus error (7), possible coredump in /tmp"));
-    assert!(line("DROVER0232: (group 'app'): worker 7 was killed by signal 11 while serving; it is replaced"));
+    assert!(line("DROVER0232: (group 'app'): worker 7 was killed by signal 11 while serving; starting a replacement"));
     assert!(
         line("DROVER0007: droverd was ended by signal 6") && line("DROVER0001: x") && fatal("thread 'main' panicked at src/main.rs:3:5:")
     );

@@ -1,6 +1,7 @@
 //! droverd's command line.
 //!
-//! Responsible for: `--version`, and the descriptors that httpd's parent hands over by number. Called by: main.
+//! Responsible for: `--version`, and the numbers of the descriptors that httpd's parent passes.
+//! Called by: main.
 use lexopt::{Arg, Parser, ValueExt};
 use std::os::fd::OwnedFd;
 
@@ -10,10 +11,10 @@ pub enum Arguments {
     Run(Run),
 }
 
-/// Numbers of descriptors, and of httpd's parent.
+/// Descriptor numbers, and the process id of httpd's parent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Version of the module that starts us.
+    /// Version of the module that started droverd.
     pub module: String,
     pub control: i32,
     pub broker: i32,
@@ -25,9 +26,9 @@ pub struct Run {
 /// The sockets to httpd.
 #[derive(Debug)]
 pub struct Inherited {
-    /// To the parent.
+    /// To the parent process.
     pub control: OwnedFd,
-    /// To the children.
+    /// To the child processes.
     pub broker: OwnedFd,
 }
 

@@ -1,71 +1,71 @@
-//! Everything droverd holds, and how the pools' decisions are carried out.
+//! The state of droverd, and how the pools' decisions are carried out.
 //!
-//! Responsible for: units (a pool with its queue), processes, handed-back requests, and no action being forgotten. Must never:
-//! decide: that is the pool's. Called by: `event_loop.rs` and the files that read sockets.
-use crate::admin::Admin;
-use crate::drain_queue::{answer, take_waiting};
-use crate::gate::Gate;
-use crate::group::PoolKey;
+//! Responsible for: units (a pool with its queue), processes, returned requests, and performing
+//! every action. Must never: make decisions; those are the pool's. Called by: `event_loop.rs` and
+//! the files that read sockets.
+use crate::control::admin::Admin;
+use crate::control::commands::PendingReload;
+use crate::control::plan::PoolKey;
+use crate::control::settings::Settings;
 use crate::log::Sink;
-use crate::messages::Code;
-use crate::newborn::Newborn;
-use crate::poller::{Poller, Source};
+use crate::log::messages::Code;
+use crate::log::setup_failures::SetupFailureLog;
+use crate::pool::start_limit::StartLimiter;
 use crate::pool::{Action, Event, Now, Number, Pool, Token};
-use crate::process::{Output, Process};
-use crate::room::Refusals;
-use crate::scripts::Scripts;
-use crate::settings::Settings;
-use crate::spawn::Place;
-use crate::steer::Waiting;
-use crate::store::{Queue, Store};
-use crate::template::Template;
-use crate::trouble::Told;
+use crate::queue::drain_queue::answer;
+use crate::queue::refuse::Refusals;
+use crate::queue::store::{Queue, Store};
+use crate::reactor::poller::Poller;
+use crate::workers::fork_server::ForkServer;
+use crate::workers::forked_worker::ForkedWorker;
+use crate::workers::process::{Output, Process};
+use crate::workers::scripts::Scripts;
+use crate::workers::spawn::SpawnContext;
 use drover_sys::channel::send;
 use drover_sys::{Errno, clock};
 use drover_wire::control::{Script, ToWorker};
 use drover_wire::frame::Failure;
-use drover_wire::request::{EXTERNAL, PREFIX, Payload, Prefix};
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A pool and what belongs to it outside the state machine.
+/// A pool and its resources outside the state machine.
 #[derive(Debug)]
 pub struct Unit {
     pub key: PoolKey,
     pub pool: Pool,
     pub settings: Rc<Settings>,
     pub scripts: Scripts,
-    /// Why its processes could not set themselves up.
-    pub told: Told,
-    /// `None`: the group is gone from the configuration.
+    /// The setup failures of its workers, as logged.
+    pub setup_failures: SetupFailureLog,
+    /// `None`: the group is no longer configured.
     pub queue: Option<Queue>,
     /// Process ids.
     pub pids: BTreeMap<Number, u32>,
-    /// The generation of each worker that waits at the gate.
+    /// The generation of each worker that waits for the start limiter.
     pub waiting: BTreeMap<Number, u64>,
-    /// What httpd counts its requests by.
-    pub place: u32,
-    /// When a queue was opened for a request, or a worker said that it had taken one.
+    /// The number by which httpd counts its requests.
+    pub counter_slot: u32,
+    /// When a queue was last opened for a request, or a worker last reported a request.
     pub used_at: Now,
-    /// That was so since the last configuration.
+    /// Used since the last configuration.
     pub used: bool,
-    /// The queue is in the poll set, since nobody else can answer.
-    pub answering: bool,
+    /// The queue is watched, because no worker can serve it.
+    pub queue_watched: bool,
 }
 
-/// A request that a worker has handed back.
+/// A request that a worker returned.
 #[derive(Debug)]
-pub struct HandedBack {
+pub struct ReturnedRequest {
     pub message: Vec<u8>,
     pub fds: Vec<OwnedFd>,
 }
 
 #[derive(Debug)]
 pub struct Supervisor {
-    pub place: Place,
+    pub spawn_context: SpawnContext,
     pub poller: Poller,
     /// The main server's log.
     pub main: Rc<Sink>,
@@ -75,25 +75,26 @@ pub struct Supervisor {
     /// The units that are not retired.
     pub index: BTreeMap<PoolKey, u32>,
     pub processes: BTreeMap<u32, Process>,
-    /// By process id, as the workers.
-    pub templates: BTreeMap<u32, Template>,
-    /// Workers that templates were told to fork.
-    pub newborns: BTreeMap<u32, Newborn>,
+    /// By process id, like the workers.
+    pub fork_servers: BTreeMap<u32, ForkServer>,
+    /// Workers that fork servers were told to fork.
+    pub forked_workers: BTreeMap<u32, ForkedWorker>,
     pub admin: Admin,
-    /// Groups that an administrator has stopped.
+    /// Groups that an administrator stopped.
     pub halted: BTreeSet<Vec<u8>>,
-    /// Who waits to hear how a reload went.
-    pub reloads: VecDeque<Waiting>,
-    /// Of the last configuration.
+    /// Clients that wait for the result of a reload.
+    pub pending_reloads: VecDeque<PendingReload>,
+    /// From the last configuration.
     pub httpd_generation: u64,
-    /// What httpd says of sessions.
+    /// httpd's report about sessions.
     pub sessions: Vec<String>,
     pub outputs: BTreeMap<u32, Output>,
-    pub gate: Gate<(u32, Number)>,
+    pub start_limiter: StartLimiter<(u32, Number)>,
     pub refusals: Refusals,
-    handed: BTreeMap<Token, HandedBack>,
-    pub inbox: VecDeque<(u32, Event)>,
-    pub next_newborn: u32,
+    returned: BTreeMap<Token, ReturnedRequest>,
+    /// Events caused by actions, delivered by the running [`Supervisor::feed`].
+    inbox: VecDeque<(u32, Event)>,
+    pub next_forked_worker: u32,
     next_unit: u32,
     pub next_output: u32,
     next_token: Token,
@@ -104,10 +105,10 @@ pub fn now() -> Now {
 }
 
 impl Supervisor {
-    pub fn new(place: Place, poller: Poller, main: Rc<Sink>, store: Store) -> Self {
+    pub fn new(spawn_context: SpawnContext, poller: Poller, main: Rc<Sink>, store: Store) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            place,
+            spawn_context,
             poller,
             main,
             store,
@@ -115,26 +116,26 @@ impl Supervisor {
             units: BTreeMap::new(),
             index: BTreeMap::new(),
             processes: BTreeMap::new(),
-            templates: BTreeMap::new(),
-            newborns: BTreeMap::new(),
+            fork_servers: BTreeMap::new(),
+            forked_workers: BTreeMap::new(),
             admin: Admin::default(),
             halted: BTreeSet::new(),
-            reloads: VecDeque::new(),
+            pending_reloads: VecDeque::new(),
             httpd_generation: 0,
             sessions: Vec::new(),
             outputs: BTreeMap::new(),
-            gate: Gate::new(cores.saturating_mul(2)),
+            start_limiter: StartLimiter::new(cores.saturating_mul(2)),
             refusals: Refusals::default(),
-            handed: BTreeMap::new(),
+            returned: BTreeMap::new(),
             inbox: VecDeque::new(),
-            next_newborn: 0,
+            next_forked_worker: 0,
             next_unit: 0,
             next_output: 0,
             next_token: 0,
         }
     }
 
-    /// A unit around a queue.
+    /// Adds a unit for an existing queue.
     pub fn adopt(&mut self, key: PoolKey, queue: Queue, settings: &Rc<Settings>) -> u32 {
         let id = self.next_unit;
         self.next_unit = self.next_unit.wrapping_add(1);
@@ -146,25 +147,25 @@ impl Supervisor {
             pool,
             settings: settings.clone(),
             scripts,
-            told: Told::default(),
+            setup_failures: SetupFailureLog::default(),
             queue: Some(queue),
             pids: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            place: self.free_place(&key.group),
+            counter_slot: self.free_counter_slot(&key.group),
             used_at: now(),
             used: false,
-            answering: false,
+            queue_watched: false,
         };
         self.units.insert(id, unit);
         self.index.insert(key, id);
         id
     }
 
-    /// A unit with a new queue, which is put into the store.
+    /// Adds a unit with a new queue, which is saved in the store.
     pub fn create(&mut self, key: PoolKey, script: Script, settings: &Rc<Settings>) -> Result<u32, Errno> {
         let queue = Queue::new()?;
         if let Err(e) = self.store.put(&key, &script, &queue) {
-            self.main.message(Code::Store, None, None, &[String::from_utf8_lossy(&key.group).into_owned(), e.to_string()]);
+            self.main.message(Code::Store, None, None, &[format!("group '{}'", String::from_utf8_lossy(&key.group)), e.to_string()]);
         }
         let halted = self.halted.contains(&key.group);
         let id = self.adopt(key, queue, settings);
@@ -177,19 +178,20 @@ impl Supervisor {
         Ok(id)
     }
 
-    /// Closes the queue of a unit whose group is gone; its workers see the end of it when the last httpd child is gone.
+    /// Closes the queue of a unit whose group is no longer configured. Its workers see the queue
+    /// end when the last httpd child has exited.
     pub fn retire(&mut self, key: &PoolKey) {
         let Some(id) = self.index.remove(key) else { return };
         if let Some(unit) = self.units.get_mut(&id) {
             if let Some(queue) = unit.queue.take() {
                 self.poller.remove(&queue.receive);
             }
-            unit.answering = false;
+            unit.queue_watched = false;
         }
         self.feed(id, Event::Retire);
     }
 
-    /// Gives an event to a unit's pool and carries out what follows from it.
+    /// Passes an event to a unit's pool and performs the resulting actions.
     pub fn feed(&mut self, id: u32, event: Event) {
         self.inbox.push_back((id, event));
         while let Some((id, event)) = self.inbox.pop_front() {
@@ -200,42 +202,48 @@ impl Supervisor {
                 self.perform(id, action);
             }
             self.watch_queue(id);
-            self.review_templates(id);
+            self.review_fork_servers(id);
             if self.units.get(&id).is_some_and(|u| u.pool.is_retired() && u.pool.is_empty()) {
                 self.units.remove(&id);
             }
         }
     }
 
-    /// Gives an event to every pool.
+    /// Queues an event that an action caused. The running [`Supervisor::feed`] delivers it after the
+    /// other actions, so that no step is nested in another.
+    pub fn post(&mut self, id: u32, event: Event) {
+        self.inbox.push_back((id, event));
+    }
+
+    /// Passes an event to every pool.
     pub fn feed_all(&mut self, event: &Event) {
         for id in self.units.keys().copied().collect::<Vec<_>>() {
             self.feed(id, event.clone());
         }
     }
 
-    /// No process is left that has to be waited for.
+    /// No process is left to wait for.
     pub fn is_empty(&self) -> bool {
-        self.processes.is_empty() && self.templates.is_empty() && self.newborns.is_empty()
+        self.processes.is_empty() && self.fork_servers.is_empty() && self.forked_workers.is_empty()
     }
 
-    /// Gives a tick to the pools whose time has come, and lets waiting workers start.
+    /// Sends a tick to the pools whose deadline has passed, and starts waiting workers.
     pub fn tick(&mut self) {
         let now = now();
         let due = |u: &Unit| u.pool.deadline().is_some_and(|at| at <= now);
         for id in self.units.iter().filter(|(_, u)| due(u)).map(|(id, _)| *id).collect::<Vec<_>>() {
             self.feed(id, Event::Tick);
         }
-        self.tick_templates(now);
-        self.tick_newborns(now);
-        while let Some((id, number)) = self.gate.next(now) {
+        self.tick_fork_servers(now);
+        self.tick_forked_workers(now);
+        while let Some((id, number)) = self.start_limiter.next(now) {
             self.launch(id, number);
         }
     }
 
     pub fn deadline(&self) -> Option<Now> {
-        let births = self.templates_deadline().into_iter().chain(self.newborns_deadline());
-        self.units.values().filter_map(|u| u.pool.deadline()).chain(self.gate.deadline()).chain(births).min()
+        let forks = self.fork_servers_deadline().into_iter().chain(self.forked_workers_deadline());
+        self.units.values().filter_map(|u| u.pool.deadline()).chain(self.start_limiter.deadline()).chain(forks).min()
     }
 
     fn perform(&mut self, id: u32, action: Action) {
@@ -243,23 +251,23 @@ impl Supervisor {
         match action {
             Action::Start { worker, generation } => {
                 unit.waiting.insert(worker, generation);
-                self.gate.arrive((id, worker));
+                self.start_limiter.enqueue((id, worker));
             }
             Action::Cancel(worker) => {
                 unit.waiting.remove(&worker);
-                self.gate.leave((id, worker));
+                self.start_limiter.release((id, worker));
             }
             Action::Serve(worker) => self.tell(id, worker, &ToWorker::Serve),
             Action::Drain(worker) => self.tell(id, worker, &ToWorker::Drain),
-            Action::Keep { worker, path, mtime_us } => self.tell(id, worker, &ToWorker::Keep { path, mtime_us }),
+            Action::MarkKnownBad { worker, path, mtime_us } => self.tell(id, worker, &ToWorker::Keep { path, mtime_us }),
             Action::Dump(worker) => {
                 self.tell(id, worker, &ToWorker::Dump);
-                self.dump_template(id, worker);
+                self.dump_fork_server(id, worker);
             }
             Action::Wake(worker) => self.tell(id, worker, &ToWorker::Look),
-            Action::Look => {
+            Action::CheckQueue => {
                 let waiting = unit.queue.as_ref().is_some_and(|q| drover_sys::wait::readable_now(&q.receive));
-                self.inbox.push_back((id, Event::Looked { waiting }));
+                self.post(id, Event::QueueChecked { waiting });
             }
             Action::Terminate(worker) => {
                 let within_ms = unit.settings.spec.shutdown_timeout_ms;
@@ -267,21 +275,22 @@ impl Supervisor {
                 self.signal(id, worker, Signal::TERM);
             }
             Action::Kill(worker) => self.signal(id, worker, Signal::KILL),
-            Action::Resend(token) => self.resend(id, token),
-            Action::Answer(token) => {
-                if let Some(h) = self.handed.remove(&token) {
-                    answer(&h.message, &h.fds, Failure::Stopping, "the group's processes are being replaced or stopped");
+            Action::Requeue(token) => self.requeue(id, token),
+            Action::Refuse(token) => {
+                if let Some(h) = self.returned.remove(&token) {
+                    answer(&h.message, &h.fds, Failure::Stopping, "the group's workers are being replaced or stopped");
                 }
             }
             Action::StartFailed => unit.scripts.forget_optional(),
-            Action::Log { code, worker, words } => {
+            Action::Log { code, worker, args } => {
                 if matches!(code, Code::WorkerUp) {
-                    unit.told.over();
+                    unit.setup_failures.over();
                 }
                 let pid = worker.and_then(|w| unit.pids.get(&w)).copied();
-                // One that waits for its template is no process yet: `newborn.rs` logs its start.
+                // A worker that waits for its fork server has no process yet; `forked_worker.rs`
+                // logs its start.
                 if code != Code::Started || pid.is_some() {
-                    unit.settings.log(code, pid, &words);
+                    unit.settings.log(code, pid, &args);
                 }
             }
         }
@@ -290,20 +299,21 @@ impl Supervisor {
     fn tell(&mut self, id: u32, worker: Number, message: &ToWorker) {
         let must_know = !matches!(message, ToWorker::Dump | ToWorker::Keep { .. } | ToWorker::Look);
         if must_know {
-            // It is up, or not wanted any more: others may import.
-            self.gate.leave((id, worker));
+            // It is ready or no longer wanted: others may import.
+            self.start_limiter.release((id, worker));
         }
         if let Some(p) = self.process(id, worker)
             && p.tell(message).is_err()
             && must_know
         {
-            // It would never serve, or never end. A signal needs no memory: it finishes what it has and is replaced, if it is not dying already.
+            // The worker would never serve, or never exit. A signal needs no memory: it finishes
+            // its requests and is replaced.
             p.signal(Signal::TERM);
         }
     }
 
     fn signal(&mut self, id: u32, worker: Number, signal: Signal) {
-        self.gate.leave((id, worker));
+        self.start_limiter.release((id, worker));
         match self.process(id, worker) {
             Some(p) => p.signal(signal),
             None => self.withdraw(id, worker),
@@ -314,84 +324,25 @@ impl Supervisor {
         self.processes.get(self.units.get(&id)?.pids.get(&worker)?)
     }
 
-    fn resend(&mut self, id: u32, token: Token) {
-        let Some(h) = self.handed.get_mut(&token) else { return };
+    fn requeue(&mut self, id: u32, token: Token) {
+        let Some(h) = self.returned.get_mut(&token) else { return };
         drover_wire::request::mark_resent(&mut h.message);
         let Some(queue) = self.units.get(&id).and_then(|u| u.queue.as_ref()) else {
-            self.perform(id, Action::Answer(token));
+            self.perform(id, Action::Refuse(token));
             return;
         };
         let fds: Vec<_> = h.fds.iter().map(AsFd::as_fd).collect();
         match send(&queue.send, &[&h.message], &fds, false) {
-            Ok(_) => drop(self.handed.remove(&token)),
-            Err(Errno::AGAIN | Errno::TOOMANYREFS | Errno::NOBUFS) => self.inbox.push_back((id, Event::Full(token))),
-            Err(_) => self.perform(id, Action::Answer(token)),
+            Ok(_) => drop(self.returned.remove(&token)),
+            Err(Errno::AGAIN | Errno::TOOMANYREFS | Errno::NOBUFS) => self.post(id, Event::Full(token)),
+            Err(_) => self.perform(id, Action::Refuse(token)),
         }
     }
 
-    /// Keeps a request until its pool says what becomes of it.
-    pub fn keep_request(&mut self, handed: HandedBack) -> Token {
+    /// Keeps a request until its pool decides about it.
+    pub fn keep_request(&mut self, returned: ReturnedRequest) -> Token {
         self.next_token += 1;
-        self.handed.insert(self.next_token, handed);
+        self.returned.insert(self.next_token, returned);
         self.next_token
     }
-
-    /// Watches the queue of a pool that nobody serves and that cannot start, and only that.
-    fn watch_queue(&mut self, id: u32) {
-        let Some(unit) = self.units.get_mut(&id) else { return };
-        let wanted = unit.pool.refusal().is_some() || unit.pool.sleeps();
-        let Some(queue) = unit.queue.as_ref().filter(|_| wanted != unit.answering) else { return };
-        if wanted {
-            unit.answering = self.poller.add(&queue.receive, Source::Queue(id)).is_ok();
-        } else {
-            self.poller.remove(&queue.receive);
-            unit.answering = false;
-        }
-    }
-
-    /// Requests wait at a pool that nobody serves: they start it, or are answered with the reason why nobody can.
-    pub fn answer_queue(&mut self, id: u32) {
-        let Some(unit) = self.units.get_mut(&id) else { return };
-        if unit.pool.sleeps() {
-            return self.feed(id, Event::Wanted);
-        }
-        let (Some(reason), Some(queue)) = (unit.pool.refusal().map(str::to_owned), unit.queue.as_ref()) else { return };
-        match take_waiting(&queue.receive) {
-            Ok(waiting) => {
-                for (message, fds) in waiting {
-                    self.refuse(id, HandedBack { message, fds }, &reason);
-                }
-            }
-            Err(e) => {
-                if !self.mend_queue(id) {
-                    self.abandon_queue(id, e);
-                }
-            }
-        }
-    }
-
-    /// Answers a request that nobody can serve, unless it shows that there is something new to try.
-    fn refuse(&mut self, id: u32, request: HandedBack, reason: &str) {
-        let news = shown(&request.message).filter(|(path, mtime_us)| {
-            let unit = self.units.get_mut(&id);
-            unit.is_some_and(|u| u.pool.is_news(path, *mtime_us))
-        });
-        match news {
-            Some((path, mtime_us)) => {
-                let request = self.keep_request(request);
-                self.feed(id, Event::Touched { path, mtime_us, request });
-            }
-            None => answer(&request.message, &request.fds, Failure::CannotStart, reason),
-        }
-    }
-}
-
-/// The script of a request and its file's time as httpd saw it.
-fn shown(message: &[u8]) -> Option<(Vec<u8>, u64)> {
-    let prefix = Prefix::decode(message).ok()?;
-    if prefix.flags & EXTERNAL != 0 {
-        return None; // what it says lies in a memory file
-    }
-    let payload = Payload::decode(&prefix, message.get(PREFIX..)?).ok()?;
-    Some((payload.script.to_vec(), prefix.script_mtime_us))
 }

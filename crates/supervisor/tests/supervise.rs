@@ -1,8 +1,9 @@
-//! droverd as httpd sees it: a test holds httpd's ends of the sockets, `fake_worker` stands for Python.
+//! Tests droverd through its interface to httpd: a test holds httpd's ends of the sockets, and
+//! `fake_worker` replaces Python.
 //!
-//! Every wait is for an event (a line in the log, an answer, the end of a process); the one time limit is there so that a failing
-//! test ends.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests are not recognised as tests
+//! Every wait is for an event: a log line, a response, the exit of a process. The only time limit
+//! makes a failing test end.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // clippy does not recognise helpers of tests
 use drover_sys::channel::{packet_pair, receive, send, stream_pair};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 use drover_sys::{clock, memfile};
@@ -22,16 +23,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 const LIMIT_NS: u64 = 60_000_000_000;
 
-/// Descriptors are inheritable only while this is held, so that no test's droverd gets another's.
+/// Locked while descriptors are inheritable, so that no test's droverd inherits another's.
 static SPAWNING: Mutex<()> = Mutex::new(());
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
 fn wait_readable(fd: impl AsFd, what: &str) {
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-    assert!(poll_until(&mut fds, Some(clock::monotonic_ns() + LIMIT_NS)).unwrap() > 0, "waited in vain for {what}");
+    assert!(poll_until(&mut fds, Some(clock::monotonic_ns() + LIMIT_NS)).unwrap() > 0, "timed out waiting for {what}");
 }
 
-/// httpd's parent and children.
+/// httpd's parent and child processes.
 struct Httpd {
     droverd: Child,
     control: Option<OwnedFd>,
@@ -86,7 +87,7 @@ impl Httpd {
         Self { droverd, control, broker, store, log, log_writer, unread: vec![], read: String::new(), directory, generation: 0 }
     }
 
-    /// Writes a script; the file's time is `seconds`.
+    /// Writes a script with the file time `seconds`.
     fn script(&self, name: &str, text: &str, seconds: u64) -> PathBuf {
         let path = self.directory.join(name);
         std::fs::write(&path, text).unwrap();
@@ -95,7 +96,7 @@ impl Httpd {
         path
     }
 
-    /// Every script of the test counts as one that an alias names.
+    /// Makes every script of the test the target of an alias.
     fn targets(&self) -> Vec<Target> {
         use std::os::unix::ffi::OsStrExt;
         let paths = std::fs::read_dir(&self.directory).unwrap().map(|entry| entry.unwrap().path());
@@ -126,7 +127,7 @@ impl Httpd {
         let open = OpenQueue { version: VERSION.to_owned(), group: group.into(), application_group: application.into(), script };
         send(&self.broker, &[&encode(&open).unwrap()], &[theirs.as_fd()], true).unwrap();
         drop(theirs);
-        wait_readable(&ours, "the answer to OpenQueue");
+        wait_readable(&ours, "the reply to OpenQueue");
         let (mut buffer, mut fds) = (vec![0; 10_000], Vec::new());
         let n = receive(&ours, &mut buffer, &mut fds, true).unwrap();
         match decode(&buffer[..n]).unwrap() {
@@ -135,7 +136,7 @@ impl Httpd {
         }
     }
 
-    /// Reads the log up to a line with this text in it.
+    /// Reads the log up to a line that contains this text.
     fn expect(&mut self, text: &str) -> String {
         loop {
             while let Some(at) = self.unread.iter().position(|b| *b == b'\n') {
@@ -149,7 +150,7 @@ impl Httpd {
             }
             let mut fds = [PollFd::new(&self.log, PollFlags::IN)];
             let ready = poll_until(&mut fds, Some(clock::monotonic_ns() + LIMIT_NS)).unwrap();
-            assert!(ready > 0, "{text} does not come; the log:\n{}", self.read);
+            assert!(ready > 0, "{text} was not logged; the log:\n{}", self.read);
             let mut buffer = [0; 4096];
             let n = rustix::io::read(&self.log, &mut buffer).unwrap();
             self.unread.extend_from_slice(&buffer[..n]);
@@ -196,7 +197,7 @@ fn group(name: &str) -> GroupSpec {
     }
 }
 
-/// A request under way.
+/// A request in progress.
 struct Request {
     near: OwnedFd,
     number: u32,
@@ -264,6 +265,12 @@ fn alive(pid: i32) -> bool {
     test_kill_process(Pid::from_raw(pid).unwrap()).is_ok()
 }
 
+/// Whether a queue was shut down, seen from httpd's end, which is always shut down for reading.
+fn is_shut_down(queue: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(queue, PollFlags::empty())];
+    poll_until(&mut fds, Some(0)).unwrap() > 0
+}
+
 #[test]
 fn a_request_passes_through() {
     let mut httpd = Httpd::new();
@@ -272,7 +279,8 @@ fn a_request_passes_through() {
     let queue = httpd.open("shop", "", &script).unwrap();
     let (text, pid) = request(&queue, &script, "application", 1000).served();
     assert_eq!(text, "one");
-    // What a worker prints comes by another way than what it says: the order of the two lines is open.
+    // A worker's output and its messages use different channels, so the order of the two lines
+    // varies.
     let printed = format!("[wsgi:error] [pid {pid}:tid {pid}] (group 'shop'): loading for generation 1");
     for line in [printed.as_str(), "DROVER0231"] {
         if !httpd.read.contains(line) {
@@ -295,7 +303,7 @@ fn the_application_group_that_nobody_uses_makes_room() {
     for queue in &others {
         request(queue, &script, "application", 1000).served();
     }
-    // Nobody is given up who was used a moment ago.
+    // An application group that was just used is not evicted.
     let fifth = loop {
         match httpd.open("shop", "e", &script) {
             Ok(queue) => break queue,
@@ -304,9 +312,10 @@ fn the_application_group_that_nobody_uses_makes_room() {
     };
     request(&fifth, &script, "application", 1000).served();
     httpd.expect("DROVER0212");
-    assert!(drover_sys::wait::refuses_now(&first), "the oldest, and whoever has its queue sees it");
-    assert!(others.iter().all(|queue| !drover_sys::wait::refuses_now(queue)));
-    // With another configuration of httpd, what nobody used under the last one begins anew.
+    assert!(is_shut_down(&first), "the oldest is evicted, and holders of its queue see it");
+    assert!(others.iter().all(|queue| !is_shut_down(queue)), "the others are still in use");
+    // With another configuration of httpd, application groups unused under the last one start
+    // again.
     httpd.configure(vec![group("shop")]);
     httpd.expect("generation 2 serves");
     httpd.configure(vec![group("shop")]);
@@ -356,7 +365,7 @@ fn what_cannot_be_spawned_is_answered_and_explained() {
     let wiki = httpd.open("wiki", "", &script).unwrap();
     let Answer::Failed(Failure::CannotStart, why) = request(&wiki, &script, "application", 1000).answer() else { panic!() };
     assert!(why.contains("/no/such/home (home=)"), "{why}");
-    // A right configuration ends it at once, whatever the pause was.
+    // A correct configuration ends it at once, whatever the back-off was.
     spec.program = group("shop").program;
     httpd.configure(vec![spec]);
     httpd.expect("DROVER0231");
@@ -374,10 +383,10 @@ fn a_process_that_ends_while_starting_is_a_failed_start() {
         answer,
         Answer::Failed(
             Failure::CannotStart,
-            "a process exited with status 3 before it was ready; standard error: loading for generation 1".into()
+            "a worker exited with status 3 before it was ready; standard error: loading for generation 1".into()
         )
     );
-    // The pause over, it is tried again, and then it works.
+    // After the back-off it is tried again, and succeeds.
     httpd.script("a.wsgi", "two", 1001);
     httpd.expect("DROVER0231");
     assert_eq!(request(&queue, &script, "application", 1001).served().0, "two");
@@ -412,9 +421,9 @@ fn a_new_droverd_takes_the_queue_over_with_what_waits_in_it() {
     assert!(httpd.expect("DROVER0208").contains("took over 2 queues"));
     httpd.configure(vec![group("shop")]);
     let second = waiting.served().1;
-    assert_ne!(first, second, "a new process took what waited");
+    assert_ne!(first, second, "a new process took the waiting request");
     held.release();
-    assert_eq!(held.served().1, first, "the old one finished what it had");
+    assert_eq!(held.served().1, first, "the old one finished its requests");
     let again = httpd.open("shop", "", &script).unwrap();
     assert_eq!(request(&again, &script, "application", 1000).served().1, second);
     assert_eq!(request(&queue, &script, "application", 1000).served().1, second);
@@ -429,7 +438,7 @@ fn a_queue_that_a_worker_shuts_down_is_replaced() {
         let queue = httpd.open("shop", "", &script).unwrap();
         let old = request(&queue, &script, "shut", 1000).served().1;
         let refused = send(&queue, &[b"x"], &[], false);
-        assert_eq!(refused, Err(rustix::io::Errno::PIPE), "as httpd's child sees it, before it asks again");
+        assert_eq!(refused, Err(rustix::io::Errno::PIPE), "httpd's child sees this before it asks again");
         let new = httpd.open("shop", "", &script).unwrap();
         let (text, pid) = request(&new, &script, "application", 1000).served();
         assert!(text == "one" && pid != old);
@@ -441,7 +450,7 @@ fn a_queue_that_a_worker_shuts_down_is_replaced() {
         assert!(httpd.expect("DROVER0208").contains("took over 1 queues"));
         httpd.configure(vec![spec]);
         assert_eq!(request(&new, &script, "application", 1000).served().0, "one");
-        // It need not be a request that shows it.
+        // Detection does not need a request.
         let last = request(&new, &script, "shut", 1000).served().1;
         kill_process(Pid::from_raw(last).unwrap(), Signal::KILL).unwrap();
         httpd.expect("DROVER0252");
@@ -479,7 +488,7 @@ fn too_few_descriptors_are_told_with_what_to_raise() {
     });
     httpd.configure(vec![group("shop"), GroupSpec { processes: 20, least_processes: 20, ..group("wiki") }]);
     httpd.expect("DROVER0253: the limit of open files is 60, but all groups at full size need up to ");
-    // With its descriptors used up it says so too.
+    // It also reports this when its descriptors are used up.
     let script = httpd.script("a.wsgi", "it", 1000);
     httpd.open("wiki", "", &script).unwrap();
     httpd.expect("Too many open files (os error 24); raise LimitNOFILE=");
@@ -492,7 +501,7 @@ fn a_worker_is_as_large_as_it_says() {
     httpd.configure(vec![GroupSpec { memory_soft: Some(1 << 30), ..group("shop") }]);
     let queue = httpd.open("shop", "", &script).unwrap();
     request(&queue, &script, "large", 1000).served();
-    httpd.expect("memory-soft: it has 1048576 MiB");
+    httpd.expect("memory-soft: it uses 1048576 MiB");
 }
 
 #[test]
@@ -502,7 +511,7 @@ fn descriptors_with_a_message_that_has_no_use_for_them_are_nonsense() {
     httpd.configure(vec![group("shop")]);
     let queue = httpd.open("shop", "", &script).unwrap();
     request(&queue, &script, "descriptors", 1000).served();
-    httpd.expect("1 descriptors came with a message that has no use for them");
+    httpd.expect("1 descriptors with a message that may not carry them");
     request(&queue, &script, "application", 1000).served();
 }
 
@@ -515,10 +524,10 @@ fn new_processes_get_a_queue_that_takes_something() {
     let pid = request(&queue, &script, "deafen", 1000).served().1;
     httpd.configure(vec![group("shop")]);
     httpd.expect("DROVER0252");
-    // The old process has the old queue until it goes.
+    // The old process has the old queue until it exits.
     let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while send(&queue, &[b"x"], &[], false) != Err(rustix::io::Errno::PIPE) {
-        assert!(std::time::Instant::now() < end, "who sends must ask again");
+        assert!(std::time::Instant::now() < end, "senders must ask again");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let new = httpd.open("shop", "", &script).unwrap();
@@ -543,7 +552,8 @@ fn when_httpds_parent_is_gone_everything_goes() {
     assert_eq!(held.answer(), Answer::Cut);
 }
 
-/// `kill -9` of httpd's parent: its children still hold the sockets, so there is no end-of-file to see.
+/// `kill -9` of httpd's parent: its children still hold the sockets, so droverd sees no
+/// end-of-file.
 #[test]
 fn when_httpds_parent_is_killed_everything_goes() {
     let mut httpd = Httpd::started_by(|store, log_writer| {
@@ -557,10 +567,10 @@ fn when_httpds_parent_is_killed_everything_goes() {
     let pid = request(&queue, &script, "application", 1000).served().1;
     let held = request(&queue, &script, "hold", 1000);
     httpd.expect("holding a request");
-    httpd.kill_droverd(); // which is the shell here
+    httpd.kill_droverd(); // here this is the shell
     httpd.expect("DROVER0203");
     assert_eq!(held.answer(), Answer::Cut);
-    wait_readable(&httpd.broker, "the end of droverd");
+    wait_readable(&httpd.broker, "the exit of droverd");
     assert!(!alive(pid));
 }
 
@@ -605,7 +615,7 @@ fn a_group_that_is_gone_finishes_what_it_has() {
     assert_eq!(httpd.open("shop", "", &script).unwrap_err(), OpenReply::UnknownGroup);
     assert_eq!(request(&queue, &script, "application", 1000).served().1, pid, "old children of httpd are still served");
     drop(queue);
-    assert!(httpd.expect("exited with status 0").contains(&pid.to_string()), "at the end of its queue it ends");
+    assert!(httpd.expect("exited with status 0").contains(&pid.to_string()), "it exits when its queue has ended");
 }
 
 #[test]
@@ -616,24 +626,24 @@ fn broken_new_code_leaves_the_old_serving() {
     let queue = httpd.open("shop", "", &script).unwrap();
     let old = request(&queue, &script, "application", 1000).served();
     httpd.script("a.wsgi", "fail", 1001);
-    assert_eq!(request(&queue, &script, "application", 1001).served(), old, "handed back, tried, and served by the old one");
+    assert_eq!(request(&queue, &script, "application", 1001).served(), old, "returned, tried, and served by the old one");
     httpd.expect("DROVER0225");
     httpd.expect("SyntaxError: it says fail");
     httpd.expect("DROVER0226");
     assert_eq!(request(&queue, &script, "application", 1001).served(), old);
-    // By configuration too.
+    // Also through a configuration.
     httpd.configure(vec![group("shop")]);
     httpd.expect("DROVER0226");
     assert_eq!(request(&queue, &script, "application", 1001).served(), old);
     httpd.script("a.wsgi", "exit", 1002);
     assert_eq!(request(&queue, &script, "application", 1002).served(), old);
-    // Mended: no waiting for a pause to end.
+    // Corrected: no back-off delays it.
     httpd.script("a.wsgi", "two", 1003);
     assert_eq!(request(&queue, &script, "application", 1003).served().0, "two");
     httpd.expect("DROVER0231");
 }
 
-/// A program in the place of an interpreter.
+/// A program used as the interpreter.
 fn program(httpd: &Httpd, text: &str) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::PermissionsExt;
@@ -654,9 +664,9 @@ fn the_last_words_of_a_process_that_could_not_start_are_told() {
     httpd.configure(vec![spec]);
     let queue = httpd.open("shop", "", &script).unwrap();
     let Answer::Failed(Failure::CannotStart, why) = request(&queue, &script, "application", 1000).answer() else { panic!() };
-    assert_eq!(why, "a process exited with status 3 before it was ready; standard error: cause: none");
+    assert_eq!(why, "a worker exited with status 3 before it was ready; standard error: cause: none");
     let line = httpd.expect("DROVER0227");
-    assert!(line.ends_with("a process exited with status 3 before it was ready; standard error: cause: none"), "{line}");
+    assert!(line.ends_with("a worker exited with status 3 before it was ready; standard error: cause: none"), "{line}");
     for wanted in (2..10).map(|n| format!("line {n}")).chain(["cause: none".to_owned(), "frame".to_owned()]) {
         let line = httpd.expect(&wanted);
         assert!(line.ends_with(&format!("(group 'shop'): {wanted}")), "{line}");
@@ -712,7 +722,7 @@ fn parent(pid: i32) -> i32 {
     stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// A group whose workers are forked from a template.
+/// A group whose workers are forked from a fork server.
 fn forking(processes: u32) -> GroupSpec {
     GroupSpec { preload_fork: true, processes, least_processes: processes, ..group("shop") }
 }
@@ -729,12 +739,12 @@ fn workers_come_from_one_template_and_are_droverds_children() {
     }
     let (text, pid) = request(&queue, &script, "application", 1000).served();
     assert_eq!((text.as_str(), parent(pid)), ("one", i32::try_from(httpd.droverd.id()).unwrap()));
-    // One that dies is replaced from the same template.
+    // An exited worker is replaced from the same fork server.
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     httpd.expect("DROVER0232");
     httpd.expect("DROVER0230");
     assert_eq!(httpd.read.matches("DROVER0246").count(), 1);
-    // New code has a template of its own, and the old one goes.
+    // New code has its own fork server, and the old one exits.
     httpd.script("a.wsgi", "two", 1001);
     assert_eq!(request(&queue, &script, "application", 1001).served().0, "two");
     assert_eq!(httpd.read.matches("DROVER0249").count(), 1);
@@ -750,9 +760,9 @@ fn a_template_that_cannot_be_one_is_a_failed_start() {
     for (text, reason) in [
         ("refuse", "it has threads"),
         ("exit", "the template process exited with status 3"),
-        ("drop", "a process ended before it could say who it is"),
-        ("forge", "the process that said Hello is not the template's child"),
-        ("keep", "the process that said Hello is not the template's child"),
+        ("drop", "a worker exited before its first message"),
+        ("forge", "the process that sent Hello was not forked by the template"),
+        ("keep", "the process that sent Hello was not forked by the template"),
     ] {
         let mut httpd = Httpd::new();
         let script = httpd.script("a.wsgi", text, 1000);

@@ -1,13 +1,16 @@
-//! A worker without Python, for tests/supervise.rs: what a script's file says is what it does.
+//! A worker without Python, for tests/supervise.rs: the text of a script file selects its
+//! behaviour.
 //!
-//! `fail`: cannot be loaded. `exit`: the process ends while loading it. `hang`: it never comes up. Anything else: the answer to
-//! each request is that text, the process id and the user id. The callable `crash` aborts the process; `hold` waits for a byte on
-//! the way back before it answers; `shut` shuts the queue down for everybody, and then waits until it is told to go; `deafen` makes it throw
-//! requests away; `garbage`
-//! sends droverd a thousand messages that are none, `again` the same of those that only a worker says that starts, and both serve on.
+//! `fail`: loading fails. `exit`: the process exits while loading. `hang`: loading never ends. Any
+//! other text: each request is answered with that text, the process id and the user id. Callables:
+//! `crash` aborts the process; `hold` waits for a byte on the reply socket before it answers;
+//! `shut` shuts the queue down for everybody and waits to be told to exit; `deafen` makes the queue
+//! drop requests; `garbage` sends droverd a thousand invalid messages, and `again` a thousand
+//! messages valid only during a start. Both continue to serve.
 //!
-//! As a template it starts another of its kind for each Fork, through a shell that ends at once. `refuse`: it says that it cannot be
-//! one. `forge`: it says Hello itself in the place of a new worker. `keep`: the new worker stays its own child. `drop`: it forks none.
+//! As a fork server it starts another process of its kind for each Fork, through a shell that exits
+//! at once. `refuse`: it reports that it cannot fork. `forge`: it sends Hello itself in place of a
+//! new worker. `keep`: the new worker remains its own child. `drop`: it forks no worker.
 use drover_sys::Errno;
 use drover_sys::channel::{receive, send};
 use drover_sys::inherited;
@@ -25,7 +28,7 @@ use std::time::Duration;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Text and time of a script that was loaded or has failed.
+/// Text and file time of a script that was loaded or has failed.
 struct Code {
     mtime_us: u64,
     text: Result<String, String>,
@@ -46,7 +49,7 @@ fn load(script: &Script) -> Code {
     Code { mtime_us, text }
 }
 
-/// Has the kernel throw away whatever is sent to the queue; python3 stands for the unsafe call.
+/// Makes the kernel drop everything sent to the queue; python3 replaces the unsafe call.
 fn deafen(queue: &OwnedFd) -> Outcome<()> {
     let code = "import ctypes, socket, struct\n\
         nothing = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0))\n\
@@ -58,7 +61,7 @@ fn deafen(queue: &OwnedFd) -> Outcome<()> {
 
 fn flood(control: &OwnedFd, message: &[u8]) {
     for _ in 0..1000 {
-        let _ = send(control, &[message], &[], false); // there need not be room for all of them
+        let _ = send(control, &[message], &[], false); // the socket may not accept all of them
     }
 }
 
@@ -76,7 +79,7 @@ impl Worker {
         Ok(())
     }
 
-    /// `None`: droverd is gone.
+    /// `None`: droverd has exited.
     fn hear(&self) -> Outcome<Option<ToWorker>> {
         let mut buffer = vec![0; 200_000];
         let n = receive(&self.control, &mut buffer, &mut Vec::new(), true)?;
@@ -101,7 +104,7 @@ impl Worker {
         Ok(*config)
     }
 
-    /// Starts workers until droverd has had enough.
+    /// Starts workers until droverd closes the socket.
     fn fork_workers(&self) -> Outcome<()> {
         let mode = self.loaded.values().find_map(|code| code.text.clone().ok()).unwrap_or_default();
         if mode == "refuse" {
@@ -125,7 +128,8 @@ impl Worker {
         }
     }
 
-    /// Another process of this program; it waits until the shell between is gone, so that its parent is whoever adopts it.
+    /// Starts another process of this program. It waits until the intermediate shell has exited, so
+    /// that its parent is the process that adopts it.
     fn start_another(&self, control: &OwnedFd, output: OwnedFd, error: OwnedFd, is_orphan: bool) -> Outcome<()> {
         let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         for fd in [control, &self.queue, &wait] {
@@ -174,7 +178,7 @@ impl Worker {
                 buffer.truncate(n);
                 Ok(Some((buffer, fds)))
             }
-            // Another worker was quicker.
+            // Another worker took the request first.
             Err(Errno::AGAIN) => Ok(Some((Vec::new(), Vec::new()))),
             Err(e) => Err(e.into()),
         }
