@@ -30,7 +30,8 @@ mpm_test!(a_script_that_the_configuration_names_no_more_is_forgotten, |site| {
 
 mpm_test!(a_script_that_was_only_requested_holds_nothing_up, |site| {
     let site = site.script("d/bad.wsgi", &app("bad")).script("d/good.wsgi", &app("good")).script("a.wsgi", &app("a"));
-    let site = site.app("/d", "d/").app("/", "a.wsgi").allow_log("DROVER0211").allow_output().allow_log("DROVER0221|DROVER0226|DROVER0061");
+    let site =
+        site.app("/d/", "d/").app("/", "a.wsgi").allow_log("DROVER0211").allow_output().allow_log("DROVER0221|DROVER0226|DROVER0061");
     let site = site.config("WSGIScriptReloading Off");
     let mut httpd = site.start();
     assert_eq!((httpd.ok("/"), httpd.ok("/d/bad.wsgi"), httpd.ok("/d/good.wsgi")), ("a".into(), "bad".into(), "good".into()));

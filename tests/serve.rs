@@ -223,9 +223,9 @@ event_test!(a_hang_up_without_a_terminal_is_a_reload, |site| {
     let site = slow(site);
     let extra = site.dir().join("extra.conf");
     std::fs::write(&extra, "").expect("configuration");
-    // In a session of its own: no terminal.
+    // In a session of its own: no terminal. The tests may run under nohup, which `drover` respects.
     let mut command = Command::new("setsid");
-    command.arg(paths::drover()).args(["serve", "slow.wsgi", "--include"]).arg(&extra);
+    command.args(["env", "--default-signal=HUP"]).arg(paths::drover()).args(["serve", "slow.wsgi", "--include"]).arg(&extra);
     command.env(processes::MARK, &site.id).current_dir(site.apps()).stdin(Stdio::null());
     let serving = start(&site, command, &[]);
     let mut before = serving.get("/").text();
@@ -243,7 +243,7 @@ event_test!(a_hang_up_without_a_terminal_is_a_reload, |site| {
 
 event_test!(the_end_of_the_terminal_is_a_stop, |site| {
     // The terminal is gone when this program closes its end.
-    let program = "import os, pty, sys\npid, terminal = pty.fork()\nif pid == 0:\n    os.execv(sys.argv[1], sys.argv[1:])\nsaid = b''\n\
+    let program = "import os, pty, signal, sys\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\npid, terminal = pty.fork()\nif pid == 0:\n    os.execv(sys.argv[1], sys.argv[1:])\nsaid = b''\n\
                    while b'drover: serving' not in said:\n    said += os.read(terminal, 4096)\nos.close(terminal)\n\
                    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n";
     let mut command = Command::new(paths::system_python());
