@@ -50,6 +50,23 @@ event_test!(what_the_groups_user_may_not_use_is_told_by_the_check, |site| {
     }
 });
 
+event_test!(a_group_that_a_section_chooses_is_not_taken_for_the_implicit_one, |site| {
+    if !is_root() {
+        return; // only root can run a group as somebody else
+    }
+    // The layout of Flask's documentation, with a script that only the group's user may read.
+    let site = site.script("own.wsgi", "def application(e, s):\n    s('200 OK', [])\n    return [b'mine']\n").config(
+        "WSGIDaemonProcess own user=nobody group=#65534 threads=2\nWSGIScriptAlias /own @apps@/own.wsgi\n\
+         <Directory @apps@>\nWSGIProcessGroup own\nWSGIApplicationGroup %{GLOBAL}\nRequire all granted\n</Directory>",
+    );
+    let script = site.apps().join("own.wsgi");
+    std::os::unix::fs::chown(&script, Some(65534), Some(65534)).expect("owner");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o600)).expect("mode");
+    let said = site.accepted();
+    assert!(!said.contains("DROVER0014"), "{said}");
+    assert_eq!(site.start().ok("/own"), "mine");
+});
+
 mpm_test!(a_directory_that_is_closed_while_httpd_runs_is_named_when_a_start_fails, |site| {
     if !is_root() {
         return; // only root can run a group as somebody else

@@ -24,7 +24,7 @@ mpm_test!(a_script_that_the_configuration_names_no_more_is_forgotten, |site| {
     change(&httpd.site, "r2.wsgi", &app("two again"));
     until("an edit of the new release", || httpd.ok("/") == "two again");
     let (ok, said, error) = run(&httpd, &["reload", "app"]);
-    assert!(ok && said.contains("new processes serve"), "{said}{error}");
+    assert!(ok && said.contains("new workers serve"), "{said}{error}");
     assert!(!httpd.log().contains("not_there"), "the old release is not even tried");
 });
 
@@ -38,7 +38,7 @@ mpm_test!(a_script_that_was_only_requested_holds_nothing_up, |site| {
     change(&httpd.site, "d/bad.wsgi", BROKEN);
     change(&httpd.site, "a.wsgi", &app("a2"));
     let (ok, said, error) = run(&httpd, &["reload", "app"]);
-    assert!(ok && said.contains("new processes serve"), "{said}{error}");
+    assert!(ok && said.contains("new workers serve"), "{said}{error}");
     until("the new code", || httpd.ok("/") == "a2");
     assert!(httpd.log().contains("DROVER0211"), "it was tried, and the log says so");
     assert_eq!((httpd.get("/d/bad.wsgi").status, httpd.ok("/d/good.wsgi")), (503, "good".into()));
@@ -64,7 +64,7 @@ mpm_test!(a_reload_of_a_stopped_group_does_not_speak_of_old_processes, |site| {
     until("no more answers", || httpd.get("/").status == 503);
     change(&httpd.site, "a.wsgi", BROKEN);
     let (ok, _, said) = run(&httpd, &["reload", "app"]);
-    assert!(!ok && said.contains("no others serve, requests are answered with 503") && !said.contains("go on serving"), "{said}");
+    assert!(!ok && said.contains("no others serve, requests get 503") && !said.contains("keep serving"), "{said}");
     assert!(run(&httpd, &["status", "app"]).1.contains("application %{GLOBAL}: failing"));
     assert_eq!(httpd.get("/").status, 503);
     assert!(!httpd.log().contains("DROVER0226"), "and neither does the log");

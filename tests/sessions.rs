@@ -476,7 +476,7 @@ mpm_test!(sessions_that_cannot_be_had_are_refused_and_do_not_end_a_running_serve
     let mut httpd = self::site(site, "disk").start();
     let cookie = begin(&httpd);
     let cases = [
-        ("DroverSession memory", "DROVER0013: DroverSession memory: the MPM is", "DroverSession auto would", Some("2")),
+        ("DroverSession memory", "DROVER0013: DroverSession memory: the MPM is", "DroverSession auto", Some("2")),
         ("DroverSession socache:shmcb", "DROVER0013: DroverSession socache:shmcb: provider not loaded; load", "gets 503", None),
         (
             "DroverSession disk\nDroverSessionDirectory @dir@/httpd.conf",

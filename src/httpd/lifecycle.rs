@@ -91,12 +91,12 @@ struct Groups {
     crowded: Vec<String>,
 }
 
-unsafe fn resolve(s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<Groups, Problem> {
+unsafe fn resolve(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<Groups, Problem> {
     // SAFETY: the caller's.
-    let all = unsafe { servers(s, logs) };
+    let (all, sections_choose) = unsafe { (servers(s, logs), commands::sections_choose_groups(pconf)) };
     let views: Vec<Server<'_>> = all.iter().map(|(_, view)| *view).collect();
     let (resolved, specs) = resolved::resolve(&views, &Host)?;
-    let unreadable = resolved::unreadable(&views, &specs, resolved.implicit_name(), &Host);
+    let unreadable = resolved::unreadable(&views, &specs, resolved.implicit_name(), sections_choose, &Host);
     let targets = resolved::targets(&views, resolved.implicit_name());
     let (doubled, crowded) = (resolved::doubled(&views), resolved::crowded(&views));
     Ok(Groups { resolved, specs, unreadable, doubled, targets, crowded })
@@ -127,7 +127,7 @@ pub unsafe fn check_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec)
 unsafe fn check(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) -> Result<(), (Code, Problem)> {
     // SAFETY: the caller's.
     unsafe {
-        let groups = resolve(s, &mut Vec::new()).map_err(|problem| (Code::Refused, problem))?;
+        let groups = resolve(pconf, s, &mut Vec::new()).map_err(|problem| (Code::Refused, problem))?;
         if commands::first_pass() {
             warnings(pconf, s, &groups).iter().for_each(|text| log::startup(Level::Warn, Code::Doubtful, text));
             doubled(pconf, &groups).iter().for_each(|text| log::startup(Level::Notice, Code::Doubled, text));
@@ -225,7 +225,7 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
             log::server(s, Level::Warn, Code::FewDescriptors, &text);
         }
         let mut logs = Vec::new();
-        let groups = match resolve(s, &mut logs) {
+        let groups = match resolve(pconf, s, &mut logs) {
             Ok(done) => done,
             Err(problem) => return refuse(pconf, s, Code::Refused, &problem),
         };

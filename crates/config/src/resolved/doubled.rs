@@ -54,7 +54,7 @@ pub fn doubled(servers: &[Server<'_>]) -> Vec<Problem> {
             };
             if here.all(one_script) {
                 let what = format!(
-                    "the only script of the group '{}' runs in the application group %{{RESOURCE}}: it is loaded by the first request, \
+                    "the only script of the group '{}' runs in the application group %{{RESOURCE}} unless .htaccess names another: it is loaded by the first request, \
                      and each virtual host, port and URL path has its own processes; add application-group=%{{GLOBAL}}",
                     defined.name.escape_ascii()
                 );
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_runs_in_resource_alone_is_said_once() {
-        let only = "WSGIScriptAlias /x: the only script of the group 'a' runs in the application group %{RESOURCE}: it is loaded";
+        let only = "WSGIScriptAlias /x: the only script of the group 'a' runs in the application group %{RESOURCE} unless .htaccess names another: it is loaded";
         let import = "WSGIImportScript /srv/x: the script is loaded into the application group %{GLOBAL}, but WSGIScriptAlias /x runs it";
         let table: &[(&[&str], &[&str])] = &[
             (&["WSGIScriptAlias /x /srv/x process-group=a"], &[only]),

@@ -287,7 +287,7 @@ fn scripts_and_search_paths_that_cannot_be_read_are_said_with_their_directive() 
     let vhosts = [vhost];
     let servers = main_and(&config, &vhosts);
     let (resolved, specs) = resolve(&servers, &SYSTEM).unwrap();
-    let said: Vec<String> = unreadable(&servers, &specs, resolved.implicit_name(), &SYSTEM).iter().map(Problem::to_string).collect();
+    let said: Vec<String> = unreadable(&servers, &specs, resolved.implicit_name(), false, &SYSTEM).iter().map(Problem::to_string).collect();
     let by = |uid: u32| format!("user {uid} may not enter the directory /closed (mode 0700, owner root, group 0)");
     let want = [
         format!("WSGIDaemonProcess a: python-path=/closed/lib: {}", by(1001)),
@@ -297,6 +297,10 @@ fn scripts_and_search_paths_that_cannot_be_read_are_said_with_their_directive() 
         format!("WSGIScriptAlias /c: script /closed/c.wsgi: {}", by(33)),
     ];
     assert_eq!(said, want);
+    // A section such as <Directory> may choose the group of an alias that names none.
+    let said = unreadable(&servers, &specs, resolved.implicit_name(), true, &SYSTEM);
+    assert!(said.iter().any(|p| p.to_string().contains("WSGIScriptAlias /a:")), "{said:?}");
+    assert!(said.iter().all(|p| !p.to_string().contains("WSGIScriptAlias /c:")), "{said:?}");
 }
 
 #[test]

@@ -60,9 +60,17 @@ pub fn group_warning(resolved: &Resolved, server_name: Option<&[u8]>, name: &[u8
 }
 
 /// Scripts and directories of `python-path=` that the user of their group may not read. The group
-/// starts without them.
+/// starts without them. With `sections_choose` (WSGIProcessGroup in a section such as
+/// `<Directory>`), only an alias that names its group itself is known to run there.
 #[must_use]
-pub fn unreadable(servers: &[Server<'_>], specs: &[GroupSpec], implicit_name: &[u8], system: &dyn System) -> Vec<Problem> {
+pub fn unreadable(
+    servers: &[Server<'_>],
+    specs: &[GroupSpec],
+    implicit_name: &[u8],
+    sections_choose: bool,
+    system: &dyn System,
+) -> Vec<Problem> {
+    let has_hosts = servers.iter().any(|server| server.is_virtual);
     let mut problems = Vec::new();
     // With chroot= the paths start at another root.
     for spec in specs.iter().filter(|spec| spec.chroot.is_none()) {
@@ -78,7 +86,9 @@ pub fn unreadable(servers: &[Server<'_>], specs: &[GroupSpec], implicit_name: &[
             look(directive, argument, if is_implicit { "" } else { "python-path=" }, path);
         }
         for server in servers {
-            for alias in &server.config.aliases {
+            // Virtual hosts inherit the main server's aliases, and may run them in other groups.
+            let decides = !sections_choose && (server.is_virtual || !has_hosts);
+            for alias in server.config.aliases.iter().filter(|alias| decides || alias.process_group.is_some()) {
                 let AliasPattern::Prefix(location) = &alias.pattern else { continue };
                 let runs_here = match group_of(alias, server) {
                     None => is_implicit,
