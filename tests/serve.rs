@@ -98,6 +98,22 @@ impl Serving {
     }
 }
 
+event_test!(signals_are_watched_from_the_first_moment_and_whatever_was_blocked, |site| {
+    // Becomes drover with all signals blocked, and with one waiting.
+    let blocked = "import os, signal, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n\
+                 os.kill(os.getpid(), signal.SIGUSR1)\nos.execv(sys.argv[1], sys.argv[1:])";
+    let drover = drover(&site, &["serve"]);
+    let mut command = Command::new("python3");
+    command.args(["-c", blocked]).arg(drover.get_program()).args(drover.get_args());
+    for (name, value) in drover.get_envs() {
+        command.env(name, value.expect("value"));
+    }
+    command.current_dir(site.apps()).stdin(Stdio::null());
+    let serving = start(&site, command, &["hello.wsgi"]);
+    assert_eq!(serving.get("/").status, 200);
+    serving.end(&site, Signal::TERM);
+});
+
 /// An application whose `/slow` waits for a gate.
 fn slow(site: Site) -> Site {
     site.script(

@@ -132,8 +132,17 @@ fn ignores(status: &str, signal: i32) -> bool {
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Delivers signals as events. Called before httpd starts, so that a Ctrl-C at that moment stops
-/// both.
+/// Whether a signal has asked drover to stop before there is an httpd. A reload has no meaning then.
+pub fn is_stopped(events: &Receiver<Event>) -> bool {
+    let hangup = Hangup::find();
+    events.try_iter().any(|event| match event {
+        Event::Signal(SIGHUP) => hangup == Hangup::Stop,
+        Event::Signal(signal) => ![SIGCHLD, SIGUSR1].contains(&signal),
+        _ => false,
+    })
+}
+
+/// Delivers signals as events. Called before anything else, so that none ends drover while it starts.
 pub fn watch_signals(events: Sender<Event>) -> Result<(), Error> {
     let mut wanted = vec![SIGCHLD, SIGINT, SIGTERM, SIGQUIT, SIGUSR1];
     if Hangup::find() != Hangup::Ignore {
@@ -319,6 +328,17 @@ mod tests {
             let mut life = Lifecycle::new(Duration::from_secs(grace), now);
             life.ready();
             assert_eq!(life.asked(at_once, now), Some(Order::Stop));
+        }
+    }
+
+    #[test]
+    fn only_a_stop_counts_before_there_is_an_httpd() {
+        let (sender, events) = std::sync::mpsc::channel();
+        for (signals, stopped) in
+            [(vec![], false), (vec![SIGUSR1, SIGCHLD], false), (vec![SIGUSR1, SIGTERM], true), (vec![SIGINT], true), (vec![SIGQUIT], true)]
+        {
+            signals.iter().for_each(|signal| sender.send(Event::Signal(*signal)).unwrap());
+            assert_eq!(is_stopped(&events), stopped, "{signals:?}");
         }
     }
 

@@ -23,6 +23,7 @@ mod servers;
 mod show;
 
 use arguments::Command;
+use drover_sys::signals;
 use error::Error;
 use std::process::ExitCode;
 
@@ -37,7 +38,14 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, Error> {
-    match arguments::parse(std::env::args_os())? {
+    // A reload signal at this moment must wait until `serve` handles it. And whoever started drover
+    // may have had signals blocked, which would stay so.
+    signals::hold();
+    let command = arguments::parse(std::env::args_os())?;
+    if !matches!(command, Command::Serve(_)) {
+        signals::release();
+    }
+    match command {
         Command::Help => print(arguments::HELP),
         Command::Version => print(&format!("drover {}\n", drover_wire::VERSION)),
         Command::Serve(options) => serve::serve(&options),

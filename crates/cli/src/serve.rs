@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::places::{self, Account, Httpd};
 use crate::relay::Relay;
 use crate::{connection, launch, listen, probe};
+use drover_sys::signals;
 use rustix::process::{getpid, set_child_subreaper};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -41,8 +42,12 @@ pub fn print(options: &Options) -> Result<String, Error> {
     Ok(hint + &configuration.to_string())
 }
 
-/// `drover serve`: runs until a signal, or until httpd exits by itself.
+/// `drover serve`: runs until a signal, or until httpd exits by itself. Called with signals held
+/// back, which it releases as soon as it watches them.
 pub fn serve(options: &Options) -> Result<ExitCode, Error> {
+    let (sender, events) = mpsc::channel();
+    attend::watch_signals(sender.clone())?;
+    signals::release();
     let scratch = tempfile::Builder::new().prefix("drover-").tempdir().map_err(Error::Scratch)?;
     let directory = scratch.path();
     let fail = |e| Error::io(directory.display(), e);
@@ -59,8 +64,9 @@ pub fn serve(options: &Options) -> Result<ExitCode, Error> {
     let file = directory.join("httpd.conf");
     std::fs::write(&file, configuration.to_string()).map_err(fail)?;
     configuration.listen.iter().try_for_each(|address| listen::must_be_free(*address))?;
-    let (sender, events) = mpsc::channel();
-    attend::watch_signals(sender.clone())?;
+    if attend::is_stopped(&events) {
+        return Ok(ExitCode::SUCCESS);
+    }
     // If httpd is killed, its child processes become children of drover, which reaps them.
     set_child_subreaper(Some(getpid())).map_err(|e| Error::io("child subreaper", e.into()))?;
     let to_watch = sender.clone();

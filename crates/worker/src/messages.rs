@@ -15,7 +15,7 @@ macro_rules! codes {
 
 codes! {
     /// An option of the group (`locale=`, `stack-size=`, `dumpable=`) is not available on this
-    /// system and was ignored. The message says which.
+    /// system and was ignored, or the worker could not drop its capabilities. The message says which.
     OptionUnavailable = 400;
     /// A request could not be taken from the queue. The message has the reason; httpd responds to
     /// the request with an error.

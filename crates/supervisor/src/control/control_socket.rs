@@ -1,14 +1,15 @@
 //! The control socket in the file system.
 //!
-//! Responsible for: creating and removing the socket in the directory that was opened for it,
+//! Responsible for: serving and removing the socket only in the directory that was opened for it,
 //! wherever its path leads later; and removing only what droverd created. Must never: follow a
 //! symbolic link to the socket. Called by: `admin.rs`.
 use drover_sys::Errno;
 use drover_sys::channel::{discard, refuse_descriptors};
+use drover_sys::credentials::of_peer;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, statat, unlinkat};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
-use rustix::process::umask;
-use std::ffi::OsString;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with};
+use rustix::process::{getpid, umask};
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -33,16 +34,17 @@ impl Listener {
     pub fn open(path: &Path) -> Result<Self, Errno> {
         let name = path.file_name().ok_or(Errno::INVAL)?.to_owned();
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let directory = rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let address = address(&directory, path)?;
-        let new = || socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None);
-        let socket = new()?;
-        // No command passes descriptors. `peer.rs` closes those that an older kernel lets through.
+        let opened = || rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let directory = opened()?;
+        // By its path, which /proc/net/unix shows: `drover` finds servers there.
+        let address = SocketAddrUnix::new(path)?;
+        let socket = new_socket()?;
+        // No command has a use for one. Those that an older kernel lets through are closed (`peer.rs`).
         refuse_descriptors(&socket);
         match bind_for_all(&socket, &address) {
             Err(Errno::ADDRINUSE) => {
-                // Other file types refuse connections too, and so may the target of a link.
-                if !is_socket(&look(&directory, &name)?) || connect(new()?, &address) != Err(Errno::CONNREFUSED) {
+                // A file of another kind refuses connections too, and so may what a link leads to.
+                if !is_socket(&look(&directory, &name)?) || reach(&directory, path).map(drop) != Err(Errno::CONNREFUSED) {
                     return Err(Errno::ADDRINUSE);
                 }
                 unlinkat(&directory, &name, AtFlags::empty())?;
@@ -50,11 +52,13 @@ impl Listener {
             }
             other => other?,
         }
-        let made = look(&directory, &name)?;
-        if !is_socket(&made) {
-            return Err(Errno::ADDRINUSE); // another file was created there meanwhile
-        }
         listen(&socket, BACKLOG)?;
+        let made = served_at(&socket, directory.as_fd(), path).inspect_err(|_| {
+            // Where the path led instead, so that no file of ours stays there.
+            if let Some(other) = opened().ok().filter(|other| served_at(&socket, other.as_fd(), path).is_ok()) {
+                let _ = unlinkat(&other, &name, AtFlags::empty());
+            }
+        })?;
         Ok(Self { socket, directory, name, file: (made.st_dev, made.st_ino), path: path.to_owned() })
     }
 
@@ -79,16 +83,34 @@ impl Drop for Listener {
     }
 }
 
-/// The socket's address through the open directory, or its plain path without /proc.
-fn address(directory: &OwnedFd, path: &Path) -> Result<SocketAddrUnix, Errno> {
-    let opened = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-    match path.file_name() {
-        Some(name) if opened.is_dir() => SocketAddrUnix::new(opened.join(name)),
-        _ => SocketAddrUnix::new(path),
+/// The file of a socket that listens: the one in this directory, if a connection to it arrives at this process. The path may have led
+/// elsewhere at the moment of bind(2).
+fn served_at(socket: &OwnedFd, directory: BorrowedFd<'_>, path: &Path) -> Result<Stat, Errno> {
+    let name = path.file_name().ok_or(Errno::INVAL)?;
+    let made = look(directory, name)?;
+    if !is_socket(&made) || of_peer(reach(directory, path)?)?.0 != Some(getpid()) {
+        return Err(Errno::ADDRINUSE); // somebody has put something else there meanwhile
     }
+    // The connection of this check.
+    accept_with(socket, SocketFlags::CLOEXEC).map(|_| made)
 }
 
-fn look(directory: &OwnedFd, name: &OsString) -> Result<Stat, Errno> {
+/// Connects by way of the open directory; by its path where there is no /proc.
+fn reach(directory: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let opened = PathBuf::from(format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd()));
+    let address = match path.file_name() {
+        Some(name) if opened.is_dir() => SocketAddrUnix::new(opened.join(name))?,
+        _ => SocketAddrUnix::new(path)?,
+    };
+    let socket = new_socket()?;
+    connect(&socket, &address).map(|()| socket)
+}
+
+fn new_socket() -> Result<OwnedFd, Errno> {
+    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+}
+
+fn look(directory: impl AsFd, name: &OsStr) -> Result<Stat, Errno> {
     statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
@@ -147,6 +169,28 @@ pub(crate) mod tests {
             assert!(path.symlink_metadata().is_ok() && mode(&file) == 0o600 && directory.join("dead").exists(), "{link_to:?}");
             std::fs::remove_file(&path).unwrap();
         }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn only_our_own_socket_in_the_opened_directory_is_served() {
+        let _alone = UMASK.lock().unwrap();
+        let directory = directory("swapped");
+        let open = |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let (inside, other) = (directory.join("inside"), directory.join("other"));
+        std::fs::create_dir_all(&inside).unwrap();
+        let path = inside.join("sock");
+        let listener = Listener::open(&path).unwrap();
+        assert!(std::fs::read_to_string("/proc/net/unix").unwrap().contains(path.to_str().unwrap()), "drover finds it there");
+        assert!(accept_with(&listener, SocketFlags::CLOEXEC).is_err(), "the check has left no connection");
+        std::fs::rename(&inside, &other).unwrap();
+        std::fs::create_dir_all(&inside).unwrap();
+        // As if the path had led elsewhere when the socket was bound.
+        assert_eq!(served_at(&listener.socket, open(&inside).as_fd(), &path).unwrap_err(), Errno::NOENT);
+        assert!(served_at(&listener.socket, open(&other).as_fd(), &path).is_ok());
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(served_at(&listener.socket, open(&inside).as_fd(), &path).is_err(), "another one's");
+        drop(listener);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 

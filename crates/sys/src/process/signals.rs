@@ -1,10 +1,12 @@
 //! Signals as a descriptor.
 //!
 //! Responsible for: blocking signals and reading them; they are never handled asynchronously. Must
-//! never: install a handler. Called by: droverd's main, before anything else; the worker.
+//! never: install a handler. Called by: the mains of droverd and drover, before anything else; the
+//! worker.
 #![allow(unsafe_code)]
 use rustix::io::Errno;
 use rustix::process::Signal;
+use std::ffi::c_int;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A child has ended.
@@ -101,6 +103,27 @@ pub fn blocked<T>(start: impl FnOnce() -> T) -> T {
     // SAFETY: the mask that the first call stored.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
     result
+}
+
+/// Blocks all signals in this thread, until [`release`].
+pub fn hold() {
+    set_mask(libc::sigfillset);
+}
+
+/// Blocks no signal in this thread any more, whatever mask the program was started with. Those that
+/// have come meanwhile are delivered.
+pub fn release() {
+    set_mask(libc::sigemptyset);
+}
+
+fn set_mask(make: unsafe extern "C" fn(*mut libc::sigset_t) -> c_int) {
+    // SAFETY: sigset_t is a struct of integers; `make` is sigfillset or sigemptyset, which write it and
+    // nothing else.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        make(&raw mut set);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
 }
 
 /// Ignores a signal from now on.

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 use rustix::io::Errno;
 use rustix::process::Pid;
-use std::ffi::{CStr, CString, c_char, c_int, c_uint};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong};
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -264,11 +264,15 @@ unsafe fn become_worker(prepared: &Prepared<'_>) -> Step {
             return Step::Chroot;
         }
         if let Some(who) = &c.credentials {
+            libc::prctl(libc::PR_SET_KEEPCAPS, c_ulong::from(who.uid != 0), 0, 0, 0);
             if libc::setgid(who.gid) < 0 || libc::setgroups(who.groups.len(), who.groups.as_ptr()) < 0 {
                 return Step::Groups;
             }
             if libc::setuid(who.uid) < 0 {
                 return Step::User;
+            }
+            if who.uid != 0 {
+                keep_a_shield();
             }
         }
         if !enter(&c.directory) {
@@ -280,6 +284,54 @@ unsafe fn become_worker(prepared: &Prepared<'_>) -> Step {
         libc::execve(c.program.as_ptr(), prepared.arguments.as_ptr(), prepared.environment.as_ptr());
         Step::Exec
     }
+}
+
+/// Keeps one capability of root, and drops the others. exec(2) opens a process to the other processes
+/// of its user, which could open its memory before the program closes it. The kernel refuses that to
+/// a process that lacks a capability of the other. An ambient one passes exec without AT_SECURE,
+/// which would make the program ignore parts of its environment. The two that are tried permit nothing
+/// but to wake or keep awake a sleeping machine; the program is to drop them (`protect_process`).
+/// Where neither can be kept, none is, and the program starts without this protection.
+unsafe fn keep_a_shield() {
+    // SAFETY: the contract of `become_worker`.
+    unsafe {
+        for capability in [CAP_WAKE_ALARM, CAP_BLOCK_SUSPEND] {
+            let raise = c_ulong::from(libc::PR_CAP_AMBIENT_RAISE.unsigned_abs());
+            if set_capabilities(1 << (capability - 32)) && libc::prctl(libc::PR_CAP_AMBIENT, raise, c_ulong::from(capability), 0, 0) == 0 {
+                return;
+            }
+        }
+        set_capabilities(0);
+    }
+}
+
+const CAP_WAKE_ALARM: u32 = 35;
+const CAP_BLOCK_SUSPEND: u32 = 36;
+
+/// `struct __user_cap_header_struct`, which libc does not name.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: c_int,
+}
+
+/// `struct __user_cap_data_struct`: capabilities 0 to 31, or 32 to 63.
+#[repr(C)]
+struct CapabilityWord {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Gives this process these of the capabilities 32 to 63, and no others.
+unsafe fn set_capabilities(high: u32) -> bool {
+    /// `_LINUX_CAPABILITY_VERSION_3`: two words.
+    const VERSION: u32 = 0x2008_0522;
+    let word = |set| CapabilityWord { effective: set, permitted: set, inheritable: set };
+    let (mut header, words) = (CapabilityHeader { version: VERSION, pid: 0 }, [word(0), word(high)]);
+    // SAFETY: the contract of `become_worker`; both structs live through the call and are laid out
+    // as capset(2) reads them in this version.
+    unsafe { libc::syscall(libc::SYS_capset, &raw mut header, words.as_ptr()) == 0 }
 }
 
 /// Gives every signal its default action and blocks none.
@@ -367,6 +419,16 @@ mod tests {
     }
 
     fn run(program: &str, arguments: &[&str], directory: Directory, umask: Option<u32>) -> (String, Option<Failed>) {
+        run_as(program, arguments, directory, umask, None)
+    }
+
+    fn run_as(
+        program: &str,
+        arguments: &[&str],
+        directory: Directory,
+        umask: Option<u32>,
+        credentials: Option<Credentials>,
+    ) -> (String, Option<Failed>) {
         let null =
             rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).unwrap();
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -374,7 +436,7 @@ mod tests {
             program: cstring(program),
             arguments: arguments.iter().map(|a| cstring(a)).collect(),
             environment: vec![cstring("A=1")],
-            credentials: None,
+            credentials,
             chroot: None,
             directory,
             umask,
@@ -399,6 +461,26 @@ mod tests {
         let (text, failed) = run("/bin/sh", &["sh", "-c", script], Directory::Must(cstring("/usr")), Some(0o027));
         assert_eq!(failed, None);
         assert_eq!(text, "1\n/usr\n0027\n1048576\n200\n0 1 2 3 ", "3 belongs to ls");
+    }
+
+    #[test]
+    fn a_child_of_another_user_starts_with_one_capability_at_most() {
+        let own = std::fs::read_to_string("/proc/self/status").unwrap();
+        if !rustix::process::geteuid().is_root() {
+            return; // who cannot change the user has nothing to keep
+        }
+        let set = |status: &str, name: &str| {
+            let hex = status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+            u64::from_str_radix(&hex, 16).unwrap()
+        };
+        let possible = set(&own, "CapPrm:") & set(&own, "CapBnd:");
+        let kept = [CAP_WAKE_ALARM, CAP_BLOCK_SUSPEND].map(|c| 1 << c).into_iter().find(|c| possible & c != 0).unwrap_or(0);
+        let nobody = Credentials { uid: 65534, gid: 65534, groups: vec![65534] };
+        let (text, failed) = run_as("/bin/cat", &["cat", "/proc/self/status"], Directory::Must(cstring("/")), None, Some(nobody));
+        assert_eq!(failed, None);
+        for name in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+            assert_eq!(set(&text, name), kept, "{name} {text}");
+        }
     }
 
     #[test]
