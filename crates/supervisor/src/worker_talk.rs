@@ -8,7 +8,7 @@ use crate::scripts::Outcome;
 use crate::settings::Settings;
 use crate::supervisor::{HandedBack, Supervisor, now};
 use drover_sys::Errno;
-use drover_sys::channel::{dispose, receive};
+use drover_sys::channel::{Seen, dispose, look, may_wait, receive};
 use drover_wire::VERSION;
 use drover_wire::control::{FromWorker, Leave, Loaded, ToWorker, decode};
 use drover_wire::request::MAX_INLINE;
@@ -29,6 +29,12 @@ impl Supervisor {
             let Some(process) = self.processes.get_mut(&pid).filter(|p| !p.distrusted) else { return };
             let (unit, number) = (process.unit, process.number);
             let Some(control) = &process.control else { return };
+            // A descriptor that has no use is not even opened: nothing may be able to close it (`peer.rs`).
+            if let Ok(Seen { bytes, has_descriptors: true }) = look(control, &mut buffer)
+                && !decode::<FromWorker>(buffer.get(..bytes).unwrap_or_default()).is_ok_and(|m| takes_descriptors(&m))
+            {
+                return self.misunderstood(pid, "descriptors came with a message that has no use for them");
+            }
             let mut fds = Vec::new();
             match receive(control, &mut buffer, &mut fds, false) {
                 Ok(0) | Err(Errno::CONNRESET) => {
@@ -38,6 +44,9 @@ impl Supervisor {
                     return;
                 }
                 Ok(n) => {
+                    if fds.iter().any(may_wait) {
+                        process.signal(Signal::KILL);
+                    }
                     match decode::<FromWorker>(buffer.get(..n).unwrap_or_default()) {
                         Ok(message) if fds.len() > allowed_descriptors(&message) => {
                             self.misunderstood(pid, &format!("{} descriptors came with a message that has no use for them", fds.len()));
@@ -167,7 +176,11 @@ impl Supervisor {
 
 /// A request that is handed back has its reply socket, and perhaps a memory file.
 const fn allowed_descriptors(message: &FromWorker) -> usize {
-    if matches!(message, FromWorker::Changed { .. }) { 2 } else { 0 }
+    if takes_descriptors(message) { 2 } else { 0 }
+}
+
+const fn takes_descriptors(message: &FromWorker) -> bool {
+    matches!(message, FromWorker::Changed { .. })
 }
 
 /// Says which scripts were imported.
