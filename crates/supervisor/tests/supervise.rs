@@ -511,7 +511,7 @@ fn descriptors_with_a_message_that_has_no_use_for_them_are_nonsense() {
     httpd.configure(vec![group("shop")]);
     let queue = httpd.open("shop", "", &script).unwrap();
     request(&queue, &script, "descriptors", 1000).served();
-    httpd.expect("1 descriptors with a message that may not carry them");
+    httpd.expect("descriptors came with a message that may not carry them");
     request(&queue, &script, "application", 1000).served();
 }
 

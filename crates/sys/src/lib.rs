@@ -16,7 +16,7 @@ pub mod wait;
 
 pub use channel::{outgoing, peek};
 pub use files::{filelock, reach};
-pub use process::{credentials, inherited, signals, spawn, users};
+pub use process::{bury, credentials, inherited, signals, spawn, users};
 pub use rustix::io::Errno;
 pub use shared::{counters, memfile, mutex, roster, token};
 

@@ -9,7 +9,7 @@ use crate::supervisor::{ReturnedRequest, Supervisor, now};
 use crate::workers::provenance::{is_request, made_by_httpd};
 use crate::workers::scripts::Outcome;
 use drover_sys::Errno;
-use drover_sys::channel::{dispose, receive};
+use drover_sys::channel::{Seen, dispose, look, may_wait, receive};
 use drover_wire::VERSION;
 use drover_wire::control::{FromWorker, Leave, Loaded, ToWorker, decode};
 use drover_wire::request::MAX_INLINE;
@@ -30,6 +30,12 @@ impl Supervisor {
             let Some(process) = self.processes.get_mut(&pid).filter(|p| !p.distrusted) else { return };
             let (unit, number) = (process.unit, process.number);
             let Some(control) = &process.control else { return };
+            // An unexpected descriptor is not even opened: closing it may never end (`peer.rs`).
+            if let Ok(Seen { bytes, has_descriptors: true }) = look(control, &mut buffer)
+                && !decode::<FromWorker>(buffer.get(..bytes).unwrap_or_default()).is_ok_and(|m| takes_descriptors(&m))
+            {
+                return self.reject_worker(pid, "descriptors came with a message that may not carry them");
+            }
             let mut fds = Vec::new();
             match receive(control, &mut buffer, &mut fds, false) {
                 Ok(0) | Err(Errno::CONNRESET) => {
@@ -39,6 +45,9 @@ impl Supervisor {
                     return;
                 }
                 Ok(n) => {
+                    if fds.iter().any(may_wait) {
+                        process.signal(Signal::KILL);
+                    }
                     match decode::<FromWorker>(buffer.get(..n).unwrap_or_default()) {
                         Ok(message) if fds.len() > allowed_descriptors(&message) => {
                             self.reject_worker(pid, &format!("{} descriptors with a message that may not carry them", fds.len()));
@@ -170,7 +179,11 @@ impl Supervisor {
 
 /// A returned request has its reply socket, and perhaps a memory file.
 const fn allowed_descriptors(message: &FromWorker) -> usize {
-    if matches!(message, FromWorker::Changed { .. }) { 2 } else { 0 }
+    if takes_descriptors(message) { 2 } else { 0 }
+}
+
+const fn takes_descriptors(message: &FromWorker) -> bool {
+    matches!(message, FromWorker::Changed { .. })
 }
 
 /// Logs which scripts were imported.

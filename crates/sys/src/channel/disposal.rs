@@ -1,10 +1,11 @@
 //! Closing descriptors of an untrusted sender.
 //!
 //! Closing a socket can wait as long as its sender likes (SO_LINGER), and closing a Unix socket in
-//! turn closes the descriptors in its queue.
+//! turn closes the descriptors in its queue. Closing a file can wait for its file system.
 //! Responsible for: not waiting for that, and keeping at most [`MAX_OPEN`] descriptors open
 //! meanwhile, however many a message carries and however deep they are nested. Must never: work
 //! without bound. Called by: `channel`, droverd, httpd's children.
+use crate::channel::closer::{close_elsewhere, may_wait};
 use crate::channel::{Received, packet_pair, receive_any, send_many, set_send_buffer};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,7 +29,7 @@ pub fn discard(fd: impl AsFd) {
 }
 
 /// Closes descriptors of an untrusted sender without waiting. Sockets among them are emptied first,
-/// and so are the sockets found in these.
+/// and so are the sockets found in these. What may wait is closed in another thread.
 pub fn dispose(fds: Vec<OwnedFd>) {
     if !fds.is_empty() {
         Disposal::new(fds).run();
@@ -42,23 +43,35 @@ struct Disposal {
     /// descriptor number.
     waiting: Option<(OwnedFd, OwnedFd)>,
     steps_left: usize,
+    /// So many of `open` are known not to wait.
+    sorted: usize,
 }
 
 impl Disposal {
     const fn new(open: Vec<OwnedFd>) -> Self {
-        Self { open, waiting: None, steps_left: MAX_STEPS }
+        Self { open, waiting: None, steps_left: MAX_STEPS, sorted: 0 }
     }
 
     fn run(mut self) {
         loop {
+            self.close_slow_ones();
             while let Some(fd) = self.open.pop() {
+                self.sorted = self.open.len();
                 self.empty(fd.as_fd());
+                drop(fd);
+                self.close_slow_ones();
             }
             let Some((_, read)) = &self.waiting else { return };
             if self.steps_left == 0 || receive_any(read.as_fd(), &mut [0; 8], &mut self.open, false).is_err() {
                 return;
             }
         }
+    }
+
+    /// Hands what may wait to a thread. Afterwards only descriptors are open whose close does not.
+    fn close_slow_ones(&mut self) {
+        close_elsewhere(self.open.extract_if(self.sorted.., |fd| may_wait(fd)).collect());
+        self.sorted = self.open.len();
     }
 
     fn step(&mut self) -> Option<()> {
@@ -99,6 +112,8 @@ impl Disposal {
         if self.open.len() < MAX_OPEN {
             return;
         }
+        self.close_slow_ones();
+        self.sorted = 0;
         if self.waiting.is_none() {
             self.waiting = packet_pair().ok();
             if let Some((write, _)) = &self.waiting {

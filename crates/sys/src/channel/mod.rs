@@ -6,15 +6,17 @@
 //! sends or receives.
 //!
 //! * `recvmsg`: receives, with every control message accounted for.
+//! * `closer`: threads for a close(2) that may wait without limit.
 //! * `disposal`: closes descriptors of an untrusted sender.
 //! * [`peek`]: reads a message and leaves it in the queue.
 //! * [`outgoing`]: free space in a send buffer.
+mod closer;
 mod disposal;
 pub mod outgoing;
 pub mod peek;
 mod recvmsg;
 
-use self::recvmsg::{Message, recvmsg};
+use self::recvmsg::{Message, recvmsg, recvmsg_bare};
 use crate::wait::{PollFd, PollFlags, poll_until};
 use rustix::io::{Errno, IoSlice};
 use rustix::net::{
@@ -24,6 +26,7 @@ use rustix::process::Pid;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+pub use self::closer::may_wait;
 pub use self::disposal::{discard, dispose};
 pub use self::recvmsg::{ask_for_nothing_beside, refuse_descriptors};
 
@@ -137,11 +140,32 @@ pub fn receive_trusted(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>)
 /// not fit, as in a process that is at its limit of open files. Those are closed, as if they had
 /// not been sent.
 pub fn receive_piece(fd: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
+    if closer::is_full() {
+        // Somebody sends descriptors whose close hangs.
+        return recvmsg_bare(fd.as_fd(), buffer, RecvFlags::empty()).map(|got| got.bytes);
+    }
     let got = receive_any(fd.as_fd(), buffer, fds, false)?;
     if got.is_truncated {
         dispose(fds.split_off(got.before));
     }
     Ok(got.bytes)
+}
+
+/// A message that [`look`] has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Bytes of the buffer that it fills.
+    pub bytes: usize,
+    /// Descriptors are attached to it.
+    pub has_descriptors: bool,
+}
+
+/// Copies the next message without waiting, and leaves it and its descriptors in the queue. No
+/// descriptor is opened: even closing one could wait. Only for a socket that no other process
+/// shares: one that does could ask for other control messages.
+pub fn look(fd: impl AsFd, buffer: &mut [u8]) -> Result<Seen, Errno> {
+    let got = recvmsg_bare(fd.as_fd(), buffer, RecvFlags::PEEK)?;
+    Ok(Seen { bytes: got.bytes, has_descriptors: got.has_control })
 }
 
 /// Whether the 0 that a packet socket returned was its end: no process can send any more, and no
@@ -206,7 +230,7 @@ pub(crate) fn receive_any(fd: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut Vec<O
 fn receive_as_is(fd: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> Result<Received, Errno> {
     let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
     let before = fds.len();
-    let Message { bytes, is_truncated, sender } = loop {
+    let Message { bytes, is_truncated, sender, .. } = loop {
         match recvmsg(fd, buffer, flags, fds) {
             Err(Errno::INTR) if !wait => {}
             other => break other?,

@@ -32,8 +32,29 @@ pub(crate) struct Message {
     pub bytes: usize,
     /// Bytes or descriptors did not fit.
     pub is_truncated: bool,
+    /// Control messages did not fit.
+    pub has_control: bool,
     /// The sending process, if the socket has SO_PASSCRED.
     pub sender: Option<Pid>,
+}
+
+/// Receives once, without waiting and without a control message: a descriptor that comes with the
+/// message gets no number here. It is discarded with the message, or stays there (PEEK).
+pub(crate) fn recvmsg_bare(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags) -> Result<Message, Errno> {
+    let mut piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: a msghdr is integers and pointers, for which zero is a value (recvmsg(2)).
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut piece;
+    header.msg_iovlen = 1;
+    let flags = (flags | RecvFlags::DONTWAIT).bits().cast_signed();
+    // SAFETY: `header` names `buffer` with its length, which lives through the call, and no other
+    // memory.
+    let got = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) };
+    let Ok(bytes) = usize::try_from(got) else {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    };
+    let has_control = header.msg_flags & libc::MSG_CTRUNC != 0;
+    Ok(Message { bytes, is_truncated: has_control || header.msg_flags & libc::MSG_TRUNC != 0, has_control, sender: None })
 }
 
 /// Receives once. Descriptors are close-on-exec and are appended to `fds`. Pidfds are closed.
@@ -55,7 +76,8 @@ pub(crate) fn recvmsg(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags, f
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
     };
     let sender = take_control(&header, fds);
-    Ok(Message { bytes, is_truncated: header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0, sender })
+    let has_control = header.msg_flags & libc::MSG_CTRUNC != 0;
+    Ok(Message { bytes, is_truncated: has_control || header.msg_flags & libc::MSG_TRUNC != 0, has_control, sender })
 }
 
 /// Walks the control messages of a header that recvmsg(2) has just filled in.

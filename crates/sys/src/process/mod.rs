@@ -7,7 +7,9 @@
 //! * [`inherited`]: descriptors that a program was started with.
 //! * [`signals`]: signals as a descriptor.
 //! * [`users`]: the databases of users and groups.
+//! * [`bury`]: closing a socket together with a process.
 //! * [`credentials`]: the process at the other end of a Unix socket.
+pub mod bury;
 pub mod credentials;
 pub mod inherited;
 pub mod signals;

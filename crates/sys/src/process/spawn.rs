@@ -2,7 +2,8 @@
 //!
 //! Responsible for: everything between fork(2) and execve(2), and for reporting to the parent which
 //! step failed. Must never: allocate, take a lock or read a configuration in the child; leave a
-//! descriptor open in it beyond those named. Called by: droverd, which has one thread.
+//! descriptor open in it beyond those named. Called by: droverd, which has one thread, and perhaps
+//! some that only close (`channel/closer.rs`).
 #![allow(unsafe_code)]
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -187,7 +188,7 @@ struct Prepared<'a> {
     report: RawFd,
 }
 
-/// Starts a child. The calling process must have one thread. Signals that it blocks are not blocked
+/// Starts a child. Other threads of the process must share no lock with it. Signals that it blocks are not blocked
 /// in the child.
 pub fn spawn(command: &Command<'_>) -> Result<Child, Failed> {
     let before = |errno| Failed { step: Step::Fork, errno };
@@ -202,7 +203,7 @@ pub fn spawn(command: &Command<'_>) -> Result<Child, Failed> {
         report: writer.as_fd().as_raw_fd(),
     };
     rustix::fs::fcntl_setfl(&report, rustix::fs::OFlags::NONBLOCK).map_err(before)?;
-    // SAFETY: droverd has one thread, so no lock is held by another at the fork. The child calls
+    // SAFETY: no lock that another thread may hold at the fork is taken in the child. It calls
     // only async-signal-safe functions on memory prepared before, and ends in execve or _exit
     // without returning to Rust code that owns anything.
     let pid = unsafe { libc::fork() };
