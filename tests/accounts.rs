@@ -18,7 +18,7 @@ mpm_test!(a_dead_worker_and_its_requests_name_each_other, |site| {
     until("both lines", || httpd.log().contains("DROVER0232") && httpd.log().contains("DROVER0053"));
     let log = httpd.log();
     let line = |code: &str| log.lines().rfind(|l| l.contains(code)).expect("line").to_owned();
-    assert!(line("DROVER0053").contains(&format!("worker {first}, which ran the request, has ended")), "{}", line("DROVER0053"));
+    assert!(line("DROVER0053").contains(&format!("worker {first} exited while it ran the request")), "{}", line("DROVER0053"));
     assert!(line("DROVER0053").contains("POST /crash/here ") && line("DROVER0232").contains(&format!("worker {first} ")));
     let id = |line: String| line.split("/crash/here ").nth(1).expect("id")[..24].to_owned();
     assert_eq!(id(line("DROVER0053")), id(line("DROVER0232")), "mod_unique_id's");
@@ -29,8 +29,12 @@ mpm_test!(a_dead_worker_and_its_requests_name_each_other, |site| {
     assert_eq!(httpd.get("/crash%1b").status, 502);
     let log = httpd.log();
     let line = |code: &str| log.lines().rfind(|l| l.contains(code)).expect("line").to_owned();
-    assert!(line("DROVER0059").contains(&format!("worker {second} died before it answered")), "{}", line("DROVER0059"));
-    assert!(line("DROVER0053").contains("worker ") && !line("DROVER0053").contains(&format!("worker {second},")), "{}", line("DROVER0053"));
+    assert!(line("DROVER0059").contains(&format!("worker {second} exited before it responded")), "{}", line("DROVER0059"));
+    assert!(
+        line("DROVER0053").contains("worker ") && !line("DROVER0053").contains(&format!("worker {second} exited")),
+        "{}",
+        line("DROVER0053")
+    );
     until("both deaths", || httpd.log().matches("DROVER0232").count() == 3);
     let named = |line: &&str| line.contains("DROVER0232") && line.contains("(it ran GET /crash%1b ");
     assert_eq!(httpd.log().lines().filter(named).count(), 2, "{}", httpd.log());

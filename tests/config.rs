@@ -76,7 +76,7 @@ const DOUBTED: &[(&str, &str)] = &[
         "DROVER0014: WSGIProcessGroup: the group 'of-a' is defined in the virtual host a, and only hosts with",
     ),
     ("WSGIDaemonProcess x python-path=@dir@/nope", "DROVER0014: WSGIDaemonProcess x: python-path=@dir@/nope: not found"),
-    ("DroverControlSocket @dir@/nope/x.sock", "DROVER0014: DroverControlSocket @dir@/nope/x.sock: there is no directory @dir@/nope"),
+    ("DroverControlSocket @dir@/nope/x.sock", "DROVER0014: DroverControlSocket @dir@/nope/x.sock: directory @dir@/nope not found"),
     ("WSGIScriptAlias /x @dir@/nope.wsgi", "DROVER0014: script @dir@/nope.wsgi: not found"),
     ("WSGIScriptAlias /x nope.wsgi", "DROVER0003: WSGIScriptAlias: 'nope.wsgi' is not an absolute path"),
     ("WSGIApplicationGroup %{GLOBL}", "DROVER0003: WSGIApplicationGroup: '%{GLOBL}' is used literally; did you mean %{GLOBAL}?"),

@@ -95,7 +95,7 @@ mpm_test!(with_nothing_old_503_at_once_and_no_storm, |site| {
     let site = site.script("a.wsgi", "import no_such_module\n").app("/", "a.wsgi").daemon("processes=4 threads=2");
     let site = site.expect_log("No module named 'no_such_module'").allow_output().allow_log(FAILED).allow_log("DROVER0061*no_such_module");
     let httpd = site.config("WSGIScriptReloading Off").start();
-    until("the failure", || status(&httpd).contains("next try in"));
+    until("the failure", || status(&httpd).contains("next attempt in"));
     for _ in 0..20 {
         let answer = httpd.get("/");
         assert_eq!(answer.status, 503);

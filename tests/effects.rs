@@ -134,7 +134,7 @@ mpm_test!(a_script_of_another_owner_is_403, |site| {
         .iter()
         .map(|group| format!("WSGIScriptAlias /{group} @apps@/hello.wsgi process-group={group}\n"))
         .collect();
-    let httpd = site.bare().config(&(text + &aliases)).expect_log("DROVER0*script-user= or script-group= demands").start();
+    let httpd = site.bare().config(&(text + &aliases)).expect_log("DROVER0*script-user= or script-group= requires").start();
     assert_eq!(["/right", "/wrong", "/right-group", "/wrong-group"].map(|path| httpd.get(path).status), [200, 403, 200, 403]);
 });
 

@@ -33,7 +33,7 @@ both_test!(an_exception_in_a_thread_of_its_own, |site| {
 both_test!(no_script_no_callable_no_directory, |site| {
     let site = site.script("empty.wsgi", "x = 1\n").app("/missing", "missing.wsgi").app("/empty", "empty.wsgi").app("/dir/", "");
     let site = site.expect_log("DROVER0021|WSGI0135").expect_log("DROVER0062|WSGI0089");
-    let site = site.allow_log("DROVER0014: the script*missing.wsgi|DROVER0225|DROVER0227|DROVER0228");
+    let site = site.allow_log("DROVER0014: script*missing.wsgi|DROVER0225|DROVER0227|DROVER0228");
     let httpd = site.app("/ok", "hello.wsgi").start();
     for path in ["/missing", "/missing/x", "/dir/missing.wsgi"] {
         assert_eq!(httpd.get(path).status, 404, "{path}");

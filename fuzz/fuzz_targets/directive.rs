@@ -74,7 +74,7 @@ fuzz_target!(|input: (u8, u8, Vec<(u8, &[u8])>)| {
             assert_eq!((&server.groups, &server.aliases, &server.imports), (&before.0.groups, &before.0.aliases, &before.0.imports));
         }
     }
-    let main = Server { config: &server, name: b"main.example", is_virtual: false, log: 0, log_level: 4 };
+    let main = Server { config: &server, name: b"main.example", is_virtual: false, log: 0, log_level: 4, sections_choose: false };
     if let Err(problem) = resolve(&[main], &Nothing) {
         assert!(!problem.to_string().is_empty());
     }

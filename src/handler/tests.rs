@@ -33,7 +33,7 @@ fn run_busy(directives: &[&str], r: &mut FakeRequest, stories: Vec<Story>, busy:
         directive(name.as_bytes()).unwrap().apply(&mut target, arguments.as_bytes()).unwrap();
         names = server.groups.iter().map(|g| g.name.clone()).collect();
     }
-    let view = Server { config: &server, name: b"main.example", is_virtual: false, log: 0, log_level: 4 };
+    let view = Server { config: &server, name: b"main.example", is_virtual: false, log: 0, log_level: 4, sections_choose: false };
     let (resolved, _) = resolve(&[view], &Host).unwrap();
     let (queues, receiving) = queues();
     let (wake, tally) = (Wake::new().unwrap(), Tally::new(2).unwrap());

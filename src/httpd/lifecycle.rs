@@ -73,7 +73,10 @@ unsafe fn servers<'a>(main: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Ve
                 slots.push(slot);
                 let name = if (*s).server_hostname.is_null() { &[][..] } else { CStr::from_ptr((*s).server_hostname).to_bytes() };
                 let log_level = u8::try_from(ffi::drover_level_server(s)).unwrap_or(4);
-                all.push((s, Server { config: &(*slot).config, name, is_virtual: (*s).is_virtual != 0, log, log_level }));
+                all.push((
+                    s,
+                    Server { config: &(*slot).config, name, is_virtual: (*s).is_virtual != 0, log, log_level, sections_choose: false },
+                ));
             }
             s = (*s).next;
         }
@@ -94,9 +97,9 @@ struct Groups {
 unsafe fn resolve(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec, logs: &mut Vec<OwnedFd>) -> Result<Groups, Problem> {
     // SAFETY: the caller's.
     let (all, sections_choose) = unsafe { (servers(s, logs), commands::sections_choose_groups(pconf)) };
-    let views: Vec<Server<'_>> = all.iter().map(|(_, view)| *view).collect();
+    let views: Vec<Server<'_>> = all.iter().map(|(_, view)| Server { sections_choose, ..*view }).collect();
     let (resolved, specs) = resolved::resolve(&views, &Host)?;
-    let unreadable = resolved::unreadable(&views, &specs, resolved.implicit_name(), sections_choose, &Host);
+    let unreadable = resolved::unreadable(&views, &specs, resolved.implicit_name(), &Host);
     let targets = resolved::targets(&views, resolved.implicit_name());
     let (doubled, crowded) = (resolved::doubled(&views), resolved::crowded(&views));
     Ok(Groups { resolved, specs, unreadable, doubled, targets, crowded })

@@ -157,6 +157,9 @@ pub struct Server<'a> {
     pub log: u16,
     /// Its LogLevel.
     pub log_level: u8,
+    /// A section such as `<Directory>` chooses groups: only an alias that names its own groups is
+    /// certain to run in them.
+    pub sections_choose: bool,
 }
 
 /// Resolves every server's groups. The first server is the main one.

@@ -157,7 +157,8 @@ fn preloads(name: &[u8], implicit: bool, servers: &[Server<'_>], root: Option<&[
             let group = group_of(alias, server).and_then(Expr::fixed);
             let application = alias.application_group.as_ref().or(server.config.dir.application_group.as_ref()).and_then(Expr::fixed);
             let file = matches!(alias.pattern, AliasPattern::Prefix(_)) && names_a_file(alias);
-            if let (Some(group), Some(application), true) = (group, application, file)
+            let certain = !server.sections_choose || (alias.process_group.is_some() && alias.application_group.is_some());
+            if let (Some(group), Some(application), true) = (group, application, file && certain)
                 && group == name
             {
                 add(application, &alias.target, b"");

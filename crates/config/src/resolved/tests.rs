@@ -79,7 +79,7 @@ pub(super) fn configure(context: Context, lines: &[&str]) -> ServerConfig {
 }
 
 pub(super) fn main_and<'a>(main: &'a ServerConfig, vhosts: &'a [ServerConfig]) -> Vec<Server<'a>> {
-    let view = |config, is_virtual, name: &'a [u8], log| Server { config, name, is_virtual, log, log_level: 4 };
+    let view = |config, is_virtual, name: &'a [u8], log| Server { config, name, is_virtual, log, log_level: 4, sections_choose: false };
     let mut all = vec![view(main, false, b"main.example", 0)];
     all.extend(vhosts.iter().enumerate().map(|(i, c)| view(c, true, b"shop.example", i as u16 + 1)));
     all
@@ -287,7 +287,7 @@ fn scripts_and_search_paths_that_cannot_be_read_are_said_with_their_directive() 
     let vhosts = [vhost];
     let servers = main_and(&config, &vhosts);
     let (resolved, specs) = resolve(&servers, &SYSTEM).unwrap();
-    let said: Vec<String> = unreadable(&servers, &specs, resolved.implicit_name(), false, &SYSTEM).iter().map(Problem::to_string).collect();
+    let said: Vec<String> = unreadable(&servers, &specs, resolved.implicit_name(), &SYSTEM).iter().map(Problem::to_string).collect();
     let by = |uid: u32| format!("user {uid} may not enter the directory /closed (mode 0700, owner root, group 0)");
     let want = [
         format!("WSGIDaemonProcess a: python-path=/closed/lib: {}", by(1001)),
@@ -298,7 +298,8 @@ fn scripts_and_search_paths_that_cannot_be_read_are_said_with_their_directive() 
     ];
     assert_eq!(said, want);
     // A section such as <Directory> may choose the group of an alias that names none.
-    let said = unreadable(&servers, &specs, resolved.implicit_name(), true, &SYSTEM);
+    let servers: Vec<Server<'_>> = servers.iter().map(|server| Server { sections_choose: true, ..*server }).collect();
+    let said = unreadable(&servers, &specs, resolved.implicit_name(), &SYSTEM);
     assert!(said.iter().any(|p| p.to_string().contains("WSGIScriptAlias /a:")), "{said:?}");
     assert!(said.iter().all(|p| !p.to_string().contains("WSGIScriptAlias /c:")), "{said:?}");
 }

@@ -60,16 +60,9 @@ pub fn group_warning(resolved: &Resolved, server_name: Option<&[u8]>, name: &[u8
 }
 
 /// Scripts and directories of `python-path=` that the user of their group may not read. The group
-/// starts without them. With `sections_choose` (WSGIProcessGroup in a section such as
-/// `<Directory>`), only an alias that names its group itself is known to run there.
+/// starts without them.
 #[must_use]
-pub fn unreadable(
-    servers: &[Server<'_>],
-    specs: &[GroupSpec],
-    implicit_name: &[u8],
-    sections_choose: bool,
-    system: &dyn System,
-) -> Vec<Problem> {
+pub fn unreadable(servers: &[Server<'_>], specs: &[GroupSpec], implicit_name: &[u8], system: &dyn System) -> Vec<Problem> {
     let has_hosts = servers.iter().any(|server| server.is_virtual);
     let mut problems = Vec::new();
     // With chroot= the paths start at another root.
@@ -87,7 +80,7 @@ pub fn unreadable(
         }
         for server in servers {
             // Virtual hosts inherit the main server's aliases, and may run them in other groups.
-            let decides = !sections_choose && (server.is_virtual || !has_hosts);
+            let decides = !server.sections_choose && (server.is_virtual || !has_hosts);
             for alias in server.config.aliases.iter().filter(|alias| decides || alias.process_group.is_some()) {
                 let AliasPattern::Prefix(location) = &alias.pattern else { continue };
                 let runs_here = match group_of(alias, server) {
