@@ -181,9 +181,12 @@ fn can_shield() -> bool {
 fn attack(httpd: &Httpd) {
     let spy = httpd.ok("/s/pid");
     let victims = || httpd.workers().into_iter().map(|p| p.pid.to_string()).filter(|pid| *pid != spy).collect::<Vec<_>>();
+    httpd.ok("/v/pid"); // so that each of its processes has been started
     let count = victims().len();
     for _ in 0..4 {
-        let old = victims();
+        let (mut old, worker) = (victims(), httpd.ok("/v/pid"));
+        // A fork server first: it must not fork the successor of a worker before it ends itself.
+        old.sort_by_key(|pid| *pid == worker);
         std::thread::scope(|scope| {
             let attack = scope.spawn(|| httpd.ok(&format!("/s/attack?{}", old.join(","))));
             until("the successors serve", || {
