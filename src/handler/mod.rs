@@ -3,8 +3,8 @@
 //! Responsible for: the order of the steps. Must never: know a pointer or a type of httpd. Called by: `httpd::module` in the
 //! handler phase.
 //!
-//! [`prepare`]: check the request, select its group, fill the environment. [`exchange`]: read a small body, open the queue.
-//! [`limits`]: count the request. [`prepare`] again: set up its session, encode the message. [`exchange`]: put it on the
+//! `prepare`: check the request, select its group, fill the environment. `exchange`: read a small body, open the queue.
+//! `limits`: count the request. `prepare` again: set up its session, encode the message. `exchange`: put it on the
 //! queue and relay both directions. [`failure`]: an error becomes a status.
 mod exchange;
 pub mod failure;

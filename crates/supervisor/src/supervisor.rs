@@ -227,6 +227,21 @@ impl Supervisor {
         self.processes.is_empty() && self.fork_servers.is_empty() && self.forked_workers.is_empty()
     }
 
+    /// When droverd may exit although processes are left: all of them are unkillable by then. `None`:
+    /// one of them was not sent SIGKILL yet.
+    pub fn abandon_at(&self) -> Option<Now> {
+        let left = self.processes.values().chain(self.fork_servers.values().map(|f| &f.process));
+        let last = left.map(Process::unkillable_at).try_fold(Now::ZERO, |last, at| Some(last.max(at?)))?;
+        self.forked_workers.is_empty().then_some(last)
+    }
+
+    /// Logs the processes that droverd leaves behind as it exits.
+    pub fn log_abandoned(&self) {
+        for process in self.processes.values().chain(self.fork_servers.values().map(|f| &f.process)) {
+            process.settings.log(Code::Unkillable, Some(process.pid().as_raw_nonzero().get().unsigned_abs()), &[]);
+        }
+    }
+
     /// Sends a tick to the pools whose deadline has passed, and starts waiting workers.
     pub fn tick(&mut self) {
         let now = now();

@@ -1,6 +1,6 @@
 //! Applies the header fields of trusted proxies to the environment (WSGITrustedProxyHeaders, WSGITrustedProxies).
 //!
-//! Responsible for: removing untrusted synonyms of a trusted field. Must never: resolve a name. Called by: [`super::environ`].
+//! Responsible for: removing untrusted synonyms of a trusted field. Must never: resolve a name. Called by: `environ`.
 use crate::config::proxy::{PROXY_HEADERS, ProxyCategory, ProxyHeader, ProxyMeaning, forwarded_for, trusted};
 use crate::config::{Network, Settings};
 use crate::handler::request::{RequestView, c_string};

@@ -97,6 +97,9 @@ codes! {
     /// A logged failure is over (0221 to 0228, or a crash that left no worker): the group serves all its scripts again. This message is as loud as
     /// the failure: it is logged at every LogLevel that shows errors.
     Recovered = 214, Notice, "serving again after {}, the last: {}";
+    /// The process did not exit within 5 seconds of SIGKILL, and droverd exits without it. The kernel waits inside the process, for a
+    /// file system or a device that does not respond. Look at `ps -o stat,wchan`.
+    Unkillable = 215, Error, "worker {pid} did not exit after SIGKILL; droverd exits without it";
 
     /// The worker's program could not be run. The message names the WSGIDaemonProcess option and the system's reason.
     SpawnFailed = 220, Error, "{}";

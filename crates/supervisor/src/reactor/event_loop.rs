@@ -8,7 +8,7 @@ use crate::pool::Event;
 use crate::queue::store::Stored;
 use crate::reactor::fd_reserve::FdReserve;
 use crate::reactor::poller::Source;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Supervisor, now};
 use drover_sys::Errno;
 use drover_sys::channel::{dispose, has_ended, receive};
 use drover_sys::signals::{CHILD, Signals};
@@ -83,7 +83,13 @@ impl EventLoop {
         while !(self.exiting && self.supervisor.is_empty()) {
             self.fd_reserve.fill();
             self.supervisor.tick();
-            let until = self.supervisor.deadline().map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
+            let abandon_at = self.supervisor.abandon_at().filter(|_| self.exiting);
+            if abandon_at.is_some_and(|at| at <= now()) {
+                self.supervisor.log_abandoned();
+                break;
+            }
+            let until =
+                self.supervisor.deadline().into_iter().chain(abandon_at).min().map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
             for source in self.supervisor.poller.wait(until)? {
                 match source {
                     Source::Signals => self.on_signal(),

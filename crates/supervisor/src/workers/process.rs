@@ -10,16 +10,18 @@ use crate::reactor::peer::Peer;
 use crate::workers::lines::Lines;
 use crate::workers::spawn::{SpawnContext, SpawnError, launch};
 use drover_sys::channel::{packet_pair, send};
+use drover_sys::clock;
 use drover_sys::spawn::Child;
 use drover_sys::{Errno, signals};
 use drover_wire::control::{ToWorker, encode};
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitStatus, kill_process, kill_process_group};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Bytes read from one pipe before the loop serves another descriptor.
 const MAX_PER_TURN: usize = 64 * 1024;
@@ -39,6 +41,8 @@ pub struct Process {
     pub control: Option<Peer>,
     /// It sent an invalid message: it is being replaced, and its messages are ignored.
     pub distrusted: bool,
+    /// When it was first sent SIGKILL.
+    killed_at: Cell<Option<Now>>,
     pid: Pid,
     /// `None` if a fork server forked it.
     start: Option<Child>,
@@ -51,6 +55,9 @@ struct Tail {
     lines: VecDeque<Vec<u8>>,
     is_ready: bool,
 }
+
+/// How long a process that was sent SIGKILL may take to exit, when droverd itself exits.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 const MAX_TAIL_LINES: usize = 10;
 const MAX_TAIL_LINE: usize = 500;
@@ -144,6 +151,7 @@ impl Process {
             memory_at: Now::ZERO,
             control: Some(control),
             distrusted: false,
+            killed_at: Cell::new(None),
             pid,
             start,
             tail,
@@ -180,9 +188,15 @@ impl Process {
     /// that it started in its process group.
     pub fn signal(&self, signal: Signal) {
         if signal == Signal::KILL {
+            self.killed_at.set(self.killed_at.get().or_else(|| Some(Now::from_nanos(clock::monotonic_ns()))));
             let _ = kill_process_group(self.pid, signal);
         }
         let _ = kill_process(self.pid, signal);
+    }
+
+    /// When it counts as unkillable: the kernel waits inside it for a file system or a device.
+    pub fn unkillable_at(&self) -> Option<Now> {
+        self.killed_at.get().map(|at| at + KILL_PATIENCE)
     }
 
     /// How it exited, from the status of waitpid(2).

@@ -34,7 +34,8 @@ fn maker(socket: BorrowedFd<'_>) -> Option<Pid> {
 /// droverd become droverd's children.
 pub fn made_by_httpd(pid: Pid) -> bool {
     let Some(httpd) = getppid() else { return false };
-    let stat = || std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok();
+    // The file of one thread: that of the process adds up all threads, at the worker's choice.
+    let stat = || std::fs::read_to_string(format!("/proc/{0}/task/{0}/stat", pid.as_raw_nonzero())).ok();
     pid == httpd || stat().and_then(|text| parent(&text)) == Some(httpd)
 }
 

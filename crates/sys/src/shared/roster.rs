@@ -6,8 +6,9 @@
 //! processes (they take a seat for each request and describe it), workers (they write their process
 //! id), droverd (it reads the seats when a worker has died).
 //!
-//! After the tokens ([`crate::token`]) come [`SEATS`] seats of [`WORDS`] words: the process of httpd that has the seat; the request's number
-//! and the worker that runs it; what it is about, as text that ends with a zero byte.
+//! After the tokens ([`crate::token`]) come [`SEATS`] seats of `WORDS` words: the process of httpd
+//! that has the seat; the request's number and the worker that runs it; its description, as text that
+//! ends with a zero byte.
 use super::page::Page;
 use super::token;
 use rustix::io::{Errno, pread};
