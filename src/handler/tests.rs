@@ -6,7 +6,7 @@ use crate::config::{Context as Where, DirConfig, ServerConfig, Settings, Target,
 use crate::dispatch::Wake;
 use crate::messages::{Code, Level};
 use crate::resolved::{Access, Account, Credentials, FirstTime, Server, System, resolve};
-use drover_sys::tally::Tally;
+use drover_sys::counters::SharedCounters;
 use drover_wire::frame::{Failure, Kind};
 use drover_wire::request::{BODY_FOLLOWS, BODY_ON_DEMAND, MAX_INLINE_BODY};
 
@@ -36,12 +36,12 @@ fn run_busy(directives: &[&str], r: &mut FakeRequest, stories: Vec<Story>, busy:
     let view = Server { config: &server, name: b"main.example", is_virtual: false, log: 0, log_level: 4, sections_choose: false };
     let (resolved, _) = resolve(&[view], &Host).unwrap();
     let (queues, receiving) = queues();
-    let (wake, tally) = (Wake::new().unwrap(), Tally::new(2).unwrap());
-    let column = tally.claim();
+    let (wake, counters) = (Wake::new().unwrap(), SharedCounters::new(2).unwrap());
+    let child_slot = counters.claim();
     for _ in 0..busy {
-        let _ = tally.enter(column.unwrap(), tally.find(&b"shop".to_vec()).unwrap());
+        let _ = counters.enter(child_slot.unwrap(), counters.find(&b"shop".to_vec()).unwrap());
     }
-    let admission = AdmissionCounters { tally: Some(&tally), column, slots: 10 };
+    let admission = AdmissionCounters { shared: Some(&counters), child_slot, slots: 10 };
     let context = Context { resolved: &resolved, queues: &queues, wake: &wake, admission, session: None, stores: None, unsaid: None };
     let workers = std::thread::spawn(move || {
         for story in stories {

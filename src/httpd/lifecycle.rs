@@ -12,8 +12,8 @@ use crate::handler::{AdmissionCounters, Context};
 use crate::messages::{Code, Level};
 use crate::resolved::{self, Problem, Resolved, Server, System};
 use crate::session::{Plan, Settings, Stores};
+use drover_sys::counters::{ChildSlot, SharedCounters};
 use drover_sys::shared::Flag;
-use drover_sys::tally::{Column, Tally};
 use drover_wire::control::{Configuration, GroupSpec, Target};
 use std::ffi::{CStr, CString, OsString, c_int, c_void};
 use std::os::fd::OwnedFd;
@@ -30,7 +30,7 @@ static CHILD: AtomicPtr<Child> = AtomicPtr::new(ptr::null_mut());
 /// A configuration, and what its children share.
 struct Running {
     resolved: Resolved,
-    tally: Option<Tally>,
+    counters: Option<SharedCounters>,
     slots: u64,
     sessions: Plan,
     /// Set by the first request that uses a session, if no directive configures sessions.
@@ -41,7 +41,7 @@ struct Running {
 struct Child {
     queues: Queues,
     wake: Wake,
-    column: Option<Column>,
+    child_slot: Option<ChildSlot>,
     stores: Option<&'static Stores>,
 }
 
@@ -245,11 +245,11 @@ pub unsafe fn post_config(pconf: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
         };
         let daemons = usize::try_from(mpm.daemons).unwrap_or(1);
         // Stopping children count while they still run requests. Without counters nothing is refused.
-        let tally = Tally::new(daemons * 2 + 16).ok();
+        let counters = SharedCounters::new(daemons * 2 + 16).ok();
         let said = sessions.said.clone();
         let slots = u64::try_from(mpm.slots()).unwrap_or(1);
         let sessions_used = if sessions.configured { None } else { Flag::new().ok() };
-        publish(pconf, Running { resolved, tally, slots, sessions, sessions_used, caches });
+        publish(pconf, Running { resolved, counters, slots, sessions, sessions_used, caches });
         let mut generation: c_int = 0;
         ffi::ap_mpm_query(ffi::AP_MPMQ_GENERATION, &raw mut generation);
         let configuration = Configuration {
@@ -364,10 +364,10 @@ pub unsafe fn child_init(pchild: *mut ffi::apr_pool_t, s: *mut ffi::server_rec) 
     };
     // SAFETY: published by post_config; its pool lives as long as this child.
     let running = unsafe { RUNNING.load(Ordering::Acquire).as_ref() };
-    let column = running.and_then(|r| r.tally.as_ref()).and_then(Tally::claim);
+    let child_slot = running.and_then(|r| r.counters.as_ref()).and_then(SharedCounters::claim);
     // SAFETY: httpd's own pool and server, as the caller promises.
     let stores = running.and_then(|r| unsafe { sessions::in_child(pchild, s, &r.sessions, &r.caches) });
-    CHILD.store(Box::into_raw(Box::new(Child { queues: Queues::new(broker), wake, column, stores })), Ordering::Release);
+    CHILD.store(Box::into_raw(Box::new(Child { queues: Queues::new(broker), wake, child_slot, stores })), Ordering::Release);
 }
 
 /// Stops a child of httpd. Async-signal-safe.
@@ -390,7 +390,7 @@ pub fn child_stopping(graceful: bool) {
 pub unsafe fn context<'c>(session: Option<&'c Settings>) -> Option<Context<'c>> {
     // SAFETY: both live as long as requests run: one until its pool's cleanup, the other forever.
     let (running, child) = unsafe { (RUNNING.load(Ordering::Acquire).as_ref()?, CHILD.load(Ordering::Acquire).as_ref()?) };
-    let admission = AdmissionCounters { tally: running.tally.as_ref(), column: child.column, slots: running.slots };
+    let admission = AdmissionCounters { shared: running.counters.as_ref(), child_slot: child.child_slot, slots: running.slots };
     let session = session.and_then(|settings| Some((settings, running.sessions.stores.get(settings.store)?)));
     let unsaid = running.sessions_used.as_ref().map(|used| (used, running.sessions.said.as_slice()));
     Some(Context {

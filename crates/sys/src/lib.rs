@@ -20,11 +20,6 @@ pub use process::{bury, credentials, inherited, signals, spawn, users};
 pub use rustix::io::Errno;
 pub use shared::{counters, memfile, mutex, roster, token};
 
-/// The names that [`counters`] had before.
-pub mod tally {
-    pub use crate::shared::counters::{ChildSlot as Column, Counter as Row, SharedCounters as Tally};
-}
-
 /// Calls write(2) once; returns how many bytes were written. Async-signal-safe.
 pub fn write_once(fd: impl std::os::fd::AsFd, bytes: &[u8]) -> Result<usize, Errno> {
     rustix::io::write(fd, bytes)

@@ -6,7 +6,7 @@ use crate::dispatch::{DispatchError, Key, Wake};
 use crate::handler::failure::RequestError;
 use crate::resolved::Group;
 use drover_sys::clock::{monotonic_ns, realtime_ns};
-use drover_sys::tally::{Column, Row, Tally};
+use drover_sys::counters::{ChildSlot, Counter, SharedCounters};
 use drover_sys::wait::{PollFd, PollFlags, poll_until};
 
 /// How often a waiting request checks for room; no event announces it.
@@ -19,9 +19,9 @@ pub(super) const LOOK_FOR_DEAD_NS: u64 = 100_000_000;
 #[derive(Debug, Clone, Copy)]
 pub struct AdmissionCounters<'c> {
     /// Shared by all children.
-    pub tally: Option<&'c Tally>,
-    /// This child's column.
-    pub column: Option<Column>,
+    pub shared: Option<&'c SharedCounters>,
+    /// This child's slot.
+    pub child_slot: Option<ChildSlot>,
     /// The number of requests that all children can run at once.
     pub slots: u64,
 }
@@ -29,24 +29,24 @@ pub struct AdmissionCounters<'c> {
 /// A counted request. Dropping it ends the count.
 #[derive(Debug)]
 pub struct Ticket<'c> {
-    counted: Option<(&'c Tally, Column)>,
-    group: Option<Row>,
-    queue: Option<Row>,
+    counted: Option<(&'c SharedCounters, ChildSlot)>,
+    group: Option<Counter>,
+    queue: Option<Counter>,
 }
 
 impl Ticket<'_> {
     /// The worker finished; the request occupies only a thread of httpd.
     pub fn leave_queue(&mut self) {
-        if let (Some((tally, column)), Some(row)) = (self.counted, self.queue.take()) {
-            tally.leave(column, row);
+        if let (Some((counters, slot)), Some(counter)) = (self.counted, self.queue.take()) {
+            counters.leave(slot, counter);
         }
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        if let Some((tally, column)) = self.counted {
-            self.group.into_iter().chain(self.queue).for_each(|row| tally.leave(column, row));
+        if let Some((counters, slot)) = self.counted {
+            self.group.into_iter().chain(self.queue).for_each(|counter| counters.leave(slot, counter));
         }
     }
 }
@@ -63,27 +63,27 @@ impl<'c> AdmissionCounters<'c> {
         until: u64,
     ) -> Result<Ticket<'c>, RequestError> {
         let none = Ticket { counted: None, group: None, queue: None };
-        let (Some(tally), Some(column)) = (self.tally, self.column) else { return Ok(none) };
-        let mut ticket = Ticket { counted: Some((tally, column)), ..none };
-        if let (Some(most), Some(row)) = (most_of_a_group, tally.find(&key.group)) {
-            ticket.group = Some(row);
-            if is_full(tally, column, row, most) {
+        let (Some(counters), Some(slot)) = (self.shared, self.child_slot) else { return Ok(none) };
+        let mut ticket = Ticket { counted: Some((counters, slot)), ..none };
+        if let (Some(most), Some(counter)) = (most_of_a_group, counters.find(&key.group)) {
+            ticket.group = Some(counter);
+            if is_full(counters, slot, counter, most) {
                 let what = format!("at its limit of {most} requests (DroverMaxWaiting)");
-                return Err(refused(tally, row, &what));
+                return Err(refused(counters, counter, &what));
             }
         }
-        let Some(row) = tally.find(&(&key.group, place)) else { return Ok(ticket) };
+        let Some(counter) = counters.find(&(&key.group, place)) else { return Ok(ticket) };
         let capacity = group.capacity;
         if let Some(depth) = group.queue_depth {
-            ticket.queue = Some(row);
-            if is_full(tally, column, row, capacity.saturating_add(depth)) {
+            ticket.queue = Some(counter);
+            if is_full(counters, slot, counter, capacity.saturating_add(depth)) {
                 let what = format!("at its limit of {depth} waiting requests (queue-depth)");
-                return Err(refused(tally, row, &what));
+                return Err(refused(counters, counter, &what));
             }
         } else {
             let most = capacity.saturating_add(group.listen_backlog);
-            while is_full(tally, column, row, most) {
-                tally.leave(column, row);
+            while is_full(counters, slot, counter, most) {
+                counters.leave(slot, counter);
                 let now = monotonic_ns();
                 if now >= until {
                     return Err(DispatchError::QueueTimeout.into());
@@ -94,20 +94,20 @@ impl<'c> AdmissionCounters<'c> {
                     return Err(DispatchError::Stopping.into());
                 }
             }
-            ticket.queue = Some(row);
+            ticket.queue = Some(counter);
         }
         Ok(ticket)
     }
 }
 
 /// Counts one more request. Returns whether that exceeds the limit; requests of dead children do not count.
-fn is_full(tally: &Tally, column: Column, row: Row, most: u64) -> bool {
-    tally.enter(column, row) > most && tally.exceeds(column, row, most, monotonic_ns() / LOOK_FOR_DEAD_NS)
+fn is_full(counters: &SharedCounters, slot: ChildSlot, counter: Counter, most: u64) -> bool {
+    counters.enter(slot, counter) > most && counters.exceeds(slot, counter, most, monotonic_ns() / LOOK_FOR_DEAD_NS)
 }
 
-fn refused(tally: &Tally, row: Row, what: &str) -> RequestError {
+fn refused(counters: &SharedCounters, counter: Counter, what: &str) -> RequestError {
     // Once a second, with the number of refusals since the last message.
-    let logged = tally.may_say(row, realtime_ns() / 1_000_000_000);
+    let logged = counters.may_log(counter, realtime_ns() / 1_000_000_000);
     RequestError::Overloaded(logged.map(|more| match more {
         0 => format!("{what}, request refused"),
         more => format!("{what}, request refused ({more} earlier requests were refused)"),

@@ -223,12 +223,6 @@ impl SharedCounters {
         }
         Some(unlogged.swap(0, Ordering::AcqRel))
     }
-
-    /// The name that [`SharedCounters::may_log`] had before.
-    #[must_use]
-    pub fn may_say(&self, counter: Counter, now: u64) -> Option<u64> {
-        self.may_log(counter, now)
-    }
 }
 
 #[cfg(test)]
