@@ -1,4 +1,4 @@
-//! Applications that replace `threading`, start threads while they are imported, or leave none to be had.
+//! Applications that replace `threading`, start threads while they are imported, or use up all threads.
 //!
 //! Responsible for: requests being answered under gevent's and eventlet's patches, `atexit` at every end whatever threads there are, and
 //! workers without threads never being ready. Called by: `main.rs`.

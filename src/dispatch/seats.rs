@@ -1,7 +1,8 @@
-//! A seat for each request of a queue, so that the log can name the worker that died with it ([`drover_sys::roster`]).
+//! A seat for each request of a queue, so that the log can name the request and its worker when the
+//! worker dies ([`drover_sys::roster`]).
 //!
-//! Responsible for: seats being used again without asking anybody. Must never: keep a request waiting; one without a seat is only not named.
-//! Called by: `way_back`.
+//! Responsible for: reusing seats without a search. Must never: delay a request; without a seat it is
+//! only not named. Called by: `in_flight`.
 use drover_sys::roster::{Roster, SEATS};
 use parking_lot::Mutex;
 use std::sync::Arc;

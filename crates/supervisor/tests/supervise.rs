@@ -5,7 +5,7 @@
 //! makes a failing test end.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // clippy does not recognise helpers of tests
 use drover_sys::channel::{packet_pair, receive, send, stream_pair};
-use drover_sys::wait::{PollFd, PollFlags, poll_until};
+use drover_sys::wait::{PollFd, PollFlags, poll_until, refuses_now};
 use drover_sys::{clock, memfile};
 use drover_wire::VERSION;
 use drover_wire::control::{
@@ -265,12 +265,6 @@ fn alive(pid: i32) -> bool {
     test_kill_process(Pid::from_raw(pid).unwrap()).is_ok()
 }
 
-/// Whether a queue was shut down, seen from httpd's end, which is always shut down for reading.
-fn is_shut_down(queue: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(queue, PollFlags::empty())];
-    poll_until(&mut fds, Some(0)).unwrap() > 0
-}
-
 #[test]
 fn a_request_passes_through() {
     let mut httpd = Httpd::new();
@@ -312,8 +306,8 @@ fn the_application_group_that_nobody_uses_makes_room() {
     };
     request(&fifth, &script, "application", 1000).served();
     httpd.expect("DROVER0212");
-    assert!(is_shut_down(&first), "the oldest is evicted, and holders of its queue see it");
-    assert!(others.iter().all(|queue| !is_shut_down(queue)), "the others are still in use");
+    assert!(refuses_now(&first), "the oldest is evicted, and holders of its queue see it");
+    assert!(others.iter().all(|queue| !refuses_now(queue)), "the others are still in use");
     // With another configuration of httpd, application groups unused under the last one start
     // again.
     httpd.configure(vec![group("shop")]);

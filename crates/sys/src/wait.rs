@@ -34,8 +34,8 @@ pub fn ended_now(fd: impl AsFd) -> bool {
     matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)
 }
 
-/// Whether nothing more can be sent on a socket whose own reading direction is shut down: the other
-/// side has closed it, or somebody has shut down the rest.
+/// Whether nothing more can be sent on a socket whose reading direction is shut down on purpose, where
+/// [`ended_now`] is always true: the other side closed it, or the other direction was shut down too.
 pub fn refuses_now(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::empty())];
     matches!(poll_until(&mut fds, Some(0)), Ok(n) if n > 0)

@@ -77,7 +77,7 @@ pub fn umask(value: &[u8]) -> Parsed<u32> {
 }
 
 /// A positive number of seconds with a fraction, as `sys.setswitchinterval()` takes it; `ms` and
-/// `s` may stand behind it.
+/// `s` are accepted as units.
 pub fn fractional_seconds(value: &[u8], min: f64, expected: &'static str) -> Parsed<Duration> {
     let (value, unit) = match value {
         [number @ .., b'm' | b'M', b's' | b'S'] => (number, 1e-3),

@@ -65,7 +65,7 @@ impl Roster {
         all().find(|seat| claim(*seat, 0)).or_else(|| all().find(left))
     }
 
-    /// Gives a seat up. What stands there stays until the next one takes it.
+    /// Releases a seat. Its text stays until the next request takes the seat.
     pub fn release(&self, seat: u32) {
         if let Some(w) = self.word(seat, OWNER) {
             w.store(0, Ordering::Release);
